@@ -1,0 +1,47 @@
+# SociCluster. `make up` shows the product at work, `make test` proves it; `make help` lists the rest.
+PYTHON_FILES = __main__.py components scripts tests
+SHELL_FILES = scripts/setup scripts/stages scripts/installer/soci-host.sh .ci/run
+PYTEST = .venv/bin/python -m pytest -q
+
+.PHONY: help setup up down bench test lint types unit installer engine cluster format docs
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: ## install the pinned Python packages into .venv
+	@scripts/setup
+
+up: setup ## a real cluster here, SOCI on its nodes by `pulumi up`, pod start measured (KUBECONTEXT=name: your cluster)
+	@.venv/bin/python scripts/bench/up.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
+
+down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)
+	@.venv/bin/python scripts/bench/down.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
+
+bench: setup ## measure pod start with and without SOCI again, on the running lab
+	@.venv/bin/python scripts/bench/pod_start.py
+
+test: setup ## everything below, with the time of each stage
+	@scripts/stages lint types unit installer engine cluster
+
+lint: setup ## ruff (lint and format) and shellcheck
+	@.venv/bin/ruff check $(PYTHON_FILES)
+	@.venv/bin/ruff format --check --quiet $(PYTHON_FILES)
+	@.venv/bin/shellcheck $(SHELL_FILES)
+
+types: setup ## ty
+	@.venv/bin/ty check --quiet $(PYTHON_FILES)
+
+unit: setup ## components and settings, without an engine (seconds)
+	@$(PYTEST) tests/unit
+
+installer: setup ## agent and host script: fake host root, real containerd binaries
+	@$(PYTEST) tests/installer
+
+engine: setup ## the real Pulumi engine runs the real program against a real API server
+	@$(PYTEST) tests/engine
+
+cluster: setup ## the lab: real nodes, real pods
+	@$(PYTEST) tests/cluster
+
+format: setup ## rewrite the Python files the way `make lint` wants them
+	@.venv/bin/ruff format $(PYTHON_FILES)
+	@.venv/bin/ruff check --fix $(PYTHON_FILES)
