@@ -1,0 +1,46 @@
+"""What the benchmarks ask of the embedded lab and of its Kubernetes API."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAB = REPOSITORY / "scripts" / "lab" / "lab"
+LAB_DIRECTORY = Path(os.environ.get("LAB_DIR", REPOSITORY / ".lab"))
+
+
+def lab(*arguments: str) -> None:
+    """Run a lab command and let the user see what it says; raise CalledProcessError when it fails."""
+    subprocess.run([LAB, *arguments], check=True)
+
+
+def on_node(node: str, script: str) -> str:
+    """Run a shell script on a lab node as root and return what it printed; raise RuntimeError when it fails."""
+    done = subprocess.run(
+        [LAB, "exec", node, "--", "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise RuntimeError(
+            f"{node}: {script!r} exited {done.returncode}: {done.stderr.strip()}"
+        )
+    return done.stdout
+
+
+def kubernetes_api():
+    """Return the core API of the lab's cluster (kubernetes.client.CoreV1Api)."""
+    from kubernetes import client, config
+
+    config.load_kube_config(str(LAB_DIRECTORY / "kubeconfig"))
+    return client.CoreV1Api()
+
+
+def engine_environment() -> dict[str, str]:
+    """Return the environment in which `pulumi` runs the `local` stack (see scripts/lab/engine/engine.py)."""
+    sys.path.insert(0, str(REPOSITORY / "scripts" / "lab" / "engine"))
+    from engine import prepare
+
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "soci-cluster"
+    )
+    return {**os.environ, **prepare(cache, LAB_DIRECTORY / "pulumi")}

@@ -1,0 +1,83 @@
+"""`make up`: a cluster, `pulumi up` on it, and what that gained. `make up KUBECONTEXT=…` uses your own cluster."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pod_start
+from lab_client import (
+    LAB_DIRECTORY,
+    REPOSITORY,
+    engine_environment,
+    kubernetes_api,
+    lab,
+)
+
+
+def pulumi(environment: dict[str, str], *arguments: str) -> None:
+    """Run the Pulumi CLI in the project and let the user see it; raise CalledProcessError when it fails."""
+    print(f"\n$ pulumi {' '.join(arguments)}", flush=True)
+    subprocess.run(["pulumi", *arguments], check=True, cwd=REPOSITORY, env=environment)
+
+
+def deploy_to_lab() -> None:
+    """Bring the lab up, deploy the `local` stack on it and measure pod start on both kinds of nodes."""
+    started = time.monotonic()
+    lab("up")
+    environment = engine_environment()
+    pulumi(environment, "stack", "select", "--create", "local")
+    pulumi(
+        environment,
+        "up",
+        "--stack",
+        "local",
+        "--yes",
+        "--non-interactive",
+        "--suppress-outputs",
+    )
+    pulumi(environment, "stack", "output", "--stack", "local")
+    install = pod_start.installs(kubernetes_api())
+    for node, report in install.items():
+        print(
+            f"{node}: verified in {report['verified_s']:.1f} s, containerd down {report['containerd_down_s']:.2f} s, "
+            f"{report['containerd_restarts']} restart"
+        )
+    print(
+        f"\nSOCI is on {len(install)} nodes after {time.monotonic() - started:.0f} s in all.\n"
+    )
+    sys.argv = [sys.argv[0]]
+    pod_start.main()
+    print(
+        f"\nkubectl --kubeconfig {LAB_DIRECTORY / 'kubeconfig'} get pods -A    # look around; `make down` removes it all"
+    )
+
+
+def deploy_to_context(context: str) -> None:
+    """Deploy the `existing` stack to the cluster of the user's own kubeconfig context."""
+    if not shutil.which("pulumi"):
+        sys.exit("make up KUBECONTEXT=…: the Pulumi CLI is not on PATH; install it and run `pulumi login` first")
+    pulumi(dict(os.environ), "stack", "select", "--create", "existing")
+    pulumi(dict(os.environ), "config", "set", "soci:context", context, "--stack", "existing")
+    pulumi(dict(os.environ), "up", "--stack", "existing")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--context",
+        help="deploy to this kubeconfig context instead of the embedded lab",
+    )
+    arguments = parser.parse_args()
+    try:
+        deploy_to_context(arguments.context) if arguments.context else deploy_to_lab()
+    except subprocess.CalledProcessError as error:
+        sys.exit(
+            f"make up: {' '.join(map(str, error.cmd[:3]))} failed (exit {error.returncode}); its own words are above"
+        )
+
+
+if __name__ == "__main__":
+    main()

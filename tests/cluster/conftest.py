@@ -1,0 +1,138 @@
+"""The lab with the `local` stack deployed on it, as `make up` leaves it; kept running between sessions."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts" / "bench"))
+
+import lab_client  # noqa: E402 (found through the path above)
+
+SOCI_NODES = ["node1", "node2"]
+
+
+class Stack:
+    """The `local` stack, run through the CLI as a user does, with settings of a test's own."""
+
+    def __init__(self, environment: dict[str, str], directory: Path) -> None:
+        self.environment = environment
+        self.config_file = directory / "Pulumi.local.yaml"
+        self.config_file.write_text((REPOSITORY / "stacks" / "Pulumi.local.yaml").read_text())
+
+    def pulumi(self, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["pulumi", *arguments, "--stack", "local"],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`pulumi up`; the caller judges the exit code."""
+        return self.pulumi("up", "--yes", "--non-interactive", "--config-file", str(self.config_file), *arguments)
+
+    def set(self, key: str, value: str, path: bool = False) -> None:
+        done = self.pulumi(
+            "config", "set", "--config-file", str(self.config_file), *(["--path"] if path else []), key, value
+        )
+        assert done.returncode == 0, done.stderr
+
+    def must_go_up(self, *arguments: str) -> str:
+        done = self.up(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def deployed() -> dict[str, str]:
+    """The engine's environment, once the lab is up and the untouched `local` stack is deployed."""
+    if os.geteuid() != 0:
+        pytest.fail("the cluster tests start real nodes and need root: run `sudo make cluster`")
+    lab_client.lab("up")
+    environment = lab_client.engine_environment()
+    select = ["pulumi", "stack", "select", "--create", "local"]
+    subprocess.run(select, cwd=REPOSITORY, env=environment, check=True, capture_output=True)
+    up = ["pulumi", "up", "--stack", "local", "--yes", "--non-interactive"]
+    done = subprocess.run(up, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return environment
+
+
+@pytest.fixture
+def stack(deployed: dict[str, str], tmp_path: Path) -> Iterator[Stack]:
+    """The deployed stack; whatever a test makes of it is put back afterwards."""
+    own = Stack(deployed, tmp_path)
+    yield own
+    restored = Stack(deployed, tmp_path)
+    restored.must_go_up()
+
+
+@pytest.fixture(scope="session")
+def api(deployed: dict[str, str]):
+    """The cluster's core API (kubernetes.client.CoreV1Api)."""
+    return lab_client.kubernetes_api()
+
+
+@pytest.fixture
+def run_pod(api) -> Iterator[Callable[..., str]]:
+    """Start a pod and return its name once it runs; every pod is deleted after the test."""
+    names: list[str] = []
+
+    def run(image: str, node: str, command: list[str] | None = None, timeout_s: float = 120) -> str:
+        name = f"test-{os.getpid()}-{len(names)}-{time.monotonic_ns() % 10**6}"
+        container = {"name": "main", "image": image, "command": command or ["/bin/sh", "-c", "sleep 3600"]}
+        spec = {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]}
+        api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": spec})
+        names.append(name)
+        wait_for(lambda: api.read_namespaced_pod(name, "default").status.phase == "Running", timeout_s, f"pod {name}")
+        return name
+
+    yield run
+    for name in names:
+        api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Return when the condition holds; fail the test when it does not within timeout_s seconds."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.2)
+    pytest.fail(f"{what}: not within {timeout_s:.0f} s")
+
+
+def containerd_starts(node: str) -> str:
+    """What changes whenever the node's containerd is restarted (its main process and start time)."""
+    return lab_client.on_node(
+        node, "systemctl show containerd -p MainPID -p ActiveEnterTimestampMonotonic --value"
+    )
+
+
+def host_files(node: str) -> str:
+    """Digests of everything an installer could have changed on the node."""
+    return lab_client.on_node(
+        node,
+        "find /etc/containerd /etc/systemd/system /etc/soci-snapshotter-grpc /opt/soci-cluster -type f"
+        " -exec sha256sum {} + | sort -k 2",
+    )
+
+
+def condition(api, node: str) -> dict:
+    """The node's SociReady condition; empty when there is none."""
+    status = api.read_node(node).status
+    return next((entry.to_dict() for entry in status.conditions if entry.type == "SociReady"), {})
+
+
+def install_report(api, node: str) -> dict:
+    return json.loads(api.read_node(node).metadata.annotations["soci-cluster.io/install"])

@@ -1,0 +1,132 @@
+"""What `pulumi up` leaves on real nodes: one with containerd 1.7, one with 2.x."""
+
+import time
+
+import lab_client
+import pytest
+from conftest import SOCI_NODES, condition, containerd_starts, host_files, install_report, wait_for
+
+REGISTRY = "10.77.0.1:5000"
+
+
+def fuse_mounts(node: str) -> int:
+    return int(lab_client.on_node(node, "grep -c '^soci .*fuse' /proc/1/mounts || true"))
+
+
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_node_is_verified_labelled_and_free_of_the_startup_taint(api, node):
+    described = api.read_node(node)
+    assert described.metadata.labels["soci-cluster.io/version"] == "0.16.1"
+    assert condition(api, node)["status"] == "True"
+    assert "soci-cluster.io/not-ready" not in [taint.key for taint in described.spec.taints or []]
+
+
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_install_restarted_containerd_exactly_once(api, node):
+    assert install_report(api, node)["containerdRestarts"] == 1
+
+
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_containerd_itself_calls_soci_its_snapshotter(deployed, node):
+    dump = lab_client.on_node(node, "containerd config dump")
+    assert any(line.strip() in ("snapshotter = 'soci'", 'snapshotter = "soci"') for line in dump.splitlines())
+    assert "soci" in lab_client.on_node(node, "ctr plugins ls | grep snapshotter.v1")
+
+
+@pytest.mark.parametrize("node", SOCI_NODES)
+@pytest.mark.parametrize("image", ["sample:1-soci", "sample:1"], ids=["index v2", "index v1"])
+def test_indexed_image_is_loaded_lazily(deployed, run_pod, node, image):
+    """Silent full pulls are this field's typical failure: the FUSE mounts are counted (soci#1558, soci#1655)."""
+    before = fuse_mounts(node)
+    forgotten = f"ctr -n k8s.io images ls -q | grep '/{image}$' | xargs -r ctr -n k8s.io images rm --sync"
+    if before == 0:
+        lab_client.on_node(node, forgotten)
+    run_pod(f"{REGISTRY}/{image}", node)
+    assert fuse_mounts(node) > 0
+
+
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_image_without_index_still_starts(deployed, run_pod, node):
+    run_pod(f"{REGISTRY}/python:3.11", node)
+
+
+def test_reference_node_is_left_alone(deployed):
+    files = lab_client.on_node("node3", "ls /opt/soci-cluster /var/lib/soci-cluster 2>&1 || true")
+    assert files.count("No such file") == 2
+
+
+def test_second_up_changes_nothing_and_touches_no_node(stack):
+    before = [(containerd_starts(node), host_files(node)) for node in SOCI_NODES]
+    stack.must_go_up("--expect-no-changes")
+    assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
+
+
+def test_deleting_the_installer_pods_restarts_and_writes_nothing(api, deployed):
+    """gpu-operator#594, #712, dragonfly-charts#294: restarts though nothing changed."""
+    before = [(containerd_starts(node), host_files(node)) for node in SOCI_NODES]
+    old = {pod.metadata.uid for pod in api.list_namespaced_pod("soci-system").items}
+    api.delete_collection_namespaced_pod("soci-system")
+
+    def replaced() -> bool:
+        pods = api.list_namespaced_pod("soci-system").items
+        ready = [pod for pod in pods if any(c.ready for c in pod.status.container_statuses or [])]
+        return len(ready) >= len(SOCI_NODES) and not old & {pod.metadata.uid for pod in ready}
+
+    wait_for(replaced, 60, "the DaemonSet's new pods are ready")
+    assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
+
+
+def test_wrong_digest_fails_the_up_with_the_cause_and_leaves_the_node_as_it_was(api, stack):
+    """Kata #7961: unverified downloads were unpacked on the host."""
+    before = [(containerd_starts(node), host_files(node)) for node in SOCI_NODES]
+    stack.set("soci:version", "0.16.0")
+    stack.set("soci:sha256.amd64", "0" * 64, path=True)
+    stack.set("soci:sha256.arm64", "0" * 64, path=True)
+    stack.set("soci:rolloutTimeoutSeconds", "45")
+    done = stack.up()
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert any(node in said for node in SOCI_NODES), said
+    assert "fetch" in said and "digest" in said and "Remedy" in said, said
+    assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
+
+
+def test_version_change_swaps_the_daemon_and_leaves_containerd_running(api, stack):
+    """RCM#577: the running version is read from the process, not from a marker."""
+    before = [containerd_starts(node) for node in SOCI_NODES]
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.must_go_up()
+    wait_for(lambda: all(fuse_mounts(node) == 0 or idle(node) for node in SOCI_NODES), 60, "no lazy mounts")
+    stack.set("soci:version", "0.16.0")
+    stack.must_go_up()
+    for node in SOCI_NODES:
+        running = lab_client.on_node(node, "readlink /proc/$(systemctl show soci-snapshotter -p MainPID --value)/exe")
+        assert "/0.16.0/" in running
+        assert api.read_node(node).metadata.labels["soci-cluster.io/version"] == "0.16.0"
+    assert [containerd_starts(node) for node in SOCI_NODES] == before
+
+
+def idle(node: str) -> bool:
+    """Take away the lazily loaded images that no container uses any more, and say whether no mount is left."""
+    lab_client.on_node(
+        node, "ctr -n k8s.io images ls -q | grep '/sample' | xargs -r ctr -n k8s.io images rm --sync >/dev/null"
+    )
+    return fuse_mounts(node) == 0
+
+
+@pytest.mark.parametrize("way", ["reboot", "power-cut"])
+def test_node_comes_back_on_soci(api, deployed, run_pod, way):
+    """gpu-operator#1651, #1734: configurations lost by a reboot."""
+    files = host_files("node1")
+    lab_client.lab(way, "node1")
+    started = time.time()
+    wait_for(lambda: ready(api, "node1", since=started), 90, f"node1 Ready after {way}")
+    assert host_files("node1") == files
+    run_pod(f"{REGISTRY}/sample:1-soci", "node1")
+    assert fuse_mounts("node1") > 0
+
+
+def ready(api, node: str, since: float) -> bool:
+    conditions = {entry.type: entry for entry in api.read_node(node).status.conditions}
+    heartbeat = conditions["Ready"].last_heartbeat_time.timestamp()
+    return conditions["Ready"].status == "True" and heartbeat >= since
