@@ -1,0 +1,203 @@
+"""Programs built from published Go modules, each set once, into the cache.
+
+No package registry carries Kubernetes, containerd, SOCI or the Pulumi CLI as programs, but the Go module proxy
+carries their source, and the go.sum files below go/ pin every byte of it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from settings import HERE, VERSIONS, LabError, cache_directory
+
+KUBERNETES_PROGRAMS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubelet",
+    "kubectl",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A set of programs linked from one Go module.
+
+    programs maps a program's file name to its Go package; links maps further names to one of the programs.
+    """
+
+    module: Path
+    programs: dict[str, str]
+    flags: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=lambda: {"CGO_ENABLED": "0"})
+    links: dict[str, str] = field(default_factory=dict)
+
+    def key(self) -> str:
+        """Return the hexadecimal digest of everything that the programs are made from."""
+        digest = hashlib.sha256()
+        for path in sorted(self.module.glob("*")):
+            if path.name in ("go.mod", "go.sum") or path.suffix == ".go":
+                digest.update(path.name.encode() + path.read_bytes())
+        digest.update(
+            repr((self.programs, self.flags, sorted(self.environment.items()), self.links)).encode()
+        )
+        return digest.hexdigest()
+
+
+def _linker_flags(*variables: str) -> tuple[str, ...]:
+    return ("-ldflags", " ".join(["-s -w", *(f"-X {variable}" for variable in variables)]))
+
+
+def _kubernetes() -> Target:
+    version = VERSIONS["kubernetes"]
+    major, minor, _ = version.split(".")
+    component, client = "k8s.io/component-base/version", "k8s.io/client-go/pkg/version"
+    flags = _linker_flags(
+        f"{component}.gitVersion=v{version}",
+        f"{component}.gitMajor={major}",
+        f"{component}.gitMinor={minor}",
+        f"{component}.gitTreeState=clean",
+        f"{client}.gitVersion=v{version}",
+        f"{client}.gitMajor={major}",
+        f"{client}.gitMinor={minor}",
+    )
+    links = dict.fromkeys(KUBERNETES_PROGRAMS, "kube-all")
+    return Target(HERE / "go/kubernetes", {"kube-all": "."}, flags, links=links)
+
+
+def _soci() -> Target:
+    # Static, as the release's own "-static" programs are: it must start on any node, whatever its C library.
+    flags = ("-tags", "osusergo,netgo", "-ldflags", "-s -w -linkmode external -extldflags -static")
+    return Target(
+        HERE / "go/soci",
+        {"soci-snapshotter-grpc": "."},
+        flags,
+        environment={"CGO_ENABLED": "1"},
+        links={"soci": "soci-snapshotter-grpc"},
+    )
+
+
+def _containerd(version: str) -> Target:
+    path = "github.com/containerd/containerd" + ("" if version.startswith("1.") else "/v2")
+    programs = {name: f"{path}/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
+    flags = (
+        "-tags",
+        "no_btrfs,no_zfs,no_devmapper,no_aufs",
+        *_linker_flags(f"{path}/version.Version=v{version}"),
+    )
+    module = HERE / f"go/containerd-{version.rsplit('.', 1)[0]}"
+    if version not in VERSIONS["containerd"].values():
+        module = _module_of_tools(
+            f"containerd-{version}", [f"{package}@v{version}" for package in programs.values()]
+        )
+    return Target(module, programs, flags)
+
+
+def _pulumi() -> Target:
+    version = VERSIONS["pulumi"]
+    flags = _linker_flags(f"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version=v{version}")
+    return Target(HERE / "go/pulumi", {"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"}, flags)
+
+
+def _registry() -> Target:
+    return Target(HERE / "go/registry", {"registry": "."}, _linker_flags())
+
+
+def target(name: str) -> Target:
+    """Return the target of that name: kubernetes, soci, registry, pulumi or containerd-<version>.
+
+    Raises LabError for any other name, and when a containerd version without a module of its own cannot be fetched.
+    """
+    makers = {"kubernetes": _kubernetes, "soci": _soci, "registry": _registry, "pulumi": _pulumi}
+    if name in makers:
+        return makers[name]()
+    if name.startswith("containerd-"):
+        return _containerd(name.removeprefix("containerd-"))
+    raise LabError(f"no program named {name!r}; there are {', '.join(makers)} and containerd-<version>")
+
+
+def build(name: str) -> Path:
+    """Return the cache directory that holds the target's programs, building them first when it does not exist.
+
+    Safe to call from several processes at once: one builds, the others wait for it. Raises LabError with the end
+    of the compiler's words when the build fails.
+    """
+    wanted = target(name)
+    directory = cache_directory() / "bin" / f"{name}-{wanted.key()[:16]}"
+    if directory.exists():
+        return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(directory.with_suffix(".lock")):
+        if directory.exists():
+            return directory
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{name}-") as scratch:
+            finished = Path(scratch) / "bin"
+            finished.mkdir()
+            for program, package in wanted.programs.items():
+                command = ["build", "-trimpath", "-buildvcs=false", *wanted.flags]
+                _go([*command, "-o", str(finished / program), package], wanted.module, wanted.environment)
+            for link, program in wanted.links.items():
+                (finished / link).symlink_to(program)
+            finished.rename(directory)
+    return directory
+
+
+def missing(names: list[str]) -> list[str]:
+    """Return those of the targets whose programs are not in the cache yet."""
+    absent = []
+    for name in names:
+        wanted = target(name)
+        if not (cache_directory() / "bin" / f"{name}-{wanted.key()[:16]}").exists():
+            absent.append(name)
+    return absent
+
+
+def _module_of_tools(name: str, packages: list[str]) -> Path:
+    """Return a Go module in the cache that pins the packages as tools; made by asking the module proxy."""
+    module = cache_directory() / "go" / name
+    if module.exists():
+        return module
+    module.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(module.with_suffix(".lock")):
+        if not module.exists():
+            with tempfile.TemporaryDirectory(dir=module.parent, prefix=f".{name}-") as scratch:
+                finished = Path(scratch) / "module"
+                finished.mkdir()
+                _go(["mod", "init", f"socicluster/lab/{name}"], finished, {})
+                _go(["get", "-tool", *packages], finished, {})
+                finished.rename(module)
+    return module
+
+
+def _go(arguments: list[str], directory: Path, environment: dict[str, str]) -> None:
+    if not shutil.which("go"):
+        raise LabError(
+            f"Go {VERSIONS['go']} or newer is not on PATH. Remedy: install it from https://go.dev/dl/"
+        )
+    done = subprocess.run(
+        ["go", *arguments],
+        cwd=directory,
+        env={**os.environ, **environment, "GOWORK": "off"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        words = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise LabError(f"go {arguments[0]} in {directory} failed (exit {done.returncode}):\n{words}")
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
