@@ -1,0 +1,151 @@
+"""What node this is, and whether SOCI can be installed on it. Facts are read by `read_facts`, judged by pure functions."""
+
+import re
+from dataclasses import dataclass
+
+from .errors import InstallError
+from .host import Host
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+MIN_CONTAINERD = (1, 7)
+MIN_FREE_BYTES = 300 << 20
+OUR_MARK = "# Written by SociCluster"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was read from the node before anything was decided."""
+
+    os_id: str = ""
+    os_variant: str = ""
+    machine: str = "x86_64"
+    init: str = "systemd"
+    containerd_load: str = "loaded"
+    containerd_active: str = "active"
+    containerd_command: tuple[str, ...] = ("/usr/bin/containerd",)
+    containerd_version: tuple[int, ...] = (2, 0, 0)
+    other_runtime: str = ""
+    file_systems: frozenset[str] = frozenset(("overlay", "fuse"))
+    has_dev_fuse: bool = True
+    read_only: str = ""
+    free_bytes: int = 1 << 40
+
+    @property
+    def architecture(self) -> str:
+        return ARCHITECTURES.get(self.machine, self.machine)
+
+    @property
+    def config_path(self) -> str:
+        """The root configuration file: ``--config`` of the unit's command, or containerd's default."""
+        for index, argument in enumerate(self.containerd_command):
+            if argument in ("-c", "--config") and index + 1 < len(self.containerd_command):
+                return self.containerd_command[index + 1]
+            if argument.startswith(("--config=", "-c=")):
+                return argument.partition("=")[2]
+        return "/etc/containerd/config.toml"
+
+
+def read_facts(host: Host, machine: str) -> Facts:
+    """Read the node. Nothing is written; a missing fact is an empty one."""
+    release = parse_os_release(host.read_text("/etc/os-release") or host.read_text("/usr/lib/os-release"))
+    init = host.read_text("/proc/1/comm").strip()
+    unit: dict[str, str] = {}
+    version: tuple[int, ...] = ()
+    command: tuple[str, ...] = ()
+    if init == "systemd":
+        unit = show(host, "containerd.service", "LoadState", "ActiveState", "ExecStart")
+        command = parse_exec_start(unit.get("ExecStart", ""))
+        if command:
+            version = parse_version(host.run(command[0], "--version").output)
+    if not host.exists("/dev/fuse"):
+        host.run("modprobe", "fuse")
+    other = next(
+        (name for name in ("k3s", "rke2") if host.exists(f"/var/lib/rancher/{name}/agent/etc/containerd")), ""
+    )
+    folders = ("/etc", "/opt", "/var/lib", "/etc/systemd/system")
+    return Facts(
+        os_id=release.get("ID", ""),
+        os_variant=release.get("VARIANT_ID", ""),
+        machine=machine,
+        init=init,
+        containerd_load=unit.get("LoadState", ""),
+        containerd_active=unit.get("ActiveState", ""),
+        containerd_command=command,
+        containerd_version=version,
+        other_runtime=other,
+        file_systems=frozenset(
+            line.split()[-1] for line in host.read_text("/proc/filesystems").splitlines() if line
+        ),
+        has_dev_fuse=host.exists("/dev/fuse"),
+        read_only=next((folder for folder in folders if host.is_read_only(folder)), ""),
+        free_bytes=min(host.free_bytes("/opt"), host.free_bytes("/var/lib"), host.free_bytes("/etc")),
+    )
+
+
+def check(facts: Facts, mode: str, sha256: dict[str, str]) -> None:
+    """Refuse nodes that SOCI cannot be installed on, before anything was changed.
+
+    Raises:
+        InstallError: with the cause and what to do instead.
+    """
+
+    def refuse(cause: str, remedy: str) -> None:
+        raise InstallError("preflight", cause, remedy)
+
+    exclude = "exclude this node with soci:nodeSelector"
+    if facts.os_id == "bottlerocket":
+        refuse(
+            "Bottlerocket's root is read-only",
+            "set its snapshotter in the node group's user data; " + exclude,
+        )
+    if facts.init != "systemd":
+        refuse(
+            f"PID 1 is {facts.init or 'not visible'}, not systemd", f"use nodes with systemd, or {exclude}"
+        )
+    if facts.other_runtime:
+        refuse(f"{facts.other_runtime} brings its own containerd", f"use its containerd template; {exclude}")
+    if facts.read_only:
+        refuse(f"{facts.read_only} is mounted read-only ({facts.os_id or 'unknown system'})", exclude)
+    if facts.architecture not in ARCHITECTURES.values():
+        refuse(f"SOCI has no release for {facts.machine}", exclude)
+    if facts.architecture not in sha256:
+        refuse(
+            f"no digest is configured for {facts.architecture}", f"set soci:sha256 for {facts.architecture}"
+        )
+    if facts.containerd_load != "loaded" or not facts.containerd_command:
+        refuse("there is no containerd.service", f"use nodes that run containerd under systemd, or {exclude}")
+    if facts.containerd_active != "active":
+        refuse(f"containerd.service is {facts.containerd_active}", "repair containerd first")
+    if facts.containerd_version < MIN_CONTAINERD:
+        found = ".".join(map(str, facts.containerd_version)) or "of unknown version"
+        refuse(f"containerd is {found}, older than 1.7", "update containerd")
+    if "overlay" not in facts.file_systems:
+        refuse("the kernel has no overlay file system", "load the overlay module")
+    if mode != "parallel" and ("fuse" not in facts.file_systems or not facts.has_dev_fuse):
+        refuse("the kernel has no FUSE (/dev/fuse)", "load the fuse module, or set soci:mode to parallel")
+    if facts.free_bytes < MIN_FREE_BYTES:
+        refuse(f"only {facts.free_bytes >> 20} MiB are free", f"free at least {MIN_FREE_BYTES >> 20} MiB")
+
+
+def parse_os_release(text: str) -> dict[str, str]:
+    """Key and value of each line of os-release, unquoted."""
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """The version in the output of ``containerd --version``; empty when there is none."""
+    match = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(int(part) for part in match.groups()) if match else ()
+
+
+def parse_exec_start(text: str) -> tuple[str, ...]:
+    """The command of the last ``{ path=... ; argv[]=... ; ... }`` that systemctl show prints for ExecStart."""
+    found = re.findall(r"argv\[\]=(.*?) ; ", text)
+    return tuple(found[-1].split()) if found else ()
+
+
+def show(host: Host, unit: str, *properties: str) -> dict[str, str]:
+    """Properties of a systemd unit; empty when systemctl fails."""
+    output = host.run("systemctl", "show", unit, *(f"--property={name}" for name in properties)).output
+    return {key: value for key, _, value in (line.partition("=") for line in output.splitlines())}

@@ -1,0 +1,135 @@
+"""The node, seen from the pod: its files below /host, its commands through PID 1's namespaces."""
+
+import contextlib
+import os
+import stat
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ENTER_HOST = ("nsenter", "-t", "1", "-m", "-u", "-i", "-n", "-p", "--")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a host command ended."""
+
+    code: int
+    output: str
+    error: str
+
+
+Runner = Callable[[Sequence[str], str, float], Result]
+
+
+def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> Result:
+    """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it took over ``timeout`` seconds."""
+    try:
+        done = subprocess.run(
+            [*ENTER_HOST, *command], check=False, input=text, capture_output=True, text=True, timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        return Result(124, "", f"{command[0]} did not end in {timeout:g} s")
+    except FileNotFoundError as error:
+        return Result(127, "", str(error))
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+class Host:
+    """Files and commands of one node. ``root`` is where its root directory is mounted."""
+
+    def __init__(self, root: Path = Path("/host"), runner: Runner = run_on_host) -> None:
+        self.root = root
+        self._runner = runner
+
+    def run(self, *command: str, text: str = "", timeout: float = 60) -> Result:
+        """Run a command on the host, ``text`` on its standard input."""
+        return self._runner(command, text, timeout)
+
+    def path(self, path: str) -> Path:
+        """Where this process finds the host's ``path``."""
+        return self.root / path.lstrip("/")
+
+    def exists(self, path: str) -> bool:
+        return self.path(self.resolve(path)).exists()
+
+    def read(self, path: str) -> bytes | None:
+        """The content of a host file; None when there is no such file."""
+        try:
+            return self.path(self.resolve(path)).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def read_text(self, path: str) -> str:
+        """The content of a host file as text; empty when there is no such file."""
+        return (self.read(path) or b"").decode(errors="replace")
+
+    def resolve(self, path: str) -> str:
+        """The host's ``path`` with symbolic links followed inside the host's root, as the host itself sees it."""
+        done: list[str] = []
+        todo = [part for part in reversed(path.split("/")) if part]
+        for _ in range(1000):
+            if not todo:
+                break
+            part = todo.pop()
+            if part == ".":
+                continue
+            if part == "..":
+                done = done[:-1]
+                continue
+            here = self.root.joinpath(*done, part)
+            if here.is_symlink():
+                target = os.readlink(here)
+                if target.startswith("/"):
+                    done = []
+                todo.extend(piece for piece in reversed(target.split("/")) if piece)
+            else:
+                done.append(part)
+        return "/" + "/".join(done)
+
+    def mode_and_owner(self, path: str) -> tuple[str, str]:
+        """Permission bits (octal) and ``uid:gid`` of a host file; those of a new root file when it is missing."""
+        try:
+            found = self.path(path).stat()
+        except FileNotFoundError:
+            return "0644", "0:0"
+        return f"{stat.S_IMODE(found.st_mode):04o}", f"{found.st_uid}:{found.st_gid}"
+
+    def write(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Write one of the installer's own host files: wholly old or wholly new, whatever happens."""
+        target = self.path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".new")
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.replace(target)
+        sync_directory(target.parent)
+
+    def free_bytes(self, path: str) -> int:
+        """Free bytes of the file system that holds ``path`` or its nearest existing parent."""
+        place = self.path(path)
+        while not place.exists():
+            place = place.parent
+        found = os.statvfs(place)
+        return found.f_bavail * found.f_frsize
+
+    def is_read_only(self, path: str) -> bool:
+        """Whether the file system of ``path``, or of its nearest existing parent, is mounted read-only."""
+        place = self.path(path)
+        while not place.exists():
+            place = place.parent
+        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in ``path`` survive a power cut."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,134 @@
+"""A SOCI release: fetched, judged by its digest, and only then unpacked on the node.
+
+Artifact layout: soci-snapshotter's RELEASES.md; each archive holds exactly the four members below at its top level.
+"""
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import InstallError
+from .host import Host, sync_directory
+
+VERSIONS = "/opt/soci-cluster/versions"
+PROGRAMS = ("soci", "soci-snapshotter-grpc")
+MEMBERS = frozenset((*PROGRAMS, "NOTICE.md", "THIRD_PARTY_LICENSES"))
+MAX_BYTES = 200 << 20
+TIMEOUT_SECONDS = 30
+TOTAL_SECONDS = 600
+DIGEST_FILE = "archive.sha256"
+
+
+def archive_url(release_url: str, version: str, architecture: str) -> str:
+    """Where the static build of ``version`` is; static, because older nodes' glibc cannot run the other one."""
+    return f"{release_url}/v{version}/soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
+
+
+def is_present(host: Host, version: str, digest: str) -> bool:
+    """Whether exactly this archive is already unpacked on the node."""
+    folder = f"{VERSIONS}/{version}"
+    return host.read_text(f"{folder}/{DIGEST_FILE}").strip() == digest and all(
+        host.exists(f"{folder}/{program}") for program in PROGRAMS
+    )
+
+
+def install(host: Host, url: str, version: str, digest: str) -> None:
+    """Put the programs of a release into their own directory on the node, in one step.
+
+    Raises:
+        InstallError: the download failed, or it is not the archive that the digest names. The node is unchanged then.
+    """
+    with tempfile.TemporaryFile() as archive:
+        download(url, archive, digest)
+        unpack(host, archive, version, digest)
+
+
+def download(url: str, archive: BinaryIO, digest: str) -> None:
+    """Fetch ``url`` into ``archive`` and check its sha256. Proxies are taken from the usual environment variables."""
+    step, remedy = "download", "check soci:releaseUrl, the proxy and the node's way out"
+    received, total = hashlib.sha256(), 0
+    deadline = time.monotonic() + TOTAL_SECONDS
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            expected = response.headers.get("Content-Length")
+            while block := response.read(1 << 20):
+                total += len(block)
+                if total > MAX_BYTES:
+                    raise InstallError(step, f"{url} is larger than {MAX_BYTES >> 20} MiB", remedy)
+                if time.monotonic() > deadline:
+                    raise InstallError(step, f"{url} took longer than {TOTAL_SECONDS} s", remedy)
+                received.update(block)
+                archive.write(block)
+    except (OSError, ValueError, EOFError) as error:
+        raise InstallError(step, f"{url}: {error}", remedy) from error
+    if expected is not None and total != int(expected):
+        raise InstallError(step, f"{url} was cut short: {total} of {expected} bytes", remedy)
+    if received.hexdigest() != digest:
+        archive.seek(0)
+        kind = "an HTML page" if archive.read(512).lstrip()[:1] == b"<" else f"{total} bytes"
+        raise InstallError(
+            step,
+            f"{url} is {kind} with sha256 {received.hexdigest()}, not {digest}",
+            "check soci:releaseUrl and soci:sha256; never skip this check",
+        )
+
+
+def unpack(host: Host, archive: BinaryIO, version: str, digest: str) -> None:
+    """Unpack exactly the expected members of a checked archive into versions/<version>, by one rename."""
+    versions = host.path(VERSIONS)
+    versions.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=versions))
+    try:
+        archive.seek(0)
+        try:
+            with tarfile.open(fileobj=archive, mode="r:gz") as tar:
+                for member in tar:
+                    _unpack_member(tar, member, staging)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InstallError(
+                "unpack", f"the archive of {version} is damaged: {error}", "publish it again"
+            ) from error
+        missing = [program for program in PROGRAMS if not (staging / program).is_file()]
+        if missing:
+            raise InstallError(
+                "unpack", f"the archive of {version} has no {missing[0]}", "use an upstream release"
+            )
+        (staging / DIGEST_FILE).write_text(digest + "\n")
+        staging.chmod(0o755)
+        target = versions / version
+        if target.exists():  # the same version from another archive; a running daemon keeps its open file
+            old = Path(tempfile.mkdtemp(prefix=f".{version}-old-", dir=versions))
+            target.rename(old / "was")
+            staging.rename(target)
+            shutil.rmtree(old)
+        else:
+            staging.rename(target)
+        sync_directory(versions)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, staging: Path) -> None:
+    name = member.name.removeprefix("./")
+    if member.isdir() and name in ("", "."):
+        return
+    if name not in MEMBERS or not member.isreg() or member.size > MAX_BYTES:
+        raise InstallError(
+            "unpack", f"the archive holds an unexpected member {member.name!r}", "use an upstream release"
+        )
+    if name not in PROGRAMS:
+        return
+    source = tar.extractfile(member)
+    assert source is not None
+    with source, (staging / name).open("xb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+        target.flush()
+        os.fsync(target.fileno())
+    (staging / name).chmod(0o755)

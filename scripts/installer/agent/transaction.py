@@ -1,0 +1,143 @@
+"""A change of the node as one transaction: staged here, committed or undone by the host script."""
+
+import hashlib
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .errors import InstallError
+from .host import Host
+
+STATE = "/var/lib/soci-cluster"
+SCRIPT = "/opt/soci-cluster/soci-host.sh"
+DEADLINE_SECONDS = 400
+POLL_SECONDS = 0.05
+TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
+
+
+@dataclass(frozen=True)
+class File:
+    """One managed file: its content now and then; None for no file."""
+
+    group: str  # "soci" files are swapped before the snapshotter starts, "containerd" ones after it answers
+    path: str
+    old: bytes | None
+    new: bytes | None
+    mode: str = "0644"
+    owner: str = "0:0"
+
+    @property
+    def name(self) -> str:
+        return self.path.strip("/").replace("/", ".")
+
+    @property
+    def is_changed(self) -> bool:
+        return self.old != self.new
+
+    def manifest_line(self) -> str:
+        fields = (self.group, self.path, self.mode, self.owner, sha256(self.old), sha256(self.new), self.name)
+        return "\t".join(fields) + "\n"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The host script's word on a transaction."""
+
+    outcome: str
+    step: str = ""
+    cause: str = ""
+    containerd_down_seconds: float = 0.0
+    containerd_restarts: int = 0
+
+
+def sha256(content: bytes | None) -> str:
+    """Hex digest of a content; ``absent`` for no file, as in the manifest."""
+    return "absent" if content is None else hashlib.sha256(content).hexdigest()
+
+
+def journal_state(host: Host) -> dict[str, str]:
+    """The journal's fields; empty before the first transaction."""
+    return _pairs(host.read_text(f"{STATE}/journal"))
+
+
+def new_id() -> str:
+    """A name for a transaction; also part of its unit's name."""
+    return f"{int(time.time())}-{secrets.token_hex(3)}"
+
+
+def stage(
+    host: Host, name: str, files: Sequence[File], plan: dict[str, str], pull_again: Sequence[str]
+) -> str:
+    """Write a transaction's directory to the node's disk; its path on the host."""
+    directory = f"{STATE}/txn/{name}"
+    for file in files:
+        if file.new is not None:
+            host.write(f"{directory}/new/{file.name}", file.new, 0o600)
+    host.write(f"{directory}/files", "".join(file.manifest_line() for file in files).encode(), 0o600)
+    host.write(
+        f"{directory}/images-to-pull-again", "".join(f"{image}\n" for image in pull_again).encode(), 0o600
+    )
+    host.write(f"{directory}/log", b"", 0o600)
+    host.write(
+        f"{directory}/plan.env", "".join(f"{key}={value}\n" for key, value in plan.items()).encode(), 0o600
+    )
+    host.path(STATE).chmod(0o700)
+    return directory
+
+
+def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -> Outcome:
+    """Have the host script apply a staged transaction, outside of this pod's life, and wait for its word.
+
+    Raises:
+        InstallError: the script could not be started, or said nothing within its deadline.
+    """
+    directory = f"{STATE}/txn/{name}"
+    unit = f"soci-cluster-txn-{name}"
+    started = host.run("systemd-run", "--quiet", "--collect", f"--unit={unit}", SCRIPT, "apply", directory)
+    if started.code != 0:
+        shutil.rmtree(host.path(directory), ignore_errors=True)
+        raise InstallError("commit", f"systemd-run: {started.error.strip()}", "see journalctl on the node")
+    deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS
+    while time.monotonic() < deadline:
+        if text := host.read_text(f"{directory}/result"):
+            return parse_result(text)
+        sleep(POLL_SECONDS)
+    raise InstallError("commit", "the host script gave no result", f"see journalctl -u {unit} on the node")
+
+
+def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until no transaction is at work: an earlier pod may have been killed while its transaction goes on.
+
+    Raises:
+        InstallError: the transaction neither ended nor could be undone.
+    """
+    deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS
+    while journal_state(host).get("state") in ("armed", "restarting"):
+        name = journal_state(host).get("transaction", "")
+        active = host.run("systemctl", "is-active", f"soci-cluster-txn-{name}.service").output.strip()
+        if active not in ("active", "activating", "deactivating") or time.monotonic() > deadline:
+            result = host.run("sh", SCRIPT, "rollback", name, timeout=180)
+            if result.code != 0 and journal_state(host).get("state") in ("armed", "restarting"):
+                raise InstallError(
+                    "recovery", f"transaction {name}: {result.error.strip()}", "reboot the node"
+                )
+            return
+        sleep(0.2)
+
+
+def parse_result(text: str) -> Outcome:
+    """Read the host script's result file."""
+    pairs = _pairs(text)
+    return Outcome(
+        outcome=pairs.get("outcome", "broken"),
+        step=pairs.get("step", ""),
+        cause=pairs.get("cause", ""),
+        containerd_down_seconds=int(pairs.get("containerd_down_ms") or 0) / 1000,
+        containerd_restarts=int(pairs.get("containerd_restarts") or 0),
+    )
+
+
+def _pairs(text: str) -> dict[str, str]:
+    return {key: value for key, _, value in (line.partition("=") for line in text.splitlines())}

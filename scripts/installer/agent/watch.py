@@ -1,0 +1,71 @@
+"""The pod's long life: readiness follows the snapshotter.
+
+Run as a script in its own small process (``python -I -S watch.py SOCKET PROGRAM READY-FILE``), so nothing heavy is
+imported: a DaemonSet's memory is paid on each node. Ends with 1 when the snapshotter stays away; the kubelet then
+starts the installer again, which finds out and reports why.
+"""
+
+import os
+import socket
+import sys
+import time
+
+PERIOD_SECONDS = 1.0
+PATIENCE_SECONDS = 60.0
+
+
+def accepts(path):
+    """Whether something listens on the unix socket ``path``."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(2)
+    try:
+        client.connect(path)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        client.close()
+
+
+def daemon_pid(program, last):
+    """The process id of ``program`` (a path's end); 0 when it does not run. With socket activation, an accepting
+    socket does not prove a running daemon. ``last`` is looked at first, so a scan of /proc is rare."""
+    for pid in [str(last)] if last else []:
+        if _runs(pid, program):
+            return last
+    for pid in os.listdir("/proc"):
+        if pid.isdigit() and _runs(pid, program):
+            return int(pid)
+    return 0
+
+
+def _runs(pid, program):
+    try:
+        return os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)").endswith(program)
+    except OSError:
+        return False
+
+
+def watch(socket_path, program, ready_file):
+    """Keep ``ready_file`` there exactly while the snapshotter serves."""
+    pid, away_since = 0, 0.0
+    while True:
+        pid = daemon_pid(program, pid)
+        if pid and accepts(socket_path):
+            away_since = 0.0
+            if not os.path.exists(ready_file):
+                with open(ready_file, "w"):
+                    pass
+        else:
+            if os.path.exists(ready_file):
+                os.unlink(ready_file)
+            now = time.monotonic()
+            away_since = away_since or now
+            if now - away_since > PATIENCE_SECONDS:
+                return 1
+        time.sleep(PERIOD_SECONDS)
+
+
+if __name__ == "__main__":
+    sys.exit(watch(*sys.argv[1:4]))
