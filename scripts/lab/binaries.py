@@ -76,7 +76,8 @@ def _kubernetes() -> Target:
 
 def _soci() -> Target:
     # Static, as the release's own "-static" programs are: it must start on any node, whatever its C library.
-    flags = ("-tags", "osusergo,netgo", "-ldflags", "-s -w -linkmode external -extldflags -static")
+    linker = f"-s -w -X main.version=v{VERSIONS['soci']} -linkmode external -extldflags -static"
+    flags = ("-tags", "osusergo,netgo", "-ldflags", linker)
     return Target(
         HERE / "go/soci",
         {"soci-snapshotter-grpc": "."},
@@ -136,7 +137,7 @@ def build(name: str) -> Path:
     if directory.exists():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(directory.with_suffix(".lock")):
+    with _lock(directory.parent / f"{directory.name}.lock"):
         if directory.exists():
             return directory
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{name}-") as scratch:
@@ -167,7 +168,7 @@ def _module_of_tools(name: str, packages: list[str]) -> Path:
     if module.exists():
         return module
     module.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(module.with_suffix(".lock")):
+    with _lock(module.parent / f"{name}.lock"):
         if not module.exists():
             with tempfile.TemporaryDirectory(dir=module.parent, prefix=f".{name}-") as scratch:
                 finished = Path(scratch) / "module"

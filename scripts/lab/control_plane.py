@@ -1,0 +1,147 @@
+"""etcd, API server, controller manager and scheduler on the machine itself, and the bridge the nodes hang on."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from pki import API_NAMES, Authority
+from processes import Processes
+from settings import ADDRESS, API_PORT, BRIDGE, LabError
+
+SERVICE_RANGE = "10.96.0.0/16"
+ETCD = "http://127.0.0.1:12379"
+START_ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+FORWARD_RULE = ["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]
+
+
+def run(command: list[str], check: bool = True) -> str:
+    """Run a command of the machine and return its output; raise LabError with its words when it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        raise LabError(f"{' '.join(command)} failed (exit {done.returncode}): {done.stderr.strip()}")
+    return done.stdout
+
+
+class ControlPlane:
+    """The Kubernetes control plane of one lab; `programs` is the directory binaries.build("kubernetes") returned."""
+
+    def __init__(self, state: Path, programs: Path) -> None:
+        self.state = state
+        self.programs = programs
+        self.processes = Processes(state)
+        self.authority = Authority(state / "pki")
+        self.kubeconfig = state / "kubeconfig"
+
+    def up(self) -> None:
+        """Make what is missing of network, certificates and processes; return when the API server is ready."""
+        network_up()
+        self.authority.create()
+        self._write_kubeconfigs()
+        for name, arguments in self._arguments().items():
+            self.processes.start(name, [str(self.programs / name), *arguments])
+            if name == "kube-apiserver":
+                self._await_ready()
+
+    def down(self) -> None:
+        """Stop the four processes, the API server's clients first, and remove the bridge."""
+        for name in reversed(START_ORDER):
+            self.processes.stop(name)
+        network_down()
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        """Run kubectl as the cluster's administrator and return its output; raise LabError when it fails."""
+        return run([str(self.programs / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments], check)
+
+    def nodes(self) -> dict[str, dict[str, Any]]:
+        """Return the cluster's node objects by name."""
+        items = json.loads(self.kubectl("get", "nodes", "-o", "json"))["items"]
+        return {item["metadata"]["name"]: item for item in items}
+
+    def _write_kubeconfigs(self) -> None:
+        for path, user, group in (
+            (self.kubeconfig, "admin", "system:masters"),
+            (self.state / "pki/kube-controller-manager.kubeconfig", "system:kube-controller-manager", "lab"),
+            (self.state / "pki/kube-scheduler.kubeconfig", "system:kube-scheduler", "lab"),
+        ):
+            if not path.exists():
+                path.touch(mode=0o600)
+                path.write_text(self.authority.kubeconfig(user.rpartition(":")[2], user, group))
+
+    def _await_ready(self, patience_s: float = 60) -> None:
+        deadline = time.monotonic() + patience_s
+        while "ok" not in self.kubectl("get", "--raw", "/readyz", check=False):
+            if not self.processes.pid("kube-apiserver") or time.monotonic() > deadline:
+                words = self.processes.last_words("kube-apiserver")
+                raise LabError(f"the API server is not ready; the end of its log:\n{words}")
+            time.sleep(0.2)
+
+    def _arguments(self) -> dict[str, list[str]]:
+        pki = self.state / "pki"
+        server = self.authority.sign("kube-apiserver", "kube-apiserver", "lab", API_NAMES)
+        kubelet_client = self.authority.sign("kubelet-client", "apiserver-kubelet-client", "system:masters")
+        scheduler = f"{pki}/kube-scheduler.kubeconfig"
+        return {
+            "etcd": [
+                f"--data-dir={self.state}/etcd",
+                f"--listen-client-urls={ETCD}",
+                f"--advertise-client-urls={ETCD}",
+                "--listen-peer-urls=http://127.0.0.1:12380",
+                "--unsafe-no-fsync=true",  # a lab's cluster state is not worth a slow disk
+                "--log-level=warn",
+            ],
+            "kube-apiserver": [
+                f"--etcd-servers={ETCD}",
+                "--bind-address=0.0.0.0",
+                f"--advertise-address={ADDRESS}",
+                f"--secure-port={API_PORT}",
+                f"--tls-cert-file={server[0]}",
+                f"--tls-private-key-file={server[1]}",
+                f"--client-ca-file={self.authority.certificate}",
+                f"--kubelet-client-certificate={kubelet_client[0]}",
+                f"--kubelet-client-key={kubelet_client[1]}",
+                "--kubelet-preferred-address-types=InternalIP",
+                f"--service-account-key-file={self.authority.service_account_key}",
+                f"--service-account-signing-key-file={self.authority.service_account_key}",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                f"--service-cluster-ip-range={SERVICE_RANGE}",
+                "--authorization-mode=Node,RBAC",
+                "--enable-admission-plugins=NodeRestriction",
+                "--allow-privileged=true",
+            ],
+            "kube-controller-manager": [
+                f"--kubeconfig={pki}/kube-controller-manager.kubeconfig",
+                "--use-service-account-credentials=true",
+                f"--root-ca-file={self.authority.certificate}",
+                f"--service-account-private-key-file={self.authority.service_account_key}",
+                "--allocate-node-cidrs=false",  # pod subnets are fixed: 10.244.<number>.0/24
+                f"--service-cluster-ip-range={SERVICE_RANGE}",
+                "--leader-elect=false",
+            ],
+            "kube-scheduler": [
+                f"--kubeconfig={scheduler}",
+                f"--authentication-kubeconfig={scheduler}",
+                f"--authorization-kubeconfig={scheduler}",
+                "--leader-elect=false",
+            ],
+        }
+
+
+def network_up() -> None:
+    """Make the bridge with the machine's address on it and let traffic between nodes pass; idempotent."""
+    if not Path(f"/sys/class/net/{BRIDGE}").exists():
+        run(["ip", "link", "add", BRIDGE, "type", "bridge"])
+        run(["ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE])
+        run(["ip", "link", "set", BRIDGE, "up"])
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
+    # Where a container engine has set the chain's policy to DROP, nodes could not reach each other's pods.
+    if subprocess.run(["iptables", "-C", *FORWARD_RULE], capture_output=True, check=False).returncode != 0:
+        run(["iptables", "-I", *FORWARD_RULE])
+
+
+def network_down() -> None:
+    """Remove bridge, its routes and the forwarding rule; what is not there is no error."""
+    if Path(f"/sys/class/net/{BRIDGE}").exists():
+        run(["ip", "link", "delete", BRIDGE])
+    run(["iptables", "-D", *FORWARD_RULE], check=False)
