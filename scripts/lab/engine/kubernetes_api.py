@@ -198,8 +198,10 @@ def named(kubeconfig: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
     raise ValueError(f"the kubeconfig has no {kind} named {name!r}")
 
 
-def load_kubeconfig(text: str) -> dict[str, Any]:
-    """Return a kubeconfig given as content or as a path."""
+def load_kubeconfig(text: str | dict[str, Any]) -> dict[str, Any]:
+    """Return a kubeconfig given as content or as a path; the engine hands JSON content over as a dictionary."""
+    if isinstance(text, dict):
+        return text
     if "\n" not in text and not text.lstrip().startswith("{"):
         text = Path(text).expanduser().read_text()
     return yaml.safe_load(text)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf import empty_pb2
+
 from kubernetes_api import (
     CLUSTER_SCOPED,
     TAKEN_OVER,

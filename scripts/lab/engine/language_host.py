@@ -13,8 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine import required_plugins
 from google.protobuf import empty_pb2
+
+from engine import required_plugins
 from plugin import serve, to_python
 from stubs import language_pb2, language_pb2_grpc, plugin_pb2
 

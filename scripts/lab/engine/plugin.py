@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
+
 from engine import required_plugins
 from stubs import (
     engine_pb2,
@@ -27,6 +28,8 @@ from stubs import (
 
 # The marker that Pulumi's protocol puts where a value is not known before the update.
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+# The key by which that protocol tells a wrapped secret from a map; its value is under "value".
+SIGNATURE = "4dabf18193072939515e22adb298388d"
 MESSAGE_LIMIT = 400 * 1024 * 1024
 OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -35,8 +38,10 @@ OPTIONS = [
 
 
 def to_python(value: Any) -> Any:
-    """Return a protobuf Struct, ListValue or Value as plain Python; whole numbers become int."""
+    """Return a protobuf Struct, ListValue or Value as plain Python; whole numbers become int, secrets are unwrapped."""
     if isinstance(value, struct_pb2.Struct):
+        if SIGNATURE in value.fields and "value" in value.fields:
+            return to_python(value.fields["value"])
         return {key: to_python(item) for key, item in value.fields.items()}
     if isinstance(value, struct_pb2.ListValue):
         return [to_python(item) for item in value.values]

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import runpy
+import signal
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ def main() -> int:
         pulumi.log.error("Program failed with an unhandled exception:\n" + traceback.format_exc())
         return ALREADY_SAID
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         pending = asyncio.all_tasks(loop)
         for task in pending:
             task.cancel()

@@ -24,7 +24,7 @@ def hide_package_code() -> None:
 
 hide_package_code()
 
-from pulumi.runtime.proto import (  # noqa: E402
+from pulumi.runtime.proto import (
     engine_pb2,
     engine_pb2_grpc,
     errors_pb2,
