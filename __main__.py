@@ -1,0 +1,12 @@
+"""The Pulumi program: configuration in, one SociCluster, its outputs out."""
+
+import pulumi
+
+from components import SociCluster, cluster_arguments, from_config
+
+settings = from_config(pulumi.runtime.get_config_env())
+arguments = cluster_arguments(settings) | {"aws_profile": pulumi.Config("aws").get("profile")}
+cluster = SociCluster("soci", arguments)
+
+for name, value in cluster.outputs().items():
+    pulumi.export(name, value)

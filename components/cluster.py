@@ -1,0 +1,269 @@
+"""SociCluster: a Kubernetes cluster whose nodes load images with SOCI, new on EKS or one that exists."""
+
+import json
+from typing import NotRequired, TypedDict
+
+import pulumi
+import pulumi_aws as aws  # aws.ec2 is never touched: it would add half of the program's start time
+import pulumi_eks as eks
+import pulumi_kubernetes as k8s
+
+from . import settings
+from .installer import STARTUP_TAINT, SociInstaller, SociInstallerArgs
+from .workload import SampleWorkload
+
+NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
+POOL_LABEL = {"soci-cluster.io/pool": "soci"}
+
+
+class SampleWorkloadSettings(TypedDict):
+    """The sample workload."""
+
+    enabled: NotRequired[bool]
+    """Whether there is one. Default: true."""
+    image: NotRequired[str]
+    """Its image. Default: a TensorFlow image of several gigabytes."""
+    command: NotRequired[list[str]]
+    """What it runs; empty for the image's own command."""
+
+
+class SociClusterArgs(TypedDict):
+    """The cluster and what to install on it; everything has a default."""
+
+    cluster: NotRequired[str]
+    """eks (default): make an EKS cluster; existing: use the one of `kubeconfig`."""
+    version: NotRequired[str]
+    """SOCI release, X.Y.Z."""
+    mode: NotRequired[str]
+    """How images are loaded: lazy."""
+    index_versions: NotRequired[list[str]]
+    """Kinds of SOCI index that are used, in order of preference: v2, v1. Default: v2."""
+    release_url: NotRequired[str]
+    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on GitHub."""
+    sha256: NotRequired[dict[str, str]]
+    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the release once."""
+    installer_image: NotRequired[str]
+    """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
+    namespace: NotRequired[str]
+    """Namespace made for the installer. Default: soci-system."""
+    node_selector: NotRequired[dict[str, str]]
+    """Labels of the nodes that get SOCI. Default: all nodes."""
+    existing_nodes: NotRequired[str]
+    """What to do with nodes that already run workloads: refuse (default) or migrate."""
+    max_unavailable: NotRequired[str]
+    """Nodes changed at the same time: a number or a percentage. Default: 1."""
+    rollout_timeout_seconds: NotRequired[int]
+    """How long the whole rollout may take, in seconds. Default: 600."""
+    sample_workload: NotRequired[SampleWorkloadSettings]
+    """The sample workload."""
+    kubeconfig: NotRequired[str]
+    """With cluster existing: its kubeconfig, as a path or as content."""
+    context: NotRequired[str]
+    """With cluster existing: the kubeconfig's context. Default: its current one."""
+    kubernetes_version: NotRequired[str]
+    """With cluster eks: the Kubernetes release."""
+    operating_system: NotRequired[str]
+    """With cluster eks: the nodes' operating system: al2023."""
+    instance_types: NotRequired[list[str]]
+    """With cluster eks: EC2 instance types of the nodes."""
+    node_count: NotRequired[int]
+    """With cluster eks: how many nodes to start with."""
+    min_node_count: NotRequired[int]
+    """With cluster eks: the fewest nodes that an autoscaler may leave."""
+    max_node_count: NotRequired[int]
+    """With cluster eks: the most nodes that an autoscaler may start."""
+    volume_gib: NotRequired[int]
+    """With cluster eks: size of each node's disk, in GiB."""
+    vpc_id: NotRequired[str]
+    """With cluster eks: its VPC. Default: the account's default VPC."""
+    subnet_ids: NotRequired[list[str]]
+    """With cluster eks: its subnets in that VPC."""
+    tags: NotRequired[dict[str, str]]
+    """With cluster eks: tags of every AWS resource."""
+    aws_profile: NotRequired[str]
+    """With cluster eks: the AWS profile to put into the kubeconfig. Default: none, the environment's credentials."""
+
+
+class SociCluster(pulumi.ComponentResource):
+    """A Kubernetes cluster whose nodes load images with SOCI; done when every node is verified.
+
+    Raises:
+        SociConfigError: an argument that cannot work (before anything is created).
+        pulumi.RunError: no node matches the node selector.
+    """
+
+    cluster_name: pulumi.Output[str]
+    """The EKS cluster, or the kubeconfig's context."""
+    kubeconfig: pulumi.Output[str]
+    """Kubeconfig of the cluster (secret)."""
+    soci_version: pulumi.Output[str]
+    """SOCI version on the nodes."""
+    installer_namespace: pulumi.Output[str]
+    """Namespace of the installer."""
+    installer_daemon_set: pulumi.Output[str]
+    """Name of the installer's DaemonSet."""
+    sample_pod: pulumi.Output[str]
+    """The sample workload's pod, `namespace/name`; empty when it is off."""
+
+    def __init__(
+        self, name: str, args: SociClusterArgs | None = None, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        given = dict(args or {})
+        self._profile = str(given.pop("aws_profile", None) or "")
+        self._settings = settings.from_arguments(given)
+        # Inputs stand in the state; a kubeconfig may hold credentials and is therefore kept out of them.
+        super().__init__(
+            "soci:index:SociCluster", name, {k: v for k, v in given.items() if k != "kubeconfig"}, opts
+        )
+        self._name = name
+        provider, ready = self._eks() if self._settings.cluster == "eks" else self._existing()
+        installer = self._installer(provider, ready)
+        self.sample_pod = self._sample(provider, installer)
+        self.soci_version = installer.version
+        self.installer_namespace = installer.namespace
+        self.installer_daemon_set = installer.daemon_set
+        self.register_outputs(self.outputs())
+
+    def outputs(self) -> dict[str, pulumi.Output[str]]:
+        """The stack outputs of a program that consists of this component."""
+        return {
+            "clusterName": self.cluster_name,
+            "kubeconfig": self.kubeconfig,
+            "sociVersion": self.soci_version,
+            "installerNamespace": self.installer_namespace,
+            "installerDaemonSet": self.installer_daemon_set,
+            "samplePod": self.sample_pod,
+        }
+
+    def _child(self, **options: object) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **options)  # ty: ignore[invalid-argument-type]
+
+    def _existing(self) -> tuple[k8s.Provider, list[pulumi.Resource]]:
+        chosen = self._settings
+        content = settings.read_kubeconfig(chosen.kubeconfig)
+        self.kubeconfig = pulumi.Output.secret(content)
+        self.cluster_name = pulumi.Output.from_input(chosen.context or settings.current_context(content))
+        provider = k8s.Provider(
+            f"{self._name}-kubernetes",
+            kubeconfig=self.kubeconfig,
+            context=chosen.context or None,
+            # Without it, a renewed certificate in the kubeconfig could look like another cluster and replace everything.
+            cluster_identifier=settings.cluster_server(content, chosen.context),
+            opts=self._child(),
+        )
+        return provider, []
+
+    def _eks(self) -> tuple[k8s.Provider, list[pulumi.Resource]]:
+        chosen = self._settings
+        pulumi.log.info(
+            "EKS takes 10 to 15 minutes for a control plane and its nodes, without a word in between", self
+        )
+        cluster = eks.Cluster(
+            f"{self._name}-eks",
+            version=chosen.kubernetes_version,
+            authentication_mode=eks.AuthenticationMode.API,
+            skip_default_node_group=True,
+            # No add-on may wait for a schedulable node here. Nodes come up with the startup taint, which only the installer
+            # lifts, and the installer comes after this cluster: a CoreDNS add-on, whose creation waits for running pods,
+            # would wait for ever. EKS's own CoreDNS stays instead; nobody waits for it, and it starts when the first
+            # node is released. (The network plug-in and kube-proxy tolerate every taint.)
+            coredns_addon_options={"enabled": False},
+            vpc_id=chosen.vpc_id or None,
+            subnet_ids=list(chosen.subnet_ids) or None,
+            provider_credential_opts={"profile_name": self._profile} if self._profile else None,
+            tags=dict(chosen.tags),
+            opts=self._child(),
+        )
+        node_group = self._node_group(cluster)
+        # kubeconfig_json leaves the profile out (pulumi-eks#1082).
+        self.kubeconfig = pulumi.Output.secret(
+            cluster.kubeconfig.apply(json.dumps) if self._profile else cluster.kubeconfig_json
+        )
+        self.cluster_name = cluster.eks_cluster.name
+        provider = k8s.Provider(
+            f"{self._name}-kubernetes",
+            kubeconfig=self.kubeconfig,
+            cluster_identifier=cluster.eks_cluster.arn,
+            opts=self._child(),
+        )
+        return provider, [node_group]
+
+    def _node_group(self, cluster: eks.Cluster) -> eks.ManagedNodeGroup:
+        chosen = self._settings
+        role = aws.iam.Role(
+            f"{self._name}-node-role",
+            assume_role_policy=json.dumps(
+                {
+                    "Version": "2012-10-17",
+                    "Statement": [
+                        {
+                            "Effect": "Allow",
+                            "Action": "sts:AssumeRole",
+                            "Principal": {"Service": "ec2.amazonaws.com"},
+                        }
+                    ],
+                }
+            ),
+            tags=dict(chosen.tags),
+            opts=self._child(),
+        )
+        policies = [
+            aws.iam.RolePolicyAttachment(
+                f"{self._name}-{policy}",
+                role=role.name,
+                policy_arn=f"arn:aws:iam::aws:policy/{policy}",
+                opts=self._child(),
+            )
+            for policy in NODE_POLICIES
+        ]
+        return eks.ManagedNodeGroup(
+            f"{self._name}-nodes",
+            cluster=cluster,
+            node_role_arn=role.arn,
+            operating_system=eks.OperatingSystem.AL2023,
+            instance_types=list(chosen.instance_types),
+            disk_size=chosen.volume_gib,
+            enable_imd_sv2=True,
+            labels=POOL_LABEL,
+            # Declared on the group, so that a node of any age and origin starts with it: no workload can land before SOCI.
+            taints=[{"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}],
+            scaling_config={
+                "desired_size": chosen.node_count,
+                "min_size": chosen.min_node_count,
+                "max_size": chosen.max_node_count,
+            },
+            tags=dict(chosen.tags),
+            opts=self._child(depends_on=policies),
+        )
+
+    def _installer(self, provider: k8s.Provider, ready: list[pulumi.Resource]) -> SociInstaller:
+        chosen = self._settings
+        args: SociInstallerArgs = {
+            "version": chosen.version,
+            "mode": chosen.mode,
+            "index_versions": list(chosen.index_versions),
+            "release_url": chosen.release_url,
+            "sha256": dict(chosen.sha256),
+            "installer_image": chosen.installer_image,
+            "namespace": chosen.namespace,
+            "node_selector": dict(chosen.node_selector),
+            "existing_nodes": chosen.existing_nodes,
+            "max_unavailable": chosen.max_unavailable,
+            "rollout_timeout_seconds": chosen.rollout_timeout_seconds,
+            "kubeconfig": self.kubeconfig,
+            "context": chosen.context,
+        }
+        return SociInstaller(
+            f"{self._name}-installer", args, self._child(providers=[provider], depends_on=ready)
+        )
+
+    def _sample(self, provider: k8s.Provider, installer: SociInstaller) -> pulumi.Output[str]:
+        chosen = self._settings.sample_workload
+        if not chosen.enabled:
+            return pulumi.Output.from_input("")
+        sample = SampleWorkload(
+            f"{self._name}-sample",
+            {"version": self._settings.version, "image": chosen.image, "command": list(chosen.command)},
+            self._child(providers=[provider], depends_on=[installer, installer.ready]),
+        )
+        return sample.pod

@@ -1,0 +1,318 @@
+"""SociInstaller: the DaemonSet that puts SOCI on every node of a cluster, with all that it needs."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NotRequired, TypedDict
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from . import release, rollout, settings
+
+NAME = "soci-installer"
+DOMAIN = "soci-cluster.io"
+VERSION_LABEL = f"{DOMAIN}/version"
+STARTUP_TAINT = f"{DOMAIN}/not-ready"
+MOUNT_PATH = "/opt/soci-cluster"
+# A ConfigMap may hold 1 MiB; what is left is for its metadata and for growth of settings.json.
+MAX_PROGRAM_BYTES = 900 * 1024
+
+
+class SociInstallerArgs(TypedDict):
+    """What to install on the nodes, and how. Only `version` is required."""
+
+    version: str
+    """SOCI release, X.Y.Z."""
+    mode: NotRequired[str]
+    """How images are loaded: lazy."""
+    index_versions: NotRequired[list[str]]
+    """Kinds of SOCI index that are used, in order of preference: v2, v1. Default: v2."""
+    release_url: NotRequired[str]
+    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on GitHub."""
+    sha256: NotRequired[dict[str, str]]
+    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the release once."""
+    installer_image: NotRequired[str]
+    """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
+    namespace: NotRequired[str]
+    """Namespace made for the installer. Default: soci-system."""
+    node_selector: NotRequired[dict[str, str]]
+    """Labels of the nodes that get SOCI. Default: all nodes."""
+    existing_nodes: NotRequired[str]
+    """What to do with nodes that already run workloads: refuse (default) or migrate."""
+    max_unavailable: NotRequired[str]
+    """Nodes changed at the same time: a number or a percentage. Default: 1."""
+    rollout_timeout_seconds: NotRequired[int]
+    """How long the whole rollout may take, in seconds. Default: 600."""
+    kubeconfig: NotRequired[pulumi.Input[str]]
+    """Content of the cluster's kubeconfig. Used only after a failed rollout, to show each node's reason."""
+    context: NotRequired[pulumi.Input[str]]
+    """The kubeconfig's context to use for that. Default: its current one."""
+
+
+class SociInstaller(pulumi.ComponentResource):
+    """SOCI on the nodes of any cluster whose nodes run systemd and containerd.
+
+    Ready means installed: the resource is done when every selected node is verified, and fails, naming node, step, cause
+    and remedy, when one is not. Give the cluster by a Kubernetes provider in `opts`.
+
+    Raises:
+        SociConfigError: an argument that cannot work (before anything is created).
+        pulumi.RunError: no node matches the node selector.
+    """
+
+    namespace: pulumi.Output[str]
+    """Namespace of the installer."""
+    daemon_set: pulumi.Output[str]
+    """Name of the installer's DaemonSet."""
+    version: pulumi.Output[str]
+    """SOCI version on the nodes."""
+
+    def __init__(
+        self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
+        self._settings = settings.from_arguments(chosen)
+        super().__init__("soci:index:SociInstaller", name, dict(args), opts)
+        self._name = name
+        digests = release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
+        program = embedded_files() | {"settings.json": node_settings(self._settings, digests)}
+        namespace = self._namespace()
+        rights = self._rights(namespace)
+        config_map = self._config_map(namespace, program)
+        daemon_set = self._daemon_set(namespace, config_map, list(program), rights, args)
+        # Something that must not start before SOCI serves depends on this: it fails when there was no node to serve on.
+        self.ready = daemon_set.status.apply(
+            lambda status: self._require_nodes(daemon_set, status), run_with_unknowns=True
+        )
+        self.namespace = namespace.metadata["name"]
+        self.daemon_set = daemon_set.metadata["name"]
+        self.version = pulumi.Output.from_input(self._settings.version)
+        self.register_outputs(
+            {"namespace": self.namespace, "daemonSet": self.daemon_set, "version": self.version}
+        )
+
+    def _child(self, **options: object) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **options)  # ty: ignore[invalid-argument-type]
+
+    def _labels(self) -> dict[str, str]:
+        return labels("installer", self._settings.version)
+
+    def _namespace(self) -> k8s.core.v1.Namespace:
+        # The installer is privileged by nature; a cluster that enforces Pod Security Standards must be told so.
+        enforce = {"pod-security.kubernetes.io/enforce": "privileged"}
+        metadata = {"name": self._settings.namespace, "labels": self._labels() | enforce}
+        return k8s.core.v1.Namespace(f"{self._name}-namespace", metadata=metadata, opts=self._child())
+
+    def _rights(self, namespace: k8s.core.v1.Namespace) -> list[pulumi.Resource]:
+        """The service account and exactly the rights that the agent uses."""
+        metadata = {"name": NAME, "namespace": namespace.metadata["name"], "labels": self._labels()}
+        cluster_metadata = {"name": NAME, "labels": self._labels()}
+        subject = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace.metadata["name"]}
+        group = "rbac.authorization.k8s.io"
+        account = k8s.core.v1.ServiceAccount(f"{self._name}-account", metadata=metadata, opts=self._child())
+        cluster_role = k8s.rbac.v1.ClusterRole(
+            f"{self._name}-cluster-role",
+            metadata=cluster_metadata,
+            rules=[
+                {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
+                {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+                # Events about nodes belong to the namespace `default`, those about the DaemonSet to its own.
+                {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
+            ],
+            opts=self._child(),
+        )
+        cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
+            f"{self._name}-cluster-role-binding",
+            metadata=cluster_metadata,
+            role_ref={"api_group": group, "kind": "ClusterRole", "name": NAME},
+            subjects=[subject],
+            opts=self._child(depends_on=[cluster_role, account]),
+        )
+        daemon_sets = {
+            "api_groups": ["apps"],
+            "resources": ["daemonsets"],
+            "resource_names": [NAME],
+            "verbs": ["get"],
+        }
+        role = k8s.rbac.v1.Role(
+            f"{self._name}-role", metadata=metadata, rules=[daemon_sets], opts=self._child()
+        )
+        binding = k8s.rbac.v1.RoleBinding(
+            f"{self._name}-role-binding",
+            metadata=metadata,
+            role_ref={"api_group": group, "kind": "Role", "name": NAME},
+            subjects=[subject],
+            opts=self._child(depends_on=[role, account]),
+        )
+        return [account, cluster_binding, binding]
+
+    def _config_map(self, namespace: k8s.core.v1.Namespace, program: dict[str, str]) -> k8s.core.v1.ConfigMap:
+        """Autonamed: any changed byte makes a new ConfigMap, which rolls the DaemonSet, and nothing else does."""
+        digest = hashlib.sha256(json.dumps(program, sort_keys=True).encode()).hexdigest()
+        return k8s.core.v1.ConfigMap(
+            f"{self._name}-program",
+            metadata={
+                "namespace": namespace.metadata["name"],
+                "labels": self._labels(),
+                "annotations": {f"{DOMAIN}/program-sha256": digest},
+            },
+            data={key_of(path): text for path, text in program.items()},
+            opts=self._child(hide_diffs=["data"]),
+        )
+
+    def _daemon_set(
+        self,
+        namespace: k8s.core.v1.Namespace,
+        config_map: k8s.core.v1.ConfigMap,
+        paths: list[str],
+        rights: list[pulumi.Resource],
+        args: SociInstallerArgs,
+    ) -> k8s.apps.v1.DaemonSet:
+        selector = {"app.kubernetes.io/name": NAME}  # immutable, therefore never the version
+        limit = self._settings.max_unavailable
+        hook = rollout.error_hook(
+            f"{self._name}-rollout-failure",
+            args.get("kubeconfig"),
+            args.get("context"),
+            self._settings.namespace,
+            self,
+        )
+        timeout = f"{self._settings.rollout_timeout_seconds}s"
+        return k8s.apps.v1.DaemonSet(
+            f"{self._name}-daemon-set",
+            metadata={"name": NAME, "namespace": namespace.metadata["name"], "labels": self._labels()},
+            spec={
+                "selector": {"match_labels": selector},
+                "update_strategy": {
+                    "type": "RollingUpdate",
+                    "rolling_update": {"max_unavailable": int(limit) if limit.isdigit() else limit},
+                },
+                "template": {
+                    "metadata": {"labels": self._labels()},
+                    "spec": self._pod(config_map, paths),  # ty: ignore[invalid-argument-type]
+                },
+            },
+            opts=self._child(
+                depends_on=rights,
+                custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout),
+                hooks=pulumi.ResourceHookBinding(on_error=[hook]),
+            ),
+        )
+
+    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> dict[str, object]:
+        container = {
+            "name": "installer",
+            "image": self._settings.installer_image,
+            "command": ["python3", "-B", "-m", "agent"],
+            "working_dir": MOUNT_PATH,
+            "env": [
+                {"name": "NODE_NAME", "value_from": {"field_ref": {"field_path": "spec.nodeName"}}},
+                {"name": "POD_NAME", "value_from": {"field_ref": {"field_path": "metadata.name"}}},
+                {"name": "POD_NAMESPACE", "value_from": {"field_ref": {"field_path": "metadata.namespace"}}},
+                {"name": "DAEMONSET_NAME", "value": NAME},
+            ],
+            # Ready means verified: the provider's wait for the DaemonSet is the wait for SOCI on every node.
+            "readiness_probe": {
+                "exec_": {"command": ["test", "-e", "/run/soci-verified"]},
+                "period_seconds": 1,
+            },
+            "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+            "security_context": {"privileged": True},
+            "termination_message_policy": "File",
+            "volume_mounts": [
+                {"name": "program", "mount_path": MOUNT_PATH, "read_only": True},
+                {"name": "host", "mount_path": "/host"},
+            ],
+        }
+        items = [{"key": key_of(path), "path": path} for path in paths]
+        return {
+            "service_account_name": NAME,
+            "host_pid": True,
+            # The node's own resolver: on a new cluster CoreDNS waits for this very installer to lift the startup taint.
+            "dns_policy": "Default",
+            "priority_class_name": "system-node-critical",
+            "tolerations": [{"operator": "Exists"}],
+            "node_selector": {"kubernetes.io/os": "linux", **self._settings.node_selector},
+            "containers": [container],
+            "volumes": [
+                {"name": "program", "config_map": {"name": config_map.metadata["name"], "items": items}},
+                {"name": "host", "host_path": {"path": "/", "type": "Directory"}},
+            ],
+        }
+
+    def _require_nodes(self, daemon_set: k8s.apps.v1.DaemonSet, status: object) -> k8s.apps.v1.DaemonSet:
+        """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure."""
+        if getattr(status, "desired_number_scheduled", None) == 0:
+            raise pulumi.RunError(no_nodes(self._settings.node_selector))
+        return daemon_set
+
+
+def no_nodes(node_selector: Mapping[str, str]) -> str:
+    """What to tell the user when the DaemonSet matches no node."""
+    labels = ",".join(f"{key}={value}" for key, value in node_selector.items())
+    reason = (
+        f"no node carries the labels of soci:nodeSelector ({labels})"
+        if labels
+        else "the cluster has no Linux node"
+    )
+    look = f"kubectl get nodes --selector '{labels}'" if labels else "kubectl get nodes"
+    return (
+        f"SOCI is on no node: {reason}. Remedy: see {look}, add a node or mend the selector, "
+        "then pulumi up --refresh (the result of the last look is in the stack's state)"
+    )
+
+
+def labels(component: str, version: str) -> dict[str, str]:
+    """The recommended labels of Kubernetes for an object of this package."""
+    return {
+        "app.kubernetes.io/name": NAME if component == "installer" else f"soci-{component}",
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/version": version,
+        "app.kubernetes.io/managed-by": "pulumi",
+    }
+
+
+def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
+    """settings.json: what the agent on the node needs to know."""
+    content = {
+        "version": chosen.version,
+        "mode": chosen.mode,
+        "indexVersions": list(chosen.index_versions),
+        "releaseUrl": chosen.release_url,
+        "sha256": dict(digests),
+        "existingNodes": chosen.existing_nodes,
+    }
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def key_of(path: str) -> str:
+    """The ConfigMap key of a file of the program (keys cannot hold a slash)."""
+    return path.rpartition("/")[2]
+
+
+def program_directory() -> Path:
+    """Where the program that runs on the nodes is: inside the installed package, or beside it in the repository."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "_installer"
+    return packaged if packaged.is_dir() else here.parent / "scripts" / "installer"
+
+
+def embedded_files(directory: Path | None = None) -> dict[str, str]:
+    """The program that runs on the nodes: path below /opt/soci-cluster -> text.
+
+    Raises:
+        pulumi.RunError: the program is not there, or too large for a ConfigMap.
+    """
+    root = directory or program_directory()
+    files = [*root.glob("agent/*.py"), *(file for file in root.glob("[!.]*") if file.is_file())]
+    program = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in sorted(files)}
+    size = sum(len(text.encode()) for text in program.values())
+    if not any(path.startswith("agent/") for path in program):
+        raise pulumi.RunError(f"the installer's program is not in {root}. Remedy: install the package again")
+    if size > MAX_PROGRAM_BYTES or len({key_of(path) for path in program}) < len(program):
+        raise pulumi.RunError(
+            f"{root} cannot be a ConfigMap: {size} bytes, {len(program)} files. Remedy: install again"
+        )
+    return program

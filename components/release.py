@@ -1,0 +1,111 @@
+"""A SOCI release: names, addresses and digests of its artifacts. Names and layout: soci-snapshotter's RELEASES.md."""
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+
+import pulumi
+
+from .settings import ARCHITECTURES, SociConfigError
+
+TIMEOUT_SECONDS = 10
+ATTEMPTS = 2
+MAX_BYTES = 4096
+
+
+class ChecksumError(Exception):
+    """Why a release's checksum could not be had."""
+
+
+def asset_name(version: str, architecture: str) -> str:
+    """File name of the static build, which also runs on nodes whose glibc is too old for the other one."""
+    return f"soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
+
+
+def asset_url(release_url: str, version: str, architecture: str) -> str:
+    """Where nodes get the archive of one architecture."""
+    return f"{release_url.rstrip('/')}/v{version}/{asset_name(version, architecture)}"
+
+
+def parse_checksum(text: str, name: str) -> str:
+    """The sha256 in a `.sha256sum` file, which must be one line about the file `name`.
+
+    Raises:
+        ChecksumError: it is anything else, for instance the HTML page of a proxy.
+    """
+    if text.lstrip()[:1] == "<":
+        raise ChecksumError("is an HTML page, not a checksum")
+    lines = text.strip().splitlines()
+    parts = lines[0].split() if len(lines) == 1 else []
+    if len(parts) != 2:
+        raise ChecksumError("is not one line of a checksum and a file name")
+    digest, named = parts[0].lower(), parts[1].removeprefix("*").removeprefix("./")
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise ChecksumError("does not begin with 64 hexadecimal digits")
+    if named != name:
+        raise ChecksumError(f"is about {named[:80]}, not {name}")
+    return digest
+
+
+def fetch(url: str) -> str:
+    """Read a small text over HTTP, through the usual proxy variables; one retry.
+
+    Raises:
+        ChecksumError: it cannot be read.
+    """
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 (http(s) by validation)
+                return response.read(MAX_BYTES).decode("utf-8", "replace")
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP status {error.code}"
+            if error.code < 500:
+                break
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+    raise ChecksumError(f"cannot be read ({reason})")
+
+
+def digests(
+    version: str, release_url: str, read: Callable[[str], str] = fetch
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Ask a release for its digests: (architecture -> sha256, architecture -> why there is none)."""
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for architecture in ARCHITECTURES:
+        url = f"{asset_url(release_url, version, architecture)}.sha256sum"
+        try:
+            found[architecture] = parse_checksum(read(url), asset_name(version, architecture))
+        except ChecksumError as error:
+            missing[architecture] = f"{url} {error}"
+    return found, missing
+
+
+def pin(
+    version: str, release_url: str, given: Mapping[str, str], resource: pulumi.Resource | None = None
+) -> dict[str, str]:
+    """Digest of the release for each architecture that may be installed: those given, else read from the release once.
+
+    Raises:
+        SociConfigError: no digest for any architecture.
+    """
+    if given:
+        found, source = dict(given), "soci:sha256"
+    else:
+        found, missing = digests(version, release_url)
+        source = "the release's checksum files"
+        if not found:
+            raise SociConfigError(
+                f"soci:version '{version}': no checksum of this release can be had: {'; '.join(missing.values())}. Remedy: "
+                "check version, network and proxy, or pulumi config set soci:releaseUrl URL (a mirror), or "
+                "pulumi config set --path soci:sha256.amd64 DIGEST"
+            )
+        for architecture, reason in missing.items():
+            pulumi.log.warn(
+                f"SOCI {version}: nodes of architecture {architecture} will be refused: {reason}", resource
+            )
+    for architecture, digest in sorted(found.items()):
+        pulumi.log.info(f"SOCI {version} for {architecture}: sha256 {digest} (from {source})", resource)
+    return found
