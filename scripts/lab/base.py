@@ -75,11 +75,12 @@ def _cached_root(kind: str, packages: tuple[str, ...]) -> Path:
 
 
 def _debootstrap(root: Path, packages: tuple[str, ...]) -> None:
-    command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", VERSIONS["debian"], str(root)]
+    options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    command = ["debootstrap", *options, VERSIONS["debian"], str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         words = "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
-        raise LabError(f"debootstrap failed (exit {done.returncode}); is the Debian mirror reachable?\n{words}")
+        raise LabError(f"debootstrap failed ({done.returncode}); is the Debian mirror reachable?\n{words}")
 
 
 def _trim(root: Path) -> None:

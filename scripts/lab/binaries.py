@@ -1,6 +1,6 @@
 """Programs built from published Go modules, each set once, into the cache.
 
-No package registry carries Kubernetes, containerd, SOCI or the Pulumi CLI as programs, but the Go module proxy
+No package registry carries Kubernetes, containerd, SOCI or the Pulumi CLI as programs. The Go module proxy
 carries their source, and the go.sum files below go/ pin every byte of it.
 """
 
@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def _registry() -> Target:
 def target(name: str) -> Target:
     """Return the target of that name: kubernetes, soci, registry, pulumi or containerd-<version>.
 
-    Raises LabError for any other name, and when a containerd version without a module of its own cannot be fetched.
+    Raises LabError for any other name, and when a containerd version without a module here cannot be fetched.
     """
     makers = {"kubernetes": _kubernetes, "soci": _soci, "registry": _registry, "pulumi": _pulumi}
     if name in makers:
@@ -127,10 +127,10 @@ def target(name: str) -> Target:
 
 
 def build(name: str) -> Path:
-    """Return the cache directory that holds the target's programs, building them first when it does not exist.
+    """Return the cache directory that holds the target's programs, built first when it does not exist.
 
-    Safe to call from several processes at once: one builds, the others wait for it. Raises LabError with the end
-    of the compiler's words when the build fails.
+    Safe to call from several processes at once: one builds, the others wait for it. Raises LabError with the
+    end of the compiler's words when the build fails.
     """
     wanted = target(name)
     directory = cache_directory() / "bin" / f"{name}-{wanted.key()[:16]}"
@@ -198,7 +198,7 @@ def _go(arguments: list[str], directory: Path, environment: dict[str, str]) -> N
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def _lock(path: Path) -> Generator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

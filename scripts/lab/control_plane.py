@@ -1,4 +1,4 @@
-"""etcd, API server, controller manager and scheduler on the machine itself, and the bridge the nodes hang on."""
+"""etcd, API server, controller manager and scheduler on the machine, and the bridge the nodes hang on."""
 
 import json
 import subprocess
@@ -25,7 +25,7 @@ def run(command: list[str], check: bool = True) -> str:
 
 
 class ControlPlane:
-    """The Kubernetes control plane of one lab; `programs` is the directory binaries.build("kubernetes") returned."""
+    """The Kubernetes control plane of one lab; `programs` is what binaries.build("kubernetes") returned."""
 
     def __init__(self, state: Path, programs: Path) -> None:
         self.state = state
@@ -35,7 +35,7 @@ class ControlPlane:
         self.kubeconfig = state / "kubeconfig"
 
     def up(self) -> None:
-        """Make what is missing of network, certificates and processes; return when the API server is ready."""
+        """Make what is missing of network, certificates and processes; return when the API is ready."""
         network_up()
         self.authority.create()
         self._write_kubeconfigs()
@@ -43,12 +43,6 @@ class ControlPlane:
             self.processes.start(name, [str(self.programs / name), *arguments])
             if name == "kube-apiserver":
                 self._await_ready()
-
-    def down(self) -> None:
-        """Stop the four processes, the API server's clients first, and remove the bridge."""
-        for name in reversed(START_ORDER):
-            self.processes.stop(name)
-        network_down()
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         """Run kubectl as the cluster's administrator and return its output; raise LabError when it fails."""
@@ -128,9 +122,15 @@ class ControlPlane:
         }
 
 
+def link_exists(name: str) -> bool:
+    """Return whether there is such a network interface; /proc, unlike /sys, shows the caller's own network."""
+    lines = Path("/proc/self/net/dev").read_text().splitlines()
+    return any(line.partition(":")[0].strip() == name for line in lines)
+
+
 def network_up() -> None:
     """Make the bridge with the machine's address on it and let traffic between nodes pass; idempotent."""
-    if not Path(f"/sys/class/net/{BRIDGE}").exists():
+    if not link_exists(BRIDGE):
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
         run(["ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE])
         run(["ip", "link", "set", BRIDGE, "up"])
@@ -142,6 +142,6 @@ def network_up() -> None:
 
 def network_down() -> None:
     """Remove bridge, its routes and the forwarding rule; what is not there is no error."""
-    if Path(f"/sys/class/net/{BRIDGE}").exists():
+    if link_exists(BRIDGE):
         run(["ip", "link", "delete", BRIDGE])
     run(["iptables", "-D", *FORWARD_RULE], check=False)

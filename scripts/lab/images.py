@@ -32,6 +32,7 @@ LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLATFORM = {"architecture": "amd64", "os": "linux"}
 
 SAMPLE_LAYERS = 6
@@ -66,8 +67,8 @@ class _Digesting(io.RawIOBase):
 def write_layout(directory: Path, layers: list[Layer], config: dict) -> str:
     """Write an OCI image layout with one image and return the manifest's digest.
 
-    Each layer is a function that adds its files to a tar archive. The same layers give the same bytes. config is
-    the image configuration's `config` object (Entrypoint, Env, ...).
+    Each layer is a function that adds its files to a tar archive. The same layers give the same bytes. config
+    is the image configuration's `config` object (Entrypoint, Env, ...).
     """
     blobs = directory / "blobs/sha256"
     blobs.mkdir(parents=True)
@@ -83,8 +84,8 @@ def write_layout(directory: Path, layers: list[Layer], config: dict) -> str:
         "config": _write_blob(blobs, CONFIG_TYPE, image),
         "layers": descriptors,
     }
-    top = {**_write_blob(blobs, MANIFEST_TYPE, manifest), "platform": PLATFORM}
-    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [top]}
+    top = _write_blob(blobs, MANIFEST_TYPE, manifest)
+    index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [{**top, "platform": PLATFORM}]}
     (directory / "index.json").write_text(json.dumps(index))
     (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
     return top["digest"]
@@ -154,7 +155,7 @@ def sample_files(layer: int) -> Iterator[tuple[str, int]]:
     generator = random.Random(f"sizes {layer}")
     total, number = 0, 0
     while total < SAMPLE_LAYER_BYTES:
-        size = int(2 ** generator.uniform(13, 19.3))  # 8 KiB to 630 KiB, as many small as large by order of size
+        size = int(2 ** generator.uniform(13, 19.3))  # 8 KiB to 630 KiB, every order of size as often
         yield f"opt/sample/data/{layer}/{number:04}", size
         total, number = total + size, number + 1
 
@@ -173,8 +174,8 @@ def sample_layer(layer: int) -> Layer:
 def working_set() -> list[str]:
     """Return the paths that the sample's program reads at its start, in the order of the image.
 
-    They are WORKING_SET_SHARE of each layer's bytes and lie together, as the files of one package do, a third into
-    the layer: not at its begin, where they would fill a SOCI span exactly.
+    They are WORKING_SET_SHARE of each layer's bytes and lie together, as the files of one package do, a third
+    into the layer: not at its begin, where they would fill a SOCI span exactly.
     """
     chosen = []
     for layer in range(1, SAMPLE_LAYERS + 1):
@@ -199,10 +200,13 @@ def registry_data() -> Path:
     return directory
 
 
-def link_registry_data(directory: Path) -> None:
-    """Give a lab's registry its own directory of the images: hard links, since no blob is ever changed in place."""
+def link_registry_data(state: Path) -> Path:
+    """Return a lab's own directory of the images: hard links, since no blob is ever changed in place."""
+    source = registry_data()
+    directory = state / "registry" / source.name
     if directory.exists():
-        return
+        return directory
+    directory.parent.mkdir(exist_ok=True)
 
     def link(source: str, target: str) -> None:
         if source.endswith("/manifests"):
@@ -215,8 +219,9 @@ def link_registry_data(directory: Path) -> None:
 
     unfinished = directory.with_name(f".{directory.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.copytree(registry_data(), unfinished, copy_function=link)
+    shutil.copytree(source, unfinished, copy_function=link)
     unfinished.rename(directory)
+    return directory
 
 
 def _key() -> str:
@@ -230,17 +235,17 @@ def _key() -> str:
 
 
 def _push_all(scratch: Path) -> None:
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
     soci = binaries.build("soci") / "soci"
     pause, python, sample, indexed = (scratch / name for name in ("pause", "python", "sample", "sample-soci"))
     write_layout(pause, [_pause_layer(scratch)], {"Entrypoint": ["/pause"]})
-    write_layout(python, [tree_layer(base.python_root())], {"Cmd": ["python3"], "Env": _env(environment)})
-    write_layout(sample, _sample_layers(), {"Cmd": ["/opt/sample/read-working-set"], "Env": _env({"PATH": "/bin"})})
+    write_layout(python, [tree_layer(base.python_root())], {"Cmd": ["python3"], "Env": [DEFAULT_PATH]})
+    write_layout(sample, _sample_layers(), {"Cmd": ["/opt/sample/read-working-set"], "Env": ["PATH=/bin"]})
     _run([str(soci), "convert", str(sample), str(indexed)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [str(binaries.build("registry") / "registry"), "-addr", address, "-dir", str(scratch / "registry")]
+    registry = str(binaries.build("registry") / "registry")
+    command = [registry, "-addr", address, "-dir", str(scratch / "registry")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
             await_registry(address)
@@ -254,7 +259,7 @@ def _push_all(scratch: Path) -> None:
 
 
 def await_registry(address: str, patience_s: float = 10) -> None:
-    """Return when a registry answers at the address; raise LabError when none does within patience_s seconds."""
+    """Return when a registry answers at the address; raise LabError when none does in patience_s seconds."""
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -264,10 +269,6 @@ def await_registry(address: str, patience_s: float = 10) -> None:
             if time.monotonic() > deadline:
                 raise LabError(f"no registry answers at {address}: {error}") from error
         time.sleep(0.05)
-
-
-def _env(variables: dict[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in variables.items()]
 
 
 def _pause_layer(scratch: Path) -> Layer:

@@ -1,9 +1,10 @@
 """The nodes: systemd as PID 1 in a systemd-nspawn container, with containerd, kubelet and kube-proxy.
 
-A node's root is an overlay on the shared base (instant to make, survives reboots), except for the directories in
-which containerd, kubelet and SOCI make overlays of their own: an overlay cannot lie on an overlay.
+A node's root is an overlay on the shared base (instant to make, survives reboots), except for the directories
+in which containerd, kubelet and SOCI make overlays of their own: an overlay cannot lie on an overlay.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import processes
-from control_plane import ControlPlane, run
+from control_plane import ControlPlane, link_exists, run
 from processes import Processes
 from settings import ADDRESS, BRIDGE, HERE, REGISTRY, VERSIONS, LabError
 
@@ -32,11 +33,21 @@ NAMESPACES = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
 # Signals that systemd as PID 1 understands (systemd(1)): clean power-off.
 POWER_OFF = signal.SIGRTMIN + 4
 CGROUPS = Path("/sys/fs/cgroup")
+# The shell joins the groups first, so that every process of the node is born in them. By exit code 133
+# nspawn says that the node asked for a reboot (`systemctl reboot` in it).
+SUPERVISOR = """
+while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done
+shift
+while true; do "$@"; [ $? -eq 133 ] || exit; done
+"""
 
 
 @dataclass
 class Spec:
-    """What a node is. The number gives its addresses: 10.77.0.(10 + number) and pods in 10.244.<number>.0/24."""
+    """What a node is; from the number come its address and its pods' range.
+
+    rate limits what it receives, in tc's notation; empty means no limit.
+    """
 
     name: str
     number: int
@@ -85,8 +96,8 @@ def kubelet_configuration(spec: Spec) -> dict:
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
         "serializeImagePulls": False,
-        "nodeStatusUpdateFrequency": "4s",
-        "nodeStatusReportFrequency": "10s",
+        "nodeStatusUpdateFrequency": "1s",
+        "nodeStatusReportFrequency": "2s",  # a heartbeat tells soon that a rebooted node is back
         "evictionHard": {
             "memory.available": "50Mi",
             "nodefs.available": "1%",
@@ -123,7 +134,7 @@ def network_configuration(spec: Spec) -> dict:
 
 def containerd_configuration(version: str) -> str:
     """Return config.toml for that containerd: schema 2 for 1.x, schema 3 for 2.x."""
-    text = (HERE / f"node/containerd-{version.split('.')[0]}.toml").read_text()
+    text = (HERE / f"node/containerd-{version.partition('.')[0]}.toml").read_text()
     return text.replace("@REGISTRY@", REGISTRY).replace("@PAUSE@", VERSIONS["pause"])
 
 
@@ -136,7 +147,8 @@ class Node:
         self.directory = state / "nodes" / spec.name
         self.root = self.directory / "root"
         self.processes = Processes(state)
-        self.cgroup = f"soci-lab-{spec.name}"
+        lab = hashlib.sha256(str(state).encode()).hexdigest()[:6]
+        self.cgroup = f"soci-lab-{lab}-{spec.name}"
 
     @classmethod
     def load(cls, state: Path, name: str) -> "Node":
@@ -161,19 +173,16 @@ class Node:
 
     @property
     def supervisor(self) -> int | None:
-        """The pid of systemd-nspawn on the machine; None when the node is off."""
+        """The pid of the shell that keeps systemd-nspawn running; None when the node is off."""
         return self.processes.pid(self.spec.name)
 
     @property
     def leader(self) -> int | None:
         """The pid, on the machine, of the node's PID 1; None when the node is off."""
-        for child in processes.children(self.supervisor or 0):
-            try:
-                status = Path(f"/proc/{child}/status").read_text()
-            except OSError:
-                continue
-            if re.search(r"^NSpid:.*\t1$", status, re.MULTILINE):
-                return child
+        for container in processes.children(self.supervisor or 0):
+            for child in processes.children(container):
+                if processes.is_init(child):
+                    return child
         return None
 
     def up(self, base: Path, containerd: Path, control_plane: ControlPlane) -> None:
@@ -191,9 +200,13 @@ class Node:
 
     def power_cut(self) -> None:
         """End every process of the node at once, as pulling the plug does."""
-        for pid in (self.leader, self.supervisor):
-            if pid:
-                processes.kill(pid, signal.SIGKILL)
+        supervisor = self.supervisor
+        if supervisor is None:
+            return
+        # With its PID 1 the kernel ends all of a PID namespace; nspawn then ends by itself.
+        doomed = [self.leader] if self.leader else [*processes.children(supervisor), supervisor]
+        for pid in doomed:
+            processes.kill(pid, signal.SIGKILL)
         self._await_off(10)
 
     def shut_down(self, grace_s: float = 20) -> None:
@@ -215,7 +228,7 @@ class Node:
         """Limit what the node receives to the rate (tc notation: 100mbit, 10mbit); empty lifts the limit."""
         self.spec.rate = rate
         self.save()
-        if not Path(f"/sys/class/net/{self.spec.interface}").exists():
+        if not link_exists(self.spec.interface):
             return
         run(["tc", "qdisc", "delete", "dev", self.spec.interface, "root"], check=False)
         if rate:
@@ -223,7 +236,7 @@ class Node:
             run(["tc", "qdisc", "replace", "dev", self.spec.interface, *bucket])
 
     def command(self, arguments: list[str]) -> list[str]:
-        """Return the machine's command that runs the arguments on the node as root; LabError when it is off."""
+        """Return the command that runs the arguments on the node as root; raise LabError when it is off."""
         if not self.leader:
             raise LabError(f"{self.spec.name} is off; start it with `lab up`")
         environment = ["env", "-i", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8"]
@@ -249,7 +262,10 @@ class Node:
             "GATEWAY": ADDRESS,
             "NODE_LABELS": ",".join(spec.labels),
         }
+        kubelet = authority.kubeconfig(spec.name, f"system:node:{spec.name}", "system:nodes")
+        kube_proxy = authority.kubeconfig("kube-proxy", "system:kube-proxy", "lab")
         registry_hosts = f'server = "http://{REGISTRY}"\n\n[host."http://{REGISTRY}"]\n'
+        registry_hosts += '  capabilities = ["pull", "resolve"]\n'
         files = {
             "hostname": f"{spec.name}\n",
             "hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name}\n",
@@ -259,13 +275,11 @@ class Node:
             "kubernetes/node.env": "".join(f"{key}={value}\n" for key, value in environment.items()),
             "kubernetes/ca.crt": authority.certificate.read_text(),
             "kubernetes/kubelet.yaml": json.dumps(kubelet_configuration(spec), indent=1),
-            "kubernetes/kubelet.kubeconfig": authority.kubeconfig(
-                spec.name, f"system:node:{spec.name}", "system:nodes"
-            ),
-            "kubernetes/kube-proxy.kubeconfig": authority.kubeconfig("kube-proxy", "system:kube-proxy", "lab"),
+            "kubernetes/kubelet.kubeconfig": kubelet,
+            "kubernetes/kube-proxy.kubeconfig": kube_proxy,
             "cni/net.d/10-lab.conflist": json.dumps(network_configuration(spec), indent=1),
             "containerd/config.toml": containerd_configuration(spec.containerd),
-            f"containerd/certs.d/{REGISTRY}/hosts.toml": f'{registry_hosts}  capabilities = ["pull", "resolve"]\n',
+            f"containerd/certs.d/{REGISTRY}/hosts.toml": registry_hosts,
         }
         if not spec.containerd.startswith("1."):
             files["containerd/conf.d/50-metrics.toml"] = (HERE / "node/50-metrics.toml").read_text()
@@ -289,7 +303,8 @@ class Node:
         """Make a group of the node's own in every hierarchy: else two nodes would share one /kubepods."""
         for group in self._cgroup_directories():
             group.mkdir(exist_ok=True)
-            for name in ("cpuset.cpus", "cpuset.mems"):  # version 1: empty in a new group, and then nothing can join
+            # Version 1: both are empty in a new group, and then nothing can join it.
+            for name in ("cpuset.cpus", "cpuset.mems"):
                 if (group / "cgroup.clone_children").exists() and (group / name).exists():
                     (group / name).write_text((group.parent / name).read_text())
                     (group / "cgroup.clone_children").write_text("1")
@@ -320,13 +335,13 @@ class Node:
             f"--bind-ro={kubernetes}:/usr/lib/kubernetes",
             *binds,
         ]
-        # The shell joins the groups and becomes nspawn, so that every process of the node is born in them.
-        join = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 1; shift; done; shift; exec "$@"'
         groups = [str(group) for group in self._cgroup_directories()]
         environment = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes", "SYSTEMD_SECCOMP": "0"}
-        self.processes.start(self.spec.name, ["sh", "-c", join, "sh", *groups, "--", *nspawn], environment)
+        self.processes.start(
+            self.spec.name, ["sh", "-c", SUPERVISOR, "sh", *groups, "--", *nspawn], environment
+        )
         deadline = time.monotonic() + 20
-        while not (self.leader and Path(f"/sys/class/net/{self.spec.interface}").exists()):
+        while not (self.leader and link_exists(self.spec.interface)):
             if not self.supervisor or time.monotonic() > deadline:
                 raise LabError(f"{self.spec.name} does not boot; its console:\n{self._console()}")
             time.sleep(0.05)
@@ -340,7 +355,10 @@ class Node:
         deadline = time.monotonic() + patience_s
         while self.supervisor:
             if time.monotonic() > deadline:
-                raise LabError(f"{self.spec.name} is still on after {patience_s:.0f} s; its console:\n{self._console()}")
+                console = self._console()
+                raise LabError(
+                    f"{self.spec.name} is still on after {patience_s:.0f} s; its console:\n{console}"
+                )
             time.sleep(0.05)
         self.processes.forget(self.spec.name)
 
@@ -348,21 +366,22 @@ class Node:
         run(["ip", "link", "delete", self.spec.interface], check=False)
         for group in self._cgroup_directories():
             # Deepest first; the kernel removes only groups without processes.
-            for directory in sorted([path for path in group.rglob("*") if path.is_dir()], reverse=True) + [group]:
+            inner = sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True)
+            for directory in [*inner, group]:
                 try:
                     directory.rmdir()
                 except OSError:
                     continue
 
 
-def await_ready(control_plane: ControlPlane, wanted: list[Node], since: float = 0, patience_s: float = 90) -> None:
-    """Return when the API server calls all the nodes Ready, by a heartbeat not older than `since` (time.time()).
+def await_ready(plane: ControlPlane, wanted: list[Node], since: float = 0, patience_s: float = 90) -> None:
+    """Return when the API server calls all the nodes Ready, by a heartbeat later than `since` (time.time()).
 
     Raises LabError naming those that are not after patience_s seconds.
     """
     deadline = time.monotonic() + patience_s
     while True:
-        known = control_plane.nodes()
+        known = plane.nodes()
         late = [node for node in wanted if not is_ready(known.get(node.spec.name), since)]
         if not late:
             return
@@ -374,8 +393,9 @@ def await_ready(control_plane: ControlPlane, wanted: list[Node], since: float = 
 
 
 def is_ready(item: dict | None, since: float = 0) -> bool:
-    """Return whether a node object says Ready=True, as reported not before `since` (seconds of time.time())."""
+    """Return whether a node object says Ready=True, as reported after `since` (seconds of time.time())."""
     for entry in (item or {}).get("status", {}).get("conditions", []):
         if entry["type"] == "Ready" and entry["status"] == "True":
-            return datetime.fromisoformat(entry["lastHeartbeatTime"]).timestamp() >= int(since)
+            # Heartbeats have whole seconds: one of the same second may still be from before.
+            return datetime.fromisoformat(entry["lastHeartbeatTime"]).timestamp() > int(since)
     return False

@@ -1,4 +1,4 @@
-"""Certificates of the cluster and the kubeconfig files made of them. Elliptic-curve keys: made in milliseconds."""
+"""Certificates of the cluster and the kubeconfig files made of them."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ DAYS = "3650"
 
 
 class Authority:
-    """The cluster's certificate authority and everything it has signed, in one directory; made on first use."""
+    """The cluster's certificate authority and all that it has signed, in one directory."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -31,10 +31,8 @@ class Authority:
             _generate_key(self.service_account_key)
         if not self.certificate.exists():
             _generate_key(self.key)
-            _openssl(
-                ["req", "-x509", "-new", "-key", str(self.key), "-subj", "/CN=lab-ca", "-days", DAYS]
-                + ["-out", str(self.certificate)]
-            )
+            own = ["req", "-x509", "-new", "-key", str(self.key), "-subj", "/CN=lab-ca", "-days", DAYS]
+            _openssl([*own, "-out", str(self.certificate)])
 
     def sign(self, name: str, user: str, group: str, alternative_names: str = "") -> tuple[Path, Path]:
         """Return the paths of certificate and key of that name, made when they do not exist.
@@ -45,44 +43,32 @@ class Authority:
         if certificate.exists():
             return certificate, key
         _generate_key(key)
-        extensions = f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={alternative_names or f'DNS:{name}'}\n"
-        with tempfile.NamedTemporaryFile("w") as extension_file, tempfile.NamedTemporaryFile() as request:
-            extension_file.write(extensions)
-            extension_file.flush()
-            _openssl(["req", "-new", "-key", str(key), "-subj", f"/O={group}/CN={user}", "-out", request.name])
-            _openssl(
-                ["x509", "-req", "-in", request.name, "-CA", str(self.certificate), "-CAkey", str(self.key)]
-                + ["-CAcreateserial", "-days", DAYS, "-extfile", extension_file.name, "-out", str(certificate)]
-            )
+        names = alternative_names or f"DNS:{name}"
+        subject = f"/O={group}/CN={user}"
+        authority = ["-CA", str(self.certificate), "-CAkey", str(self.key), "-CAcreateserial", "-days", DAYS]
+        with tempfile.NamedTemporaryFile("w") as extensions, tempfile.NamedTemporaryFile() as request:
+            extensions.write(f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={names}\n")
+            extensions.flush()
+            _openssl(["req", "-new", "-key", str(key), "-subj", subject, "-out", request.name])
+            signing = ["x509", "-req", "-in", request.name, *authority, "-extfile", extensions.name]
+            _openssl([*signing, "-out", str(certificate)])
         return certificate, key
 
     def kubeconfig(self, name: str, user: str, group: str) -> str:
-        """Return a kubeconfig (JSON, which is YAML) with the user's certificate in it and one context, `lab`."""
+        """Return a kubeconfig (JSON, which is YAML) with the user's certificate and one context, `lab`."""
         certificate, key = self.sign(name, user, group)
-        return json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "lab",
-                "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
-                "clusters": [
-                    {
-                        "name": "lab",
-                        "cluster": {
-                            "server": f"https://{ADDRESS}:{API_PORT}",
-                            "certificate-authority-data": _base64(self.certificate),
-                        },
-                    }
-                ],
-                "users": [
-                    {
-                        "name": name,
-                        "user": {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)},
-                    }
-                ],
-            },
-            indent=1,
-        )
+        server = f"https://{ADDRESS}:{API_PORT}"
+        cluster = {"server": server, "certificate-authority-data": _base64(self.certificate)}
+        credentials = {"client-certificate-data": _base64(certificate), "client-key-data": _base64(key)}
+        content = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "lab",
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": name}}],
+            "clusters": [{"name": "lab", "cluster": cluster}],
+            "users": [{"name": name, "user": credentials}],
+        }
+        return json.dumps(content, indent=1)
 
 
 def _base64(path: Path) -> str:

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from settings import ADDRESS, API_PORT, REGISTRY_PORT, RELEASE_PORT, VERSIONS, LabError
@@ -48,50 +48,50 @@ class Machine:
     kernel_features: frozenset[str] = frozenset({"overlay", "fuse", "bridge"})
     go: str = VERSIONS["go"]
     apt: bool = True
-    missing_packages: tuple[str, ...] = field(default=())
+    missing_packages: tuple[str, ...] = ()
 
 
 def problems(machine: Machine, needs_go: bool = True) -> list[str]:
     """Return what keeps the lab from running there, each as "what. Remedy: ..."; empty when nothing does."""
     found = []
+    go_remedy = f"install Go {VERSIONS['go']} or newer from https://go.dev/dl/"
     if machine.system != "Linux" or machine.architecture != "x86_64":
         where = f"{machine.system} on {machine.architecture}"
         found.append(f"this machine runs {where}. Remedy: use a Linux machine with an x86-64 processor")
     if machine.python < (3, 11):
-        found.append(f"Python is {machine.python[0]}.{machine.python[1]}. Remedy: install Python 3.11 or newer")
+        found.append(f"Python is {_text(machine.python)}. Remedy: install Python 3.11 or newer")
     if not machine.root:
         found.append("not root: nodes need namespaces, mounts and a bridge. Remedy: run it again with sudo")
     if machine.free_disk_gb < DISK_GB:
-        found.append(f"{machine.free_disk_gb:.1f} GB of disk are free. Remedy: free some; {DISK_GB} GB are needed")
+        found.append(f"{machine.free_disk_gb:.1f} GB of disk are free. Remedy: make it {DISK_GB} GB")
     if machine.memory_gb < MEMORY_GB:
-        found.append(f"{machine.memory_gb:.1f} GB of memory. Remedy: use a machine with at least {MEMORY_GB} GB")
+        found.append(f"{machine.memory_gb:.1f} GB of memory. Remedy: use a machine with {MEMORY_GB} GB")
     for port in machine.ports_in_use:
         remedy = f"stop what listens there (ss -ltnp 'sport = :{port}')"
-        found.append(f"port {port}, of the lab's {PORTS[port]}, is in use by another program. Remedy: {remedy}")
+        found.append(f"port {port}, the lab's {PORTS[port]}, is in use by another. Remedy: {remedy}")
     for feature in sorted({"overlay", "fuse", "bridge"} - machine.kernel_features):
         found.append(f"the kernel has no {feature}. Remedy: modprobe {feature}, or use a kernel that has it")
     if needs_go and not machine.go:
-        found.append(f"Go is not on PATH. Remedy: install Go {VERSIONS['go']} or newer from https://go.dev/dl/")
+        found.append(f"Go is not on PATH. Remedy: {go_remedy}")
     elif needs_go and _numbers(machine.go) < _numbers(VERSIONS["go"]):
-        found.append(f"Go is {machine.go}. Remedy: install Go {VERSIONS['go']} or newer from https://go.dev/dl/")
+        found.append(f"Go is {machine.go}. Remedy: {go_remedy}")
     if machine.missing_packages and not machine.apt:
         names = " ".join(machine.missing_packages)
-        found.append(f"programs are missing and there is no apt-get. Remedy: install what Debian calls {names}")
+        found.append(f"there is no apt-get to install programs. Remedy: install what Debian calls {names}")
     return found
 
 
 def observe(disk: Path, own_ports: set[int]) -> Machine:
-    """Look at this machine; `disk` is a path on the disk to be filled, own_ports are those a running lab holds."""
+    """Look at this machine; `disk` is a path on the disk to fill, own_ports are those the lab holds."""
     while not disk.exists():
         disk = disk.parent
-    memory = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text()) if sys.platform == "linux" else None
     return Machine(
         system=platform.system(),
         architecture=platform.machine(),
         python=(sys.version_info.major, sys.version_info.minor),
         root=os.geteuid() == 0,
         free_disk_gb=shutil.disk_usage(disk).free / 1e9,
-        memory_gb=int(memory[1]) * 1024 / 1e9 if memory else 0,
+        memory_gb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9,
         ports_in_use=tuple(port for port in PORTS if port not in own_ports and port in _listening()),
         kernel_features=frozenset(_kernel_features()),
         go=_go_version(),
@@ -104,7 +104,7 @@ def missing_packages() -> list[str]:
     """Return the Debian packages whose programs or libraries this machine lacks."""
     packages = {package for program, package in PACKAGES.items() if not shutil.which(program)}
     for library, package in LIBRARIES.items():
-        if not list(Path("/usr/lib").glob(f"*-linux-gnu/{library}")) and not Path(f"/usr/lib/{library}").exists():
+        if not [*Path("/usr/lib").glob(f"*-linux-gnu/{library}"), *Path("/usr/lib").glob(library)]:
             packages.add(package)
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
         packages.add("debian-archive-keyring")
@@ -114,11 +114,16 @@ def missing_packages() -> list[str]:
 def install_packages(packages: list[str]) -> None:
     """Install Debian packages; raise LabError with apt's words when that fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    for command in (["apt-get", "update"], install):
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if done.returncode != 0 and command[1] != "update":  # an unrelated source may be out of reach
             words = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
             raise LabError(f"{' '.join(command)} failed (exit {done.returncode}):\n{words}")
+
+
+def _text(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
 def _numbers(version: str) -> tuple[int, ...]:

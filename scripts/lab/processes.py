@@ -1,7 +1,8 @@
-"""Background processes of the lab: started once, recorded, and ended only when they are still the recorded ones."""
+"""Background processes of the lab: started once, recorded, ended only while they are the recorded ones."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -30,6 +31,15 @@ def children(pid: int) -> list[int]:
         return []
 
 
+def is_init(pid: int) -> bool:
+    """Return whether the process is PID 1 of a PID namespace below this one."""
+    try:
+        numbers = re.search(r"^NSpid:(.*)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return bool(numbers) and numbers[1].split()[1:] == ["1"]
+
+
 def kill(pid: int, with_signal: signal.Signals | int) -> None:
     """Send the signal; a process that has just ended is no error."""
     try:
@@ -46,10 +56,15 @@ class Processes:
         self.logs = state / "log"
 
     def start(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> int:
-        """Start the command in a session of its own and return its pid; the one already running is left alone."""
+        """Start the command in a session of its own and return its pid.
+
+        One that runs already is left alone, unless its command is another: then it is replaced.
+        """
         running = self.pid(name)
-        if running:
+        if running and self._record(name)["command"] == command:
             return running
+        if running:
+            self.stop(name)
         self.records.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.logs / f"{name}.log").open("ab") as log:
@@ -68,11 +83,15 @@ class Processes:
 
     def pid(self, name: str) -> int | None:
         """Return the pid of the recorded process; None when it is not running (any more)."""
+        record = self._record(name)
+        alive = bool(record) and record["start"] is not None and start_time(record["pid"]) == record["start"]
+        return record["pid"] if alive else None
+
+    def _record(self, name: str) -> dict:
         try:
-            record = json.loads((self.records / f"{name}.json").read_text())
+            return json.loads((self.records / f"{name}.json").read_text())
         except (OSError, ValueError):
-            return None
-        return record["pid"] if record["start"] and start_time(record["pid"]) == record["start"] else None
+            return {}
 
     def names(self) -> list[str]:
         """Return the names of everything recorded, running or not."""
@@ -89,7 +108,7 @@ class Processes:
             while self.pid(name) and time.monotonic() < deadline:
                 time.sleep(0.05)
         if self.pid(name):
-            raise LabError(f"{name} (pid {self.pid(name)}) does not end, not even by SIGKILL; see {self.logs}")
+            raise LabError(f"{name} does not end, not even by SIGKILL; its log is in {self.logs}")
         self.forget(name)
 
     def forget(self, name: str) -> None:

@@ -19,7 +19,7 @@ class LabError(Exception):
 
 
 def cache_directory() -> Path:
-    """Return what survives `lab reset`: binaries, node root and images, each keyed by what it is made from."""
+    """Return what survives `lab reset`: binaries, node root and images, keyed by what they are made from."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soci-cluster"
 
 
