@@ -193,8 +193,11 @@ cri_answers() {
 }
 
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
+# A daemon that has no snapshot yet answers with an error of its own.
 snapshotter_answers() {
-  ctr --connect-timeout 1s --address "$SOCKET" --namespace k8s.io snapshots ls >/dev/null 2>&1
+  answer=$(ctr --connect-timeout 1s --address "$SOCKET" --namespace k8s.io snapshots ls 2>&1) && return
+  case $answer in *"bucket does not exist"*) return 0 ;; esac
+  return 1
 }
 
 start_snapshotter() {

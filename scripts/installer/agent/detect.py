@@ -135,8 +135,8 @@ def parse_os_release(text: str) -> dict[str, str]:
 
 def parse_version(text: str) -> tuple[int, ...]:
     """The version in the output of ``containerd --version``; empty when there is none."""
-    match = re.search(r"\bv?(\d+)\.(\d+)\.(\d+)", text)
-    return tuple(int(part) for part in match.groups()) if match else ()
+    match = re.search(r"\bv?(\d+)\.(\d+)(?:\.(\d+))?\b", text)
+    return tuple(int(part) for part in match.groups() if part) if match else ()
 
 
 def parse_exec_start(text: str) -> tuple[str, ...]:
