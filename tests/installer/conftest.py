@@ -1,0 +1,24 @@
+"""Fixtures for the node installer: a fake host root, a fake host runner."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_node import FakeHost  # noqa: E402
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty directory that stands for a node's root."""
+    path = tmp_path / "host"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def fake_host(root: Path) -> FakeHost:
+    """A host without any file, whose commands are all missing."""
+    return FakeHost(root)
