@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import base
@@ -26,6 +26,9 @@ from nodes import Node, Spec, await_ready, check_name, is_ready
 from processes import Processes
 from settings import ADDRESS, REGISTRY, RELEASE_PORT, VERSIONS, LabError, cache_directory, state_directory
 
+# What `lab reset` deletes, and nothing else: LAB_DIR may name a directory with other things in it. The Pulumi
+# state goes along since what it describes is gone.
+OWN_FILES = ("etcd", "kubeconfig", "log", "nodes", "pki", "pulumi", "registry", "run", "lock")
 STARTED = time.monotonic()
 PRINTING = threading.Lock()
 
@@ -88,11 +91,14 @@ class Lab:
         """Stop everything and delete the state; the cache of built programs and images stays."""
         with only_one(self.state):
             self._stop()
-            for path in self.state.iterdir():
-                if path.name != "lock":
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-        shutil.rmtree(self.state)
-        say(f"{self.state} is removed; {cache_directory()} is kept")
+            for path in (self.state / name for name in OWN_FILES):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's files are in it
+            self.state.rmdir()
+        say(f"the lab's files in {self.state} are removed; {cache_directory()} is kept")
 
     def status(self, _: argparse.Namespace) -> None:
         """Print what runs; exit with 1 when something does not."""
@@ -212,9 +218,18 @@ class Lab:
     def _make_ingredients(self, containerd_versions: set[str]) -> None:
         """Build what the cache lacks, side by side: compiler and debootstrap wait for different things."""
 
+        busy: set[str] = set()
+
         def make(what: str, function, *arguments) -> None:
             started = time.monotonic()
-            function(*arguments)
+            busy.add(what)
+            try:
+                function(*arguments)
+            except LabError:
+                say(f"{what}: failed; what else is being built is finished first, for the next try")
+                raise
+            finally:
+                busy.discard(what)
             if time.monotonic() - started > 1:
                 say(f"{what}: made in {time.monotonic() - started:.0f} s")
 
@@ -235,12 +250,8 @@ class Lab:
                 pool.submit(programs),
                 pool.submit(images_and_release),
             ]
-            waited = 0
-            while not all(job.done() for job in jobs):
-                time.sleep(0.1)
-                waited += 1
-                if waited % 300 == 0:
-                    say("still building")
+            while wait(jobs, timeout=30).not_done:
+                say(f"still at it: {', '.join(sorted(busy))}")
         for job in jobs:
             job.result()
 

@@ -123,7 +123,7 @@ class ControlPlane:
 
 
 def link_exists(name: str) -> bool:
-    """Return whether there is such a network interface; /proc, unlike /sys, shows the caller's own network."""
+    """Return whether there is such an interface in the caller's own network, which /sys does not show."""
     lines = Path("/proc/self/net/dev").read_text().splitlines()
     return any(line.partition(":")[0].strip() == name for line in lines)
 

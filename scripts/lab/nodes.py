@@ -241,7 +241,8 @@ class Node:
             raise LabError(f"{self.spec.name} is off; start it with `lab up`")
         environment = ["env", "-i", "HOME=/root", "TERM=dumb", "LANG=C.UTF-8"]
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        enter = ["nsenter", "--target", str(self.leader), *NAMESPACES, "--root", "--wd=/"]
+        leader = str(self.leader)
+        enter = ["nsenter", "--target", leader, *NAMESPACES, "--root", f"--wd=/proc/{leader}/root"]
         return [*enter, "--", *environment, path, *arguments]
 
     def _mount(self, base: Path) -> None:

@@ -61,7 +61,9 @@ def problems(machine: Machine, needs_go: bool = True) -> list[str]:
     if machine.python < (3, 11):
         found.append(f"Python is {_text(machine.python)}. Remedy: install Python 3.11 or newer")
     if not machine.root:
-        found.append("not root: nodes need namespaces, mounts and a bridge. Remedy: run it again with sudo")
+        found.append(
+            "not root with CAP_SYS_ADMIN, which mounts and namespaces need. Remedy: run it with sudo"
+        )
     if machine.free_disk_gb < DISK_GB:
         found.append(f"{machine.free_disk_gb:.1f} GB of disk are free. Remedy: make it {DISK_GB} GB")
     if machine.memory_gb < MEMORY_GB:
@@ -89,7 +91,7 @@ def observe(disk: Path, own_ports: set[int]) -> Machine:
         system=platform.system(),
         architecture=platform.machine(),
         python=(sys.version_info.major, sys.version_info.minor),
-        root=os.geteuid() == 0,
+        root=os.geteuid() == 0 and _may_mount(),
         free_disk_gb=shutil.disk_usage(disk).free / 1e9,
         memory_gb=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9,
         ports_in_use=tuple(port for port in PORTS if port not in own_ports and port in _listening()),
@@ -147,6 +149,12 @@ def _listening() -> set[int]:
     return ports
 
 
+def _may_mount() -> bool:
+    """Return whether this process has CAP_SYS_ADMIN (capabilities(7): number 21), as not every root has."""
+    capabilities = re.search(r"CapEff:\s*(\w+)", Path("/proc/self/status").read_text())
+    return bool(capabilities) and bool(int(capabilities[1], 16) >> 21 & 1)
+
+
 def _kernel_features() -> set[str]:
     features = set()
     for feature in ("overlay", "fuse", "bridge"):
@@ -157,6 +165,8 @@ def _kernel_features() -> set[str]:
     except OSError:
         return features
     features = {"overlay", "fuse"} & set(file_systems)
+    if not Path("/dev/fuse").exists():
+        features.discard("fuse")
     built_in = Path(f"/lib/modules/{platform.release()}/modules.builtin")
     if Path("/sys/module/bridge").exists() or (built_in.exists() and "/bridge.ko" in built_in.read_text()):
         return features | {"bridge"}
