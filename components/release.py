@@ -1,4 +1,5 @@
-"""A SOCI release: names, addresses and digests of its artifacts. Names and layout: soci-snapshotter's RELEASES.md."""
+"""A SOCI release: names, addresses and digests of its artifacts. Names and layout: soci-snapshotter's
+RELEASES.md."""
 
 import re
 import urllib.error
@@ -57,7 +58,7 @@ def fetch(url: str) -> str:
     reason = ""
     for _ in range(ATTEMPTS):
         try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310 (http(s) by validation)
+            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
                 return response.read(MAX_BYTES).decode("utf-8", "replace")
         except urllib.error.HTTPError as error:
             reason = f"HTTP status {error.code}"
@@ -86,7 +87,8 @@ def digests(
 def pin(
     version: str, release_url: str, given: Mapping[str, str], resource: pulumi.Resource | None = None
 ) -> dict[str, str]:
-    """Digest of the release for each architecture that may be installed: those given, else read from the release once.
+    """Digest of the release for each architecture that may be installed: those given, else read from the
+    release once.
 
     Raises:
         SociConfigError: no digest for any architecture.
@@ -97,8 +99,9 @@ def pin(
         found, missing = digests(version, release_url)
         source = "the release's checksum files"
         if not found:
+            reasons = "; ".join(missing.values())
             raise SociConfigError(
-                f"soci:version '{version}': no checksum of this release can be had: {'; '.join(missing.values())}. Remedy: "
+                f"soci:version '{version}': no checksum of this release can be had: {reasons}. Remedy: "
                 "check version, network and proxy, or pulumi config set soci:releaseUrl URL (a mirror), or "
                 "pulumi config set --path soci:sha256.amd64 DIGEST"
             )

@@ -1,11 +1,11 @@
 """Why a rollout of the installer failed: the nodes' own words, for the user of `pulumi up`.
 
-The Kubernetes provider's wait ends with "timed out waiting for the condition" and names no cause. The engine then calls the error
+The Kubernetes provider's wait ends with "timed out waiting for the condition" and names no cause. The engine
+then calls the error
 hook made here; it reads the nodes' SociReady conditions and the installer pods' termination messages.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,7 +46,8 @@ def _explain_pod(pod: Object, conditions: Mapping[str, Object]) -> str | None:
         return said if said.startswith(f"node {node}:") else f"node {node}: {said}"
     state = f"its installer has said nothing; pod {name} is {_state(pod)}"
     ready = f"; {CONDITION} {condition['status']}: {condition.get('message', '')}" if condition else ""
-    return f"node {node}: {state}{ready}. Remedy: kubectl describe pod {name} --namespace {pod['metadata'].get('namespace')}"
+    remedy = f"kubectl describe pod {name} --namespace {pod['metadata'].get('namespace')}"
+    return f"node {node}: {state}{ready}. Remedy: {remedy}"
 
 
 def _is_ready(pod: Object) -> bool:
@@ -66,7 +67,8 @@ def _containers(pod: Object) -> Sequence[Object]:
 
 
 def _termination_message(pod: Object) -> str:
-    """The last words of the installer: of the container that just ended, else of the one before the running one."""
+    """The last words of the installer: of the container that just ended, else of the one before the running
+    one."""
     for container in _containers(pod):
         for state in (container.get("state"), container.get("lastState")):
             if message := ((state or {}).get("terminated") or {}).get("message"):
@@ -89,18 +91,20 @@ def read_cluster(kubeconfig: str, context: str, namespace: str) -> tuple[Sequenc
     import yaml
     from kubernetes import client, config  # heavy, and needed only when a rollout failed
 
-    api = client.CoreV1Api(
-        config.new_client_from_config_dict(yaml.safe_load(kubeconfig), context=context or None)
+    connection = config.new_client_from_config_dict(yaml.safe_load(kubeconfig), context=context or None)
+    api = client.CoreV1Api(connection)
+    nodes = api.list_node(_request_timeout=REQUEST_TIMEOUT_SECONDS)
+    pods = api.list_namespaced_pod(
+        namespace, label_selector=POD_LABELS, _request_timeout=REQUEST_TIMEOUT_SECONDS
     )
-    options = {"_preload_content": False, "_request_timeout": REQUEST_TIMEOUT_SECONDS}
-    nodes = api.list_node(**options)
-    pods = api.list_namespaced_pod(namespace, label_selector=POD_LABELS, **options)
-    return json.loads(nodes.data)["items"], json.loads(pods.data)["items"]
+    return tuple(connection.sanitize_for_serialization(found)["items"] for found in (nodes, pods))
 
 
 def report(kubeconfig: str, context: str, namespace: str, read: Read = read_cluster) -> list[str]:
-    """What to tell the user about a failed rollout; never raises, since the rollout's own error must stay visible."""
-    look = f"look with: kubectl describe nodes, kubectl logs --namespace {namespace} --selector {POD_LABELS} --prefix"
+    """What to tell the user about a failed rollout; never raises, since the rollout's own error must stay
+    visible."""
+    logs = f"kubectl logs --namespace {namespace} --selector {POD_LABELS} --prefix"
+    look = f"look with: kubectl describe nodes, {logs}"
     if not kubeconfig:
         return [f"the installer has no kubeconfig to read the nodes' reasons with; {look}"]
     try:
