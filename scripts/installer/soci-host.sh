@@ -76,7 +76,7 @@ journal() {
 
 # read_plan DIR: what the agent decided; plain key=value lines, never run as code.
 read_plan() {
-  snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400
+  snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400 version=''
   while IFS='=' read -r key value; do
     case $key in
       snapshotter_action) snapshotter_action=$value ;;
@@ -86,6 +86,7 @@ read_plan() {
       pause_image) pause_image=$value ;;
       pause_archive) pause_archive=$value ;;
       deadline_seconds) deadline_seconds=$value ;;
+      version) version=$value ;;
     esac
   done <"$1/plan.env"
   export CONTAINERD_ADDRESS PATH
@@ -308,6 +309,9 @@ apply() {
   exec 9>"$STATE/lock"
   flock -w 120 9 || die "another install holds $STATE/lock"
   each_file "$directory" check_unchanged
+  read_journal
+  case $state in armed | restarting) die "the transaction $transaction has not ended" ;; esac
+  state='' transaction=${directory##*/}
 
   step=journal
   snapshotter_was=$(systemctl is-active soci-snapshotter.service || :)
@@ -346,9 +350,16 @@ apply() {
   journal $state
   disarm
   report committed ''
-  for past in "$STATE"/txn/*; do
-    [ "$past" = "$directory" ] || rm -rf "$past"
-  done
+  forget_all_but "$directory" "$STATE"/txn/*
+  # Nothing runs from another version now: the daemon was restarted into this one.
+  forget_all_but "$PROGRAM/versions/$version" "$PROGRAM"/versions/*
+}
+
+# forget_all_but KEPT ENTRY...: delete the entries other than KEPT.
+forget_all_but() {
+  kept=$1
+  shift
+  for entry; do [ "$entry" = "$kept" ] || rm -rf "$entry"; done
 }
 
 rollback() {
@@ -400,15 +411,15 @@ boot() {
 
 # The containers that were created under soci; containerd cannot delete them once the snapshotter is gone.
 soci_containers() {
-  for container in $(ctr --namespace k8s.io containers ls -q); do
-    ctr --namespace k8s.io containers info "$container" | grep -q '"Snapshotter": "soci"' && say "$container"
+  for container in $(ctr --namespace k8s.io containers ls -q 2>/dev/null); do
+    ctr --namespace k8s.io containers info "$container" 2>/dev/null | grep -q '"Snapshotter": "soci"' && say "$container"
   done
   return 0
 }
 
 # Images whose layers exist only as soci snapshots: their blobs were never downloaded.
 lazy_images() {
-  ctr --namespace k8s.io images check | awk '/incomplete/ { print $1 }'
+  ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
 }
 
 check_not_drifted() {
@@ -434,14 +445,14 @@ remove() {
     ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :
     ctr --namespace k8s.io containers rm "$container" >/dev/null 2>&1 || :
   done
-  for image in $(lazy_images); do ctr --namespace k8s.io images rm --sync "$image" >/dev/null || :; done
+  for image in $(lazy_images); do ctr --namespace k8s.io images rm --sync "$image" >/dev/null 2>&1 || :; done
   remove_snapshots
   own_unit=1
+  [ ! -e "$ROOT/etc/systemd/system/soci-snapshotter.service.d/50-soci-cluster.conf" ] || own_unit=0
   while IFS="$TAB" read -r path mode owner old name; do
     if [ "$old" = absent ]; then
       drop "$ROOT$path"
     else
-      case $path in */soci-snapshotter.service) own_unit=0 ;; esac
       put "$STATE/originals/$name" "$ROOT$path" "$mode" "$owner"
     fi
   done <"$STATE/originals/files"
@@ -454,7 +465,12 @@ remove() {
   [ ! -f "$STATE/originals/folders" ] || while read -r folder; do
     rmdir "$ROOT$folder" 2>/dev/null || :
   done <"$STATE/originals/folders"
-  [ "$own_unit" = 0 ] || rm -rf "${ROOT:?}$DATA" "$ROOT${SOCKET%/*}" 2>/dev/null || say "$DATA is still in use; delete it after a reboot"
+  if [ "$own_unit" = 1 ]; then
+    rm -rf "$ROOT${SOCKET%/*}"
+    # The directory itself may be a mount point of the node, such as a fast local disk.
+    find "$ROOT$DATA" -xdev -mindepth 1 -delete 2>/dev/null || say "$DATA is still in use; delete it after a reboot"
+    rmdir "$ROOT$DATA" 2>/dev/null || :
+  fi
   rm -rf "$STATE" "$PROGRAM"
   say "removed; containerd runs on the node's own configuration"
 }

@@ -13,7 +13,7 @@ from agent.host import Host, Result  # noqa: E402
 
 
 class FakeHost(Host):
-    """A host whose commands are answered by functions: name of the command -> (arguments, stdin) -> Result."""
+    """A host whose commands are answered by functions of (arguments, standard input)."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, self._answer)

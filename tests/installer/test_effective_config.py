@@ -79,7 +79,7 @@ def candidate(binary: Path, file: Path, text: str) -> tuple[str, dict, dict]:
 def test_only_the_wanted_keys_take_effect(name: str, file: Path) -> None:
     """Keys land where the daemon reads them, SystemdCgroup and sandbox image keep their values.
 
-    dragonflyoss/nydus#1810, gpu-operator#2060, nvidia-container-toolkit#1040, NVIDIA/aicr#1688, containerd#12891.
+    nydus#1810, gpu-operator#2060, nvidia-container-toolkit#1040, aicr#1688, containerd#12891.
     """
     version, text = CASES[name]
     new_text, before, after = candidate(containerd(version), file, text)
@@ -105,7 +105,7 @@ def test_import_that_replaces_the_section_is_refused(file: Path) -> None:
 
 
 def test_import_of_other_settings_stays_in_effect(file: Path) -> None:
-    """A user's imports list is neither replaced nor disturbed (gpu-operator#301); relative ones mean the same."""
+    """A user's imports are neither replaced nor disturbed (gpu-operator#301); relative ones mean the same."""
     (file.parent / "other.toml").write_text(
         "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\nenable_selinux = true\n"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from . import containerd_config, report, settings
 from .errors import InstallError
 from .host import Host
-from .install import Installed, Node, install
+from .install import Installed, Node, Task, install
 
 PAYLOAD = Path("/opt/soci-cluster")
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -37,14 +37,8 @@ def main() -> int:
     host = Host(Path("/host"))
     try:
         wanted = settings.load(PAYLOAD / "settings.json", namespace)
-        done = install(
-            host,
-            wanted,
-            PAYLOAD,
-            os.uname().machine,
-            lambda: _node(reporter, namespace),
-            Waiting(reporter).tell,
-        )
+        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace))
+        done = install(task, Waiting(reporter).tell)
     except InstallError as error:
         return fail(reporter, error)
     seconds = time.monotonic() - started
@@ -66,7 +60,8 @@ class Waiting:
         if users == self._last:
             return
         self._last = users
-        message = f"idle: {len(users.split())} lazily loaded containers run on the old daemon. Remedy: drain the node."
+        count = len(users.split())
+        message = f"idle: {count} lazily loaded containers run on the old daemon. Remedy: drain the node."
         log(message)
         with contextlib.suppress(report.ApiError):
             self._reporter.condition(False, "WaitingForIdle", message)

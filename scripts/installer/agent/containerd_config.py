@@ -1,6 +1,6 @@
 """containerd's configuration: the few keys that SOCI needs, set in the node's own text.
 
-The file is the operating system's. So it is edited as text: comments, order, quoting and every other byte stay.
+The file is the operating system's, so it is edited as text: comments, order and every other byte stay.
 Afterwards the parsed values before and after are compared, and then containerd's own view of them.
 Key names per schema: soci-snapshotter's docs, and `containerd config dump` of 1.7 and 2.3.
 """
@@ -38,8 +38,8 @@ def wanted(table: Path) -> dict[Path, object]:
 def tables_for(schema: int, major: int) -> tuple[Path, ...]:
     """Tables that may hold the image keys, the usual one first.
 
-    containerd 2 loses the keys of the old table when it migrates a schema 2 file that names no runtimes, so the new
-    table is a second choice there; which one took effect is read from the daemon's own dump.
+    containerd 2 loses the keys of the old table when it migrates a schema 2 file that names no runtimes; there the
+    new table is a second choice. Which one took effect is read from the daemon's own dump.
     """
     if schema >= 3:
         return (CRI_2,)
@@ -61,7 +61,7 @@ def parse(text: str, path: str) -> dict:
 
 
 def schema_of(text: str, path: str, containerd_major: int) -> int:
-    """The schema version that the file declares; for a file without settings, the newest stable one of its containerd.
+    """The schema that the file declares; for a file without settings, one that its containerd surely reads.
 
     Raises:
         InstallError: the file is in schema 1, whose plugin names differ; or declares no number.
@@ -109,7 +109,7 @@ _INLINE = "write the tables of plugins and proxy_plugins as [headers], not inlin
 
 
 def flatten(data: Mapping, prefix: Path = ()) -> dict[Path, object]:
-    """Nested tables as one mapping from full key path to value; arrays are values. Empty tables are no setting."""
+    """Nested tables as one mapping from key path to value. Arrays are values, empty tables are nothing."""
     flat: dict[Path, object] = {}
     for key, value in data.items():
         if isinstance(value, dict):
@@ -132,7 +132,7 @@ def difference(before: Mapping[Path, object], after: Mapping[Path, object]) -> s
 
 
 def check_effect(before: str, after: str) -> list[str]:
-    """Judge containerd's own dumps before and after the edit; an empty list means exactly the wanted effect."""
+    """Compare containerd's own dumps before and after; no problem means exactly the wanted effect."""
     old, new = flatten(tomllib.loads(before)), flatten(tomllib.loads(after))
     problems = []
     table = image_table(new)
@@ -151,7 +151,7 @@ def check_effect(before: str, after: str) -> list[str]:
 
 
 def image_table(dump: Mapping[Path, object]) -> Path:
-    """The table of the image keys in a flattened dump: containerd 2 prints the new one, whatever the file's schema."""
+    """The table of the image keys in a flattened dump; containerd 2 prints the new one for every schema."""
     return CRI_2 if any(key[:2] == CRI_2 for key in dump) else CRI_1
 
 
@@ -169,6 +169,12 @@ def pause_image(dump: Mapping[Path, object]) -> str:
     )
 
 
+def server_address(dump: Mapping[Path, object]) -> str:
+    """containerd's socket; 2.3 prints it below the plugin that serves it."""
+    found = dump.get(("grpc", "address")) or dump.get(("plugins", "io.containerd.server.v1.grpc", "address"))
+    return str(found or "/run/containerd/containerd.sock")
+
+
 def registry_directories(dump: Mapping[Path, object]) -> list[str]:
     """The certs.d directories in effect; containerd separates several by colons."""
     value = dump.get((*CRI_2, "registry", "config_path")) or dump.get(
@@ -177,7 +183,7 @@ def registry_directories(dump: Mapping[Path, object]) -> list[str]:
     return [part for part in str(value or "").split(":") if part]
 
 
-# --- the text editor ----------------------------------------------------------------------------------------------
+# --- the text editor --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -306,7 +312,7 @@ def _with_first_line(text: str, line: str) -> str:
 
 
 def _set(text: str, path: Path, value: object) -> str:
-    """Set one key: at its place if it is there, else below its table's header, else in a new table at the end."""
+    """Set one key: in its place if it is there, else in its table, else in a new table at the end."""
     statements = list(_statements(text))
     for statement in statements:
         if statement.path == path and statement.key:

@@ -1,4 +1,4 @@
-"""What node this is, and whether SOCI can be installed on it. Facts are read by `read_facts`, judged by pure functions."""
+"""What node this is, and whether SOCI can be installed on it: facts first, then pure judgement."""
 
 import re
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 
 def parse_exec_start(text: str) -> tuple[str, ...]:
-    """The command of the last ``{ path=... ; argv[]=... ; ... }`` that systemctl show prints for ExecStart."""
+    """The command of the last ``{ path=... ; argv[]=... ; ... }`` in systemctl show's ExecStart."""
     found = re.findall(r"argv\[\]=(.*?) ; ", text)
     return tuple(found[-1].split()) if found else ()
 

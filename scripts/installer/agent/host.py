@@ -24,7 +24,7 @@ Runner = Callable[[Sequence[str], str, float], Result]
 
 
 def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> Result:
-    """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it took over ``timeout`` seconds."""
+    """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it overran ``timeout``."""
     try:
         done = subprocess.run(
             [*ENTER_HOST, *command], check=False, input=text, capture_output=True, text=True, timeout=timeout
@@ -66,7 +66,7 @@ class Host:
         return (self.read(path) or b"").decode(errors="replace")
 
     def resolve(self, path: str) -> str:
-        """The host's ``path`` with symbolic links followed inside the host's root, as the host itself sees it."""
+        """The host's ``path`` with symbolic links followed inside the host's root, as the host sees it."""
         done: list[str] = []
         todo = [part for part in reversed(path.split("/")) if part]
         for _ in range(1000):
@@ -89,7 +89,7 @@ class Host:
         return "/" + "/".join(done)
 
     def mode_and_owner(self, path: str) -> tuple[str, str]:
-        """Permission bits (octal) and ``uid:gid`` of a host file; those of a new root file when it is missing."""
+        """Permission bits (octal) and ``uid:gid`` of a host file; of a new root file when it is missing."""
         try:
             found = self.path(path).stat()
         except FileNotFoundError:

@@ -1,7 +1,7 @@
 """The node's images at the switch: what starts under the new snapshotter, and what has to be pulled again.
 
-The kubelet takes an image for present although its layers are unpacked for the old snapshotter only. containerd then
-unpacks them again from its content store, unless the layers were discarded there after the first unpacking.
+The kubelet takes an image for present although its layers are unpacked for the old snapshotter only.
+containerd then unpacks them again from its content store, unless they were discarded there.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def parse_check(output: str) -> dict[str, bool]:
 
 
 def with_tag(image: str) -> str:
-    """The name under which containerd stores an image: with its tag, also when the configuration leaves it out."""
+    """The name under which containerd stores an image: with its tag, even if the configuration has none."""
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else image + ":latest"
 

@@ -18,9 +18,10 @@ BOOT_UNIT = "/etc/systemd/system/soci-cluster-boot.service"
 CONTAINERD_DROP_IN = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
 SOCI_CONFIG = "/etc/soci-snapshotter-grpc/config.toml"
 IDLE_POLL_SECONDS = 3.0
+BUSY = "busy: "
 
-# containerd judges the candidate at the very path of the real file, so that its relative imports mean the same; the
-# bind mount lives in a mount namespace of its own, and the candidate in a tmpfs there: the host never sees either.
+# containerd judges the candidate at the very path of the real file, so that relative imports mean the same.
+# The candidate is in a tmpfs and a bind mount of a mount namespace of its own: the host never sees either.
 DUMP = """
 mount -t tmpfs none /tmp && cat >/tmp/candidate || exit
 config=/tmp/candidate
@@ -48,128 +49,180 @@ class Installed:
 
 @dataclass(frozen=True)
 class Snapshotter:
-    """The snapshotter on the node: its unit file's text, its command, and the program that runs now."""
+    """The snapshotter on the node: whose unit it is, its command, and the program that runs now."""
 
-    unit_path: str
     is_ours: bool
     command: tuple[str, ...]
     is_active: bool
     running_program: str
 
+    @property
+    def managed_path(self) -> str:
+        return UNIT if self.is_ours else ADOPTION
 
-def install(
-    host: Host,
-    settings: Settings,
-    payload: Path,
-    machine: str,
-    node: Callable[[], Node],
-    on_waiting: Callable[[str], None],
-    sleep: Callable[[float], None] = time.sleep,
-) -> Installed:
-    """Bring the node to the wanted state, or leave it as it was.
+    def render(self, payload: Path, program: str) -> str:
+        """The text of our unit, or of the drop-in that adopts the operating system's."""
+        template = "soci-snapshotter.service" if self.is_ours else "soci-snapshotter-adopt.conf"
+        # A unit with a socket of its own hands that over: binding the path again would take it from systemd.
+        from_systemd = not self.is_ours and "fd://" in self.command
+        address = "fd://" if from_systemd else containerd_config.SOCKET
+        options = f"--config {SOCI_CONFIG} --root {containerd_config.DATA} --log-level info"
+        return (
+            (payload / template)
+            .read_text()
+            .replace("@EXEC_START@", f"{program} --address {address} {options}")
+        )
 
-    ``payload`` holds the host script and unit templates; ``node`` asks the API; ``on_waiting`` is told why it waits.
+
+@dataclass(frozen=True)
+class Task:
+    """What to bring to which node. ``payload`` holds host script and unit templates; ``node`` asks the API."""
+
+    host: Host
+    settings: Settings
+    payload: Path
+    machine: str
+    node: Callable[[], Node]
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What differs between the node and the wanted state."""
+
+    files: list[File]  # containerd's configuration is the last
+    script: bytes
+    snapshotter_action: str  # none, start or restart
+    effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
+
+    @property
+    def is_first_switch(self) -> bool:
+        return self.effective.get((*containerd_config.image_table(self.effective), "snapshotter")) != "soci"
+
+
+def install(task: Task, on_waiting: Callable[[str], None]) -> Installed:
+    """Bring the node to the wanted state, or leave it as it was. ``on_waiting`` is told for whom it waits.
 
     Raises:
         InstallError: with step, cause and remedy. The node is then as before.
     """
-    transaction.wait_for_running(host, sleep)
-    facts = detect.read_facts(host, machine)
-    detect.check(facts, settings.mode, settings.sha256)
+    transaction.wait_for_running(task.host, task.sleep)
+    facts = detect.read_facts(task.host, task.machine)
+    detect.check(facts, task.settings.mode, task.settings.sha256)
     while True:
-        outcome = _attempt(host, settings, payload, facts, node)
+        outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
             return outcome
         on_waiting(outcome)
-        sleep(IDLE_POLL_SECONDS)
+        task.sleep(IDLE_POLL_SECONDS)
 
 
-def _attempt(
-    host: Host, settings: Settings, payload: Path, facts: detect.Facts, node: Callable[[], Node]
-) -> Installed | str:
+def _attempt(task: Task, facts: detect.Facts) -> Installed | str:
     """One try; a text when lazily loaded containers have to end first."""
-    path = host.resolve(facts.config_path)
-    current = host.read(path)
-    text = (current or b"").decode()
-    before = dump(host, facts, path, text or _empty(text, path, facts))
-    effective = containerd_config.flatten(_parse_dump(before))
-    new_text = candidate(host, facts, path, text, before)
-    first_switch = effective.get((*containerd_config.image_table(effective), "snapshotter")) != "soci"
-
-    snapshotter = read_snapshotter(host)
-    program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
-    certificates = registry_hosts(host, containerd_config.registry_directories(effective))
-    discard = bool(effective.get((*containerd_config.image_table(effective), "discard_unpacked_layers")))
-    config = soci_config.render(settings, soci_config.mirrors(certificates), discard)
-    files = managed_files(
-        host,
-        payload,
-        snapshotter,
-        program,
-        config,
-        File("containerd", path, current, new_text.encode(), *host.mode_and_owner(path)),
-    )
-
-    script = (payload / "soci-host.sh").read_bytes()
+    host, settings = task.host, task.settings
+    plan = make_plan(task, facts)
     digest = settings.sha256[facts.architecture]
-    stale = [
-        file for file in files if file.is_changed and file.group == "soci" and "containerd" not in file.path
-    ]
-    stale = [file for file in stale if file.path != BOOT_UNIT]
-    action = "start"
-    if snapshotter.is_active:
-        action = "restart" if stale or snapshotter.running_program != program else "none"
-    is_current = (
-        action == "none"
-        and not any(file.is_changed for file in files)
-        and host.read(transaction.SCRIPT) == script
-        and release.is_present(host, settings.version, digest)
-        and transaction.journal_state(host).get("state") == "committed"
-    )
-    if is_current:
+    has_release = release.is_present(host, settings.version, digest)
+    if has_release and is_in_place(host, plan):
         return Installed(changed=False)
 
-    address = str(effective.get(("grpc", "address")) or _server_address(effective))
-    search_path = f"{Path(facts.containerd_command[0]).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    ctr = images.Ctr(host, address, search_path)
-    if first_switch and not host.exists(f"{STATE}/current"):
-        _refuse_node_in_service(settings, ctr, node)
-    if action == "restart" and (waiting := lazy_users(host, script)):
+    ctr = images.Ctr(host, containerd_config.server_address(plan.effective), _search_path(facts))
+    if plan.is_first_switch and not host.exists(f"{STATE}/current"):
+        _refuse_node_in_service(task, ctr)
+    if plan.snapshotter_action == "restart" and (waiting := lazy_users(host, plan.script)):
         return waiting
-    if not release.is_present(host, settings.version, digest):
+    if not has_release:
         url = release.archive_url(settings.release_url, settings.version, facts.architecture)
         release.install(host, url, settings.version, digest)
-    pause = containerd_config.pause_image(effective)
+    pause = containerd_config.pause_image(plan.effective)
     if not pause:
-        raise InstallError("preflight", "containerd names no sandbox image", "is its CRI plugin enabled?")
-    image_plan = images.plan(ctr, pause, containerd_config.registry_directories(effective), first_switch)
-    host.write(transaction.SCRIPT, script, 0o755)
+        raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
+    registries = containerd_config.registry_directories(plan.effective)
+    image_plan = images.plan(ctr, pause, registries, plan.is_first_switch)
+    return _commit(task, plan, ctr, image_plan)
+
+
+def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePlan) -> Installed | str:
+    task.host.write(transaction.SCRIPT, plan.script, 0o755)
     name = transaction.new_id()
-    plan = {
-        "snapshotter_action": action,
-        "containerd_restart": "1" if files[-1].is_changed else "0",
-        "containerd_address": address,
-        "path": search_path,
+    fields = {
+        "version": task.settings.version,
+        "snapshotter_action": plan.snapshotter_action,
+        "containerd_restart": "1" if plan.files[-1].is_changed else "0",
+        "containerd_address": ctr.address,
+        "path": ctr.search_path,
         "pause_image": image_plan.pause,
         "pause_archive": image_plan.pause_archive,
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
     }
-    transaction.stage(host, name, files, plan, image_plan.pull_again)
-    result = transaction.commit(host, name)
+    transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again)
+    result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
         return Installed(True, result.containerd_down_seconds, result.containerd_restarts)
-    if result.cause.startswith("busy:"):
-        return result.cause.removeprefix("busy: ")
+    if result.cause.startswith(BUSY):
+        return result.cause.removeprefix(BUSY)
     remedy = "the node is as before; see journalctl -u soci-snapshotter -u containerd on it"
     if result.outcome == "broken":
-        remedy = (
-            "the old configuration is in place but containerd did not come back: reboot or replace the node"
-        )
+        remedy = "its old configuration is back but containerd is not: reboot or replace the node"
     raise InstallError(result.step, result.cause, remedy)
 
 
+def make_plan(task: Task, facts: detect.Facts) -> Plan:
+    """Compare the node with the wanted state. Reads only.
+
+    Raises:
+        InstallError: containerd's configuration cannot be changed to the wanted effect and no other.
+    """
+    host, settings = task.host, task.settings
+    path = host.resolve(facts.config_path)
+    current = host.read(path)
+    text = (current or b"").decode()
+    schema = containerd_config.schema_of(text, path, facts.containerd_version[0])
+    before = dump(host, facts, path, text or f"version = {schema}\n")
+    effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
+    new_text = candidate(host, facts, path, text, before)
+
+    snapshotter = read_snapshotter(host)
+    program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
+    hosts = registry_hosts(host, containerd_config.registry_directories(effective))
+    discard = bool(effective.get((*containerd_config.image_table(effective), "discard_unpacked_layers")))
+    texts = {
+        SOCI_CONFIG: soci_config.render(settings, soci_config.mirrors(hosts), discard),
+        snapshotter.managed_path: snapshotter.render(task.payload, program),
+        BOOT_UNIT: (task.payload / "soci-cluster-boot.service").read_text(),
+        CONTAINERD_DROP_IN: (task.payload / "containerd-soci-cluster.conf").read_text(),
+    }
+    files = [_file(host, "soci", name, content) for name, content in texts.items()]
+    action = "start"
+    if snapshotter.is_active:
+        is_stale = any(file.is_changed for file in files[:2]) or snapshotter.running_program != program
+        action = "restart" if is_stale else "none"
+    script = (task.payload / "soci-host.sh").read_bytes()
+    return Plan([*files, _file(host, "containerd", path, new_text)], script, action, effective)
+
+
+def is_in_place(host: Host, plan: Plan) -> bool:
+    """Whether the node is in the wanted state already, verified, and the daemon of it runs."""
+    return (
+        plan.snapshotter_action == "none"
+        and not any(file.is_changed for file in plan.files)
+        and host.read(transaction.SCRIPT) == plan.script
+        and transaction.journal_state(host).get("state") == "committed"
+    )
+
+
+def _file(host: Host, group: str, path: str, text: str) -> File:
+    mode, owner = host.mode_and_owner(path)
+    return File(group, path, host.read(path), text.encode(), mode, owner)
+
+
+def _search_path(facts: detect.Facts) -> str:
+    folder = Path(facts.containerd_command[0]).parent
+    return f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 def candidate(host: Host, facts: detect.Facts, path: str, text: str, before: str) -> str:
-    """The new text of containerd's configuration: the first one that containerd itself says has exactly the effect.
+    """The new text of containerd's configuration: the first that has, by its own word, exactly the effect.
 
     Raises:
         InstallError: none has.
@@ -187,7 +240,7 @@ def candidate(host: Host, facts: detect.Facts, path: str, text: str, before: str
     raise InstallError(
         "containerd-config",
         f"{path}: {'; '.join(problems[:3])}",
-        "look for files that it imports and that set the same tables, and set the keys there or remove the import",
+        "look for imported files that set the same tables; set the keys there, or remove the import",
     )
 
 
@@ -205,30 +258,8 @@ def dump(host: Host, facts: detect.Facts, path: str, text: str) -> str:
     return result.output
 
 
-def managed_files(
-    host: Host, payload: Path, snapshotter: Snapshotter, program: str, config: str, containerd_file: File
-) -> list[File]:
-    """Every file that an install writes, as it is and as it shall be; containerd's configuration is the last."""
-    template = "soci-snapshotter.service" if snapshotter.is_ours else "soci-snapshotter-adopt.conf"
-    fd = not snapshotter.is_ours and "fd://" in snapshotter.command
-    address = "fd://" if fd else containerd_config.SOCKET
-    command = f"{program} --address {address} --config {SOCI_CONFIG} --root {containerd_config.DATA} --log-level info"
-    unit = (payload / template).read_text().replace("@EXEC_START@", command)
-    texts = {
-        SOCI_CONFIG: config,
-        UNIT if snapshotter.is_ours else ADOPTION: unit,
-        BOOT_UNIT: (payload / "soci-cluster-boot.service").read_text(),
-        CONTAINERD_DROP_IN: (payload / "containerd-soci-cluster.conf").read_text(),
-    }
-    files = [
-        File("soci", path, host.read(path), text.encode(), *host.mode_and_owner(path))
-        for path, text in texts.items()
-    ]
-    return [*files, containerd_file]
-
-
 def read_snapshotter(host: Host) -> Snapshotter:
-    """The snapshotter's unit and process. A unit of the same name that is not ours is adopted, never overwritten."""
+    """The snapshotter's unit and process. A unit that is not ours is adopted, never overwritten."""
     unit = detect.show(
         host, "soci-snapshotter.service", "LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID"
     )
@@ -239,7 +270,6 @@ def read_snapshotter(host: Host) -> Snapshotter:
     if pid != "0":
         program = host.run("readlink", f"/proc/{pid}/exe").output.strip()
     return Snapshotter(
-        unit_path=path or UNIT,
         is_ours=is_ours,
         command=detect.parse_exec_start(unit.get("ExecStart", "")),
         is_active=unit.get("ActiveState") == "active",
@@ -266,30 +296,16 @@ def lazy_users(host: Host, script: bytes) -> str:
     return " ".join(host.run("sh", "-s", "users", text=script.decode()).output.split())
 
 
-def _refuse_node_in_service(settings: Settings, ctr: images.Ctr, node: Callable[[], Node]) -> None:
-    if settings.existing_nodes == "migrate":
+def _refuse_node_in_service(task: Task, ctr: images.Ctr) -> None:
+    if task.settings.existing_nodes == "migrate":
         return
-    found = node()
-    if found.waits_for_soci:
+    node = task.node()
+    if node.waits_for_soci:
         return
-    running = images.workload_containers(ctr, found.namespace)
+    running = images.workload_containers(ctr, node.namespace)
     if running:
         raise InstallError(
             "preflight",
             f"the node is in service: {len(running)} containers of workloads are running on it",
             "use fresh nodes, or set soci:existingNodes to migrate",
         )
-
-
-def _empty(text: str, path: str, facts: detect.Facts) -> str:
-    return f"version = {containerd_config.schema_of(text, path, facts.containerd_version[0])}\n"
-
-
-def _parse_dump(text: str) -> dict:
-    return containerd_config.parse(text, "containerd config dump")
-
-
-def _server_address(effective: dict) -> str:
-    """containerd 2.3 prints the socket's address below the plugin that serves it."""
-    found = effective.get(("plugins", "io.containerd.server.v1.grpc", "address"))
-    return str(found or "/run/containerd/containerd.sock")

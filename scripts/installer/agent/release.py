@@ -1,6 +1,6 @@
 """A SOCI release: fetched, judged by its digest, and only then unpacked on the node.
 
-Artifact layout: soci-snapshotter's RELEASES.md; each archive holds exactly the four members below at its top level.
+Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the members below at its top level.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ DIGEST_FILE = "archive.sha256"
 
 
 def archive_url(release_url: str, version: str, architecture: str) -> str:
-    """Where the static build of ``version`` is; static, because older nodes' glibc cannot run the other one."""
+    """Where the static build of ``version`` is; an older node's glibc cannot run the dynamic one."""
     return f"{release_url}/v{version}/soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
 
 
@@ -43,7 +43,7 @@ def install(host: Host, url: str, version: str, digest: str) -> None:
     """Put the programs of a release into their own directory on the node, in one step.
 
     Raises:
-        InstallError: the download failed, or it is not the archive that the digest names. The node is unchanged then.
+        InstallError: the download failed, or is not what the digest names. The node is unchanged then.
     """
     with tempfile.TemporaryFile() as archive:
         download(url, archive, digest)
@@ -51,7 +51,7 @@ def install(host: Host, url: str, version: str, digest: str) -> None:
 
 
 def download(url: str, archive: BinaryIO, digest: str) -> None:
-    """Fetch ``url`` into ``archive`` and check its sha256. Proxies are taken from the usual environment variables."""
+    """Fetch ``url`` into ``archive`` and check its sha256; the usual proxy variables are honoured."""
     step, remedy = "download", "check soci:releaseUrl, the proxy and the node's way out"
     received, total = hashlib.sha256(), 0
     deadline = time.monotonic() + TOTAL_SECONDS

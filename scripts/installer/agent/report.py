@@ -68,7 +68,7 @@ def call_api(
 def retry(
     action: Callable[[], Result], seconds: float, sleep: Callable[[float], None] = time.sleep
 ) -> Result:
-    """Repeat ``action`` until the API server takes it, for up to ``seconds``; 4xx other than 409 and 429 are final.
+    """Repeat ``action`` until the API server takes it, for up to ``seconds``; what it forbids is final.
 
     Raises:
         ApiError: the last one.
@@ -101,7 +101,7 @@ class Reporter:
         return self._call("GET", f"/api/v1/nodes/{self.node_name}", None, "")
 
     def success(self, version: str, install: Json | None, message: str) -> None:
-        """Mark the node as served by SOCI; the taint goes last. ``install`` None keeps an earlier annotation."""
+        """Mark the node as served by SOCI, the taint last. ``install`` None keeps an earlier annotation."""
         metadata: Json = {"labels": {LABEL: version}}
         if install is not None:
             metadata["annotations"] = {ANNOTATION: json.dumps(install, separators=(",", ":"))}
@@ -138,7 +138,7 @@ class Reporter:
             self._call("PATCH", f"/api/v1/nodes/{self.node_name}", body, MERGE)
 
     def event(self, kind: str, reason: str, message: str) -> None:
-        """Emit an Event (``kind`` Normal or Warning) on the DaemonSet, where `pulumi up` looks, and on the node."""
+        """Emit an Event (``kind`` Normal or Warning) on the DaemonSet, which Pulumi shows, and on the node."""
         path = f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets/{self._daemonset}"
         daemonset = self._call("GET", path, None, "")
         on_daemonset = {

@@ -16,7 +16,7 @@ Mirror = tuple[str, bool]  # URL with its scheme, insecure
 def mirrors(hosts_files: Mapping[str, str]) -> dict[str, list[Mirror]]:
     """Mirrors per registry, from the texts of containerd's certs.d/<registry>/hosts.toml.
 
-    SOCI does not read certs.d, so what the node's pulls use has to be repeated for it. `_default` has no equivalent.
+    SOCI does not read certs.d, so what the node's pulls use is repeated for it. `_default` has no equivalent.
     """
     found: dict[str, list[Mirror]] = {}
     for registry, text in sorted(hosts_files.items()):
@@ -41,7 +41,7 @@ def mirrors(hosts_files: Mapping[str, str]) -> dict[str, list[Mirror]]:
 
 
 def _mirror(url: str, skip_verify: bool) -> Mirror:
-    # SOCI needs the scheme: without one it fails to parse the host, and falls back to whole pulls without a word.
+    # SOCI needs the scheme: without one it fails to parse the host and silently falls back to whole pulls.
     if "://" not in url:
         url = "https://" + url
     return url.rstrip("/"), skip_verify or urlsplit(url).scheme == "http"

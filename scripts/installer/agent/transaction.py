@@ -72,6 +72,7 @@ def stage(
 ) -> str:
     """Write a transaction's directory to the node's disk; its path on the host."""
     directory = f"{STATE}/txn/{name}"
+    _forget_failed(host)
     for file in files:
         if file.new is not None:
             host.write(f"{directory}/new/{file.name}", file.new, 0o600)
@@ -85,6 +86,16 @@ def stage(
     )
     host.path(STATE).chmod(0o700)
     return directory
+
+
+def _forget_failed(host: Host) -> None:
+    """Remove what earlier, failed tries left; ``current`` points to the committed transaction."""
+    link = host.path(f"{STATE}/current")
+    kept = link.readlink().name if link.is_symlink() else ""
+    folder = host.path(f"{STATE}/txn")
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.name != kept:
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -> Outcome:
@@ -108,7 +119,7 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
 
 
 def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Wait until no transaction is at work: an earlier pod may have been killed while its transaction goes on.
+    """Wait until no transaction is at work: an earlier pod may have been killed while its own goes on.
 
     Raises:
         InstallError: the transaction neither ended nor could be undone.

@@ -1,8 +1,8 @@
 """The pod's long life: readiness follows the snapshotter.
 
-Run as a script in its own small process (``python -I -S watch.py SOCKET PROGRAM READY-FILE``), so nothing heavy is
-imported: a DaemonSet's memory is paid on each node. Ends with 1 when the snapshotter stays away; the kubelet then
-starts the installer again, which finds out and reports why.
+Run as a script (``python -I -S watch.py SOCKET PROGRAM READY-FILE``) in a process that imports nothing heavy:
+a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays away; the kubelet then starts
+the installer again, which finds out and reports why.
 """
 
 import os
@@ -29,8 +29,10 @@ def accepts(path):
 
 
 def daemon_pid(program, last):
-    """The process id of ``program`` (a path's end); 0 when it does not run. With socket activation, an accepting
-    socket does not prove a running daemon. ``last`` is looked at first, so a scan of /proc is rare."""
+    """The process id of ``program`` (the end of its path), 0 when it does not run; tries ``last`` first.
+
+    With socket activation systemd accepts for a daemon that is away: an open socket alone proves nothing.
+    """
     for pid in [str(last)] if last else []:
         if _runs(pid, program):
             return last
