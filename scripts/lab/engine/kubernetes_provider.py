@@ -5,6 +5,7 @@ run in previews, autonaming, replace rules, apply conflicts, drift, waiting with
 that never become live. Missing: Helm charts, YAML files, kustomize, Patch and List resources, functions,
 client-side apply, waiting for Services, Ingresses, StatefulSets and custom resources, `pulumi.com/waitFor`.
 """
+# ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
 import os
 import re
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from google.protobuf import empty_pb2
-
 from kubernetes_api import (
     CLUSTER_SCOPED,
     TAKEN_OVER,
@@ -117,8 +117,9 @@ class Kubernetes(Provider):
         replaces = {
             path for path in changes if any(re.match(rf"{re.escape(rule)}($|[.\[])", path) for rule in rules)
         }
-        # Two objects of one name cannot live side by side.
-        return diff_response(changes, replaces, delete_first=identifier(old) == identifier(new))
+        # Two objects of one name cannot live side by side; a made name is made anew for the replacement.
+        same = identifier(old) == identifier(new) and not annotation(new, AUTONAMED)
+        return diff_response(changes, replaces, delete_first=same)
 
     def Create(self, request, context):
         inputs, manager = to_python(request.properties), f"pulumi-kubernetes-{os.urandom(4).hex()}"
@@ -311,7 +312,7 @@ def identifier(manifest: dict[str, Any]) -> str:
 
 def from_identifier(urn: str, text: str) -> dict[str, Any]:
     """Return the least manifest that finds an object to import: its kind from the URN, its name from the ID."""
-    token = urn.split("::")[2].split("$")[-1]
+    token = urn.split("::")[2].rsplit("$", maxsplit=1)[-1]
     _, version, kind = token.split(":")
     namespace, _, name = text.rpartition("/")
     return {

@@ -4,6 +4,7 @@ It runs a program of a `runtime: python` project in a child process and says whi
 need. It does not create environments, install, type-check, debug or run Python plugins. Its outcome and texts for
 exceptions, RunError, sys.exit and failed resources are those of the true host.
 """
+# ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
 import contextlib
 import json
@@ -13,9 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from google.protobuf import empty_pb2
-
 from engine import required_plugins
+from google.protobuf import empty_pb2
 from plugin import serve, to_python
 from stubs import language_pb2, language_pb2_grpc, plugin_pb2
 

@@ -3,6 +3,7 @@
 Everything here follows Pulumi's published protocol (the .proto files behind `pulumi.runtime.proto`); nothing is
 taken from the true plugins.
 """
+# ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
 import os
 import signal
@@ -13,13 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-from google.protobuf import empty_pb2, struct_pb2
-
 from engine import required_plugins
+from google.protobuf import empty_pb2, struct_pb2
 from stubs import (
     engine_pb2,
     engine_pb2_grpc,
-    errors_pb2,
     plugin_pb2,
     provider_pb2,
     provider_pb2_grpc,
@@ -116,7 +115,7 @@ class InitializationError(Exception):
 
     def __init__(self, message: str, identifier: str, outputs: dict, inputs: dict) -> None:
         super().__init__(message)
-        self.detail = errors_pb2.ErrorResourceInitFailed(
+        self.detail = provider_pb2.ErrorResourceInitFailed(
             id=identifier, properties=to_struct(outputs), reasons=[message], inputs=to_struct(inputs)
         )
 

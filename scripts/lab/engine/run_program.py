@@ -23,6 +23,8 @@ ALREADY_SAID = 32
 
 
 def main() -> int:
+    # The engine stops a program with this signal after it has said why.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(ALREADY_SAID))
     program = Path(sys.argv[1])
     options = json.loads(os.environ.pop("SOCI_LAB_RUN"))
     reset_options(**options)
@@ -40,15 +42,12 @@ def main() -> int:
     except grpc.RpcError as error:
         # The engine closes its monitor when a resource has failed, and has said why by then.
         return ALREADY_SAID if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) else 1
-    except KeyboardInterrupt:
-        return ALREADY_SAID
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1 if error.code else 0
     except BaseException:
         pulumi.log.error("Program failed with an unhandled exception:\n" + traceback.format_exc())
         return ALREADY_SAID
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         pending = asyncio.all_tasks(loop)
         for task in pending:
             task.cancel()

@@ -1,0 +1,357 @@
+"""A real Kubernetes API without machines: control plane processes on loopback, and nodes that only say they work."""
+
+import contextlib
+import ctypes
+import datetime
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY / "scripts" / "lab"), str(REPOSITORY / "scripts" / "lab" / "engine")]
+
+from binaries import build  # noqa: E402
+from kubernetes_api import Api, ApiError  # noqa: E402
+from pki import API_NAMES, Authority  # noqa: E402
+
+STATUS_PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
+MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+INSTALLER = "soci-installer"
+CONDITION = "SociReady"
+STARTUP_TAINT = "soci-cluster.io/not-ready"
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def die_with_parent() -> None:
+    """Run in a new child process: have the kernel end it when this process ends, however that happens."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+class Process:
+    """A background process with a log; ended by stop(), and at the latest with this process."""
+
+    def __init__(self, log: Path, command: list[str], environment: dict[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                preexec_fn=die_with_parent,
+            )
+
+    def stop(self) -> None:
+        """End the process, by force when it does not end within 5 s."""
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+    def words(self) -> str:
+        """Return the end of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+
+
+class ControlPlane:
+    """etcd, API server, controller manager and scheduler; `kubeconfig` is the administrator's."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.authority = Authority(state / "pki")
+        self.kubeconfig = state / "kubeconfig"
+        self.port = free_port()
+        self.processes: dict[str, Process] = {}
+
+    def up(self) -> None:
+        """Start the four processes; return when the API server is ready and serves the default namespace."""
+        programs = build("kubernetes")
+        self.authority.create()
+        for name, user, group in (
+            ("kubeconfig", "admin", "system:masters"),
+            ("controllers", "system:kube-controller-manager", "test"),
+            ("scheduler", "system:kube-scheduler", "test"),
+        ):
+            self._write_kubeconfig(self.state / name, user, group)
+        for name, arguments in self._arguments().items():
+            command = [str(programs / name), *arguments]
+            self.processes[name] = Process(self.state / f"{name}.log", command)
+        self._await_ready()
+
+    def down(self) -> None:
+        """End the four processes, the API server's clients first."""
+        for process in reversed(self.processes.values()):
+            process.stop()
+
+    def api(self) -> Api:
+        """Return a client with the administrator's rights."""
+        return Api(json.loads(self.kubeconfig.read_text()))
+
+    def _write_kubeconfig(self, path: Path, user: str, group: str) -> None:
+        content = json.loads(self.authority.kubeconfig(user.rpartition(":")[2], user, group))
+        content["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self.port}"
+        path.write_text(json.dumps(content))
+
+    def _await_ready(self, patience_s: float = 60) -> None:
+        api, deadline = self.api(), time.monotonic() + patience_s
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Exception):
+                api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")
+                return
+            time.sleep(0.1)
+        raise TimeoutError("the API server is not ready: " + self.processes["kube-apiserver"].words())
+
+    def _arguments(self) -> dict[str, list[str]]:
+        etcd = f"http://127.0.0.1:{free_port()}"
+        server = self.authority.sign("kube-apiserver", "kube-apiserver", "test", API_NAMES)
+        account_key = self.authority.service_account_key
+        return {
+            "etcd": [
+                f"--data-dir={self.state}/etcd",
+                f"--listen-client-urls={etcd}",
+                f"--advertise-client-urls={etcd}",
+                f"--listen-peer-urls=http://127.0.0.1:{free_port()}",
+                "--unsafe-no-fsync=true",
+                "--log-level=warn",
+            ],
+            "kube-apiserver": [
+                f"--etcd-servers={etcd}",
+                "--bind-address=127.0.0.1",
+                "--advertise-address=127.0.0.1",
+                "--endpoint-reconciler-type=none",  # it refuses loopback addresses
+                f"--secure-port={self.port}",
+                f"--tls-cert-file={server[0]}",
+                f"--tls-private-key-file={server[1]}",
+                f"--client-ca-file={self.authority.certificate}",
+                f"--token-auth-file={self._tokens()}",
+                f"--service-account-key-file={account_key}",
+                f"--service-account-signing-key-file={account_key}",
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--authorization-mode=Node,RBAC",
+                "--allow-privileged=true",
+            ],
+            "kube-controller-manager": [
+                f"--kubeconfig={self.state}/controllers",
+                "--use-service-account-credentials=true",
+                f"--root-ca-file={self.authority.certificate}",
+                f"--service-account-private-key-file={account_key}",
+                "--allocate-node-cidrs=false",
+                "--node-monitor-grace-period=1h",  # the nodes have no heartbeat
+                "--leader-elect=false",
+                "--secure-port=0",
+            ],
+            "kube-scheduler": [
+                f"--kubeconfig={self.state}/scheduler",
+                "--leader-elect=false",
+                "--secure-port=0",
+            ],
+        }
+
+    def _tokens(self) -> Path:
+        """Return the file that lets the token of the false `aws eks get-token` in as an administrator."""
+        path = self.state / "tokens.csv"
+        path.write_text('stand-in-token,eks-user,eks-user,"system:masters"\n')
+        return path
+
+
+class FakeNodes(threading.Thread):
+    """Nodes without machines: a thread that answers for their kubelets and for the installer on them.
+
+    Whoever uses it calls check() afterwards: without the thread a DaemonSet would want 0 pods and be ready at once.
+    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail.
+    """
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(name="fake-nodes", daemon=True)
+        self.api = api
+        self.failing: dict[str, str] = {}
+        self.error: BaseException | None = None
+        self.ended = threading.Event()
+
+    def add(self, name: str, labels: dict[str, str]) -> None:
+        """Register a node; like every node of this API server, it is ready soon after."""
+        well_known = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+        metadata = {"name": name, "labels": {**well_known, **labels}}
+        self.api.call("POST", "/api/v1/nodes", json={"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+
+    def remove(self, name: str) -> None:
+        """Take a node away."""
+        self.api.call("DELETE", f"/api/v1/nodes/{name}")
+
+    def check(self) -> None:
+        """Raise RuntimeError when the thread has died."""
+        if self.error or not self.is_alive():
+            raise RuntimeError("the fake nodes are dead; nothing this test saw counts") from self.error
+
+    def stop(self) -> None:
+        """End the thread."""
+        self.ended.set()
+        self.join(10)
+
+    def run(self) -> None:
+        try:
+            while not self.ended.wait(0.1):
+                for node in self.api.call("GET", "/api/v1/nodes")["items"]:
+                    with contextlib.suppress(Gone):
+                        self._start(node)
+                for pod in self.api.call("GET", "/api/v1/pods")["items"]:
+                    if pod["spec"].get("nodeName"):
+                        # A pod or node that has just gone, or changed, is seen to in the next round.
+                        with contextlib.suppress(Gone):
+                            self._answer_for(pod)
+        except BaseException as error:  # noqa: BLE001  kept for check()
+            self.error = error
+
+    def _start(self, node: dict[str, Any]) -> None:
+        """Say for a node that has said nothing yet that it is ready and how large it is."""
+        if any(item["type"] == "Ready" for item in node["status"].get("conditions") or []):
+            return
+        sizes = {"cpu": "4", "memory": "16Gi", "pods": "110", "ephemeral-storage": "100Gi"}
+        status = {
+            "capacity": sizes,
+            "allocatable": sizes,
+            "conditions": [condition("Ready", True, "KubeletReady", "")],
+            "nodeInfo": {"architecture": "amd64", "operatingSystem": "linux"},
+        }
+        self._patch(f"/api/v1/nodes/{node['metadata']['name']}/status", {"status": status})
+
+    def _answer_for(self, pod: dict[str, Any]) -> None:
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+        if pod["metadata"].get("deletionTimestamp"):
+            self._call("DELETE", path, json={"gracePeriodSeconds": 0})
+            return
+        labels, node = pod["metadata"].get("labels", {}), pod["spec"]["nodeName"]
+        trouble = None
+        if labels.get("app.kubernetes.io/name") == INSTALLER:
+            trouble = self.failing.get(node)
+            self._report(pod, node, trouble)
+        wanted = "CrashLoopBackOff" if trouble else "Running"
+        if said(pod) not in (wanted, "Succeeded"):
+            self._patch(f"{path}/status", {"status": pod_status(pod, trouble)})
+
+    def _report(self, pod: dict[str, Any], node: str, trouble: str | None) -> None:
+        """Do to the API what the installer's agent does at the end of an install."""
+        if said(pod) == ("CrashLoopBackOff" if trouble else "Running"):
+            return
+        version = pod["metadata"]["labels"].get("app.kubernetes.io/version", "")
+        reason = "InstallFailed" if trouble else "Verified"
+        message = trouble or f"SOCI {version} verified"
+        self._patch(
+            f"/api/v1/nodes/{node}/status",
+            {"status": {"conditions": [condition(CONDITION, not trouble, reason, message)]}},
+        )
+        if trouble:
+            self._warn(pod, node, message)
+            return
+        install = {"verifiedSeconds": 4.2, "containerdDownSeconds": 0.4, "containerdRestarts": 1, "version": version}
+        live = self._call("GET", f"/api/v1/nodes/{node}")
+        taints = [taint for taint in live["spec"].get("taints", []) if taint["key"] != STARTUP_TAINT]
+        change = {
+            "metadata": {
+                "labels": {"soci-cluster.io/version": version},
+                "annotations": {"soci-cluster.io/install": json.dumps(install)},
+            },
+            "spec": {"taints": taints or None},
+        }
+        self._call("PATCH", f"/api/v1/nodes/{node}", data=json.dumps(change), headers=MERGE_PATCH)
+
+    def _warn(self, pod: dict[str, Any], node: str, message: str) -> None:
+        """Emit the installer's Warning Event on its DaemonSet."""
+        namespace, owner = pod["metadata"]["namespace"], pod["metadata"]["ownerReferences"][0]
+        event = {
+            "metadata": {"generateName": "soci-", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": owner["apiVersion"],
+                "kind": owner["kind"],
+                "name": owner["name"],
+                "namespace": namespace,
+                "uid": owner["uid"],
+            },
+            "type": "Warning",
+            "reason": "SociInstallFailed",
+            "message": f"node {node}: step {message}",
+            "firstTimestamp": now(),
+            "lastTimestamp": now(),
+            "count": 1,
+        }
+        self._call("POST", f"/api/v1/namespaces/{namespace}/events", json=event)
+
+    def _patch(self, path: str, change: dict[str, Any]) -> None:
+        self._call("PATCH", path, data=json.dumps(change), headers=STATUS_PATCH)
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            return self.api.call(method, path, **options)
+        except ApiError as error:
+            if error.status in (404, 409):
+                raise Gone(path) from error
+            raise
+
+
+class Gone(Exception):
+    """The object has gone, or somebody else has just changed it."""
+
+
+def now() -> str:
+    """Return the time as the API writes it."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def condition(kind: str, good: bool, reason: str, message: str) -> dict[str, str]:
+    """Return a condition of a node or a pod."""
+    status = "True" if good else "False"
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": now()}
+
+
+def said(pod: dict[str, Any]) -> str:
+    """Return what the pod's status says by now: Pending, Running, CrashLoopBackOff or Succeeded."""
+    if pod["status"].get("phase") == "Succeeded":
+        return "Succeeded"
+    states = [status["state"] for status in pod.get("status", {}).get("containerStatuses") or []]
+    if any("waiting" in state for state in states):
+        return "CrashLoopBackOff"
+    return "Running" if states else "Pending"
+
+
+def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
+    """Return the status of a pod that runs, that ran (when it is to run once), or that fails again and again."""
+    node, containers = pod["spec"]["nodeName"], []
+    once = pod["spec"]["restartPolicy"] == "Never"
+    for container in pod["spec"]["containers"]:
+        state: dict[str, Any] = {"running": {"startedAt": now()}}
+        last: dict[str, Any] = {}
+        if once:
+            state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+        if trouble:
+            state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}}
+            last = {"terminated": {"exitCode": 1, "reason": "Error", "message": f"node {node}: step {trouble}"}}
+        containers.append(
+            {
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "ready": not trouble and not once,
+                "restartCount": 1 if trouble else 0,
+                "state": state,
+                "lastState": last,
+            }
+        )
+    ready = [condition(kind, not trouble and not once, "", "") for kind in ("Ready", "ContainersReady")]
+    return {"phase": "Succeeded" if once else "Running", "conditions": ready, "containerStatuses": containers, "startTime": now()}
