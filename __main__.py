@@ -5,8 +5,7 @@ import pulumi
 from components import SociCluster, cluster_arguments, from_config
 
 settings = from_config(pulumi.runtime.get_config_env())
-arguments = cluster_arguments(settings) | {"aws_profile": pulumi.Config("aws").get("profile")}
-cluster = SociCluster("soci", arguments)
+cluster = SociCluster("soci", cluster_arguments(settings, pulumi.Config("aws").get("profile")))
 
 for name, value in cluster.outputs().items():
     pulumi.export(name, value)

@@ -1,7 +1,7 @@
 """SociCluster: a Kubernetes cluster whose nodes load images with SOCI, new on EKS or one that exists."""
 
 import json
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import pulumi
 import pulumi_aws as aws  # aws.ec2 is never touched: it would add half of the program's start time
@@ -39,9 +39,11 @@ class SociClusterArgs(TypedDict):
     index_versions: NotRequired[list[str]]
     """Kinds of SOCI index that are used, in order of preference: v2, v1. Default: v2."""
     release_url: NotRequired[str]
-    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on GitHub."""
+    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
+    GitHub."""
     sha256: NotRequired[dict[str, str]]
-    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the release once."""
+    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the
+    release once."""
     installer_image: NotRequired[str]
     """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
     namespace: NotRequired[str]
@@ -81,7 +83,13 @@ class SociClusterArgs(TypedDict):
     tags: NotRequired[dict[str, str]]
     """With cluster eks: tags of every AWS resource."""
     aws_profile: NotRequired[str]
-    """With cluster eks: the AWS profile to put into the kubeconfig. Default: none, the environment's credentials."""
+    """With cluster eks: the AWS profile to put into the kubeconfig. Default: none, the environment's
+    credentials."""
+
+
+def cluster_arguments(chosen: settings.Settings, aws_profile: str | None = None) -> SociClusterArgs:
+    """The arguments of `SociCluster` for validated settings."""
+    return cast(SociClusterArgs, settings.plain_arguments(chosen) | {"aws_profile": aws_profile})
 
 
 class SociCluster(pulumi.ComponentResource):
@@ -105,10 +113,8 @@ class SociCluster(pulumi.ComponentResource):
     sample_pod: pulumi.Output[str]
     """The sample workload's pod, `namespace/name`; empty when it is off."""
 
-    def __init__(
-        self, name: str, args: SociClusterArgs | None = None, opts: pulumi.ResourceOptions | None = None
-    ) -> None:
-        given = dict(args or {})
+    def __init__(self, name: str, args: SociClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        given = dict(args)
         self._profile = str(given.pop("aws_profile", None) or "")
         self._settings = settings.from_arguments(given)
         # Inputs stand in the state; a kubeconfig may hold credentials and is therefore kept out of them.
@@ -147,7 +153,8 @@ class SociCluster(pulumi.ComponentResource):
             f"{self._name}-kubernetes",
             kubeconfig=self.kubeconfig,
             context=chosen.context or None,
-            # Without it, a renewed certificate in the kubeconfig could look like another cluster and replace everything.
+            # Without it, a renewed certificate in the kubeconfig could look like another cluster and replace
+            # everything.
             cluster_identifier=settings.cluster_server(content, chosen.context),
             opts=self._child(),
         )
@@ -163,9 +170,12 @@ class SociCluster(pulumi.ComponentResource):
             version=chosen.kubernetes_version,
             authentication_mode=eks.AuthenticationMode.API,
             skip_default_node_group=True,
-            # No add-on may wait for a schedulable node here. Nodes come up with the startup taint, which only the installer
-            # lifts, and the installer comes after this cluster: a CoreDNS add-on, whose creation waits for running pods,
-            # would wait for ever. EKS's own CoreDNS stays instead; nobody waits for it, and it starts when the first
+            # No add-on may wait for a schedulable node here. Nodes come up with the startup taint, which only
+            # the installer
+            # lifts, and the installer comes after this cluster: a CoreDNS add-on, whose creation waits for
+            # running pods,
+            # would wait for ever. EKS's own CoreDNS stays instead; nobody waits for it, and it starts when
+            # the first
             # node is released. (The network plug-in and kube-proxy tolerate every taint.)
             coredns_addon_options={"enabled": False},
             vpc_id=chosen.vpc_id or None,
@@ -225,7 +235,8 @@ class SociCluster(pulumi.ComponentResource):
             disk_size=chosen.volume_gib,
             enable_imd_sv2=True,
             labels=POOL_LABEL,
-            # Declared on the group, so that a node of any age and origin starts with it: no workload can land before SOCI.
+            # Declared on the group, so that a node of any age and origin starts with it: no workload can land
+            # before SOCI.
             taints=[{"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}],
             scaling_config={
                 "desired_size": chosen.node_count,

@@ -15,6 +15,7 @@ NAME = "soci-installer"
 DOMAIN = "soci-cluster.io"
 VERSION_LABEL = f"{DOMAIN}/version"
 STARTUP_TAINT = f"{DOMAIN}/not-ready"
+RBAC_GROUP = "rbac.authorization.k8s.io"
 MOUNT_PATH = "/opt/soci-cluster"
 # A ConfigMap may hold 1 MiB; what is left is for its metadata and for growth of settings.json.
 MAX_PROGRAM_BYTES = 900 * 1024
@@ -30,9 +31,11 @@ class SociInstallerArgs(TypedDict):
     index_versions: NotRequired[list[str]]
     """Kinds of SOCI index that are used, in order of preference: v2, v1. Default: v2."""
     release_url: NotRequired[str]
-    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on GitHub."""
+    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
+    GitHub."""
     sha256: NotRequired[dict[str, str]]
-    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the release once."""
+    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the
+    release once."""
     installer_image: NotRequired[str]
     """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
     namespace: NotRequired[str]
@@ -54,7 +57,8 @@ class SociInstallerArgs(TypedDict):
 class SociInstaller(pulumi.ComponentResource):
     """SOCI on the nodes of any cluster whose nodes run systemd and containerd.
 
-    Ready means installed: the resource is done when every selected node is verified, and fails, naming node, step, cause
+    Ready means installed: the resource is done when every selected node is verified, and fails, naming node,
+    step, cause
     and remedy, when one is not. Give the cluster by a Kubernetes provider in `opts`.
 
     Raises:
@@ -74,7 +78,7 @@ class SociInstaller(pulumi.ComponentResource):
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         self._settings = settings.from_arguments(chosen)
-        super().__init__("soci:index:SociInstaller", name, dict(args), opts)
+        super().__init__("soci:index:SociInstaller", name, chosen, opts)
         self._name = name
         digests = release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         program = embedded_files() | {"settings.json": node_settings(self._settings, digests)}
@@ -82,7 +86,7 @@ class SociInstaller(pulumi.ComponentResource):
         rights = self._rights(namespace)
         config_map = self._config_map(namespace, program)
         daemon_set = self._daemon_set(namespace, config_map, list(program), rights, args)
-        # Something that must not start before SOCI serves depends on this: it fails when there was no node to serve on.
+        # Whatever needs SOCI depends on this: it fails when there was no node to serve on.
         self.ready = daemon_set.status.apply(
             lambda status: self._require_nodes(daemon_set, status), run_with_unknowns=True
         )
@@ -100,21 +104,32 @@ class SociInstaller(pulumi.ComponentResource):
         return labels("installer", self._settings.version)
 
     def _namespace(self) -> k8s.core.v1.Namespace:
-        # The installer is privileged by nature; a cluster that enforces Pod Security Standards must be told so.
+        # The installer is privileged by nature; a cluster that enforces Pod Security Standards must be told
+        # so.
         enforce = {"pod-security.kubernetes.io/enforce": "privileged"}
-        metadata = {"name": self._settings.namespace, "labels": self._labels() | enforce}
-        return k8s.core.v1.Namespace(f"{self._name}-namespace", metadata=metadata, opts=self._child())
+        return k8s.core.v1.Namespace(
+            f"{self._name}-namespace",
+            metadata={"name": self._settings.namespace, "labels": self._labels() | enforce},
+            opts=self._child(),
+        )
 
     def _rights(self, namespace: k8s.core.v1.Namespace) -> list[pulumi.Resource]:
         """The service account and exactly the rights that the agent uses."""
-        metadata = {"name": NAME, "namespace": namespace.metadata["name"], "labels": self._labels()}
-        cluster_metadata = {"name": NAME, "labels": self._labels()}
-        subject = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace.metadata["name"]}
-        group = "rbac.authorization.k8s.io"
-        account = k8s.core.v1.ServiceAccount(f"{self._name}-account", metadata=metadata, opts=self._child())
+        home: k8s.meta.v1.ObjectMetaArgsDict = {
+            "name": NAME,
+            "namespace": namespace.metadata["name"],
+            "labels": self._labels(),
+        }
+        everywhere: k8s.meta.v1.ObjectMetaArgsDict = {"name": NAME, "labels": self._labels()}
+        subject: k8s.rbac.v1.SubjectArgsDict = {
+            "kind": "ServiceAccount",
+            "name": NAME,
+            "namespace": namespace.metadata["name"],
+        }
+        account = k8s.core.v1.ServiceAccount(f"{self._name}-account", metadata=home, opts=self._child())
         cluster_role = k8s.rbac.v1.ClusterRole(
             f"{self._name}-cluster-role",
-            metadata=cluster_metadata,
+            metadata=everywhere,
             rules=[
                 {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
                 {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
@@ -125,31 +140,36 @@ class SociInstaller(pulumi.ComponentResource):
         )
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
             f"{self._name}-cluster-role-binding",
-            metadata=cluster_metadata,
-            role_ref={"api_group": group, "kind": "ClusterRole", "name": NAME},
+            metadata=everywhere,
+            role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": NAME},
             subjects=[subject],
             opts=self._child(depends_on=[cluster_role, account]),
         )
-        daemon_sets = {
-            "api_groups": ["apps"],
-            "resources": ["daemonsets"],
-            "resource_names": [NAME],
-            "verbs": ["get"],
-        }
         role = k8s.rbac.v1.Role(
-            f"{self._name}-role", metadata=metadata, rules=[daemon_sets], opts=self._child()
+            f"{self._name}-role",
+            metadata=home,
+            rules=[
+                {
+                    "api_groups": ["apps"],
+                    "resources": ["daemonsets"],
+                    "resource_names": [NAME],
+                    "verbs": ["get"],
+                }
+            ],
+            opts=self._child(),
         )
         binding = k8s.rbac.v1.RoleBinding(
             f"{self._name}-role-binding",
-            metadata=metadata,
-            role_ref={"api_group": group, "kind": "Role", "name": NAME},
+            metadata=home,
+            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": NAME},
             subjects=[subject],
             opts=self._child(depends_on=[role, account]),
         )
         return [account, cluster_binding, binding]
 
     def _config_map(self, namespace: k8s.core.v1.Namespace, program: dict[str, str]) -> k8s.core.v1.ConfigMap:
-        """Autonamed: any changed byte makes a new ConfigMap, which rolls the DaemonSet, and nothing else does."""
+        """Autonamed: any changed byte makes a new ConfigMap, which rolls the DaemonSet, and nothing else
+        does."""
         digest = hashlib.sha256(json.dumps(program, sort_keys=True).encode()).hexdigest()
         return k8s.core.v1.ConfigMap(
             f"{self._name}-program",
@@ -191,7 +211,7 @@ class SociInstaller(pulumi.ComponentResource):
                 },
                 "template": {
                     "metadata": {"labels": self._labels()},
-                    "spec": self._pod(config_map, paths),  # ty: ignore[invalid-argument-type]
+                    "spec": self._pod(config_map, paths),
                 },
             },
             opts=self._child(
@@ -201,8 +221,8 @@ class SociInstaller(pulumi.ComponentResource):
             ),
         )
 
-    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> dict[str, object]:
-        container = {
+    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
+        container: k8s.core.v1.ContainerArgsDict = {
             "name": "installer",
             "image": self._settings.installer_image,
             "command": ["python3", "-B", "-m", "agent"],
@@ -226,15 +246,30 @@ class SociInstaller(pulumi.ComponentResource):
                 {"name": "host", "mount_path": "/host"},
             ],
         }
-        items = [{"key": key_of(path), "path": path} for path in paths]
+        items: list[k8s.core.v1.KeyToPathArgsDict] = [{"key": key_of(path), "path": path} for path in paths]
+        # Fargate's nodes run no DaemonSet, yet tolerating every taint would leave a pod pending for each of
+        # them.
+        not_fargate: k8s.core.v1.NodeSelectorTermArgsDict = {
+            "match_expressions": [
+                {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]}
+            ]
+        }
         return {
             "service_account_name": NAME,
             "host_pid": True,
-            # The node's own resolver: on a new cluster CoreDNS waits for this very installer to lift the startup taint.
+            # The node's own resolver: on a new cluster CoreDNS waits for this very installer to lift the
+            # startup taint.
             "dns_policy": "Default",
             "priority_class_name": "system-node-critical",
             "tolerations": [{"operator": "Exists"}],
             "node_selector": {"kubernetes.io/os": "linux", **self._settings.node_selector},
+            "affinity": {
+                "node_affinity": {
+                    "required_during_scheduling_ignored_during_execution": {
+                        "node_selector_terms": [not_fargate]
+                    }
+                }
+            },
             "containers": [container],
             "volumes": [
                 {"name": "program", "config_map": {"name": config_map.metadata["name"], "items": items}},
@@ -293,7 +328,8 @@ def key_of(path: str) -> str:
 
 
 def program_directory() -> Path:
-    """Where the program that runs on the nodes is: inside the installed package, or beside it in the repository."""
+    """Where the program that runs on the nodes is: inside the installed package, or beside it in the
+    repository."""
     here = Path(__file__).resolve().parent
     packaged = here / "_installer"
     return packaged if packaged.is_dir() else here.parent / "scripts" / "installer"

@@ -1,6 +1,8 @@
-"""Settings of SociCluster: from raw values to a validated, typed `Settings`; every refusal at plan time is here.
+"""Settings of SociCluster: from raw values to a validated, typed `Settings`; every refusal at plan time is
+here.
 
-The same rules serve the Pulumi project (`from_config`: the `soci:*` keys) and the library (`from_arguments`: the arguments of
+The same rules serve the Pulumi project (`from_config`: the `soci:*` keys) and the library (`from_arguments`:
+the arguments of
 the components). All problems are collected and raised at once, each with key, value, reason and remedy.
 """
 
@@ -37,7 +39,8 @@ class SociConfigError(pulumi.RunError):
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """The sample workload: whether there is one, its image and what it runs (empty: the image's own command)."""
+    """The sample workload: whether there is one, its image and what it runs (empty: the image's own
+    command)."""
 
     enabled: bool = True
     image: str = "public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest"
@@ -46,7 +49,8 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set, with its default. `Pulumi.yaml` shows the same defaults; a test holds the two together."""
+    """Everything that can be set, with its default. `Pulumi.yaml` shows the same defaults; a test holds the
+    two together."""
 
     version: str = "0.16.1"
     mode: str = "lazy"
@@ -75,7 +79,7 @@ class Settings:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """One value that cannot work: the reason, and the remedy to show with it."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -84,7 +88,8 @@ class Refused(ValueError):
 
 
 def from_config(config: Mapping[str, str]) -> Settings:
-    """Read the settings from Pulumi's configuration as `pulumi.runtime.get_config_env()` gives it (other projects' keys ignored).
+    """Read the settings from Pulumi's configuration as `pulumi.runtime.get_config_env()` gives it (other
+    projects' keys ignored).
 
     Raises:
         SociConfigError: unknown keys, bad values, impossible combinations; all of them at once.
@@ -94,13 +99,14 @@ def from_config(config: Mapping[str, str]) -> Settings:
 
 
 def from_arguments(arguments: Mapping[str, Any]) -> Settings:
-    """Read the settings from a component's arguments (the field names of `Settings`). Raises as `from_config` does."""
+    """Read the settings from a component's arguments (the field names of `Settings`). Raises as `from_config`
+    does."""
     return _validate(
         {_FIELD_KEYS.get(name, name): value for name, value in arguments.items() if value is not None}
     )
 
 
-def cluster_arguments(settings: Settings) -> dict[str, Any]:
+def plain_arguments(settings: Settings) -> dict[str, Any]:
     """The settings as plain arguments of a component: the inverse of `from_arguments`."""
 
     def plain(value: object) -> object:
@@ -115,7 +121,7 @@ def cluster_arguments(settings: Settings) -> dict[str, Any]:
 
 def default_of(item: "Field[Any]") -> Any:
     """The default value of a dataclass field."""
-    return item.default if item.default is not MISSING else item.default_factory()  # ty: ignore[call-non-callable]
+    return item.default if item.default is not MISSING else item.default_factory()  # ty: ignore[not-callable]
 
 
 def config_key(item: "Field[Any]") -> str:
@@ -147,7 +153,7 @@ def _validate(raw: Mapping[str, Any]) -> Settings:
             continue
         try:
             values[_FIELDS[key].name] = _RULES[key](value)
-        except Refused as refused:
+        except RefusedError as refused:
             default = default_of(_FIELDS[key])
             remedy = refused.remedy or (
                 f"pulumi config set soci:{key} {default}" if default else f"pulumi config rm soci:{key}"
@@ -176,14 +182,14 @@ def _did_you_mean(key: str) -> str:
 def _version(value: Any) -> str:
     version = str(value)
     if not re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", version):
-        raise Refused(
+        raise RefusedError(
             "not a version of the form X.Y.Z (no leading v; quote it in YAML, which reads 0.10 as 0.1)"
         )
     number = tuple(map(int, version.split(".")))
     if number < OLDEST_VERSION:
-        raise Refused("lazy loading with SOCI index v2 needs 0.10.0 or newer")
+        raise RefusedError("lazy loading with SOCI index v2 needs 0.10.0 or newer")
     if number == (0, 11, 0):
-        raise Refused(
+        raise RefusedError(
             "0.11.0 dies when its config file is absent; 0.11.1 has the fix",
             "pulumi config set soci:version 0.11.1",
         )
@@ -192,14 +198,14 @@ def _version(value: Any) -> str:
 
 def _mode(value: Any) -> str:
     if value in ("parallel", "lazy-or-parallel"):
-        raise Refused("this mode does not work yet, only lazy does")
+        raise RefusedError("this mode does not work yet, only lazy does")
     return _one_of("lazy")(value)
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:
     def rule(value: Any) -> str:
         if value not in allowed:
-            raise Refused(f"must be {' or '.join(allowed)}")
+            raise RefusedError(f"must be {' or '.join(allowed)}")
         return value
 
     return rule
@@ -209,20 +215,21 @@ def _index_versions(value: Any) -> tuple[str, ...]:
     remedy = "pulumi config set --path 'soci:indexVersions[0]' v2"
     versions = _strings(value, remedy)
     if not versions or not set(versions) <= {"v1", "v2"}:
-        raise Refused("must hold v2, v1 or both", remedy)
+        raise RefusedError("must hold v2, v1 or both", remedy)
     return tuple(dict.fromkeys(versions))
 
 
 def _strings(value: Any, remedy: str) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise Refused("must be a list of non-empty strings", remedy)
+        raise RefusedError("must be a list of non-empty strings", remedy)
     return tuple(value)
 
 
 def _mapping(value: Any, remedy: str) -> dict[str, str]:
-    """A string-to-string mapping; YAML's bare true and numbers become the text that Kubernetes and AWS would want."""
+    """A string-to-string mapping; YAML's bare true and numbers become the text that Kubernetes and AWS would
+    want."""
     if not isinstance(value, Mapping):
-        raise Refused("must be an object of strings", remedy)
+        raise RefusedError("must be an object of strings", remedy)
     return {
         str(key): str(item).lower() if isinstance(item, bool) else str(item) for key, item in value.items()
     }
@@ -235,11 +242,13 @@ def _sha256(value: Any) -> dict[str, str]:
     digests = _mapping(value, remedy)
     for architecture, digest in digests.items():
         if architecture not in ARCHITECTURES:
-            raise Refused(
+            raise RefusedError(
                 f"'{architecture}' is not an architecture that SOCI is released for (amd64, arm64)", remedy
             )
         if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise Refused(f"the digest for {architecture} is not 64 lower-case hexadecimal digits", remedy)
+            raise RefusedError(
+                f"the digest for {architecture} is not 64 lower-case hexadecimal digits", remedy
+            )
     return digests
 
 
@@ -254,9 +263,9 @@ def _url(value: Any) -> str:
     except ValueError:
         usable = False
     if not usable or re.search(r"\s", str(value)):
-        raise Refused("must be an http:// or https:// address")
+        raise RefusedError("must be an http:// or https:// address")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise Refused(
+        raise RefusedError(
             "must be a plain address: no credentials, query or fragment (it is stored on every node)"
         )
     return str(value).rstrip("/")
@@ -264,15 +273,15 @@ def _url(value: Any) -> str:
 
 def _image(value: Any) -> str:
     if not isinstance(value, str) or not _IMAGE.fullmatch(value):
-        raise Refused("not an image reference such as registry.example/repository:tag")
+        raise RefusedError("not an image reference such as registry.example/repository:tag")
     return value
 
 
 def _namespace(value: Any) -> str:
     if not isinstance(value, str) or not _DNS_LABEL.fullmatch(value):
-        raise Refused("must be a namespace name: lower-case letters, digits and -, at most 63")
+        raise RefusedError("must be a namespace name: lower-case letters, digits and -, at most 63")
     if value == "default" or value.startswith("kube-"):
-        raise Refused("must be a namespace of the installer's own, which it creates and deletes")
+        raise RefusedError("must be a namespace of the installer's own, which it creates and deletes")
     return value
 
 
@@ -281,13 +290,13 @@ def _node_selector(value: Any) -> dict[str, str]:
     labels = _mapping(value, remedy)
     for key, text in labels.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):
-            raise Refused(f"'{key}={text}' is not a node label", remedy)
+            raise RefusedError(f"'{key}={text}' is not a node label", remedy)
     return labels
 
 
 def _max_unavailable(value: Any) -> str:
     if not re.fullmatch(r"[1-9]\d{0,3}|([1-9]\d?|100)%", str(value)):
-        raise Refused("must be a number of nodes from 1 up or a percentage such as 10%")
+        raise RefusedError("must be a number of nodes from 1 up or a percentage such as 10%")
     return str(value)
 
 
@@ -298,7 +307,7 @@ def _integer(low: int, high: int, unit: str) -> Callable[[Any], int]:
             or not re.fullmatch(r"\d{1,9}(\.0)?", str(value))
             or not low <= int(float(value)) <= high
         ):
-            raise Refused(f"must be a whole number of {unit} from {low} to {high}")
+            raise RefusedError(f"must be a whole number of {unit} from {low} to {high}")
         return int(float(value))
 
     return rule
@@ -310,22 +319,22 @@ def _sample_workload(value: Any) -> SampleSettings:
     if isinstance(value, SampleSettings):
         return value
     if not isinstance(value, Mapping):
-        raise Refused("must be an object of enabled, image and command", remedy)
+        raise RefusedError("must be an object of enabled, image and command", remedy)
     if unknown := sorted(value.keys() - names):
-        raise Refused(
+        raise RefusedError(
             f"'{unknown[0]}' is not one of enabled, image and command",
             f"pulumi config rm --path soci:sampleWorkload.{unknown[0]}",
         )
     settings = dict(value)
     if "enabled" in settings:
         if str(settings["enabled"]).lower() not in ("true", "false"):
-            raise Refused("enabled must be true or false", remedy)
+            raise RefusedError("enabled must be true or false", remedy)
         settings["enabled"] = str(settings["enabled"]).lower() == "true"
     if "image" in settings:
         try:
             _image(settings["image"])
-        except Refused as refused:
-            raise Refused(
+        except RefusedError as refused:
+            raise RefusedError(
                 refused.reason, "pulumi config set --path soci:sampleWorkload.image IMAGE"
             ) from refused
     if "command" in settings:
@@ -337,26 +346,28 @@ def _sample_workload(value: Any) -> SampleSettings:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise Refused("must be text")
+        raise RefusedError("must be text")
     return value
 
 
 def _kubernetes_version(value: Any) -> str:
     if not re.fullmatch(r"1\.[1-9]\d", str(value)):
-        raise Refused("must be a Kubernetes release such as 1.35 (quote it in YAML, which reads 1.30 as 1.3)")
+        raise RefusedError(
+            "must be a Kubernetes release such as 1.35 (quote it in YAML, which reads 1.30 as 1.3)"
+        )
     return str(value)
 
 
 def _operating_system(value: Any) -> str:
     lower = str(value).lower()
     if lower == "bottlerocket":
-        raise Refused(
-            "Bottlerocket's containerd can only be set through its own settings API; a DaemonSet cannot change it"
+        raise RefusedError(
+            "Bottlerocket's containerd obeys only its own settings API; a DaemonSet cannot change it"
         )
     if lower == "al2":
-        raise Refused("Amazon Linux 2 is past its end of support on EKS")
+        raise RefusedError("Amazon Linux 2 is past its end of support on EKS")
     if lower != "al2023":
-        raise Refused("only al2023 (Amazon Linux 2023) works so far")
+        raise RefusedError("only al2023 (Amazon Linux 2023) works so far")
     return lower
 
 
@@ -364,7 +375,7 @@ def _instance_types(value: Any) -> tuple[str, ...]:
     remedy = "pulumi config set --path 'soci:instanceTypes[0]' m6i.xlarge"
     types = _strings(value, remedy)
     if not types or not all(map(_INSTANCE_TYPE.fullmatch, types)):
-        raise Refused("must hold at least one EC2 instance type such as m6i.xlarge", remedy)
+        raise RefusedError("must hold at least one EC2 instance type such as m6i.xlarge", remedy)
     return types
 
 
@@ -372,9 +383,9 @@ def _subnets(value: Any) -> tuple[str, ...]:
     remedy = "pulumi config set --path 'soci:subnetIds[0]' subnet-…"
     subnets = _strings(value, remedy)
     if not all(re.fullmatch("subnet-[0-9a-f]+", subnet) for subnet in subnets):
-        raise Refused("must hold subnet ids such as subnet-0123456789abcdef0", remedy)
+        raise RefusedError("must hold subnet ids such as subnet-0123456789abcdef0", remedy)
     if len(subnets) == 1:
-        raise Refused(
+        raise RefusedError(
             "EKS needs subnets in at least two availability zones",
             "pulumi config set --path 'soci:subnetIds[1]' subnet-…",
         )
@@ -383,7 +394,7 @@ def _subnets(value: Any) -> tuple[str, ...]:
 
 def _vpc(value: Any) -> str:
     if value and not re.fullmatch("vpc-[0-9a-f]+", str(value)):
-        raise Refused("must be a VPC id such as vpc-0123456789abcdef0")
+        raise RefusedError("must be a VPC id such as vpc-0123456789abcdef0")
     return str(value)
 
 
@@ -430,7 +441,8 @@ _EKS_ONLY = (
 
 
 def _combinations(settings: Settings, refused: Iterable[str]) -> list[str]:
-    """Problems between values that are each good alone; a value that was refused already is not judged again."""
+    """Problems between values that are each good alone; a value that was refused already is not judged
+    again."""
     refused = set(refused)
     if "cluster" in refused:
         return []
@@ -456,7 +468,7 @@ def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
         ]
     try:
         cluster_server(read_kubeconfig(settings.kubeconfig), settings.context)
-    except Refused as refused_value:
+    except RefusedError as refused_value:
         key = "context" if "context" in refused_value.reason else "kubeconfig"
         problems.append((key, refused_value.reason, refused_value.remedy))
     return problems
@@ -487,10 +499,11 @@ def _eks_cluster(settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def read_kubeconfig(value: str) -> str:
-    """The content of a kubeconfig given as content or as the path of a file (`~` allowed, relative to the project).
+    """The content of a kubeconfig given as content or as the path of a file (`~` allowed, relative to the
+    project).
 
     Raises:
-        Refused: the file cannot be read.
+        RefusedError: the file cannot be read.
     """
     if "\n" in value.strip() or value.lstrip().startswith("{"):
         return value
@@ -499,7 +512,9 @@ def read_kubeconfig(value: str) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'not text'})"
-        raise Refused(reason, "pulumi config set soci:kubeconfig PATH, the file that kubectl uses") from error
+        raise RefusedError(
+            reason, "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
+        ) from error
 
 
 def current_context(kubeconfig: str) -> str:
@@ -508,10 +523,11 @@ def current_context(kubeconfig: str) -> str:
 
 
 def cluster_server(kubeconfig: str, context: str) -> str:
-    """The API server's address that a kubeconfig's context (empty: its current one) leads to; it names the cluster.
+    """The API server's address that a kubeconfig's context (empty: its current one) leads to; it names the
+    cluster.
 
     Raises:
-        Refused: no kubeconfig, no such context, or a context that leads nowhere.
+        RefusedError: no kubeconfig, no such context, or a context that leads nowhere.
     """
     remedy = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
     try:
@@ -519,14 +535,14 @@ def cluster_server(kubeconfig: str, context: str) -> str:
         contexts = {entry["name"]: entry["context"]["cluster"] for entry in content["contexts"]}
         servers = {entry["name"]: entry["cluster"]["server"] for entry in content["clusters"]}
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise Refused("this is not a kubeconfig with contexts and clusters", remedy) from error
+        raise RefusedError("this is not a kubeconfig with contexts and clusters", remedy) from error
     name = context or content.get("current-context")
     if name not in contexts:
         known = ", ".join(sorted(contexts)) or "none"
         choose = f"pulumi config set soci:context {next(iter(sorted(contexts)), 'NAME')}"
-        raise Refused(f"there is no such context in the kubeconfig (there are: {known})", choose)
+        raise RefusedError(f"there is no such context in the kubeconfig (there are: {known})", choose)
     if contexts[name] not in servers:
-        raise Refused(
+        raise RefusedError(
             f"its context {name} leads to the cluster {contexts[name]}, which it does not hold", remedy
         )
     return servers[contexts[name]]

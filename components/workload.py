@@ -1,4 +1,5 @@
-"""SampleWorkload: a pod from a large image that runs once on a node with SOCI, to see the gain and to try an upgrade."""
+"""SampleWorkload: a pod from a large image that runs once on a node with SOCI, to see the gain and try an
+upgrade."""
 
 from typing import NotRequired, TypedDict
 
@@ -21,7 +22,8 @@ class SampleWorkloadArgs(TypedDict):
 
 
 class SampleWorkload(pulumi.ComponentResource):
-    """One pod, done when it ran. A finished pod uses no lazily loaded layer any more: it does not hold up a version change."""
+    """One pod, which runs once: a finished pod uses no lazily loaded layer, so it does not hold up a version
+    change."""
 
     pod: pulumi.Output[str]
     """The pod, `namespace/name`."""
@@ -31,7 +33,10 @@ class SampleWorkload(pulumi.ComponentResource):
     ) -> None:
         super().__init__("soci:index:SampleWorkload", name, dict(args), opts)
         default = SampleSettings()
-        container = {"name": "sample", "image": args.get("image", default.image)}
+        container: k8s.core.v1.ContainerArgsDict = {
+            "name": "sample",
+            "image": args.get("image", default.image),
+        }
         if command := args.get("command", list(default.command)):
             container["command"] = command
         # Autonamed: a change of image, command or version starts a new pod before the old one is deleted.

@@ -1,0 +1,45 @@
+#!/usr/bin/env python3
+"""Write the table of settings, made from Pulumi.yaml, into README.md and docs/configuration.md.
+
+Usage: configuration_table.py     the table goes between the markers <!-- configuration:begin --> and …:end -->
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "docs" / "configuration.md")
+BEGIN, END = "<!-- configuration:begin -->", "<!-- configuration:end -->"
+
+
+def table(project: str) -> str:
+    """The Markdown table of the settings that a Pulumi.yaml (its text) declares."""
+    rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    for key, setting in yaml.safe_load(project)["config"].items():
+        default = setting["default"]
+        shown = default if isinstance(default, str) else json.dumps(default)
+        cell = f"`{shown}`".replace("|", "\\|") if shown else ""
+        rows.append(f"| `soci:{key}` | {setting['type']} | {cell} | {setting['description'].strip()} |")
+    return "\n".join(rows)
+
+
+def with_table(document: str, text: str) -> str:
+    """A document (its text) whose part between the markers is the table.
+
+    Raises:
+        ValueError: the document has no markers.
+    """
+    head, tail = document.index(BEGIN) + len(BEGIN), document.index(END)
+    return f"{document[:head]}\n{text}\n{document[tail:]}"
+
+
+def main() -> None:
+    text = table((REPOSITORY / "Pulumi.yaml").read_text(encoding="utf-8"))
+    for path in DOCUMENTS:
+        path.write_text(with_table(path.read_text(encoding="utf-8"), text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
