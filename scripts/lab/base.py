@@ -3,10 +3,10 @@
 import hashlib
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
-from settings import VERSIONS, LabError, cache_directory
+from cache import cached
+from settings import VERSIONS, LabError
 
 NODE_PACKAGES = (
     "systemd",
@@ -60,18 +60,13 @@ def root_key(kind: str, packages: tuple[str, ...]) -> str:
 
 
 def _cached_root(kind: str, packages: tuple[str, ...]) -> Path:
-    directory = cache_directory() / root_key(kind, packages)
-    if directory.exists():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{kind}-root-") as scratch:
-        root = Path(scratch) / "root"
+    def make(root: Path) -> None:
         _debootstrap(root, packages)
         _trim(root)
         if kind == "node":
             _mask_units(root)
-        root.rename(directory)
-    return directory
+
+    return cached(root_key(kind, packages), make)
 
 
 def _debootstrap(root: Path, packages: tuple[str, ...]) -> None:

@@ -4,17 +4,14 @@ No package registry carries Kubernetes, containerd, SOCI or the Pulumi CLI as pr
 carries their source, and the go.sum files below go/ pin every byte of it.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cache import cached
 from settings import HERE, VERSIONS, LabError, cache_directory
 
 KUBERNETES_PROGRAMS = (
@@ -133,50 +130,36 @@ def build(name: str) -> Path:
     end of the compiler's words when the build fails.
     """
     wanted = target(name)
-    directory = cache_directory() / "bin" / f"{name}-{wanted.key()[:16]}"
-    if directory.exists():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(directory.parent / f"{directory.name}.lock"):
-        if directory.exists():
-            return directory
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{name}-") as scratch:
-            finished = Path(scratch) / "bin"
-            finished.mkdir()
-            for program, package in wanted.programs.items():
-                command = ["build", "-trimpath", "-buildvcs=false", *wanted.flags]
-                _go([*command, "-o", str(finished / program), package], wanted.module, wanted.environment)
-            for link, program in wanted.links.items():
-                (finished / link).symlink_to(program)
-            finished.rename(directory)
-    return directory
+
+    def make(directory: Path) -> None:
+        directory.mkdir()
+        for program, package in wanted.programs.items():
+            command = ["build", "-trimpath", "-buildvcs=false", *wanted.flags]
+            _go([*command, "-o", str(directory / program), package], wanted.module, wanted.environment)
+        for link, program in wanted.links.items():
+            (directory / link).symlink_to(program)
+
+    return cached(_cache_name(name, wanted), make)
 
 
 def missing(names: list[str]) -> list[str]:
     """Return those of the targets whose programs are not in the cache yet."""
-    absent = []
-    for name in names:
-        wanted = target(name)
-        if not (cache_directory() / "bin" / f"{name}-{wanted.key()[:16]}").exists():
-            absent.append(name)
-    return absent
+    return [name for name in names if not (cache_directory() / _cache_name(name, target(name))).exists()]
+
+
+def _cache_name(name: str, wanted: Target) -> str:
+    return f"bin/{name}-{wanted.key()[:16]}"
 
 
 def _module_of_tools(name: str, packages: list[str]) -> Path:
     """Return a Go module in the cache that pins the packages as tools; made by asking the module proxy."""
-    module = cache_directory() / "go" / name
-    if module.exists():
-        return module
-    module.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(module.parent / f"{name}.lock"):
-        if not module.exists():
-            with tempfile.TemporaryDirectory(dir=module.parent, prefix=f".{name}-") as scratch:
-                finished = Path(scratch) / "module"
-                finished.mkdir()
-                _go(["mod", "init", f"socicluster/lab/{name}"], finished, {})
-                _go(["get", "-tool", *packages], finished, {})
-                finished.rename(module)
-    return module
+
+    def make(module: Path) -> None:
+        module.mkdir()
+        _go(["mod", "init", f"socicluster/lab/{name}"], module, {})
+        _go(["get", "-tool", *packages], module, {})
+
+    return cached(f"go/{name}", make)
 
 
 def _go(arguments: list[str], directory: Path, environment: dict[str, str]) -> None:
@@ -195,10 +178,3 @@ def _go(arguments: list[str], directory: Path, environment: dict[str, str]) -> N
     if done.returncode != 0:
         words = "\n".join(done.stderr.strip().splitlines()[-15:])
         raise LabError(f"go {arguments[0]} in {directory} failed (exit {done.returncode}):\n{words}")
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Generator[None]:
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -107,7 +107,10 @@ class Lab:
             pid = self.processes.pid(name)
             complete = complete and pid is not None
             print(f"{name:24} {f'pid {pid}' if pid else 'not running'}")
-        known = self.control_plane.nodes() if self.processes.pid("kube-apiserver") else {}
+        known = {}
+        if self.processes.pid("kube-apiserver"):
+            with contextlib.suppress(LabError):  # it does not answer: then no node is called Ready
+                known = self.control_plane.nodes()
         for node in self.nodes():
             ready = bool(node.leader) and is_ready(known.get(node.spec.name))
             complete = complete and ready
@@ -132,6 +135,11 @@ class Lab:
             raise LabError("nothing to run; say `lab exec NODE -- COMMAND`")
         line = Node.load(self.state, arguments.node).command(command)
         os.execvp(line[0], line)
+
+    def kubectl(self, arguments: argparse.Namespace) -> None:
+        """Run kubectl against the lab; `lab kubectl get pods -A`."""
+        kubectl = str(binaries.build("kubernetes") / "kubectl")
+        os.execv(kubectl, [kubectl, "--kubeconfig", str(self.state / "kubeconfig"), *arguments.arguments])
 
     def add_node(self, arguments: argparse.Namespace) -> None:
         """Start one more node."""
@@ -307,6 +315,7 @@ def parser() -> argparse.ArgumentParser:
     add("down", Lab.down)
     add("reset", Lab.reset)
     add("kubeconfig", Lab.kubeconfig)
+    add("kubectl", Lab.kubectl).add_argument("arguments", metavar="...", nargs=argparse.REMAINDER)
     execute = add("exec", Lab.exec)
     execute.add_argument("node", metavar="NODE")
     execute.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)

@@ -46,7 +46,8 @@ class ControlPlane:
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         """Run kubectl as the cluster's administrator and return its output; raise LabError when it fails."""
-        return run([str(self.programs / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments], check)
+        access = ["--kubeconfig", str(self.kubeconfig), "--request-timeout=5s"]
+        return run([str(self.programs / "kubectl"), *access, *arguments], check)
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Return the cluster's node objects by name."""

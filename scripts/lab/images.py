@@ -26,7 +26,8 @@ from typing import BinaryIO, cast
 
 import base
 import binaries
-from settings import HERE, VERSIONS, LabError, cache_directory
+from cache import cached
+from settings import HERE, VERSIONS, LabError
 
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -190,14 +191,12 @@ def working_set() -> list[str]:
 
 def registry_data() -> Path:
     """Return a directory of the cache that the registry can start from: every image, already pushed."""
-    directory = cache_directory() / f"images-{_key()}"
-    if directory.exists():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".images-") as scratch:
-        _push_all(Path(scratch))
-        (Path(scratch) / "registry").rename(directory)
-    return directory
+
+    def make(directory: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+            _push_all(Path(scratch), directory)
+
+    return cached(f"images-{_key()}", make)
 
 
 def link_registry_data(state: Path) -> Path:
@@ -225,7 +224,7 @@ def link_registry_data(state: Path) -> Path:
 
 
 def _key() -> str:
-    digest = hashlib.sha256(Path(__file__).read_bytes() + (HERE / "binaries.py").read_bytes())
+    digest = hashlib.sha256(Path(__file__).read_bytes())
     for path in sorted((HERE / "image").iterdir()):
         digest.update(path.read_bytes())
     for name in ("soci", "registry"):
@@ -234,7 +233,7 @@ def _key() -> str:
     return digest.hexdigest()[:16]
 
 
-def _push_all(scratch: Path) -> None:
+def _push_all(scratch: Path, data: Path) -> None:
     soci = binaries.build("soci") / "soci"
     pause, python, sample, indexed = (scratch / name for name in ("pause", "python", "sample", "sample-soci"))
     write_layout(pause, [_pause_layer(scratch)], {"Entrypoint": ["/pause"]})
@@ -245,7 +244,7 @@ def _push_all(scratch: Path) -> None:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     registry = str(binaries.build("registry") / "registry")
-    command = [registry, "-addr", address, "-dir", str(scratch / "registry")]
+    command = [registry, "-addr", address, "-dir", str(data)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
             await_registry(address)

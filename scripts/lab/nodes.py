@@ -273,6 +273,8 @@ class Node:
             "machine-id": uuid.uuid5(uuid.NAMESPACE_DNS, spec.name).hex + "\n",
             "resolv.conf": "# the lab has no name server\n",
             "systemd/system.conf.d/lab.conf": "[Manager]\nDefaultTimeoutStopSec=3s\n",
+            # The kernel's log is the machine's, and every node would repeat it.
+            "systemd/journald.conf.d/lab.conf": "[Journal]\nReadKMsg=no\n",
             "kubernetes/node.env": "".join(f"{key}={value}\n" for key, value in environment.items()),
             "kubernetes/ca.crt": authority.certificate.read_text(),
             "kubernetes/kubelet.yaml": json.dumps(kubelet_configuration(spec), indent=1),

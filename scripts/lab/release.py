@@ -8,12 +8,12 @@ import gzip
 import hashlib
 import io
 import tarfile
-import tempfile
 from pathlib import Path
 
 import binaries
 import images
-from settings import VERSIONS, cache_directory
+from cache import cached
+from settings import VERSIONS
 
 NOTICE = """# Not the release of awslabs/soci-snapshotter
 
@@ -25,22 +25,18 @@ library at version {built}, with the main function of SociCluster's lab.
 def release_directory() -> Path:
     """Return a directory to serve over HTTP: releases/v<version>/<asset> and <asset>.sha256sum."""
     key = hashlib.sha256(Path(__file__).read_bytes() + binaries.target("soci").key().encode()).hexdigest()
-    directory = cache_directory() / f"releases-{key[:16]}"
-    if directory.exists():
-        return directory
-    programs = binaries.build("soci")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".releases-") as scratch:
-        top = Path(scratch) / "top"
+
+    def make(top: Path) -> None:
+        program = (binaries.build("soci") / "soci-snapshotter-grpc").read_bytes()
         for version in (VERSIONS["soci"], VERSIONS["soci_older"]):
             folder = top / f"releases/v{version}"
             folder.mkdir(parents=True)
             asset = f"soci-snapshotter-{version}-linux-amd64-static.tar.gz"
-            content = archive(version, (programs / "soci-snapshotter-grpc").read_bytes())
+            content = archive(version, program)
             (folder / asset).write_bytes(content)
             (folder / f"{asset}.sha256sum").write_text(f"{hashlib.sha256(content).hexdigest()}  {asset}\n")
-        top.rename(directory)
-    return directory
+
+    return cached(f"releases-{key[:16]}", make)
 
 
 def archive(version: str, program: bytes) -> bytes:
