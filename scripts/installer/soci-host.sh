@@ -174,7 +174,7 @@ lazy_users() {
 restart_containerd() {
   started=$(now_ms)
   containerd_restarts=$((containerd_restarts + 1))
-  timeout 90 systemctl restart containerd.service || die "systemctl restart containerd failed: $(systemctl is-active containerd.service)"
+  timeout 90 systemctl restart containerd.service || die "containerd did not start: $(last_words containerd.service)"
   restarted=$(now_ms)
   tries=0
   until cri_answers; do
@@ -207,39 +207,38 @@ start_snapshotter() {
     restart)
       users=$(lazy_users)
       [ -z "$users" ] || die "busy: lazily loaded containers are running: $users"
-      timeout 150 systemctl restart soci-snapshotter.service || die "soci-snapshotter did not start: $(snapshotter_log)"
+      timeout 150 systemctl restart soci-snapshotter.service || die "soci-snapshotter did not start: $(last_words soci-snapshotter.service)"
       ;;
-    start) timeout 150 systemctl start soci-snapshotter.service || die "soci-snapshotter did not start: $(snapshotter_log)" ;;
+    start) timeout 150 systemctl start soci-snapshotter.service || die "soci-snapshotter did not start: $(last_words soci-snapshotter.service)" ;;
   esac
   tries=0
   until snapshotter_answers; do
     tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || die "soci-snapshotter does not answer on its socket: $(snapshotter_log)"
+    [ "$tries" -lt 600 ] || die "soci-snapshotter does not answer on its socket: $(last_words soci-snapshotter.service)"
     sleep 0.1
   done
 }
 
-snapshotter_log() { journalctl -u soci-snapshotter.service -n 1 -o cat 2>/dev/null | cut -c1-300; }
+# last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
+last_words() { journalctl _SYSTEMD_UNIT="$1" --since=-120s -n 1 -o cat 2>/dev/null | cut -c1-300; }
 
 verify() {
-  cri_answers || die "containerd's CRI plugin did not load"
+  [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
   ctr --namespace k8s.io snapshots --snapshotter soci ls >/dev/null || die "containerd does not reach the soci snapshotter"
   if [ -n "$pause_archive" ]; then
     ctr --namespace k8s.io images import --local --snapshotter soci --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null
   fi
   # Unpacks the pause image under soci, if it is not, and runs it: what each new sandbox is going to need.
-  canary=soci-cluster-canary
-  clear_canary
-  timeout 60 ctr --namespace k8s.io run --detach --null-io --snapshotter soci "$pause_image" $canary >/dev/null ||
+  canary=soci-cluster-canary-$transaction
+  timeout 60 ctr --namespace k8s.io run --detach --null-io --snapshotter soci "$pause_image" "$canary" >/dev/null ||
     die "a container of $pause_image does not start under soci"
   ctr --namespace k8s.io tasks ls | grep -q "^$canary .*RUNNING" || die "the canary of $pause_image ended at once"
-  clear_canary
 }
 
 clear_canary() {
-  ctr --namespace k8s.io tasks rm --force soci-cluster-canary >/dev/null 2>&1 || :
-  ctr --namespace k8s.io containers rm soci-cluster-canary >/dev/null 2>&1 || :
+  ctr --namespace k8s.io tasks rm --force "soci-cluster-canary-$transaction" >/dev/null 2>&1 || :
+  ctr --namespace k8s.io containers rm "soci-cluster-canary-$transaction" >/dev/null 2>&1 || :
 }
 
 arm() {
@@ -268,7 +267,10 @@ undo() {
   if [ "$state" = restarting ]; then restart_containerd; fi
   case $snapshotter_was in
     active) if [ "$snapshotter_action" = restart ]; then systemctl restart soci-snapshotter.service || :; fi ;;
-    *) timeout 60 systemctl stop soci-snapshotter.service 2>/dev/null || : ;;
+    *)
+      timeout 60 systemctl stop soci-snapshotter.service 2>/dev/null || :
+      systemctl reset-failed soci-snapshotter.service 2>/dev/null || :
+      ;;
   esac
   forget_originals
   state=rolled-back
@@ -276,7 +278,17 @@ undo() {
 }
 
 # After a failed first install nothing of ours is in place: the next one looks at the node afresh.
-forget_originals() { [ -e "$STATE/current" ] || rm -rf "$STATE/originals"; }
+forget_originals() {
+  if [ ! -e "$STATE/current" ]; then
+    remove_folders
+    rm -rf "$STATE/originals"
+  fi
+}
+
+remove_folders() {
+  [ -f "$STATE/originals/folders" ] || return 0
+  while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done <"$STATE/originals/folders"
+}
 
 finish() {
   status=$?
@@ -350,6 +362,7 @@ apply() {
   journal $state
   disarm
   report committed ''
+  clear_canary
   forget_all_but "$directory" "$STATE"/txn/*
   # Nothing runs from another version now: the daemon was restarted into this one.
   forget_all_but "$PROGRAM/versions/$version" "$PROGRAM"/versions/*
@@ -373,7 +386,7 @@ rollback() {
   directory=$STATE/txn/$1 step=deadline containerd_down_ms=0 containerd_restarts=0
   read_plan "$directory"
   undo
-  report rolled-back "the install did not end in $deadline_seconds seconds"
+  report rolled-back "the install was cut short, or did not end in $deadline_seconds seconds"
 }
 
 reapply_if_original() {
@@ -462,9 +475,7 @@ remove() {
   systemctl daemon-reload
   timeout 90 systemctl restart containerd.service
   [ "$kubelet" != active ] || systemctl start kubelet.service
-  [ ! -f "$STATE/originals/folders" ] || while read -r folder; do
-    rmdir "$ROOT$folder" 2>/dev/null || :
-  done <"$STATE/originals/folders"
+  remove_folders
   if [ "$own_unit" = 1 ]; then
     rm -rf "$ROOT${SOCKET%/*}"
     # The directory itself may be a mount point of the node, such as a fast local disk.

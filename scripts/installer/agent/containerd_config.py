@@ -38,8 +38,8 @@ def wanted(table: Path) -> dict[Path, object]:
 def tables_for(schema: int, major: int) -> tuple[Path, ...]:
     """Tables that may hold the image keys, the usual one first.
 
-    containerd 2 loses the keys of the old table when it migrates a schema 2 file that names no runtimes; there the
-    new table is a second choice. Which one took effect is read from the daemon's own dump.
+    containerd 2 loses the keys of the old table when it migrates a schema 2 file that names no runtimes.
+    The new table is the second choice there; which one took effect is read from the daemon's own dump.
     """
     if schema >= 3:
         return (CRI_2,)

@@ -76,7 +76,7 @@ class Snapshotter:
 
 @dataclass(frozen=True)
 class Task:
-    """What to bring to which node. ``payload`` holds host script and unit templates; ``node`` asks the API."""
+    """What to bring to which node. ``payload`` has the host script and units; ``node`` asks the API."""
 
     host: Host
     settings: Settings
@@ -129,6 +129,12 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | str:
     ctr = images.Ctr(host, containerd_config.server_address(plan.effective), _search_path(facts))
     if plan.is_first_switch and not host.exists(f"{STATE}/current"):
         _refuse_node_in_service(task, ctr)
+    if failure := transaction.recent_failure(host, plan.files, time.time()):
+        raise InstallError(
+            failure.step,
+            f"{failure.cause} (the same change failed minutes ago and is not tried again yet)",
+            f"see journalctl -u containerd on the node; empty {STATE}/txn to try again at once",
+        )
     if plan.snapshotter_action == "restart" and (waiting := lazy_users(host, plan.script)):
         return waiting
     if not has_release:

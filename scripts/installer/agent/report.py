@@ -138,7 +138,7 @@ class Reporter:
             self._call("PATCH", f"/api/v1/nodes/{self.node_name}", body, MERGE)
 
     def event(self, kind: str, reason: str, message: str) -> None:
-        """Emit an Event (``kind`` Normal or Warning) on the DaemonSet, which Pulumi shows, and on the node."""
+        """Emit an Event (``kind`` Normal or Warning) on the DaemonSet, for Pulumi, and on the node."""
         path = f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets/{self._daemonset}"
         daemonset = self._call("GET", path, None, "")
         on_daemonset = {

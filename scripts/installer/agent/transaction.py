@@ -14,6 +14,8 @@ STATE = "/var/lib/soci-cluster"
 SCRIPT = "/opt/soci-cluster/soci-host.sh"
 DEADLINE_SECONDS = 400
 POLL_SECONDS = 0.05
+POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
+FORGET_FAILURE_SECONDS = 600
 TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
 
 
@@ -111,10 +113,21 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
         shutil.rmtree(host.path(directory), ignore_errors=True)
         raise InstallError("commit", f"systemd-run: {started.error.strip()}", "see journalctl on the node")
     deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS
+    polls = 0
     while time.monotonic() < deadline:
         if text := host.read_text(f"{directory}/result"):
             return parse_result(text)
         sleep(POLL_SECONDS)
+        polls += 1
+        if (
+            polls % POLLS_PER_LOOK == 0
+            and not _is_running(host, name)
+            and not host.exists(f"{directory}/result")
+        ):
+            wait_for_running(host, sleep)  # it was killed: undo what it began
+            break
+    if text := host.read_text(f"{directory}/result"):
+        return parse_result(text)
     raise InstallError("commit", "the host script gave no result", f"see journalctl -u {unit} on the node")
 
 
@@ -127,8 +140,7 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
     deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS
     while journal_state(host).get("state") in ("armed", "restarting"):
         name = journal_state(host).get("transaction", "")
-        active = host.run("systemctl", "is-active", f"soci-cluster-txn-{name}.service").output.strip()
-        if active not in ("active", "activating", "deactivating") or time.monotonic() > deadline:
+        if not _is_running(host, name) or time.monotonic() > deadline:
             result = host.run("sh", SCRIPT, "rollback", name, timeout=180)
             if result.code != 0 and journal_state(host).get("state") in ("armed", "restarting"):
                 raise InstallError(
@@ -136,6 +148,28 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
                 )
             return
         sleep(0.2)
+
+
+def _is_running(host: Host, name: str) -> bool:
+    state = host.run("systemctl", "is-active", f"soci-cluster-txn-{name}.service").output.strip()
+    return state in ("active", "activating", "deactivating")
+
+
+def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | None:
+    """The outcome of the very same change, if it restarted containerd in vain in the last ten minutes.
+
+    The kubelet starts a failed installer again and again; each try would restart containerd twice.
+    """
+    manifest = "".join(file.manifest_line() for file in files)
+    folder = host.path(f"{STATE}/txn")
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        path = f"{STATE}/txn/{entry.name}"
+        result = parse_result(host.read_text(f"{path}/result"))
+        is_recent = now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
+        was_in_vain = result.outcome == "rolled-back" and result.containerd_restarts > 0
+        if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
+            return result
+    return None
 
 
 def parse_result(text: str) -> Outcome:

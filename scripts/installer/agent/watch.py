@@ -1,8 +1,8 @@
 """The pod's long life: readiness follows the snapshotter.
 
 Run as a script (``python -I -S watch.py SOCKET PROGRAM READY-FILE``) in a process that imports nothing heavy:
-a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays away; the kubelet then starts
-the installer again, which finds out and reports why.
+a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays away; the kubelet then
+starts the installer again, which finds out and reports why.
 """
 
 import os
