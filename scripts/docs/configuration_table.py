@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the table of settings, made from Pulumi.yaml, into README.md and docs/configuration.md.
 
-Usage: configuration_table.py     (the table goes between the markers configuration:begin and configuration:end)
+Usage: configuration_table.py     (the table goes between the configuration:begin and …:end markers)
 """
 
 import json

@@ -1,0 +1,39 @@
+"""Pulumi's mocks as a fixture: components run for real, resources are only recorded."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pulumi
+import pulumi_eks as eks
+import pytest
+from mocks import Recorder
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    mocks = Recorder()
+    pulumi.runtime.set_mocks(mocks, project="soci", stack="test")
+    # A mocked remote component cannot hand out a resource as its output.
+    known = SimpleNamespace(name=pulumi.Output.from_input("demo"), arn=pulumi.Output.from_input("arn:demo"))
+    monkeypatch.setattr(eks.Cluster, "eks_cluster", property(lambda _: known))
+    return mocks
+
+
+@pytest.fixture
+def run(recorder: Recorder) -> Callable[[Callable[[], dict[str, pulumi.Output[Any]]]], dict[str, Any]]:
+    """Run a program and return the values of the outputs it returns, once everything is registered."""
+
+    def run_program(program: Callable[[], dict[str, pulumi.Output[Any]]]) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+
+        @pulumi.runtime.test
+        def wrapped() -> pulumi.Output[Any]:
+            return pulumi.Output.all(**program()).apply(values.update)
+
+        wrapped()
+        return values
+
+    return run_program

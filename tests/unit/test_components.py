@@ -1,0 +1,215 @@
+"""What the components declare, seen through Pulumi's mocks."""
+
+import json
+import re
+
+import pulumi
+import pulumi_kubernetes as k8s
+import pytest
+from mocks import DIGESTS, Recorder
+from pulumi.provider.experimental.analyzer import Analyzer
+
+from components import SampleWorkload, SociCluster, SociConfigError, SociInstaller
+from components.installer import embedded_files, key_of, program_directory
+
+
+def install(**args):
+    def program():
+        provider = k8s.Provider("cluster", kubeconfig="{}")
+        options = pulumi.ResourceOptions(providers=[provider])
+        installer = SociInstaller("soci", {"version": "0.16.1", "sha256": DIGESTS, **args}, options)
+        return {
+            "version": installer.version,
+            "daemon_set": installer.daemon_set,
+            "namespace": installer.namespace,
+        }
+
+    return program
+
+
+def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, run) -> None:
+    assert run(install()) == {"version": "0.16.1", "daemon_set": "soci-installer", "namespace": "soci-system"}
+    kinds = sorted(resource.typ.rpartition(":")[2] for resource in recorder.resources.values())
+    assert kinds == [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ConfigMap",
+        "DaemonSet",
+        "Namespace",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+        "SociInstaller",
+        "kubernetes",
+    ]
+
+
+def test_every_child_uses_the_given_provider(recorder: Recorder, run) -> None:
+    run(install())
+    children = [
+        resource for resource in recorder.resources.values() if resource.typ.startswith("kubernetes:")
+    ]
+    assert children
+    assert all("::cluster::" in (child.provider or "") for child in children)
+
+
+def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder, run) -> None:
+    run(install(index_versions=["v2", "v1"], existing_nodes="migrate"))
+    data = recorder.inputs("soci-program")["data"]
+    assert {"soci-host.sh", "__main__.py", "settings.json"} <= set(data)
+    assert json.loads(data["settings.json"]) == {
+        "version": "0.16.1",
+        "mode": "lazy",
+        "indexVersions": ["v2", "v1"],
+        "releaseUrl": "https://github.com/awslabs/soci-snapshotter/releases/download",
+        "sha256": DIGESTS,
+        "existingNodes": "migrate",
+    }
+    assert (
+        "name" not in recorder.inputs("soci-program")["metadata"]
+    )  # autonamed: a changed byte rolls the nodes
+
+
+def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder, run) -> None:
+    run(install(node_selector={"pool": "gpu"}, max_unavailable="10%"))
+    spec = recorder.inputs("soci-daemon-set")["spec"]
+    assert spec["selector"] == {"matchLabels": {"app.kubernetes.io/name": "soci-installer"}}
+    assert spec["updateStrategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "10%"}}
+    pod = spec["template"]["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "pool": "gpu"}
+    assert pod["tolerations"] == [{"operator": "Exists"}]
+    assert pod["dnsPolicy"] == "Default"
+    assert pod["hostPID"] is True
+    (container,) = pod["containers"]
+    assert container["command"] == ["python3", "-B", "-m", "agent"]
+    assert container["readinessProbe"] == {
+        "exec": {"command": ["test", "-e", "/run/soci-verified"]},
+        "periodSeconds": 1,
+    }
+    items = {item["key"]: item["path"] for item in pod["volumes"][0]["configMap"]["items"]}
+    assert items["__main__.py"] == "agent/__main__.py"
+    assert items["soci-host.sh"] == "soci-host.sh"
+    assert set(items) == set(recorder.inputs("soci-program")["data"])
+
+
+def test_a_number_of_unavailable_nodes_is_a_number(recorder: Recorder, run) -> None:
+    run(install(max_unavailable="3"))
+    strategy = recorder.inputs("soci-daemon-set")["spec"]["updateStrategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 3}
+
+
+def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
+    recorder.desired_nodes = 0
+    reason = (
+        "SOCI is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: see "
+        "kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
+        "then pulumi up --refresh (the result of the last look is in the stack's state)"
+    )
+    with pytest.raises(Exception, match=re.escape(reason)):
+        run(install(node_selector={"pool": "gpu"}))
+
+
+def test_bad_arguments_are_refused_before_anything_exists(recorder: Recorder) -> None:
+    with pytest.raises(SociConfigError, match="or newer"):
+        SociInstaller("soci", {"version": "0.3.0"})
+    assert recorder.resources == {}
+
+
+def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, run) -> None:
+    outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, "tags": {"team": "a"}}).outputs())
+    assert outputs == {
+        "clusterName": "demo",
+        "kubeconfig": '{"plain": true}',
+        "sociVersion": "0.16.1",
+        "installerNamespace": "soci-system",
+        "installerDaemonSet": "soci-installer",
+        "samplePod": "default/soci-sample-pod-1",
+    }
+    nodes = recorder.inputs("soci-nodes")
+    assert nodes["taints"] == [{"key": "soci-cluster.io/not-ready", "value": "true", "effect": "NO_SCHEDULE"}]
+    assert nodes["scalingConfig"] == {"desiredSize": 2, "minSize": 1, "maxSize": 4}
+    assert nodes["enableIMDSv2"] is True
+    cluster = recorder.inputs("soci-eks")
+    assert cluster["authenticationMode"] == "API"
+    # A CoreDNS add-on would wait for nodes that only the installer, which comes later, makes schedulable.
+    assert cluster["corednsAddonOptions"] == {"enabled": False}
+    assert cluster["tags"] == nodes["tags"] == {"team": "a"}
+    assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "arn:demo"
+
+
+def test_an_aws_profile_reaches_the_kubeconfig(recorder: Recorder, run) -> None:
+    outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, "aws_profile": "work"}).outputs())
+    assert recorder.inputs("soci-eks")["providerCredentialOpts"] == {"profileName": "work"}
+    assert outputs["kubeconfig"] == '{"profile": true}'
+
+
+def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) -> None:
+    kubeconfig = json.dumps(
+        {
+            "current-context": "one",
+            "contexts": [{"name": "one", "context": {"cluster": "c"}}],
+            "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
+        }
+    )
+    args = {
+        "cluster": "existing",
+        "kubeconfig": kubeconfig,
+        "sha256": DIGESTS,
+        "sample_workload": {"enabled": False},
+    }
+    outputs = run(lambda: SociCluster("soci", args).outputs())
+    assert (outputs["clusterName"], outputs["samplePod"]) == ("one", "")
+    assert not [
+        resource for resource in recorder.resources.values() if resource.typ.startswith(("aws:", "eks:"))
+    ]
+    assert recorder.of_type(":Pod") == []
+    assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "https://192.0.2.1:6443"
+
+
+def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) -> None:
+    def program():
+        sample = SampleWorkload("sample", {"version": "0.16.1", "image": "example/app:1", "command": []})
+        return {"pod": sample.pod}
+
+    assert run(program) == {"pod": "default/sample-pod-1"}
+    spec = recorder.inputs("sample-pod")["spec"]
+    assert spec == {
+        "restartPolicy": "Never",
+        "nodeSelector": {"soci-cluster.io/version": "0.16.1"},
+        "containers": [{"name": "sample", "image": "example/app:1"}],
+    }
+
+
+def test_the_embedded_program_is_found_and_keys_are_unique() -> None:
+    program = embedded_files()
+    assert {"agent/__main__.py", "soci-host.sh"} <= set(program)
+    assert len({key_of(path) for path in program}) == len(program)
+
+
+def test_a_missing_program_is_told(tmp_path) -> None:
+    with pytest.raises(pulumi.RunError, match="program is not in"):
+        embedded_files(tmp_path)
+
+
+def test_a_program_too_large_for_a_config_map_is_refused(tmp_path) -> None:
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "big.py").write_text("#" * 1_000_000)
+    with pytest.raises(pulumi.RunError, match="cannot be a ConfigMap: 1000000 bytes"):
+        embedded_files(tmp_path)
+
+
+def test_nothing_from_the_program_directory_is_imported_here() -> None:
+    assert program_directory().name == "installer"
+
+
+def test_components_have_a_schema_for_other_languages_with_every_input_described() -> None:
+    schema = Analyzer("soci").analyze([SociCluster, SociInstaller, SampleWorkload])["component_definitions"]
+    assert set(schema) == {"SociCluster", "SociInstaller", "SampleWorkload"}
+    undescribed = [
+        (name, key)
+        for name, component in schema.items()
+        for key, item in component.inputs.items()
+        if not item.description
+    ]
+    assert undescribed == []
+    assert [key for key, item in schema["SociInstaller"].inputs.items() if not item.optional] == ["version"]

@@ -1,0 +1,269 @@
+"""Every refusal at plan time, in full, and what is accepted."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.settings import (
+    _FIELDS,
+    Settings,
+    SociConfigError,
+    default_of,
+    from_arguments,
+    from_config,
+    plain_arguments,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: one
+contexts: [{name: one, context: {cluster: c}}, {name: broken, context: {cluster: gone}}]
+clusters: [{name: c, cluster: {server: "https://192.0.2.1:6443"}}]
+"""
+
+
+def refusal(**config: str) -> str:
+    """What the user is told about a configuration."""
+    with pytest.raises(SociConfigError) as raised:
+        from_config({f"soci:{key}": value for key, value in config.items()})
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        (
+            "version",
+            "0.9.0",
+            "lazy loading with SOCI index v2 needs 0.10.0 or newer. Remedy: pulumi config set soci:version 0.16.1",
+        ),
+        (
+            "version",
+            "0.11.0",
+            "0.11.0 dies when its config file is absent; 0.11.1 has the fix. "
+            "Remedy: pulumi config set soci:version 0.11.1",
+        ),
+        (
+            "version",
+            "v0.16.1",
+            "not a version of the form X.Y.Z (no leading v; quote it in YAML, which reads 0.10 as 0.1). "
+            "Remedy: pulumi config set soci:version 0.16.1",
+        ),
+        (
+            "mode",
+            "parallel",
+            "this mode does not work yet, only lazy does. Remedy: pulumi config set soci:mode lazy",
+        ),
+        ("mode", "eager", "must be lazy. Remedy: pulumi config set soci:mode lazy"),
+        (
+            "indexVersions",
+            '["v3"]',
+            "must hold v2, v1 or both. Remedy: pulumi config set --path 'soci:indexVersions[0]' v2",
+        ),
+        (
+            "indexVersions",
+            "[]",
+            "must hold v2, v1 or both. Remedy: pulumi config set --path 'soci:indexVersions[0]' v2",
+        ),
+        (
+            "sha256",
+            '{"amd64": "12"}',
+            "the digest for amd64 is not 64 lower-case hexadecimal digits. "
+            "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's .sha256sum file",
+        ),
+        (
+            "sha256",
+            '{"x86_64": "12"}',
+            "'x86_64' is not an architecture that SOCI is released for (amd64, arm64). "
+            "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's .sha256sum file",
+        ),
+        (
+            "releaseUrl",
+            "ftp://mirror",
+            "must be an http:// or https:// address. Remedy: pulumi config set soci:releaseUrl "
+            "https://github.com/awslabs/soci-snapshotter/releases/download",
+        ),
+        (
+            "installerImage",
+            "Python 3",
+            "not an image reference such as registry.example/repository:tag. Remedy: pulumi config set "
+            "soci:installerImage public.ecr.aws/docker/library/python:3.13-alpine",
+        ),
+        (
+            "maxUnavailable",
+            "0",
+            "must be a number of nodes from 1 up or a percentage such as 10%. "
+            "Remedy: pulumi config set soci:maxUnavailable 1",
+        ),
+        (
+            "namespace",
+            "kube-system",
+            "must be a namespace of the installer's own, which it creates and deletes. "
+            "Remedy: pulumi config set soci:namespace soci-system",
+        ),
+        (
+            "existingNodes",
+            "force",
+            "must be refuse or migrate. Remedy: pulumi config set soci:existingNodes refuse",
+        ),
+        (
+            "operatingSystem",
+            "Bottlerocket",
+            "Bottlerocket's containerd obeys only its own settings API; a DaemonSet cannot change it. "
+            "Remedy: pulumi config set soci:operatingSystem al2023",
+        ),
+        (
+            "kubernetesVersion",
+            "1.3",
+            "must be a Kubernetes release such as 1.35 (quote it in YAML, which reads 1.30 as 1.3). "
+            "Remedy: pulumi config set soci:kubernetesVersion 1.35",
+        ),
+        (
+            "nodeCount",
+            "9",
+            "must lie between soci:minNodeCount and soci:maxNodeCount (1 to 4). "
+            "Remedy: pulumi config set soci:nodeCount 4",
+        ),
+        (
+            "volumeGiB",
+            "8",
+            "must be a whole number of GiB from 20 to 16384. Remedy: pulumi config set soci:volumeGiB 100",
+        ),
+        (
+            "rolloutTimeoutSeconds",
+            "soon",
+            "must be a whole number of seconds from 30 to 86400. "
+            "Remedy: pulumi config set soci:rolloutTimeoutSeconds 600",
+        ),
+        (
+            "instanceTypes",
+            '["big"]',
+            "must hold at least one EC2 instance type such as m6i.xlarge. "
+            "Remedy: pulumi config set --path 'soci:instanceTypes[0]' m6i.xlarge",
+        ),
+        (
+            "sampleWorkload",
+            '{"imgae": "x"}',
+            "'imgae' is not one of enabled, image and command. "
+            "Remedy: pulumi config rm --path soci:sampleWorkload.imgae",
+        ),
+        (
+            "kubeconfig",
+            "kubeconfig",
+            "has a meaning only with soci:cluster existing. Remedy: pulumi config rm soci:kubeconfig",
+        ),
+        (
+            "verson",
+            "0.16.1",
+            "there is no such setting. Remedy: did you mean soci:version? pulumi config rm soci:verson",
+        ),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_reason_and_remedy(key: str, value: str, expected: str) -> None:
+    shown = json.dumps(json.loads(value)) if value[:1] in "[{" else value
+    assert refusal(**{key: value}) == f"soci:{key} '{shown}': {expected}"
+
+
+def test_all_problems_are_reported_at_once_each_on_its_line() -> None:
+    lines = refusal(version="1", mode="x", nope="y").splitlines()
+    assert [line.split(" ", 1)[0] for line in lines] == ["soci:version", "soci:mode", "soci:nope"]
+    assert all(". Remedy: " in line for line in lines)
+
+
+def test_eks_settings_are_refused_for_an_existing_cluster(tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    told = refusal(
+        cluster="existing", kubeconfig=str(tmp_path / "kubeconfig"), nodeCount="3", tags='{"a": "b"}'
+    )
+    assert told.splitlines() == [
+        "soci:nodeCount '3': has a meaning only with soci:cluster eks. Remedy: pulumi config rm soci:nodeCount",
+        'soci:tags \'{"a": "b"}\': has a meaning only with soci:cluster eks. Remedy: pulumi config rm soci:tags',
+    ]
+
+
+def test_an_existing_cluster_needs_a_kubeconfig() -> None:
+    assert refusal(cluster="existing") == (
+        "soci:kubeconfig '': soci:cluster existing needs the kubeconfig of that cluster. "
+        "Remedy: pulumi config set soci:kubeconfig ~/.kube/config"
+    )
+
+
+def test_a_context_that_is_not_there_is_refused_with_those_that_are() -> None:
+    assert refusal(cluster="existing", kubeconfig=KUBECONFIG, context="two") == (
+        "soci:context 'two': there is no such context in the kubeconfig (there are: broken, one). "
+        "Remedy: pulumi config set soci:context broken"
+    )
+
+
+def test_a_kubeconfig_that_is_none_is_refused_without_showing_it() -> None:
+    told = refusal(cluster="existing", kubeconfig="token: secret-token\nx: y\n")
+    assert "this is not a kubeconfig with contexts and clusters" in told
+    assert "secret-token" not in told
+
+
+def test_a_kubeconfig_given_as_content_is_accepted() -> None:
+    settings = from_config({"soci:cluster": "existing", "soci:kubeconfig": KUBECONFIG})
+    assert settings.kubeconfig == KUBECONFIG
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    assert from_config({}) == Settings()
+    assert from_config({"aws:region": "eu-west-1", "other:key": "x"}) == Settings()
+
+
+def test_defaults_of_the_project_file_are_those_of_the_library() -> None:
+    declared = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text())["config"]
+    assert set(declared) == set(_FIELDS)
+    as_config = {
+        f"soci:{key}": value["default"] if isinstance(value["default"], str) else json.dumps(value["default"])
+        for key, value in declared.items()
+    }
+    assert from_config(as_config) == Settings()
+
+
+def test_settings_survive_the_way_through_a_components_arguments() -> None:
+    settings = from_config(
+        {
+            "soci:indexVersions": '["v2", "v1"]',
+            "soci:sampleWorkload": '{"enabled": "false"}',
+            "soci:nodeCount": "3",
+        }
+    )
+    assert from_arguments(plain_arguments(settings)) == settings
+
+
+def test_a_partial_sample_workload_keeps_the_other_defaults() -> None:
+    sample = from_config({"soci:sampleWorkload": '{"image": "registry.example:5000/a/b:1"}'}).sample_workload
+    assert (sample.enabled, sample.image) == (True, "registry.example:5000/a/b:1")
+    assert sample.command == Settings().sample_workload.command
+
+
+def test_yaml_booleans_and_numbers_become_label_text() -> None:
+    assert from_config({"soci:nodeSelector": '{"a/b": true, "c": 1}'}).node_selector == {
+        "a/b": "true",
+        "c": "1",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "stacks").glob("*.yaml")), ids=lambda path: path.name)
+def test_each_stack_file_is_accepted(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG.replace("name: one", "name: lab"))
+    config = yaml.safe_load(path.read_text())["config"]
+    if "soci:kubeconfig" in config:
+        config["soci:kubeconfig"] = str(tmp_path / "kubeconfig")
+        config["soci:context"] = "lab"
+    from_config(
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    )
+
+
+def test_every_field_has_a_rule() -> None:
+    from components.settings import _RULES
+
+    assert set(_RULES) == set(_FIELDS)
+    assert all(default_of(item) is not None for item in fields(Settings))
