@@ -19,9 +19,7 @@ def main() -> None:
         sys.exit(subprocess.run(command, cwd=REPOSITORY, check=False).returncode)
     # The nodes go with the lab and take the stack's resources along, so its state need not be destroyed first.
     lab("reset")
-    print(
-        f"The lab is gone; {LAB_DIRECTORY} is removed, the cache of built binaries is kept."
-    )
+    print(f"The lab is gone; {LAB_DIRECTORY} is removed, the cache of built binaries is kept.")
 
 
 if __name__ == "__main__":

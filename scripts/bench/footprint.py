@@ -34,7 +34,9 @@ def main() -> None:
     taken: dict[str, list[float]] = {statement: [] for statement in statements}
     for statement in statements * (repetitions + 1):
         taken[statement].append(processor_seconds(statement))
-    reference, ours = (statistics.median(taken[statement][1:]) for statement in statements)  # the first one warms up
+    reference, ours = (
+        statistics.median(taken[statement][1:]) for statement in statements
+    )  # the first one warms up
     print(f"{statements[0]:<20}{reference:6.3f} s\n{statements[1]:<20}{ours:6.3f} s{ours / reference:8.2f}x")
     if not (LAB_DIRECTORY / "kubeconfig").exists():
         print("idle agent: the lab is not up, not measured")

@@ -21,9 +21,7 @@ def on_node(node: str, script: str) -> str:
         [LAB, "exec", node, "--", "sh", "-c", script], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
-        raise RuntimeError(
-            f"{node}: {script!r} exited {done.returncode}: {done.stderr.strip()}"
-        )
+        raise RuntimeError(f"{node}: {script!r} exited {done.returncode}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -40,7 +38,5 @@ def engine_environment() -> dict[str, str]:
     sys.path.insert(0, str(REPOSITORY / "scripts" / "lab" / "engine"))
     from engine import prepare
 
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "soci-cluster"
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "soci-cluster"
     return {**os.environ, **prepare(cache, LAB_DIRECTORY / "pulumi")}

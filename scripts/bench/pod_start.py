@@ -22,6 +22,7 @@ REGISTRY = "10.77.0.1:5000"
 IMAGE = f"{REGISTRY}/sample:1-soci"
 COMMAND = ["/bin/sh", "-c", "/opt/sample/read-working-set && exec sleep 3600"]
 REFERENCE_NODE = "node3"
+SOCI_NODES = ("node2", "node1")  # the first one has the reference node's containerd
 INSTALLED_LABEL = "soci-cluster.io/version"
 INSTALL_ANNOTATION = "soci-cluster.io/install"
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
@@ -63,6 +64,8 @@ def forget_image(node: str) -> None:
     on_node(
         node,
         f"""
+        # Layers stay unpacked, and would not be pulled again, as long as a container of the last sample exists.
+        while ctr -n k8s.io containers ls | grep -q '{REGISTRY}/sample'; do sleep 0.1; done
         digests=$(ctr -n k8s.io images ls | awk '$1 ~ "^{REGISTRY}/sample" {{print $3}}' | sort -u)
         for digest in $digests; do
             for image in $(ctr -n k8s.io images ls | awk -v digest="$digest" '$3 == digest {{print $1}}'); do
@@ -92,7 +95,7 @@ def start_pod(api, node: str, deadline_s: float = 180) -> Sample:
         "metadata": {"name": name},
         "spec": {
             "nodeName": node,
-            "terminationGracePeriodSeconds": 0,
+            "terminationGracePeriodSeconds": 1,
             "tolerations": [{"operator": "Exists"}],
             "containers": [{"name": "workload", "image": IMAGE, "command": COMMAND}],
         },
@@ -104,11 +107,9 @@ def start_pod(api, node: str, deadline_s: float = 180) -> Sample:
         ready = wait_for_ready_line(api, name, created + deadline_s)
         moved = received_bytes(node) - bytes_before
         mounts = fuse_mounts(node)
-        return Sample(
-            pulled(api, name, created + deadline_s), ready - created, moved, mounts
-        )
+        return Sample(pulled(api, name, created + deadline_s), ready - created, moved, mounts)
     finally:
-        api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+        api.delete_namespaced_pod(name, "default")
         wait_until_gone(api, name, time.time() + 60)
 
 
@@ -160,19 +161,15 @@ def wait_until_gone(api, name: str, deadline: float) -> None:
 
 
 def soci_node(api) -> str:
-    """Pick a node with SOCI that runs no lazily loaded pod: the arm restarts SOCI to empty its caches."""
-    for node in api.list_node(label_selector=INSTALLED_LABEL).items:
-        name = node.metadata.name
-        pods = api.list_pod_for_all_namespaces(
-            field_selector=f"spec.nodeName={name}"
-        ).items
-        if all(
-            pod.metadata.namespace in ("kube-system", "soci-system") for pod in pods
-        ):
-            return name
-    raise RuntimeError(
-        f"no node with the label {INSTALLED_LABEL} is free of workload pods; add one: scripts/lab/lab add-node"
-    )
+    """Pick a node with SOCI that holds no other pod: the measurement restarts SOCI there to empty its caches.
+
+    Raises RuntimeError when there is none.
+    """
+    for node in SOCI_NODES:
+        pods = api.list_pod_for_all_namespaces(field_selector=f"spec.nodeName={node}").items
+        if all(pod.metadata.namespace in ("kube-system", "soci-system") for pod in pods):
+            return node
+    raise RuntimeError(f"{' and '.join(SOCI_NODES)} hold workload pods; delete those of one of them first")
 
 
 def measure(api, link_mbit: int, repetitions: int) -> dict:
@@ -206,17 +203,12 @@ def results(
 ) -> dict:
     """Lay out the raw samples and the ratios of medians (overlayfs over SOCI)."""
     arms = {
-        arm: {
-            field: [getattr(sample, field) for sample in taken]
-            for field in asdict(taken[0])
-        }
+        arm: {field: [getattr(sample, field) for sample in taken] for field in asdict(taken[0])}
         for arm, taken in samples.items()
     }
 
     def ratio(field: str) -> float:
-        return statistics.median(arms["overlayfs"][field]) / statistics.median(
-            arms["soci"][field]
-        )
+        return statistics.median(arms["overlayfs"][field]) / statistics.median(arms["soci"][field])
 
     return {
         "link_mbit": link_mbit,
@@ -247,9 +239,7 @@ def table(measured: dict) -> str:
     """The table a user sees: medians of both arms, and the ratios."""
     soci, overlay = measured["arms"]["soci"], measured["arms"]["overlayfs"]
 
-    def row(
-        label: str, field: str, unit: str, scale: float = 1, ratio: bool = True
-    ) -> str:
+    def row(label: str, field: str, unit: str, scale: float = 1, ratio: bool = True) -> str:
         plain, lazy = (statistics.median(arm[field]) / scale for arm in (overlay, soci))
         return f"{label:<22}{plain:>10.2f} {unit:<2}{lazy:>10.2f} {unit:<2}" + (
             f"{plain / lazy:>9.1f}x" if ratio and lazy else ""
@@ -276,9 +266,7 @@ def main() -> None:
         default=200,
         help="link speed of both nodes in Mbit/s (default 200)",
     )
-    parser.add_argument(
-        "--repetitions", type=int, default=5, help="samples per arm (default 5)"
-    )
+    parser.add_argument("--repetitions", type=int, default=5, help="samples per arm (default 5)")
     arguments = parser.parse_args()
     if arguments.repetitions < 1 or arguments.link_mbit < 1:
         parser.error("--repetitions and --link-mbit must be at least 1")

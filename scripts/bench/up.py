@@ -45,9 +45,7 @@ def deploy_to_lab() -> None:
             f"{node}: verified in {report['verified_s']:.1f} s, containerd down {report['containerd_down_s']:.2f} s, "
             f"{report['containerd_restarts']} restart"
         )
-    print(
-        f"\nSOCI is on {len(install)} nodes after {time.monotonic() - started:.0f} s in all.\n"
-    )
+    print(f"\nSOCI is on {len(install)} nodes after {time.monotonic() - started:.0f} s in all.\n")
     sys.argv = [sys.argv[0]]
     pod_start.main()
     print(
@@ -58,7 +56,9 @@ def deploy_to_lab() -> None:
 def deploy_to_context(context: str) -> None:
     """Deploy the `existing` stack to the cluster of the user's own kubeconfig context."""
     if not shutil.which("pulumi"):
-        sys.exit("make up KUBECONTEXT=…: the Pulumi CLI is not on PATH; install it and run `pulumi login` first")
+        sys.exit(
+            "make up KUBECONTEXT=…: the Pulumi CLI is not on PATH; install it and run `pulumi login` first"
+        )
     pulumi(dict(os.environ), "stack", "select", "--create", "existing")
     pulumi(dict(os.environ), "config", "set", "soci:context", context, "--stack", "existing")
     pulumi(dict(os.environ), "up", "--stack", "existing")

@@ -39,7 +39,9 @@ class Stack:
 
     def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`pulumi up`; the caller judges the exit code."""
-        return self.pulumi("up", "--yes", "--non-interactive", "--config-file", str(self.config_file), *arguments)
+        return self.pulumi(
+            "up", "--yes", "--non-interactive", "--config-file", str(self.config_file), *arguments
+        )
 
     def set(self, key: str, value: str, path: bool = False) -> None:
         done = self.pulumi(
@@ -94,7 +96,11 @@ def run_pod(api) -> Iterator[Callable[..., str]]:
         spec = {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]}
         api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": spec})
         names.append(name)
-        wait_for(lambda: api.read_namespaced_pod(name, "default").status.phase == "Running", timeout_s, f"pod {name}")
+        wait_for(
+            lambda: api.read_namespaced_pod(name, "default").status.phase == "Running",
+            timeout_s,
+            f"pod {name}",
+        )
         return name
 
     yield run

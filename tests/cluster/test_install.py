@@ -99,7 +99,9 @@ def test_version_change_swaps_the_daemon_and_leaves_containerd_running(api, stac
     stack.set("soci:version", "0.16.0")
     stack.must_go_up()
     for node in SOCI_NODES:
-        running = lab_client.on_node(node, "readlink /proc/$(systemctl show soci-snapshotter -p MainPID --value)/exe")
+        running = lab_client.on_node(
+            node, "readlink /proc/$(systemctl show soci-snapshotter -p MainPID --value)/exe"
+        )
         assert "/0.16.0/" in running
         assert api.read_node(node).metadata.labels["soci-cluster.io/version"] == "0.16.0"
     assert [containerd_starts(node) for node in SOCI_NODES] == before
