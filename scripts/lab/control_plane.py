@@ -39,6 +39,10 @@ class ControlPlane:
         network_up()
         self.authority.create()
         self._write_kubeconfigs()
+        if not self.processes.pid("etcd"):
+            # Clients of an etcd that died come back slowly (a minute was seen): they start afresh with it.
+            for name in reversed(START_ORDER):
+                self.processes.stop(name)
         for name, arguments in self._arguments().items():
             self.processes.start(name, [str(self.programs / name), *arguments])
             if name == "kube-apiserver":
@@ -130,12 +134,18 @@ def link_exists(name: str) -> bool:
 
 
 def network_up() -> None:
-    """Make the bridge with the machine's address on it and let traffic between nodes pass; idempotent."""
+    """Make the bridge with the machine's address on it and let traffic between nodes pass; idempotent.
+
+    Two settings of the machine are raised and stay so: net.ipv4.ip_forward, fs.inotify.max_user_instances.
+    """
     if not link_exists(BRIDGE):
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
         run(["ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE])
         run(["ip", "link", "set", BRIDGE, "up"])
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
+    # Each node's systemd, kubelet and containerd watch files: the usual 128 are used up by half a dozen nodes.
+    instances = Path("/proc/sys/fs/inotify/max_user_instances")
+    instances.write_text(f"{max(1024, int(instances.read_text()))}\n")
     # Where a container engine has set the chain's policy to DROP, nodes could not reach each other's pods.
     if subprocess.run(["iptables", "-C", *FORWARD_RULE], capture_output=True, check=False).returncode != 0:
         run(["iptables", "-I", *FORWARD_RULE])

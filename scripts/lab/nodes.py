@@ -245,6 +245,12 @@ class Node:
         enter = ["nsenter", "--target", leader, *NAMESPACES, "--root", f"--wd=/proc/{leader}/root"]
         return [*enter, "--", *environment, path, *arguments]
 
+    def last_words(self) -> str:
+        """Return what a node that is on says about itself: failed units, the end of the kubelet's log."""
+        failed = run(self.command(["systemctl", "--failed", "--no-legend", "--plain"]), check=False)
+        log = ["journalctl", "-u", "kubelet", "-u", "containerd", "-n", "12", "--no-pager", "-o", "cat"]
+        return failed + run(self.command(log), check=False)
+
     def _mount(self, base: Path) -> None:
         for name in ("upper", "work", "root"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
@@ -390,8 +396,8 @@ def await_ready(plane: ControlPlane, wanted: list[Node], since: float = 0, patie
             return
         if time.monotonic() > deadline:
             names = ", ".join(node.spec.name for node in late)
-            hint = f"see `lab exec {late[0].spec.name} -- journalctl -u kubelet -n 50`"
-            raise LabError(f"not Ready after {patience_s:.0f} s: {names}; {hint}")
+            words = late[0].last_words() if late[0].leader else "it is off"
+            raise LabError(f"not Ready after {patience_s:.0f} s: {names}; {late[0].spec.name} says:\n{words}")
         time.sleep(0.3)
 
 
