@@ -112,6 +112,15 @@ each_file() {
   done <"$1/files"
 }
 
+# restore_files DIR: the old files back, in reverse: containerd's own file first, and what starts `boot` after it,
+# so that a power cut on the way back finds either something that resumes, or nothing that matters.
+restore_files() {
+  tac "$1/files" >"$1/files.reversed"
+  while IFS="$TAB" read -r group path mode owner old new name; do
+    restore "$1"
+  done <"$1/files.reversed"
+}
+
 check_unchanged() {
   [ "$(sha "$ROOT$path")" = "$old" ] || die "$path changed while the install was being prepared"
 }
@@ -262,7 +271,7 @@ report() {
 
 # undo: the node's old files and daemons back. Called with the journal read and the lock held.
 undo() {
-  each_file "$directory" restore
+  restore_files "$directory"
   systemctl daemon-reload || :
   if [ "$state" = restarting ]; then restart_containerd; fi
   case $snapshotter_was in
@@ -383,9 +392,10 @@ rollback() {
   flock -w 30 9
   read_journal
   case $state in committed | rolled-back) return ;; esac
-  directory=$STATE/txn/$1 step=deadline containerd_down_ms=0 containerd_restarts=0
+  directory=$STATE/txn/$1 step=interrupted containerd_down_ms=0 containerd_restarts=0
   read_plan "$directory"
   undo
+  disarm
   report rolled-back "the install was cut short, or did not end in $deadline_seconds seconds"
 }
 
@@ -411,13 +421,29 @@ boot() {
   case $state in
     armed | restarting)
       say "soci-cluster: the transaction $transaction was cut short; its files are put back"
-      each_file "$STATE/txn/$transaction" restore
+      restore_files "$STATE/txn/$transaction"
       forget_originals
       journal rolled-back
       systemctl daemon-reload || :
       ;;
+    removing)
+      say "soci-cluster: an uninstall was cut short; run it again to finish it"
+      restore_originals
+      ;;
     *) if [ -e "$STATE/current/files" ]; then each_file "$STATE/current" reapply_if_original; fi ;;
   esac
+}
+
+# In reverse, too: containerd's own file first.
+restore_originals() {
+  tac "$STATE/originals/files" >"$STATE/originals/files.reversed"
+  while IFS="$TAB" read -r path mode owner old name; do
+    if [ "$old" = absent ]; then
+      drop "$ROOT$path"
+    elif [ "$(sha "$ROOT$path")" != "$old" ]; then
+      put "$STATE/originals/$name" "$ROOT$path" "$mode" "$owner"
+    fi
+  done <"$STATE/originals/files.reversed"
 }
 
 # --- uninstall ---------------------------------------------------------------------------------------------------
@@ -447,6 +473,7 @@ remove() {
   force=${1:-}
   exec 9>"$STATE/lock"
   flock -w 60 9 || die "an install is at work"
+  read_journal
   if [ "$force" != --force ]; then
     users=$(lazy_users)
     [ -z "$users" ] || die "lazily loaded containers are running; drain the node first, or use --force: $users"
@@ -460,15 +487,10 @@ remove() {
   done
   for image in $(lazy_images); do ctr --namespace k8s.io images rm --sync "$image" >/dev/null 2>&1 || :; done
   remove_snapshots
+  journal removing
   own_unit=1
   [ ! -e "$ROOT/etc/systemd/system/soci-snapshotter.service.d/50-soci-cluster.conf" ] || own_unit=0
-  while IFS="$TAB" read -r path mode owner old name; do
-    if [ "$old" = absent ]; then
-      drop "$ROOT$path"
-    else
-      put "$STATE/originals/$name" "$ROOT$path" "$mode" "$owner"
-    fi
-  done <"$STATE/originals/files"
+  restore_originals
   # SIGINT, unlike systemd's SIGTERM, makes the daemon unmount what it served.
   systemctl kill --kill-whom=main --signal=INT soci-snapshotter.service 2>/dev/null || :
   timeout 30 systemctl stop soci-snapshotter.service 2>/dev/null || :
