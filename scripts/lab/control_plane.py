@@ -143,7 +143,7 @@ def network_up() -> None:
         run(["ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE])
         run(["ip", "link", "set", BRIDGE, "up"])
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
-    # Each node's systemd, kubelet and containerd watch files: the usual 128 are used up by half a dozen nodes.
+    # Every systemd, kubelet and containerd watches files: half a dozen nodes use up the usual 128.
     instances = Path("/proc/sys/fs/inotify/max_user_instances")
     instances.write_text(f"{max(1024, int(instances.read_text()))}\n")
     # Where a container engine has set the chain's policy to DROP, nodes could not reach each other's pods.
