@@ -6,6 +6,7 @@ carries their source, and the go.sum files below go/ pin every byte of it.
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -85,6 +86,11 @@ def _soci() -> Target:
 
 
 def _containerd(version: str) -> Target:
+    if not re.fullmatch(r"\d+\.\d+\.\d+(-[a-z0-9.]+)?", version):
+        series = ", ".join(VERSIONS["containerd"])
+        raise LabError(
+            f"{version!r} is no containerd version; say 2.3.7, or one of the pinned series {series}"
+        )
     path = "github.com/containerd/containerd" + ("" if version.startswith("1.") else "/v2")
     programs = {name: f"{path}/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")}
     flags = (
@@ -119,7 +125,7 @@ def target(name: str) -> Target:
     if name in makers:
         return makers[name]()
     if name.startswith("containerd-"):
-        return _containerd(name.removeprefix("containerd-"))
+        return _containerd(_full_name(name).removeprefix("containerd-"))
     raise LabError(f"no program named {name!r}; there are {', '.join(makers)} and containerd-<version>")
 
 
@@ -129,6 +135,7 @@ def build(name: str) -> Path:
     Safe to call from several processes at once: one builds, the others wait for it. Raises LabError with the
     end of the compiler's words when the build fails.
     """
+    name = _full_name(name)
     wanted = target(name)
 
     def make(directory: Path) -> None:
@@ -145,6 +152,12 @@ def build(name: str) -> Path:
 def missing(names: list[str]) -> list[str]:
     """Return those of the targets whose programs are not in the cache yet."""
     return [name for name in names if not (cache_directory() / _cache_name(name, target(name))).exists()]
+
+
+def _full_name(name: str) -> str:
+    """Return the target's name with the pinned version in the place of a series: containerd-1.7."""
+    series = name.removeprefix("containerd-")
+    return f"containerd-{VERSIONS['containerd'][series]}" if series in VERSIONS["containerd"] else name
 
 
 def _cache_name(name: str, wanted: Target) -> str:

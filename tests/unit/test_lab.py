@@ -57,6 +57,12 @@ def test_key_of_a_build_follows_sources_and_flags(tmp_path: Path) -> None:
     assert one.key() != before
 
 
+def test_containerd_is_named_by_version_or_by_pinned_series() -> None:
+    assert binaries.target("containerd-1.7") == binaries.target("containerd-1.7.35")
+    with pytest.raises(LabError, match="'1.6' is no containerd version"):
+        binaries.target("containerd-1.6")
+
+
 def test_unknown_program_is_refused_in_words() -> None:
     with pytest.raises(LabError, match="no program named 'docker'"):
         binaries.build("docker")
