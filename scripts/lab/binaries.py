@@ -135,7 +135,6 @@ def build(name: str) -> Path:
     Safe to call from several processes at once: one builds, the others wait for it. Raises LabError with the
     end of the compiler's words when the build fails.
     """
-    name = _full_name(name)
     wanted = target(name)
 
     def make(directory: Path) -> None:
@@ -161,7 +160,7 @@ def _full_name(name: str) -> str:
 
 
 def _cache_name(name: str, wanted: Target) -> str:
-    return f"bin/{name}-{wanted.key()[:16]}"
+    return f"bin/{_full_name(name)}-{wanted.key()[:16]}"
 
 
 def _module_of_tools(name: str, packages: list[str]) -> Path:

@@ -59,7 +59,7 @@ def test_key_of_a_build_follows_sources_and_flags(tmp_path: Path) -> None:
 
 def test_containerd_is_named_by_version_or_by_pinned_series() -> None:
     assert binaries.target("containerd-1.7") == binaries.target("containerd-1.7.35")
-    with pytest.raises(LabError, match="'1.6' is no containerd version"):
+    with pytest.raises(LabError, match="is no containerd version"):
         binaries.target("containerd-1.6")
 
 
