@@ -17,7 +17,7 @@ def main() -> None:
     if arguments.context:
         command = ["pulumi", "destroy", "--stack", "existing"]
         sys.exit(subprocess.run(command, cwd=REPOSITORY, check=False).returncode)
-    # The nodes go with the lab and take the stack's resources along, so its state need not be destroyed first.
+    # The nodes go with the lab and take the stack's resources along: no `pulumi destroy` is needed first.
     lab("reset")
     print(f"The lab is gone; {LAB_DIRECTORY} is removed, the cache of built binaries is kept.")
 

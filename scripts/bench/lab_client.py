@@ -16,7 +16,7 @@ def lab(*arguments: str) -> None:
 
 
 def on_node(node: str, script: str) -> str:
-    """Run a shell script on a lab node as root and return what it printed; raise RuntimeError when it fails."""
+    """Run a shell script on a lab node as root and return its output; raise RuntimeError when it fails."""
     done = subprocess.run(
         [LAB, "exec", node, "--", "sh", "-c", script], capture_output=True, text=True, check=False
     )

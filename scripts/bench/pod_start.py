@@ -64,7 +64,7 @@ def forget_image(node: str) -> None:
     on_node(
         node,
         f"""
-        # Layers stay unpacked, and would not be pulled again, as long as a container of the last sample exists.
+        # Layers stay unpacked, and would not be pulled again, while a container of the last sample exists.
         while ctr -n k8s.io containers ls | grep -q '{REGISTRY}/sample'; do sleep 0.1; done
         digests=$(ctr -n k8s.io images ls | awk '$1 ~ "^{REGISTRY}/sample" {{print $3}}' | sort -u)
         for digest in $digests; do
@@ -186,7 +186,8 @@ def measure(api, link_mbit: int, repetitions: int) -> dict:
                 sample = start_pod(api, node)
                 samples[arm].append(sample)
                 print(
-                    f"  {repetition + 1}/{repetitions} {arm:<10} pull {sample.pull_s:6.2f} s, ready {sample.ready_s:6.2f} s",
+                    f"  {repetition + 1}/{repetitions} {arm:<10} "
+                    f"pull {sample.pull_s:6.2f} s, ready {sample.ready_s:6.2f} s",
                     flush=True,
                 )
     finally:
@@ -223,7 +224,7 @@ def results(
 
 
 def installs(api) -> dict[str, dict]:
-    """What each installer reported about its node: seconds to verified, containerd's downtime and restarts."""
+    """What each installer reported: seconds to verified, containerd's downtime (seconds) and restarts."""
     reported = {}
     for node in api.list_node(label_selector=INSTALLED_LABEL).items:
         report = json.loads(node.metadata.annotations[INSTALL_ANNOTATION])
@@ -256,30 +257,25 @@ def table(measured: dict) -> str:
     )
 
 
+def run(link_mbit: int = 200, repetitions: int = 5) -> None:
+    """Measure, print the table and write the raw samples to .lab/results.json."""
+    print(f"Pod start, {repetitions} cold samples per arm at {link_mbit} Mbit/s", flush=True)
+    measured = measure(kubernetes_api(), link_mbit, repetitions)
+    target = LAB_DIRECTORY / "results.json"
+    target.write_text(json.dumps(measured, indent=2) + "\n")
+    print(f"\n{table(measured)}\n\nMedians of {repetitions} samples per arm; raw: {target}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Measure pod start with and without SOCI on the running lab."
     )
-    parser.add_argument(
-        "--link-mbit",
-        type=int,
-        default=200,
-        help="link speed of both nodes in Mbit/s (default 200)",
-    )
+    parser.add_argument("--link-mbit", type=int, default=200, help="both nodes' link in Mbit/s (default 200)")
     parser.add_argument("--repetitions", type=int, default=5, help="samples per arm (default 5)")
     arguments = parser.parse_args()
     if arguments.repetitions < 1 or arguments.link_mbit < 1:
         parser.error("--repetitions and --link-mbit must be at least 1")
-    print(
-        f"Pod start, {arguments.repetitions} cold samples per arm at {arguments.link_mbit} Mbit/s",
-        flush=True,
-    )
-    measured = measure(kubernetes_api(), arguments.link_mbit, arguments.repetitions)
-    target = LAB_DIRECTORY / "results.json"
-    target.write_text(json.dumps(measured, indent=2) + "\n")
-    print(
-        f"\n{table(measured)}\n\n{len(measured['arms']['soci']['pull_s'])} samples per arm, medians; raw: {target}"
-    )
+    run(arguments.link_mbit, arguments.repetitions)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make up`: a cluster, `pulumi up` on it, and what that gained. `make up KUBECONTEXT=…` uses your own cluster."""
+"""`make up`: a cluster, `pulumi up` on it, and what that gained. With KUBECONTEXT it is your own cluster."""
 
 import argparse
 import os
@@ -42,14 +42,14 @@ def deploy_to_lab() -> None:
     install = pod_start.installs(kubernetes_api())
     for node, report in install.items():
         print(
-            f"{node}: verified in {report['verified_s']:.1f} s, containerd down {report['containerd_down_s']:.2f} s, "
+            f"{node}: verified in {report['verified_s']:.1f} s, "
+            f"containerd down {report['containerd_down_s']:.2f} s, "
             f"{report['containerd_restarts']} restart"
         )
     print(f"\nSOCI is on {len(install)} nodes after {time.monotonic() - started:.0f} s in all.\n")
-    sys.argv = [sys.argv[0]]
-    pod_start.main()
+    pod_start.run()
     print(
-        f"\nkubectl --kubeconfig {LAB_DIRECTORY / 'kubeconfig'} get pods -A    # look around; `make down` removes it all"
+        f"\nLook around: kubectl --kubeconfig {LAB_DIRECTORY / 'kubeconfig'} get pods -A; `make down` removes it all."
     )
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         deploy_to_context(arguments.context) if arguments.context else deploy_to_lab()
     except subprocess.CalledProcessError as error:
         sys.exit(
-            f"make up: {' '.join(map(str, error.cmd[:3]))} failed (exit {error.returncode}); its own words are above"
+            f"make up: {' '.join(map(str, error.cmd[:3]))} failed ({error.returncode}); why is said above"
         )
 
 
