@@ -27,8 +27,8 @@ class Recorder(pulumi.runtime.Mocks):
             outputs |= {"kubeconfigJson": '{"plain": true}', "kubeconfig": {"profile": True}}
         return f"{args.name}-id", outputs
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[Any, Any]:
-        return {}
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], None]:
+        return {}, None
 
     def inputs(self, name: str) -> dict[str, Any]:
         return dict(self.resources[name].inputs)

@@ -9,7 +9,7 @@ import pytest
 from mocks import DIGESTS, Recorder
 from pulumi.provider.experimental.analyzer import Analyzer
 
-from components import SampleWorkload, SociCluster, SociConfigError, SociInstaller
+from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller
 from components.installer import embedded_files, key_of, program_directory
 
 
@@ -151,7 +151,7 @@ def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) ->
             "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
         }
     )
-    args = {
+    args: SociClusterArgs = {
         "cluster": "existing",
         "kubeconfig": kubeconfig,
         "sha256": DIGESTS,

@@ -40,7 +40,8 @@ def refusal(**config: str) -> str:
         (
             "version",
             "0.9.0",
-            "lazy loading with SOCI index v2 needs 0.10.0 or newer. Remedy: pulumi config set soci:version 0.16.1",
+            "lazy loading with SOCI index v2 needs 0.10.0 or newer. "
+            "Remedy: pulumi config set soci:version 0.16.1",
         ),
         (
             "version",
@@ -74,13 +75,15 @@ def refusal(**config: str) -> str:
             "sha256",
             '{"amd64": "12"}',
             "the digest for amd64 is not 64 lower-case hexadecimal digits. "
-            "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's .sha256sum file",
+            "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's "
+            ".sha256sum file",
         ),
         (
             "sha256",
             '{"x86_64": "12"}',
             "'x86_64' is not an architecture that SOCI is released for (amd64, arm64). "
-            "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's .sha256sum file",
+            "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's "
+            ".sha256sum file",
         ),
         (
             "releaseUrl",
@@ -177,12 +180,11 @@ def test_all_problems_are_reported_at_once_each_on_its_line() -> None:
 
 def test_eks_settings_are_refused_for_an_existing_cluster(tmp_path: Path) -> None:
     (tmp_path / "kubeconfig").write_text(KUBECONFIG)
-    told = refusal(
-        cluster="existing", kubeconfig=str(tmp_path / "kubeconfig"), nodeCount="3", tags='{"a": "b"}'
-    )
-    assert told.splitlines() == [
-        "soci:nodeCount '3': has a meaning only with soci:cluster eks. Remedy: pulumi config rm soci:nodeCount",
-        'soci:tags \'{"a": "b"}\': has a meaning only with soci:cluster eks. Remedy: pulumi config rm soci:tags',
+    path = str(tmp_path / "kubeconfig")
+    reason = "has a meaning only with soci:cluster eks. Remedy: pulumi config rm"
+    assert refusal(cluster="existing", kubeconfig=path, nodeCount="3", tags='{"a": "b"}').splitlines() == [
+        f"soci:nodeCount '3': {reason} soci:nodeCount",
+        f"soci:tags '{json.dumps({'a': 'b'})}': {reason} soci:tags",
     ]
 
 
