@@ -1,7 +1,7 @@
-"""The program's main form: an EKS cluster of its own. AWS is moto, the control plane is the tests' API server.
+"""The program's main form: a cluster of its own on EKS. AWS is moto, its control plane the tests' API server.
 
-The aws and eks plugins here are stand-ins that were never compared with the true ones: this proves that program,
-components and engine fit together, not what AWS does.
+The aws and eks plugins here are stand-ins that were never compared with the true ones: this proves that
+program, components and engine fit together, not what AWS does.
 """
 
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
-from cluster import INSTALLER, STARTUP_TAINT, FakeNodes
-from conftest import Stack
+from fake_cluster import INSTALLER, STARTUP_TAINT, FakeNodes
+from project_stack import QUIET, Stack
 
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
 
@@ -82,7 +82,7 @@ def test_second_up_changes_nothing(stack: Stack) -> None:
 
 
 def test_refresh_finds_nothing(stack: Stack) -> None:
-    stack.run("refresh", "--yes", "--skip-preview", "--non-interactive", "--expect-no-changes")
+    stack.run("refresh", *QUIET, "--expect-no-changes")
 
 
 def test_another_version_touches_nothing_of_aws(stack: Stack, cluster: FakeNodes) -> None:
@@ -92,10 +92,12 @@ def test_another_version_touches_nothing_of_aws(stack: Stack, cluster: FakeNodes
     assert {node["metadata"]["labels"]["soci-cluster.io/version"] for node in nodes_of(cluster)} == {"0.16.1"}
 
 
-def test_a_node_that_joins_later_starts_with_the_taint_and_gets_soci(stack: Stack, cluster: FakeNodes) -> None:
+def test_a_node_that_joins_later_starts_with_the_taint_and_gets_soci(
+    stack: Stack, cluster: FakeNodes
+) -> None:
     stack.set(nodeCount=3)
     stack.up()
-    stack.run("refresh", "--yes", "--skip-preview", "--non-interactive")
+    stack.run("refresh", *QUIET)
     status = cluster.api.call("GET", DAEMON_SET)["status"]
     assert status["numberReady"] == len(nodes_of(cluster)) == 3
 

@@ -6,19 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import INSTALLER, FakeNodes
-from conftest import NODE_LABELS, Stack
+from fake_cluster import INSTALLER, FakeNodes
+from project_stack import QUIET, Stack
 
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
-TROUBLE = "fetch: http://mirror.invalid answered 404. Remedy: set soci:releaseUrl to a mirror that has this version"
+TROUBLE = (
+    "fetch: http://mirror.invalid answered 404. Remedy: set soci:releaseUrl to a mirror that has this version"
+)
 
 
 @pytest.fixture(scope="module")
 def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
     """Three nodes that are to get SOCI and one that is not."""
     for name in NODES:
-        answering.add(name, NODE_LABELS)
+        answering.add(name, {"soci-cluster.io/install": "true"})
     answering.add("bystander", {})
     yield answering
     for name in (*NODES, "bystander"):
@@ -50,7 +52,9 @@ def daemon_set(nodes: FakeNodes) -> dict[str, Any]:
 def versions(nodes: FakeNodes) -> dict[str, str | None]:
     """Return the version label of every node."""
     items = nodes.api.call("GET", "/api/v1/nodes")["items"]
-    return {item["metadata"]["name"]: item["metadata"]["labels"].get("soci-cluster.io/version") for item in items}
+    return {
+        item["metadata"]["name"]: item["metadata"]["labels"].get("soci-cluster.io/version") for item in items
+    }
 
 
 def test_preview_shows_everything_and_changes_nothing(stack: Stack, nodes: FakeNodes) -> None:
@@ -79,10 +83,14 @@ def test_outputs_name_cluster_installer_and_sample(stack: Stack, nodes: FakeNode
     assert outputs["sociVersion"] == "0.16.0"
     assert (outputs["installerNamespace"], outputs["installerDaemonSet"]) == ("soci-system", INSTALLER)
     namespace, name = outputs["samplePod"].split("/")
-    assert nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")["status"]["phase"] == "Succeeded"
+    assert (
+        nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")["status"]["phase"] == "Succeeded"
+    )
 
 
-def test_kubeconfig_is_a_secret_everywhere(stack: Stack, nodes: FakeNodes, local_config: dict[str, Any]) -> None:
+def test_kubeconfig_is_a_secret_everywhere(
+    stack: Stack, nodes: FakeNodes, local_config: dict[str, Any]
+) -> None:
     content = Path(local_config["soci:kubeconfig"]).read_text()
     assert stack.outputs()["kubeconfig"] == content
     assert "[secret]" in stack.run("stack", "output")
@@ -96,7 +104,7 @@ def test_second_up_changes_nothing(stack: Stack) -> None:
 
 
 def test_refresh_finds_nothing(stack: Stack) -> None:
-    stack.run("refresh", "--yes", "--skip-preview", "--non-interactive", "--expect-no-changes")
+    stack.run("refresh", *QUIET, "--expect-no-changes")
 
 
 def test_another_version_rolls_the_daemon_set_in_place(stack: Stack, nodes: FakeNodes) -> None:
@@ -120,9 +128,9 @@ def test_drift_by_kubectl_is_found_and_undone(stack: Stack, nodes: FakeNodes) ->
     nodes.api.call(
         "PATCH",
         DAEMON_SET,
-        params={"fieldManager": "kubectl-edit"},
-        data=json.dumps(change),
-        headers={"Content-Type": "application/merge-patch+json"},
+        change,
+        "application/merge-patch+json",
+        fieldManager="kubectl-edit",
     )
     stack.up("--refresh")
     assert stack.changes() == {"update": 1}

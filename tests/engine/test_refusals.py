@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import FakeNodes
-from conftest import Stack
+from fake_cluster import FakeNodes
+from project_stack import Stack
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,9 @@ def _own_configuration(stack: Stack, local_config: dict[str, Any]) -> None:
 
 
 def test_every_bad_value_is_named_at_once_before_anything_exists(stack: Stack) -> None:
-    stack.set(versoin="0.16.1", version="latest", mode="eager", maxUnavailable="0", installerImage="NOT AN IMAGE")
+    stack.set(
+        versoin="0.16.1", version="latest", mode="eager", maxUnavailable="0", installerImage="NOT AN IMAGE"
+    )
     said = stack.try_preview()
     for key in ("soci:versoin", "soci:version", "soci:mode", "soci:maxUnavailable", "soci:installerImage"):
         assert key in said

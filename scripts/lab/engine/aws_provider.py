@@ -1,12 +1,12 @@
 """Stand-in for the pulumi-aws plugin (`pulumi-resource-aws`), which talks to a moto server, never to AWS.
 
-iam Role and RolePolicyAttachment, eks Cluster and NodeGroup are made in moto; ANY OTHER TYPE is only echoed into
-the state. Never compared with the true plugin: a green test shows that the program and the engine agree, not that
-AWS would.
+iam Role and RolePolicyAttachment, eks Cluster and NodeGroup are made in moto; ANY OTHER TYPE is only echoed
+into the state. Never compared with the true plugin: a green test shows that the program and the engine agree,
+not that AWS would.
 
 AWS_ENDPOINT_URL    the moto server; without it the stand-in refuses to do anything
-SOCI_LAB_EKS        a kubeconfig: EKS clusters get its API server as their endpoint, and node groups register their
-                    nodes there, with their labels and taints
+SOCI_LAB_EKS        a kubeconfig: EKS clusters get its API server as their endpoint, and node groups register
+                    their nodes there, with their labels and taints
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
@@ -17,7 +17,6 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
-from google.protobuf import empty_pb2
 from kubernetes_api import Api, load_kubeconfig, named
 from plugin import (
     Provider,
@@ -28,7 +27,7 @@ from plugin import (
     to_python,
     to_struct,
 )
-from stubs import provider_pb2
+from stubs import Empty, provider_pb2
 
 Properties = dict[str, Any]
 TAINT_EFFECTS = {
@@ -222,10 +221,9 @@ def join_nodes(group: str, inputs: Properties) -> None:
     if not kubeconfig:
         return
     api, wanted = Api(kubeconfig), inputs["scalingConfig"]["desiredSize"]
-    selector = {"labelSelector": f"eks.amazonaws.com/nodegroup={group}"}
-    present = {
-        node["metadata"]["name"] for node in api.call("GET", "/api/v1/nodes", params=selector)["items"]
-    }
+    selector = f"eks.amazonaws.com/nodegroup={group}"
+    nodes = api.call("GET", "/api/v1/nodes", labelSelector=selector)["items"]
+    present = {node["metadata"]["name"] for node in nodes}
     names = [f"{group}-{number}".lower() for number in range(1, wanted + 1)]
     for name in present - set(names):
         api.call("DELETE", f"/api/v1/nodes/{name}")
@@ -244,7 +242,7 @@ def join_nodes(group: str, inputs: Properties) -> None:
             "metadata": {"name": name, "labels": labels},
             "spec": {"taints": taints},
         }
-        api.call("POST", "/api/v1/nodes", json=node)
+        api.call("POST", "/api/v1/nodes", node)
 
 
 class Aws(Provider):
@@ -298,7 +296,7 @@ class Aws(Provider):
 
     def Delete(self, request, context):
         TYPES.get(request.type, Echo()).delete(request.id, to_python(request.properties))
-        return empty_pb2.Empty()
+        return Empty()
 
 
 if __name__ == "__main__":

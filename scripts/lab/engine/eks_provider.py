@@ -1,8 +1,8 @@
-"""Stand-in for the pulumi-eks plugin (`pulumi-resource-eks`): the components Cluster, ManagedNodeGroup and Addon.
+"""Stand-in for the pulumi-eks plugin (`pulumi-resource-eks`): Cluster, ManagedNodeGroup and Addon.
 
-Never compared with the true one: their children are a sketch (roles, cluster, node group; no security group rules,
-network plug-in, OIDC provider or launch template), and several outputs are missing. A green test shows that the program and
-the engine agree, not that pulumi-eks would.
+Never compared with the true one: the components' children are a sketch (roles, cluster, node group; no
+security group rules, network plug-in, OIDC provider or launch template), and several outputs are missing. A
+green test shows that the program and the engine agree, not that pulumi-eks would.
 """
 
 import json
@@ -12,8 +12,9 @@ from typing import Any
 
 import pulumi
 import pulumi_aws as aws
-import pulumi_eks  # registers the classes that references to clusters become
+import pulumi_eks as eks  #  registers the classes that references to clusters become
 from engine import required_plugins
+from parent import end_with_parent
 from pulumi.provider import ConstructResult, Provider
 from pulumi.provider.server import main
 
@@ -62,8 +63,7 @@ class ManagedNodeGroup(pulumi.ComponentResource):
 
     def __init__(self, name: str, inputs: Inputs, options: pulumi.ResourceOptions) -> None:
         super().__init__("eks:index:ManagedNodeGroup", name, {}, options)
-        cluster = inputs["cluster"]
-        assert isinstance(cluster, pulumi_eks.Cluster)
+        cluster: eks.Cluster = inputs["cluster"]
         node_group = NodeGroup(
             f"{name}-nodeGroup",
             {
@@ -163,4 +163,5 @@ class Eks(Provider):
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(Eks(required_plugins()["eks"]), sys.argv[1:])

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The environment in which `pulumi` runs this project on a machine that may not have Pulumi.
 
-Where the machine has the Pulumi CLI with its Python language host, and plugins in ~/.pulumi/plugins, those are used.
-For what is missing: the CLI is built from the published Go module, and the language host and the kubernetes, aws and
-eks plugins, which no package registry carries, are the stand-ins of this directory.
+Where the machine has the Pulumi CLI with its Python language host, and plugins in ~/.pulumi/plugins, those
+are used. For what is missing: the CLI is built from the published Go module, and the language host and the
+kubernetes, aws and eks plugins, which no package registry carries, are the stand-ins of this directory.
 
-Usage: engine.py env [HOME]     print `export NAME=value` lines for a shell; HOME defaults to <repository>/.lab/pulumi
+Usage: engine.py env [HOME]     print `export NAME=value` lines for a shell
+                                (HOME: <repository>/.lab/pulumi when not given)
 """
 
 import argparse
@@ -25,11 +26,11 @@ STAND_INS = ("kubernetes", "aws", "eks")
 
 
 def prepare(cache: Path, home: Path) -> dict[str, str]:
-    """Return the environment variables with which `pulumi` works, after putting everything they name in place.
+    """Return the environment variables with which `pulumi` works, once everything they name is in place.
 
-    cache is for what outlives the lab (the CLI with its language host); home becomes PULUMI_HOME and keeps the
-    stacks' state. The passphrase only shields the lab's own throw-away state. Raises LabError when the CLI has to be
-    built and cannot.
+    cache is for what outlives the lab (the CLI with its language host); home becomes PULUMI_HOME and keeps
+    the stacks' state. The passphrase only shields the lab's own throw-away state. Raises LabError when the
+    CLI has to be built and cannot.
     """
     programs = command_line(cache)
     link_plugins(home / "plugins")
@@ -67,7 +68,7 @@ def command_line(cache: Path) -> Path:
 
 
 def link_plugins(directory: Path) -> None:
-    """Fill the directory with every plugin the installed packages ask for: the user's real one, or a stand-in."""
+    """Put every plugin that the installed packages ask for there: the user's real one, or a stand-in."""
     for name, version in required_plugins().items():
         place = directory / f"resource-{name}-v{version}"
         real = Path.home() / ".pulumi" / "plugins" / place.name

@@ -1,19 +1,26 @@
-"""A small Kubernetes API client for the stand-in provider: any kind, server-side apply, kubeconfigs with exec."""
+"""A small Kubernetes API client for the stand-ins: any kind, server-side apply, kubeconfigs with exec."""
 
 import base64
 import functools
 import json
 import os
 import re
+import ssl
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-import requests
+import urllib3
 import yaml
 
-# Kinds without a namespace that a program may declare; the rest gets one. The API knows all, but may be out of reach.
+REQUEST_SECONDS = 30
+APPLY_PATCH = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+# Kinds without a namespace that a program may declare. The API knows them all, but may be out of reach.
 CLUSTER_SCOPED = {
     "APIService",
     "ClusterRole",
@@ -32,7 +39,7 @@ CLUSTER_SCOPED = {
     "ValidatingAdmissionPolicyBinding",
     "ValidatingWebhookConfiguration",
 }
-# Managers whose fields the provider takes over, as the true one does: people's kubectl, and its own earlier selves.
+# Managers whose fields the provider takes over, as the true one does: kubectl's, and its own earlier ones.
 TAKEN_OVER = ("kubectl", "pulumi-", "before-first-apply")
 
 
@@ -44,7 +51,7 @@ class ApiError(Exception):
         self.status = status
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """No answer from the API server."""
 
 
@@ -52,62 +59,36 @@ class Api:
     """One API server, as one user."""
 
     def __init__(self, kubeconfig: dict[str, Any], context: str | None = None) -> None:
-        name = context or kubeconfig.get("current-context", "")
-        chosen = named(kubeconfig, "context", name)
+        chosen = named(kubeconfig, "context", context or kubeconfig.get("current-context", ""))
         cluster = named(kubeconfig, "cluster", chosen["cluster"])
+        user = credentials(named(kubeconfig, "user", chosen["user"]))
         self.server = cluster["server"].rstrip("/")
         self.namespace = chosen.get("namespace", "default")
-        self.session = requests.Session()
-        self.session.trust_env = False
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=32, max_retries=0)
-        self.session.mount("https://", adapter)
-        self.files = tempfile.TemporaryDirectory(prefix="kubeconfig-")
-        self.session.verify = not cluster.get("insecure-skip-tls-verify") and (
-            self._file(cluster, "certificate-authority") or True
+        self.headers = {"Authorization": f"Bearer {user['token']}"} if user.get("token") else {}
+        self.pool = urllib3.PoolManager(
+            maxsize=32, retries=False, timeout=REQUEST_SECONDS, ssl_context=tls_context(cluster, user)
         )
-        self._authenticate(named(kubeconfig, "user", chosen["user"]))
 
-    def _file(self, section: dict[str, Any], key: str) -> str | None:
-        """Return the path of a PEM file that the section names, or holds as base64 `<key>-data`."""
-        if data := section.get(f"{key}-data"):
-            path = Path(self.files.name, f"{key}.pem")
-            path.write_bytes(base64.b64decode(data))
-            path.chmod(0o600)
-            return str(path)
-        return section.get(key)
-
-    def _authenticate(self, user: dict[str, Any]) -> None:
-        if "exec" in user:
-            plugin = user["exec"]
-            variables = {item["name"]: item["value"] for item in plugin.get("env") or []}
-            done = subprocess.run(
-                [plugin["command"], *(plugin.get("args") or [])],
-                env={**os.environ, **variables},
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-            )
-            status = json.loads(done.stdout)["status"]
-            user = {"token": status["token"]}
-        if path := user.get("tokenFile"):
-            user = {**user, "token": Path(path).read_text().strip()}
-        if token := user.get("token"):
-            self.session.headers["Authorization"] = f"Bearer {token}"
-        certificate, key = self._file(user, "client-certificate"), self._file(user, "client-key")
-        if certificate and key:
-            self.session.cert = (certificate, key)
-
-    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Return the server's JSON answer; raise ApiError for a refusal and Unreachable for none."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = "application/json",
+        **parameters: str,
+    ) -> dict[str, Any]:
+        """Return the server's JSON answer; raise ApiError for a refusal and UnreachableError for none."""
+        url = self.server + path + (f"?{urlencode(parameters)}" if parameters else "")
+        headers = {**self.headers, "Content-Type": content_type}
+        data = None if body is None else json.dumps(body)
         try:
-            answer = self.session.request(method, self.server + path, timeout=30, **options)
-        except requests.RequestException as error:
-            raise Unreachable(f"configured Kubernetes cluster is unreachable: {error}") from error
-        body = answer.json() if answer.content else {}
-        if answer.status_code >= 400:
-            raise ApiError(answer.status_code, body.get("message", answer.reason))
-        return body
+            answer = self.pool.request(method, url, body=data, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise UnreachableError(f"configured Kubernetes cluster is unreachable: {error}") from error
+        content = json.loads(answer.data) if answer.data else {}
+        if answer.status >= 400:
+            raise ApiError(answer.status, content.get("message", answer.reason))
+        return content
 
     @functools.cache  # noqa: B019  one Api lives as long as its process
     def _resources(self, version: str) -> dict[str, dict[str, Any]]:
@@ -115,7 +96,7 @@ class Api:
         return {item["kind"]: item for item in listed if "/" not in item["name"]}
 
     def path(self, version: str, kind: str, namespace: str | None = None, name: str | None = None) -> str:
-        """Return the URL path of an object, or of a collection when name is None; raise ApiError for unknown kinds."""
+        """Return the URL path of an object, or of its kind when name is None; raise ApiError when unknown."""
         resource = self._resources(version).get(kind)
         if resource is None:
             raise ApiError(404, f'no matches for kind "{kind}" in version "{version}"')
@@ -142,23 +123,17 @@ class Api:
         """Create the object; raise ApiError 409 when it exists."""
         metadata = manifest["metadata"]
         path = self.path(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"))
-        return self.call("POST", path, params={"fieldManager": manager}, json=manifest)
+        return self.call("POST", path, manifest, fieldManager=manager)
 
     def apply(self, manifest: dict[str, Any], manager: str, *, force: bool, dry_run: bool) -> dict[str, Any]:
-        """Server-side apply the object; raise ApiError 409 when another manager holds a field, unless forced."""
+        """Server-side apply the object; raise ApiError 409 when others hold a field of it, unless forced."""
         options = {"fieldManager": manager, "force": str(force).lower()}
         if dry_run:
             options["dryRun"] = "All"
-        return self.call(
-            "PATCH",
-            self.object_path(manifest),
-            params=options,
-            data=json.dumps(manifest),
-            headers={"Content-Type": "application/apply-patch+yaml"},
-        )
+        return self.call("PATCH", self.object_path(manifest), manifest, APPLY_PATCH, **options)
 
     def take_over(self, live: dict[str, Any], manager: str) -> None:
-        """Make the manager the applier of all fields that kubectl, or a plain create, wrote to the live object."""
+        """Make the manager the applier of all fields that kubectl, or a plain create, wrote to the object."""
         entries = live["metadata"].get("managedFields", [])
         taken = [
             entry
@@ -177,12 +152,55 @@ class Api:
             {"op": "test", "path": "/metadata/resourceVersion", "value": live["metadata"]["resourceVersion"]},
             {"op": "replace", "path": "/metadata/managedFields", "value": [*kept, entry]},
         ]
-        headers = {"Content-Type": "application/json-patch+json"}
-        self.call("PATCH", self.object_path(live), data=json.dumps(patch), headers=headers)
+        self.call("PATCH", self.object_path(live), patch, JSON_PATCH)
 
     def list(self, version: str, kind: str, namespace: str, **selectors: str) -> list[dict[str, Any]]:
         """Return the objects of a kind in a namespace; selectors are labelSelector and fieldSelector."""
-        return self.call("GET", self.path(version, kind, namespace), params=selectors)["items"]
+        return self.call("GET", self.path(version, kind, namespace), **selectors)["items"]
+
+
+def credentials(user: dict[str, Any]) -> dict[str, Any]:
+    """Return the user's section with a token in it, when it gets its token from a program or a file.
+
+    Raises subprocess.SubprocessError when the program fails.
+    """
+    if plugin := user.get("exec"):
+        variables = {item["name"]: item["value"] for item in plugin.get("env") or []}
+        command = [plugin["command"], *(plugin.get("args") or [])]
+        environment = {**os.environ, **variables}
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=True
+        )
+        return {"token": json.loads(done.stdout)["status"]["token"]}
+    if path := user.get("tokenFile"):
+        return {**user, "token": Path(path).read_text().strip()}
+    return user
+
+
+def tls_context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
+    """Return how to trust the cluster and to show the user's certificate, when there is one."""
+    authority = pem(cluster, "certificate-authority")
+    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    # Many clusters' own authorities lack what Python 3.13 and newer would insist on.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if cluster.get("insecure-skip-tls-verify"):
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    certificate, key = pem(user, "client-certificate"), pem(user, "client-key")
+    if certificate and key:
+        # Python's ssl takes a key from a file only; this one is gone when the block ends.
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(certificate + b"\n" + key)
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+def pem(section: dict[str, Any], key: str) -> bytes | None:
+    """Return what the section holds as base64 `<key>-data` or names as a file, None when neither."""
+    if data := section.get(f"{key}-data"):
+        return base64.b64decode(data)
+    return Path(section[key]).expanduser().read_bytes() if section.get(key) else None
 
 
 def group_path(version: str) -> str:
@@ -199,7 +217,7 @@ def named(kubeconfig: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
 
 
 def load_kubeconfig(text: str | dict[str, Any]) -> dict[str, Any]:
-    """Return a kubeconfig given as content or as a path; the engine hands JSON content over as a dictionary."""
+    """Return a kubeconfig given as content or as a path; the engine hands JSON over as a dictionary."""
     if isinstance(text, dict):
         return text
     if "\n" not in text and not text.lstrip().startswith("{"):

@@ -1,9 +1,10 @@
 """Stand-in for the pulumi-kubernetes plugin (`pulumi-resource-kubernetes`).
 
-Written after the observed behaviour of pulumi-kubernetes v4.28 and its documentation: server-side apply with a dry
-run in previews, autonaming, replace rules, apply conflicts, drift, waiting with status lines, errors of resources
-that never become live. Missing: Helm charts, YAML files, kustomize, Patch and List resources, functions,
-client-side apply, waiting for Services, Ingresses, StatefulSets and custom resources, `pulumi.com/waitFor`.
+Written after the observed behaviour of pulumi-kubernetes v4.28 and its documentation: server-side apply with
+a dry run in previews, autonaming, replace rules, apply conflicts, drift, waiting with status lines, errors of
+resources that never become live. Missing: Helm charts, YAML files, kustomize, Patch and List resources,
+functions, client-side apply, waiting for Services, Ingresses, StatefulSets and custom resources,
+`pulumi.com/waitFor`.
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
@@ -13,13 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from google.protobuf import empty_pb2
 from kubernetes_api import (
     CLUSTER_SCOPED,
     TAKEN_OVER,
     Api,
     ApiError,
-    Unreachable,
+    UnreachableError,
     conflicting_managers,
     load_kubeconfig,
     named,
@@ -34,10 +34,14 @@ from plugin import (
     to_python,
     to_struct,
 )
-from stubs import provider_pb2
+from stubs import Empty, provider_pb2
 
 AUTONAMED = "pulumi.com/autonamed"
 MANAGER = "__fieldManager"
+CONFLICT_HELP = (
+    "https://www.pulumi.com/registry/packages/kubernetes/how-to-guides/"
+    "managing-resources-with-server-side-apply/ for troubleshooting help"
+)
 DEFAULT_TIMEOUT_SECONDS = 600
 POLL_SECONDS = 0.3
 
@@ -62,7 +66,7 @@ REPLACING = {
     ],
     "StorageClass": ["parameters", "provisioner"],
 }
-# Fields that are plain maps of text: there an empty map says nothing, elsewhere (`emptyDir: {}`) it says something.
+# Plain maps of text: there an empty map says nothing, while elsewhere (`emptyDir: {}`) it does.
 TEXT_MAPS = {
     "annotations",
     "binaryData",
@@ -88,9 +92,9 @@ class Kubernetes(Provider):
         self.default_namespace = settings.get("namespace") or (self.api.namespace if self.api else "default")
 
     def server(self) -> Api:
-        """Return the API server; raise Unreachable when its address is not known yet."""
+        """Return the API server; raise UnreachableError when its address is not known yet."""
         if self.api is None:
-            raise Unreachable("the provider's kubeconfig is not known yet")
+            raise UnreachableError("the provider's kubeconfig is not known yet")
         return self.api
 
     def DiffConfig(self, request, context):
@@ -101,6 +105,8 @@ class Kubernetes(Provider):
     def Check(self, request, context):
         old, new = to_python(request.olds), drop_empty(to_python(request.news))
         metadata = new.setdefault("metadata", {})
+        if not isinstance(metadata, dict):  # not known yet as a whole
+            return provider_pb2.CheckResponse(inputs=to_struct(new))
         if not metadata.get("name"):
             before = old.get("metadata", {})
             kept = before.get("name") if AUTONAMED in before.get("annotations", {}) else None
@@ -160,7 +166,7 @@ class Kubernetes(Provider):
         state = to_python(request.properties)
         body = {"propagationPolicy": "Foreground"}
         try:
-            self.server().call("DELETE", self.server().object_path(state), json=body)
+            self.server().call("DELETE", self.server().object_path(state), body)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -170,7 +176,7 @@ class Kubernetes(Provider):
                 raise TimeoutError(
                     f'resource "{request.id}" was not deleted: timed out waiting for the condition'
                 )
-        return empty_pb2.Empty()
+        return Empty()
 
     def _dry_run(self, inputs: dict[str, Any], manager: str, force: bool) -> dict[str, Any]:
         """Return what the server would make of the inputs; the inputs themselves when it cannot be asked."""
@@ -178,7 +184,7 @@ class Kubernetes(Provider):
             return inputs
         try:
             return with_manager(self._apply(inputs, manager, force, dry_run=True), manager)
-        except Unreachable:
+        except UnreachableError:
             return inputs
         except ApiError as error:
             if error.status == 404:  # Its namespace, or its kind, is still to be made.
@@ -194,16 +200,13 @@ class Kubernetes(Provider):
                 raise
             if all(holder.startswith(TAKEN_OVER) for holder in holders):
                 return self.server().apply(inputs, manager, force=True, dry_run=dry_run)
-            raise ApiError(
-                409,
-                f"Server-side apply field conflict detected: {error}. See https://www.pulumi.com/registry/packages/"
-                "kubernetes/how-to-guides/managing-resources-with-server-side-apply/ for troubleshooting help",
-            ) from error
+            message = f"Server-side apply field conflict detected: {error}. See {CONFLICT_HELP}"
+            raise ApiError(409, message) from error
 
     def _settle(
         self, request: Any, inputs: dict[str, Any], manager: str, live: dict[str, Any], done: str
     ) -> dict[str, Any]:
-        """Wait until the object is live and return its outputs; raise InitializationError when it never is."""
+        """Return the object's outputs once it is live; raise InitializationError when it never is."""
         seconds = request.timeout or float(annotation(inputs, "pulumi.com/timeoutSeconds") or 0)
         deadline = time.monotonic() + (seconds or DEFAULT_TIMEOUT_SECONDS)
         events = Events(self, request.urn, live)
@@ -221,8 +224,8 @@ class Kubernetes(Provider):
             failed = failure(live)
             if failed or time.monotonic() > deadline or self.cancelled.wait(POLL_SECONDS):
                 raise InitializationError(
-                    f'resource "{identifier(inputs)}" was successfully {done}, but the Kubernetes API server reported '
-                    f"that it failed to fully initialize or become live: {failed or cause}",
+                    f'resource "{identifier(inputs)}" was successfully {done}, but the Kubernetes API server '
+                    f"reported that it failed to fully initialize or become live: {failed or cause}",
                     identifier(inputs),
                     with_manager(live, manager),
                     inputs,
@@ -273,7 +276,7 @@ class Events:
 
 
 def another_cluster(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Say whether the provider's settings name another cluster, so that all of its objects have to be replaced.
+    """Say whether the provider's settings name another cluster, so that all of its objects must be replaced.
 
     A clusterIdentifier on both sides decides alone; otherwise an unknown kubeconfig or another server does.
     """
@@ -311,7 +314,7 @@ def identifier(manifest: dict[str, Any]) -> str:
 
 
 def from_identifier(urn: str, text: str) -> dict[str, Any]:
-    """Return the least manifest that finds an object to import: its kind from the URN, its name from the ID."""
+    """Return the least manifest that finds an object: its kind from the URN, its name from the ID."""
     token = urn.split("::")[2].rsplit("$", maxsplit=1)[-1]
     _, version, kind = token.split(":")
     namespace, _, name = text.rpartition("/")
@@ -328,7 +331,7 @@ def annotation(manifest: dict[str, Any], name: str) -> str | None:
 
 
 def with_manager(live: dict[str, Any], manager: str | None) -> dict[str, Any]:
-    """Return the live object as the resource's outputs, with the field manager that the next update must use."""
+    """Return the live object as the resource's outputs, with the field manager of the next update."""
     metadata = {key: value for key, value in live["metadata"].items() if key != "managedFields"}
     return {**live, "metadata": metadata, MANAGER: manager}
 
@@ -422,7 +425,8 @@ def failure(live: dict[str, Any]) -> str | None:
         if live["kind"] == "Deployment" and condition.get("reason") == "ProgressDeadlineExceeded":
             return condition["message"]
     if live["kind"] == "Pod" and status.get("phase") == "Failed":
-        return f"Pod has failed: {status.get('message') or status.get('reason') or 'a container ended with an error'}"
+        reason = status.get("message") or status.get("reason") or "a container ended with an error"
+        return f"Pod has failed: {reason}"
     return None
 
 

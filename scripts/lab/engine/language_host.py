@@ -1,8 +1,8 @@
-"""Stand-in for `pulumi-language-python`, the Python language host that the Pulumi CLI is normally shipped with.
+"""Stand-in for `pulumi-language-python`, the Python language host that comes with the true Pulumi CLI.
 
-It runs a program of a `runtime: python` project in a child process and says which plugins the installed packages
-need. It does not create environments, install, type-check, debug or run Python plugins. Its outcome and texts for
-exceptions, RunError, sys.exit and failed resources are those of the true host.
+It runs a program of a `runtime: python` project in a child process and says which plugins the installed
+packages need. It does not create environments, install, type-check, debug or run Python plugins. Its outcome
+and texts for exceptions, RunError, sys.exit and failed resources are those of the true host.
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
@@ -15,9 +15,8 @@ import sys
 from pathlib import Path
 
 from engine import required_plugins
-from google.protobuf import empty_pb2
 from plugin import serve, to_python
-from stubs import language_pb2, language_pb2_grpc, plugin_pb2
+from stubs import Empty, language_pb2, language_pb2_grpc, plugin_pb2
 
 # The exit status of a program that has already told the user what is wrong; the engine then adds nothing.
 ALREADY_SAID = 32
@@ -69,7 +68,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             cwd=request.pwd,
             env={
                 **os.environ,
-                # By environment, not by arguments: values can be secret, and arguments are readable by anybody.
+                # Not by arguments: values can be secret, and arguments are readable by anybody.
                 "PULUMI_CONFIG": json.dumps(dict(request.config)),
                 "PULUMI_CONFIG_SECRET_KEYS": json.dumps(list(request.configSecretKeys)),
                 "SOCI_LAB_RUN": json.dumps(options),
@@ -89,7 +88,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def Cancel(self, request, context):
         for child in list(self.programs):
             interrupt(child)
-        return empty_pb2.Empty()
+        return Empty()
 
 
 def interrupt(child: subprocess.Popen) -> None:

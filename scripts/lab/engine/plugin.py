@@ -1,7 +1,7 @@
 """What the stand-in plugins share: the server, property values, messages to the engine.
 
-Everything here follows Pulumi's published protocol (the .proto files behind `pulumi.runtime.proto`); nothing is
-taken from the true plugins.
+Everything here follows Pulumi's published protocol (the .proto files behind `pulumi.runtime.proto`); nothing
+is taken from the true plugins.
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
@@ -9,14 +9,17 @@ import os
 import signal
 import sys
 import threading
-import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 from engine import required_plugins
-from google.protobuf import empty_pb2, struct_pb2
+from parent import end_with_parent
 from stubs import (
+    Empty,
+    ListValue,
+    Struct,
     engine_pb2,
     engine_pb2_grpc,
     plugin_pb2,
@@ -37,12 +40,12 @@ OPTIONS = [
 
 
 def to_python(value: Any) -> Any:
-    """Return a protobuf Struct, ListValue or Value as plain Python; whole numbers become int, secrets are unwrapped."""
-    if isinstance(value, struct_pb2.Struct):
+    """Return a protobuf value as plain Python: whole numbers become int, and secrets are unwrapped."""
+    if isinstance(value, Struct):
         if SIGNATURE in value.fields and "value" in value.fields:
             return to_python(value.fields["value"])
         return {key: to_python(item) for key, item in value.fields.items()}
-    if isinstance(value, struct_pb2.ListValue):
+    if isinstance(value, ListValue):
         return [to_python(item) for item in value.values]
     kind = value.WhichOneof("kind")
     if kind in (None, "null_value"):
@@ -53,9 +56,9 @@ def to_python(value: Any) -> Any:
     return to_python(item) if kind in ("struct_value", "list_value") else item
 
 
-def to_struct(value: dict[str, Any]) -> struct_pb2.Struct:
+def to_struct(value: dict[str, Any]) -> Struct:
     """Return plain Python as a protobuf Struct."""
-    struct = struct_pb2.Struct()
+    struct = Struct()
     struct.update(value)
     return struct
 
@@ -148,7 +151,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def Attach(self, request, context):
         self._connect(request.address)
-        return empty_pb2.Empty()
+        return Empty()
 
     def GetPluginInfo(self, request, context):
         return plugin_pb2.PluginInfo(version=self.version)
@@ -165,7 +168,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def Cancel(self, request, context):
         self.cancelled.set()
-        return empty_pb2.Empty()
+        return Empty()
 
 
 class ErrorDetails(grpc.ServerInterceptor):
@@ -188,7 +191,7 @@ class ErrorDetails(grpc.ServerInterceptor):
                 if context.code() is not None:
                     raise
                 if os.environ.get("SOCI_LAB_DEBUG"):
-                    sys.excepthook(*sys.exc_info())
+                    traceback.print_exc()
                 context.abort(grpc.StatusCode.UNKNOWN, str(error) or type(error).__name__)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -197,7 +200,7 @@ class ErrorDetails(grpc.ServerInterceptor):
 
 
 def serve(add: Any) -> None:
-    """Serve on a free loopback port, print it as the engine expects, and end with the process that started this one.
+    """Serve on a free loopback port, printed as the engine expects, until the engine ends this process.
 
     add(server) registers the service.
     """
@@ -207,11 +210,9 @@ def serve(add: Any) -> None:
     server.start()
     # The engine ends its plugins with this signal; there is nothing to tidy up.
     signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+    end_with_parent()
     print(port, flush=True)
-    parent = os.getppid()
-    while os.getppid() == parent:
-        time.sleep(2)
-    os._exit(0)
+    server.wait_for_termination()
 
 
 def serve_provider(kind: type[Provider], package: str) -> None:

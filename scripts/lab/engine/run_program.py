@@ -1,6 +1,7 @@
 """Runs one Pulumi program for the stand-in language host; follows `pulumi/automation/_server.py` of the SDK.
 
-Usage: run_program.py PROGRAM, with the run's options as JSON in SOCI_LAB_RUN and the configuration in PULUMI_CONFIG.
+Usage: run_program.py PROGRAM, with the run's options as JSON in SOCI_LAB_RUN and the configuration in
+PULUMI_CONFIG.
 """
 
 import asyncio
@@ -41,11 +42,12 @@ def main() -> int:
         return 1
     except grpc.RpcError as error:
         # The engine closes its monitor when a resource has failed, and has said why by then.
-        return ALREADY_SAID if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) else 1
+        gone = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        return ALREADY_SAID if isinstance(error, grpc.Call) and error.code() in gone else 1
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1 if error.code else 0
-    except BaseException:
-        pulumi.log.error("Program failed with an unhandled exception:\n" + traceback.format_exc())
+    except Exception as error:  # noqa: BLE001  (reported to the user, whatever it is)
+        pulumi.log.error("Program failed with an unhandled exception:\n" + users_traceback(error, program))
         return ALREADY_SAID
     finally:
         pending = asyncio.all_tasks(loop)
@@ -59,6 +61,14 @@ def main() -> int:
 def run(program: Path) -> None:
     """Run the program as Python runs a folder or a file."""
     runpy.run_path(str(program), run_name="__main__")
+
+
+def users_traceback(error: Exception, program: Path) -> str:
+    """Return the error's traceback from the program's own first frame on."""
+    frame = error.__traceback__
+    while frame and not frame.tb_frame.f_code.co_filename.startswith(str(program)):
+        frame = frame.tb_next
+    return "".join(traceback.format_exception(type(error), error, frame or error.__traceback__))
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict) -> None:

@@ -1,6 +1,6 @@
-"""The gRPC stubs of Pulumi's protocol, without `import pulumi` itself, which is 0.25 s in every plugin process.
+"""The gRPC stubs of Pulumi's protocol, without `import pulumi` itself, which is 0.25 s in every process.
 
-Never import this where the Pulumi SDK is wanted as well.
+Where the Pulumi SDK is wanted as well, import it first.
 """
 
 import importlib.util
@@ -10,24 +10,26 @@ from pathlib import Path
 
 
 def hide_package_code() -> None:
-    """Put empty modules in place of `pulumi` and `pulumi.runtime`, so that only what is below them is loaded."""
+    """Put empty modules in place of `pulumi` and `pulumi.runtime`: only what is below them gets loaded."""
     specification = importlib.util.find_spec("pulumi")
-    assert specification and specification.submodule_search_locations, (
-        "the Python package pulumi is not installed"
-    )
-    root = Path(next(iter(specification.submodule_search_locations)))
+    if specification is None or not specification.origin:
+        raise ModuleNotFoundError("the Python package pulumi is not installed")
+    root = Path(specification.origin).parent
     for name, directory in (("pulumi", root), ("pulumi.runtime", root / "runtime")):
         module = types.ModuleType(name)
         module.__path__ = [str(directory)]
         sys.modules[name] = module
 
 
-hide_package_code()
+if "pulumi" not in sys.modules:
+    hide_package_code()
 
-from pulumi.runtime.proto import (
+# The package `protobuf` comes without types: ty cannot see these classes.
+from google.protobuf.empty_pb2 import Empty  # noqa: E402  # ty: ignore[missing-module-member]
+from google.protobuf.struct_pb2 import ListValue, Struct  # noqa: E402  # ty: ignore[missing-module-member]
+from pulumi.runtime.proto import (  # noqa: E402
     engine_pb2,
     engine_pb2_grpc,
-    errors_pb2,
     language_pb2,
     language_pb2_grpc,
     plugin_pb2,
@@ -37,9 +39,11 @@ from pulumi.runtime.proto import (
 )
 
 __all__ = [
+    "Empty",
+    "ListValue",
+    "Struct",
     "engine_pb2",
     "engine_pb2_grpc",
-    "errors_pb2",
     "language_pb2",
     "language_pb2_grpc",
     "plugin_pb2",

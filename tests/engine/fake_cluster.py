@@ -1,27 +1,19 @@
-"""A real Kubernetes API without machines: control plane processes on loopback, and nodes that only say they work."""
+"""A real Kubernetes API without machines: a control plane on loopback, and nodes that only say they work."""
 
 import contextlib
-import ctypes
-import datetime
+import datetime as dt
 import json
-import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "scripts" / "lab"), str(REPOSITORY / "scripts" / "lab" / "engine")]
+from binaries import build
+from kubernetes_api import MERGE_PATCH, STRATEGIC_PATCH, Api, ApiError
+from pki import API_NAMES, Authority
 
-from binaries import build  # noqa: E402
-from kubernetes_api import Api, ApiError  # noqa: E402
-from pki import API_NAMES, Authority  # noqa: E402
-
-STATUS_PATCH = {"Content-Type": "application/strategic-merge-patch+json"}
-MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 INSTALLER = "soci-installer"
 CONDITION = "SociReady"
 STARTUP_TAINT = "soci-cluster.io/not-ready"
@@ -34,12 +26,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def die_with_parent() -> None:
-    """Run in a new child process: have the kernel end it when this process ends, however that happens."""
-    set_death_signal = 1
-    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-
-
 class Process:
     """A background process with a log; ended by stop(), and at the latest with this process."""
 
@@ -47,12 +33,11 @@ class Process:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command,
+                ["setpriv", "--pdeathsig", "KILL", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 env=environment,
-                preexec_fn=die_with_parent,
             )
 
     def stop(self) -> None:
@@ -174,7 +159,7 @@ class ControlPlane:
 class FakeNodes(threading.Thread):
     """Nodes without machines: a thread that answers for their kubelets and for the installer on them.
 
-    Whoever uses it calls check() afterwards: without the thread a DaemonSet would want 0 pods and be ready at once.
+    Whoever uses it calls check() afterwards: without nodes a DaemonSet would want 0 pods and be ready at once.
     `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail.
     """
 
@@ -187,9 +172,13 @@ class FakeNodes(threading.Thread):
 
     def add(self, name: str, labels: dict[str, str]) -> None:
         """Register a node; like every node of this API server, it is ready soon after."""
-        well_known = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+        well_known = {
+            "kubernetes.io/hostname": name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": "amd64",
+        }
         metadata = {"name": name, "labels": {**well_known, **labels}}
-        self.api.call("POST", "/api/v1/nodes", json={"apiVersion": "v1", "kind": "Node", "metadata": metadata})
+        self.api.call("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
 
     def remove(self, name: str) -> None:
         """Take a node away."""
@@ -209,12 +198,12 @@ class FakeNodes(threading.Thread):
         try:
             while not self.ended.wait(0.1):
                 for node in self.api.call("GET", "/api/v1/nodes")["items"]:
-                    with contextlib.suppress(Gone):
+                    with contextlib.suppress(GoneError):
                         self._start(node)
                 for pod in self.api.call("GET", "/api/v1/pods")["items"]:
                     if pod["spec"].get("nodeName"):
                         # A pod or node that has just gone, or changed, is seen to in the next round.
-                        with contextlib.suppress(Gone):
+                        with contextlib.suppress(GoneError):
                             self._answer_for(pod)
         except BaseException as error:  # noqa: BLE001  kept for check()
             self.error = error
@@ -235,7 +224,7 @@ class FakeNodes(threading.Thread):
     def _answer_for(self, pod: dict[str, Any]) -> None:
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
         if pod["metadata"].get("deletionTimestamp"):
-            self._call("DELETE", path, json={"gracePeriodSeconds": 0})
+            self._call("DELETE", path, {"gracePeriodSeconds": 0})
             return
         labels, node = pod["metadata"].get("labels", {}), pod["spec"]["nodeName"]
         trouble = None
@@ -260,7 +249,12 @@ class FakeNodes(threading.Thread):
         if trouble:
             self._warn(pod, node, message)
             return
-        install = {"verifiedSeconds": 4.2, "containerdDownSeconds": 0.4, "containerdRestarts": 1, "version": version}
+        install = {
+            "verifiedSeconds": 4.2,
+            "containerdDownSeconds": 0.4,
+            "containerdRestarts": 1,
+            "version": version,
+        }
         live = self._call("GET", f"/api/v1/nodes/{node}")
         taints = [taint for taint in live["spec"].get("taints", []) if taint["key"] != STARTUP_TAINT]
         change = {
@@ -270,7 +264,7 @@ class FakeNodes(threading.Thread):
             },
             "spec": {"taints": taints or None},
         }
-        self._call("PATCH", f"/api/v1/nodes/{node}", data=json.dumps(change), headers=MERGE_PATCH)
+        self._call("PATCH", f"/api/v1/nodes/{node}", change, MERGE_PATCH)
 
     def _warn(self, pod: dict[str, Any], node: str, message: str) -> None:
         """Emit the installer's Warning Event on its DaemonSet."""
@@ -291,27 +285,27 @@ class FakeNodes(threading.Thread):
             "lastTimestamp": now(),
             "count": 1,
         }
-        self._call("POST", f"/api/v1/namespaces/{namespace}/events", json=event)
+        self._call("POST", f"/api/v1/namespaces/{namespace}/events", event)
 
     def _patch(self, path: str, change: dict[str, Any]) -> None:
-        self._call("PATCH", path, data=json.dumps(change), headers=STATUS_PATCH)
+        self._call("PATCH", path, change, STRATEGIC_PATCH)
 
-    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _call(self, *request: Any) -> dict[str, Any]:
         try:
-            return self.api.call(method, path, **options)
+            return self.api.call(*request)
         except ApiError as error:
             if error.status in (404, 409):
-                raise Gone(path) from error
+                raise GoneError(str(error)) from error
             raise
 
 
-class Gone(Exception):
+class GoneError(Exception):
     """The object has gone, or somebody else has just changed it."""
 
 
 def now() -> str:
     """Return the time as the API writes it."""
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def condition(kind: str, good: bool, reason: str, message: str) -> dict[str, str]:
@@ -331,7 +325,7 @@ def said(pod: dict[str, Any]) -> str:
 
 
 def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
-    """Return the status of a pod that runs, that ran (when it is to run once), or that fails again and again."""
+    """Return the status of a pod that runs, that ran (if it is to run once), or that fails ever again."""
     node, containers = pod["spec"]["nodeName"], []
     once = pod["spec"]["restartPolicy"] == "Never"
     for container in pod["spec"]["containers"]:
@@ -340,8 +334,12 @@ def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
         if once:
             state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
         if trouble:
-            state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}}
-            last = {"terminated": {"exitCode": 1, "reason": "Error", "message": f"node {node}: step {trouble}"}}
+            state = {
+                "waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
+            }
+            last = {
+                "terminated": {"exitCode": 1, "reason": "Error", "message": f"node {node}: step {trouble}"}
+            }
         containers.append(
             {
                 "name": container["name"],
@@ -354,4 +352,9 @@ def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
             }
         )
     ready = [condition(kind, not trouble and not once, "", "") for kind in ("Ready", "ContainersReady")]
-    return {"phase": "Succeeded" if once else "Running", "conditions": ready, "containerStatuses": containers, "startTime": now()}
+    return {
+        "phase": "Succeeded" if once else "Running",
+        "conditions": ready,
+        "containerStatuses": containers,
+        "startTime": now(),
+    }

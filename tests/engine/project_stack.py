@@ -1,0 +1,102 @@
+"""One stack of the project, run through the Pulumi CLI as a user does."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE_S = 180
+QUIET = ("--yes", "--skip-preview", "--non-interactive")
+
+
+class Stack:
+    """A stack in a project directory of its own; every call of the CLI is bounded in time."""
+
+    def __init__(
+        self, directory: Path, environment: dict[str, str], name: str, config: dict[str, Any]
+    ) -> None:
+        self.directory, self.environment, self.name = directory, environment, name
+        (directory / "stacks").mkdir(parents=True)
+        for file in ("Pulumi.yaml", "__main__.py", "components", ".venv"):
+            if (REPOSITORY / file).exists():
+                (directory / file).symlink_to(REPOSITORY / file)
+        self.configure(config)
+        self.run("stack", "init", name)
+
+    def configure(self, config: dict[str, Any]) -> None:
+        """Replace the stack's whole configuration."""
+        path = self.directory / "stacks" / f"Pulumi.{self.name}.yaml"
+        salt = yaml.safe_load(path.read_text()).get("encryptionsalt") if path.exists() else None
+        path.write_text(yaml.safe_dump({"config": config} | ({"encryptionsalt": salt} if salt else {})))
+
+    def set(self, **changes: Any) -> None:
+        """Change settings: set(version="0.16.1") is `pulumi config set soci:version 0.16.1`; None removes."""
+        path = self.directory / "stacks" / f"Pulumi.{self.name}.yaml"
+        config = yaml.safe_load(path.read_text())["config"]
+        config |= {f"soci:{key}": value for key, value in changes.items()}
+        self.configure({key: value for key, value in config.items() if value is not None})
+
+    def try_run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run pulumi on this stack; the caller judges the exit code."""
+        return subprocess.run(
+            ["pulumi", *arguments, *(() if arguments[1:2] == ("init",) else ("--stack", self.name))],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if "--json" not in arguments else subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def run(self, *arguments: str) -> str:
+        """Run pulumi on this stack and return what it said; fail when it does."""
+        done = self.try_run(*arguments)
+        assert done.returncode == 0, f"pulumi {' '.join(arguments)}:\n{done.stdout}{done.stderr or ''}"
+        return done.stdout
+
+    def up(self, *arguments: str) -> str:
+        """`pulumi up` without a question and without the preview before it."""
+        return self.run("up", *QUIET, *arguments)
+
+    def try_up(self, *arguments: str) -> str:
+        """`pulumi up` that must fail; return what it said."""
+        done = self.try_run("up", *QUIET, *arguments)
+        assert done.returncode != 0, f"pulumi up did not fail:\n{done.stdout}"
+        return done.stdout
+
+    def try_preview(self) -> str:
+        """`pulumi preview` that must fail; return what it said."""
+        done = self.try_run("preview", "--non-interactive")
+        assert done.returncode != 0, f"pulumi preview did not fail:\n{done.stdout}"
+        return done.stdout
+
+    def plan(self) -> dict[str, str]:
+        """Return what `pulumi preview` would do: {type::name: operation}, without what stays the same."""
+        steps = json.loads(self.run("preview", "--json"))["steps"]
+        return {
+            "::".join(step["urn"].split("::")[2:]).rsplit("$", 1)[-1]: step["op"]
+            for step in steps
+            if step["op"] != "same"
+        }
+
+    def changes(self) -> dict[str, int]:
+        """Return how many resources the last update created, updated, ...; without what stayed the same."""
+        done = json.loads(self.run("stack", "history", "--json"))[0]["resourceChanges"]
+        return {operation: count for operation, count in done.items() if operation != "same"}
+
+    def outputs(self) -> dict[str, Any]:
+        """Return the stack's outputs, secrets included."""
+        return json.loads(self.run("stack", "output", "--json", "--show-secrets"))
+
+    def state(self) -> str:
+        """Return the stack's state as it is stored, secrets encrypted."""
+        return self.run("stack", "export")
+
+    def destroy(self) -> None:
+        """`pulumi destroy`, and the stack's own end."""
+        self.run("destroy", *QUIET)
