@@ -163,7 +163,7 @@ class SociCluster(pulumi.ComponentResource):
     def _eks(self) -> tuple[k8s.Provider, list[pulumi.Resource]]:
         chosen = self._settings
         pulumi.log.info(
-            "EKS takes 10 to 15 minutes for a control plane and its nodes, without a word in between", self
+            "A new EKS cluster and its nodes take 10 to 15 minutes, without a word in between", self
         )
         cluster = eks.Cluster(
             f"{self._name}-eks",
