@@ -164,18 +164,22 @@ restore() {
 lazy_users() {
   awk -v data="$DATA" '
     $0 ~ " - fuse.rawBridge " { lazy[$5] = 1 }
-    $0 ~ " - overlay " && index($0, "upperdir=" data "/") { overlay[++n] = $0 }
+    $0 ~ " - overlay " && index($0, "upperdir=" data "/") { target[++n] = $5; options[n] = $NF }
     END {
       for (i = 1; i <= n; i++) {
-        gsub(/,lowerdir\+=/, ":", overlay[i]) # the form of newer kernels, one option a layer
-        match(overlay[i], /lowerdir=[^, ]*/)
-        layers = split(substr(overlay[i], RSTART + 9, RLENGTH - 9), layer, ":")
-        split(overlay[i], field, " ")
-        for (j = 1; j <= layers; j++) {
-          path = layer[j]
-          if (path !~ /^\//) path = data "/snapshotter/snapshots/" path
-          if (path in lazy) { print field[5]; break }
+        is_lazy = 0
+        count = split(options[i], option, ",")
+        for (j = 1; j <= count; j++) {
+          # lowerdir=A:B, or in newer kernels lowerdir+=A,lowerdir+=B
+          if (!sub(/^lowerdir\+?=/, "", option[j])) continue
+          layers = split(option[j], layer, ":")
+          for (k = 1; k <= layers; k++) {
+            path = layer[k]
+            if (path !~ /^\//) path = data "/snapshotter/snapshots/" path
+            if (path in lazy) is_lazy = 1
+          }
         }
+        if (is_lazy) print target[i]
       }
     }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -u
 }
@@ -214,8 +218,6 @@ start_snapshotter() {
   case $snapshotter_action in
     none) ;;
     restart)
-      users=$(lazy_users)
-      [ -z "$users" ] || die "busy: lazily loaded containers are running: $users"
       timeout 150 systemctl restart soci-snapshotter.service || die "soci-snapshotter did not start: $(last_words soci-snapshotter.service)"
       ;;
     start) timeout 150 systemctl start soci-snapshotter.service || die "soci-snapshotter did not start: $(last_words soci-snapshotter.service)" ;;
@@ -275,7 +277,12 @@ undo() {
   systemctl daemon-reload || :
   if [ "$state" = restarting ]; then restart_containerd; fi
   case $snapshotter_was in
-    active) if [ "$snapshotter_action" = restart ]; then systemctl restart soci-snapshotter.service || :; fi ;;
+    active)
+      # Back to the old daemon, unless containers came to depend on the new one meanwhile.
+      if [ "$snapshotter_action" = restart ] && [ -z "$(lazy_users)" ]; then
+        systemctl restart soci-snapshotter.service || :
+      fi
+      ;;
     *)
       timeout 60 systemctl stop soci-snapshotter.service 2>/dev/null || :
       systemctl reset-failed soci-snapshotter.service 2>/dev/null || :
@@ -330,6 +337,10 @@ apply() {
   exec 9>"$STATE/lock"
   flock -w 120 9 || die "another install holds $STATE/lock"
   each_file "$directory" check_unchanged
+  if [ "$snapshotter_action" = restart ]; then
+    users=$(lazy_users | tr '\n' ' ')
+    [ -z "$users" ] || die "busy: $users"
+  fi
   read_journal
   case $state in armed | restarting) die "the transaction $transaction has not ended" ;; esac
   state='' transaction=${directory##*/}
@@ -475,7 +486,7 @@ remove() {
   flock -w 60 9 || die "an install is at work"
   read_journal
   if [ "$force" != --force ]; then
-    users=$(lazy_users)
+    users=$(lazy_users | tr '\n' ' ')
     [ -z "$users" ] || die "lazily loaded containers are running; drain the node first, or use --force: $users"
     [ ! -e "$STATE/current/files" ] || each_file "$STATE/current" check_not_drifted
   fi

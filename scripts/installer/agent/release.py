@@ -56,7 +56,7 @@ def download(url: str, archive: BinaryIO, digest: str) -> None:
     received, total = hashlib.sha256(), 0
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        with urllib.request.build_opener().open(url, timeout=TIMEOUT_SECONDS) as response:
             expected = response.headers.get("Content-Length")
             while block := response.read(1 << 20):
                 total += len(block)

@@ -1,0 +1,157 @@
+"""Downloads: what is not the named archive stops before anything is unpacked (kata-containers#7961)."""
+
+import hashlib
+import io
+import tarfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from agent import release
+from agent.errors import InstallError
+from fake_node import FakeHost, tree
+
+
+def archive(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
+    """A gzipped tar of files and symbolic links."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+    return buffer.getvalue()
+
+
+PROGRAMS = {
+    "soci": b"cli",
+    "soci-snapshotter-grpc": b"daemon",
+    "NOTICE.md": b"n",
+    "THIRD_PARTY_LICENSES": b"l",
+}
+GOOD = archive(PROGRAMS)
+HTML = b"<!DOCTYPE html><title>Sign in</title>"
+
+
+class Server(ThreadingHTTPServer):
+    """Serves bodies by path; a path that ends in /cut declares more than it sends."""
+
+    bodies: dict[str, bytes]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.server.bodies.get(self.path)
+            if body is None:
+                self.send_error(404)
+                return
+            self.send_response(200)
+            self.send_header(
+                "Content-Length", str(len(body) * 2 if self.path.endswith("/cut") else len(body))
+            )
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(("127.0.0.1", 0), Server.Handler)
+    server.bodies = {"/good": GOOD, "/html": HTML, "/cut": GOOD, "/short": GOOD[: len(GOOD) // 2]}
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def install(host: FakeHost, server: Server, path: str, sha256: str) -> None:
+    release.install(host, f"http://127.0.0.1:{server.server_port}{path}", "1.2.3", sha256)
+
+
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [("/missing", "404"), ("/html", "an HTML page"), ("/cut", "cut short"), ("/short", "sha256")],
+)
+def test_wrong_download_changes_nothing(server: Server, fake_host: FakeHost, path: str, cause: str) -> None:
+    before = tree(fake_host.root)
+    with pytest.raises(InstallError, match=cause) as caught:
+        install(fake_host, server, path, digest(GOOD))
+    assert caught.value.step == "download"
+    assert tree(fake_host.root) == before
+
+
+def test_unreachable_server(fake_host: FakeHost) -> None:
+    with pytest.raises(InstallError) as caught:
+        release.install(fake_host, "http://127.0.0.1:9/x", "1.2.3", digest(GOOD))
+    assert caught.value.step == "download"
+    assert tree(fake_host.root) == {}
+
+
+def test_too_large_download(server: Server, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "MAX_BYTES", 100)
+    with pytest.raises(InstallError, match="larger than"):
+        install(fake_host, server, "/good", digest(GOOD))
+    assert tree(fake_host.root) == {}
+
+
+HOSTILE = {
+    "climbs out": archive(PROGRAMS | {"../../etc/passwd": b"x"}),
+    "absolute": archive(PROGRAMS | {"/etc/passwd": b"x"}),
+    "symbolic link": archive({"soci": b"cli"}, {"soci-snapshotter-grpc": "/bin/sh"}),
+    "unknown member": archive(PROGRAMS | {"install.sh": b"x"}),
+    "same name twice": archive({"./soci": b"1", "soci": b"2"}),
+    "a program missing": archive({"soci": b"cli"}),
+    "no archive at all": b"\x1f\x8bnothing",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_archive_leaves_no_version(server: Server, fake_host: FakeHost, name: str) -> None:
+    """Even what the configured digest names is unpacked only if it holds exactly the expected files."""
+    server.bodies["/hostile"] = HOSTILE[name]
+    with pytest.raises((InstallError, FileExistsError)):
+        install(fake_host, server, "/hostile", digest(HOSTILE[name]))
+    assert list((fake_host.root / "opt/soci-cluster/versions").iterdir()) == []
+    assert not (fake_host.root / "etc").exists()
+
+
+def test_good_archive_is_unpacked_once(server: Server, fake_host: FakeHost) -> None:
+    assert not release.is_present(fake_host, "1.2.3", digest(GOOD))
+    install(fake_host, server, "/good", digest(GOOD))
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+    folder = fake_host.root / "opt/soci-cluster/versions/1.2.3"
+    assert {path.name for path in folder.iterdir()} == {*release.PROGRAMS, release.DIGEST_FILE}
+    assert (folder / "soci-snapshotter-grpc").stat().st_mode & 0o777 == 0o755
+
+
+def test_other_archive_of_the_same_version_replaces_it(server: Server, fake_host: FakeHost) -> None:
+    install(fake_host, server, "/good", digest(GOOD))
+    server.bodies["/again"] = again = archive(PROGRAMS | {"soci": b"rebuilt"})
+    install(fake_host, server, "/again", digest(again))
+    assert fake_host.read("/opt/soci-cluster/versions/1.2.3/soci") == b"rebuilt"
+
+
+def test_proxy_is_honoured(server: Server, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A private subnet's way out (sysbox#522)."""
+    server.bodies["http://releases.example/archive"] = GOOD
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    release.install(fake_host, "http://releases.example/archive", "1.2.3", digest(GOOD))
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+
+
+def test_static_build_is_taken() -> None:
+    """An older glibc on the node must not matter (AWS DLC guide's warning)."""
+    url = release.archive_url("https://example.org/r", "0.16.1", "arm64")
+    assert url == "https://example.org/r/v0.16.1/soci-snapshotter-0.16.1-linux-arm64-static.tar.gz"
