@@ -23,6 +23,7 @@ import (
 	"github.com/awslabs/soci-snapshotter/ztoc"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/activation"
 	sddaemon "github.com/coreos/go-systemd/v22/daemon"
@@ -82,7 +83,7 @@ func daemon(arguments []string) error {
 			return err
 		}
 	}
-	server := grpc.NewServer()
+	server := grpc.NewServer(grpc.UnaryInterceptor(keepNamespace))
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(snapshotter))
 	listener, err := listen(*address)
 	if err != nil {
@@ -107,6 +108,15 @@ func daemon(arguments []string) error {
 		}
 		return nil
 	}
+}
+
+// keepNamespace lets the daemon's own calls to containerd, made for a layer without a zTOC, carry the caller's
+// namespace. Without it such a layer is left to containerd, which then begins to pull all layers above it, too.
+func keepNamespace(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	if namespace, ok := namespaces.Namespace(ctx); ok {
+		ctx = namespaces.WithNamespace(ctx, namespace)
+	}
+	return handle(ctx, request)
 }
 
 func openMetadata(root string, configuration *config.Config) (metadata.Store, error) {
