@@ -1,0 +1,94 @@
+"""What the API is told, in which order, and that it may be away."""
+
+from typing import Any
+
+import pytest
+from agent import report
+
+NODE = {
+    "metadata": {"resourceVersion": "7"},
+    "spec": {
+        "taints": [{"key": report.TAINT, "effect": "NoSchedule"}, {"key": "other", "effect": "NoExecute"}]
+    },
+    "status": {"conditions": [{"type": "SociReady", "status": "True", "lastTransitionTime": "then"}]},
+}
+
+
+class Api:
+    """Records requests; answers GETs of the node and the DaemonSet."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, Any]] = []
+
+    def __call__(self, method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
+        self.requests.append((method, path, body))
+        return {"metadata": {"uid": "u"}} if "daemonsets" in path else NODE
+
+    @property
+    def writes(self) -> list[tuple[str, Any]]:
+        return [(path, body) for method, path, body in self.requests if method != "GET"]
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def reporter(api: Api) -> report.Reporter:
+    return report.Reporter("n1", "p1", "soci-system", "soci-installer", api)
+
+
+def test_taint_goes_last(api: Api, reporter: report.Reporter) -> None:
+    """Until then no workload lands on the node (cilium#29405, kata-containers#13284)."""
+    reporter.success("0.16.1", {"version": "0.16.1"}, "ok")
+    (labels, condition, taint) = api.writes
+    assert labels[1]["metadata"] == {
+        "labels": {"soci-cluster.io/version": "0.16.1"},
+        "annotations": {"soci-cluster.io/install": '{"version":"0.16.1"}'},
+    }
+    assert condition[0].endswith("/nodes/n1/status")
+    assert taint[1]["spec"]["taints"] == [{"key": "other", "effect": "NoExecute"}]
+    assert taint[1]["metadata"]["resourceVersion"] == "7", "a concurrent change must be noticed"
+
+
+def test_unchanged_node_keeps_its_annotation(api: Api, reporter: report.Reporter) -> None:
+    reporter.success("0.16.1", None, "ok")
+    assert "annotations" not in api.writes[0][1]["metadata"]
+
+
+def test_transition_time_moves_with_the_status_only(api: Api, reporter: report.Reporter) -> None:
+    reporter.condition(True, "Verified", "ok")
+    reporter.condition(False, "RestartFailed", "restart: no")
+    first, second = (body["status"]["conditions"][0]["lastTransitionTime"] for _, body in api.writes)
+    assert first == "then"
+    assert second != "then"
+
+
+def test_events_on_daemonset_and_node(api: Api, reporter: report.Reporter) -> None:
+    reporter.event("Warning", "RestartFailed", "node n1: step restart: no")
+    involved = [
+        (path, body["involvedObject"]["kind"], body["involvedObject"]["uid"]) for path, body in api.writes
+    ]
+    assert involved == [
+        ("/api/v1/namespaces/soci-system/events", "DaemonSet", "u"),
+        ("/api/v1/namespaces/default/events", "Node", "n1"),
+    ]
+
+
+@pytest.mark.parametrize(("status", "calls"), [(0, 4), (409, 4), (503, 4), (403, 1), (404, 1)])
+def test_retry(status: int, calls: int) -> None:
+    tried = []
+
+    def action() -> str:
+        tried.append(1)
+        if len(tried) < 4:
+            raise report.ApiError("no", status)
+        return "done"
+
+    if calls == 1:
+        with pytest.raises(report.ApiError):
+            report.retry(action, 60, sleep=lambda seconds: None)
+    else:
+        assert report.retry(action, 60, sleep=lambda seconds: None) == "done"
+    assert len(tried) == calls

@@ -1,0 +1,55 @@
+"""Readiness follows the daemon, in a process that costs little."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_node import INSTALLER
+
+WATCHER = INSTALLER / "agent" / "watch.py"
+MAX_RSS_KIB = 15 * 1024
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def folder() -> Path:
+    path = Path("/tmp") / f"watch-{time.monotonic_ns()}"  # a socket's path is short
+    path.mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
+    daemon = folder / "soci-daemon"
+    shutil.copy("/bin/sleep", daemon)
+    ready = folder / "ready"
+    watcher = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-B", WATCHER, folder / "socket", "/soci-daemon", ready]
+    )
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(folder / "socket"))
+            server.listen()
+            time.sleep(1.5)
+            assert not ready.exists(), "systemd's socket accepts although no daemon runs"
+            with subprocess.Popen([daemon, "60"]) as process:
+                wait_for(ready.exists)
+                rss = Path(f"/proc/{watcher.pid}/status").read_text().split("VmRSS:")[1].split()[0]
+                assert int(rss) <= MAX_RSS_KIB
+                process.kill()
+            wait_for(lambda: not ready.exists())
+    finally:
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(5) == -signal.SIGTERM, "the pod ends at once"
