@@ -48,9 +48,7 @@ def deploy_to_lab() -> None:
         )
     print(f"\nSOCI is on {len(install)} nodes after {time.monotonic() - started:.0f} s in all.\n")
     pod_start.run()
-    print(
-        f"\nLook around: kubectl --kubeconfig {LAB_DIRECTORY / 'kubeconfig'} get pods -A; `make down` removes it all."
-    )
+    print(f"\nLook around with KUBECONFIG={LAB_DIRECTORY / 'kubeconfig'}; `make down` removes it all.")
 
 
 def deploy_to_context(context: str) -> None:

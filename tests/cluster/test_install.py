@@ -4,14 +4,11 @@ import re
 import time
 
 import lab_client
+import pod_start
 import pytest
 from conftest import SOCI_NODES, condition, containerd_starts, host_files, install_report, wait_for
 
 REGISTRY = "10.77.0.1:5000"
-
-
-def fuse_mounts(node: str) -> int:
-    return int(lab_client.on_node(node, "grep -c '^soci .*fuse' /proc/1/mounts || true"))
 
 
 @pytest.mark.parametrize("node", SOCI_NODES)
@@ -34,12 +31,14 @@ def test_containerd_itself_calls_soci_its_snapshotter(deployed, node):
     assert "soci" in lab_client.on_node(node, "ctr plugins ls | grep snapshotter.v1")
 
 
-@pytest.mark.parametrize("node", SOCI_NODES)
 @pytest.mark.parametrize("image", ["sample:1-soci", "sample:1"], ids=["index v2", "index v1"])
-def test_indexed_image_is_loaded_lazily(deployed, run_pod, node, image):
-    """Silent full pulls are this field's typical failure: the FUSE mounts are counted (soci#1558, soci#1655)."""
+def test_indexed_image_is_loaded_lazily(api, run_pod, image):
+    """Silent full pulls are this field's typical failure: FUSE mounts are counted (soci#1558, soci#1655)."""
+    node = pod_start.soci_node(api)
+    pod_start.forget_image(node)
+    assert pod_start.fuse_mounts(node) == 0
     run_pod(f"{REGISTRY}/{image}", node)
-    assert fuse_mounts(node) > 0
+    assert pod_start.fuse_mounts(node) > 0
 
 
 @pytest.mark.parametrize("node", SOCI_NODES)
@@ -113,7 +112,7 @@ def test_node_comes_back_on_soci(api, deployed, run_pod, way):
     wait_for(lambda: ready(api, "node1", since=started), 90, f"node1 Ready after {way}")
     assert host_files("node1") == files
     run_pod(f"{REGISTRY}/sample:1-soci", "node1")
-    assert fuse_mounts("node1") > 0
+    assert pod_start.fuse_mounts("node1") > 0
 
 
 def ready(api, node: str, since: float) -> bool:
