@@ -159,7 +159,7 @@ class ControlPlane:
 class FakeNodes(threading.Thread):
     """Nodes without machines: a thread that answers for their kubelets and for the installer on them.
 
-    Whoever uses it calls check() afterwards: without nodes a DaemonSet would want 0 pods and be ready at once.
+    Whoever uses it calls check() afterwards: without nodes a DaemonSet wants 0 pods and is ready at once.
     `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail.
     """
 

@@ -23,8 +23,8 @@ import pulumi_kubernetes as k8s
 
 config = pulumi.Config()
 cluster = k8s.Provider("cluster", kubeconfig=config.require("kubeconfig"))
-k8s.core.v1.Namespace(
-    "space",
+k8s.core.v1.ConfigMap(
+    "thing",
     metadata={"name": "stand-in-test", "labels": {"colour": config.require("colour")}},
     opts=pulumi.ResourceOptions(provider=cluster),
 )
@@ -143,8 +143,8 @@ def test_a_failing_program_fails_in_its_own_words(
 
 
 @pytest.fixture
-def namespace(control_plane: ControlPlane, tmp_path: Path, environment: dict[str, str]) -> Iterator[Project]:
-    """A project whose namespace is in the cluster."""
+def deployed(control_plane: ControlPlane, tmp_path: Path, environment: dict[str, str]) -> Iterator[Project]:
+    """A project whose object is in the cluster."""
     project = Project(tmp_path, environment, PROGRAM)
     credentials = control_plane.kubeconfig.read_text()
     assert project.pulumi("config", "set", "--secret", "kubeconfig", credentials).returncode == 0
@@ -157,29 +157,29 @@ def namespace(control_plane: ControlPlane, tmp_path: Path, environment: dict[str
 
 
 def recolour(api: Api, manager: str) -> None:
-    """Have somebody else say, by server-side apply, what colour the namespace is."""
+    """Have somebody else say, by server-side apply, what colour the object has."""
     manifest = {
         "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": "stand-in-test", "labels": {"colour": "red"}},
+        "kind": "ConfigMap",
+        "metadata": {"name": "stand-in-test", "namespace": "default", "labels": {"colour": "red"}},
     }
     api.apply(manifest, manager, force=True, dry_run=False)
 
 
-def test_another_appliers_field_is_a_conflict(namespace: Project, control_plane: ControlPlane) -> None:
+def test_another_appliers_field_is_a_conflict(deployed: Project, control_plane: ControlPlane) -> None:
     recolour(control_plane.api(), "somebody")
-    namespace.pulumi("config", "set", "colour", "blue")
-    done = namespace.pulumi("up", *QUIET)
+    deployed.pulumi("config", "set", "colour", "blue")
+    done = deployed.pulumi("up", *QUIET)
     assert done.returncode != 0
     assert "field conflict detected" in done.stdout
     assert "somebody" in done.stdout
 
 
 def test_an_object_that_exists_is_not_adopted(
-    namespace: Project, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    deployed: Project, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     second = Project(tmp_path_factory.mktemp("second"), environment, PROGRAM)
-    shown = namespace.pulumi("config", "get", "kubeconfig").stdout
+    shown = deployed.pulumi("config", "get", "kubeconfig").stdout
     second.pulumi("config", "set", "--secret", "kubeconfig", shown)
     second.pulumi("config", "set", "colour", "green")
     done = second.pulumi("up", *QUIET)

@@ -8,6 +8,7 @@ functions, client-side apply, waiting for Services, Ingresses, StatefulSets and 
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
+import contextlib
 import os
 import re
 import time
@@ -43,6 +44,7 @@ CONFLICT_HELP = (
     "managing-resources-with-server-side-apply/ for troubleshooting help"
 )
 DEFAULT_TIMEOUT_SECONDS = 600
+TIMED_OUT = "timed out waiting for the condition"
 POLL_SECONDS = 0.3
 
 # What the API server never lets an update change; a leading part of a path stands for everything below it.
@@ -173,9 +175,7 @@ class Kubernetes(Provider):
         deadline = time.monotonic() + (request.timeout or DEFAULT_TIMEOUT_SECONDS)
         while (live := self.server().get(state)) and live["metadata"]["uid"] == state["metadata"]["uid"]:
             if time.monotonic() > deadline or self.cancelled.wait(POLL_SECONDS):
-                raise TimeoutError(
-                    f'resource "{request.id}" was not deleted: timed out waiting for the condition'
-                )
+                raise TimeoutError(f'resource "{request.id}" was not deleted: {TIMED_OUT}')
         return Empty()
 
     def _dry_run(self, inputs: dict[str, Any], manager: str, force: bool) -> dict[str, Any]:
@@ -211,26 +211,28 @@ class Kubernetes(Provider):
         deadline = time.monotonic() + (seconds or DEFAULT_TIMEOUT_SECONDS)
         events = Events(self, request.urn, live)
         said: list[str] = []
-        cause = "timed out waiting for the condition"
-        while waits_for(inputs):
-            missing = list(unready(live))
-            if not missing:
-                break
-            events.show()
-            if missing != said:
-                self.say(request.urn, "; ".join(missing))
-                self._show_pods(request.urn, live)
-                said = missing
-            failed = failure(live)
-            if failed or time.monotonic() > deadline or self.cancelled.wait(POLL_SECONDS):
+        while waits_for(inputs) and (missing := list(unready(live))):
+            # The wait outlives a moment without the API server.
+            with contextlib.suppress(UnreachableError):
+                events.show()
+                if missing != said:
+                    self.say(request.urn, "; ".join(missing))
+                    self._show_pods(request.urn, live)
+                    said = missing
+                live = self.server().get(inputs) or live
+            reason = failure(live)
+            if self.cancelled.wait(POLL_SECONDS):
+                reason = "the operation was cancelled"
+            elif time.monotonic() > deadline:
+                reason = reason or TIMED_OUT
+            if reason:
                 raise InitializationError(
                     f'resource "{identifier(inputs)}" was successfully {done}, but the Kubernetes API server '
-                    f"reported that it failed to fully initialize or become live: {failed or cause}",
+                    f"reported that it failed to fully initialize or become live: {reason}",
                     identifier(inputs),
                     with_manager(live, manager),
                     inputs,
                 )
-            live = self.server().get(inputs) or live
         if said:
             self.say(request.urn, "")
         return with_manager(live, manager)
