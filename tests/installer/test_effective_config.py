@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def facts_of(binary: Path) -> detect.Facts:
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Iterator[Path]:
     """A place for a configuration outside /tmp: a tmpfs hides that in the judging mount namespace."""
     folder = Path("/var/tmp") / f"soci-cluster-{tmp_path.name}"
     folder.mkdir(exist_ok=True)

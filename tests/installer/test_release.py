@@ -45,6 +45,7 @@ class Server(ThreadingHTTPServer):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            assert isinstance(self.server, Server)
             body = self.server.bodies.get(self.path)
             if body is None:
                 self.send_error(404)
@@ -56,7 +57,7 @@ class Server(ThreadingHTTPServer):
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *arguments: object) -> None:
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             pass
 
 

@@ -84,7 +84,8 @@ def plan(ctr: Ctr, pause: str, registry_directories: list[str], first_switch: bo
 def workload_containers(ctr: Ctr, own_namespace: str) -> list[str]:
     """Running containers of pods that are neither the cluster's own nor the installer's."""
     label = 'labels."io.kubernetes.pod.namespace"'
-    query = ",".join([label, f"{label}!=kube-system", f"{label}!={own_namespace}"])
+    is_container = 'labels."io.cri-containerd.kind"==container'  # a pod's sandbox is one, too, for containerd
+    query = ",".join([is_container, label, f"{label}!=kube-system", f"{label}!={own_namespace}"])
     of_workloads = set(ctr.run("containers", "ls", "-q", query).split())
     if not of_workloads:
         return []
