@@ -6,7 +6,7 @@ import time
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, condition, containerd_starts, host_files, install_report, wait_for
+from conftest import SOCI_NODES, condition, containerd_starts, host_files, wait_for
 
 REGISTRY = "10.77.0.1:5000"
 
@@ -17,11 +17,6 @@ def test_node_is_verified_labelled_and_free_of_the_startup_taint(api, node):
     assert described.metadata.labels["soci-cluster.io/version"] == "0.16.1"
     assert condition(api, node)["status"] == "True"
     assert "soci-cluster.io/not-ready" not in [taint.key for taint in described.spec.taints or []]
-
-
-@pytest.mark.parametrize("node", SOCI_NODES)
-def test_install_restarted_containerd_exactly_once(api, node):
-    assert install_report(api, node)["containerdRestarts"] == 1
 
 
 @pytest.mark.parametrize("node", SOCI_NODES)
