@@ -54,7 +54,7 @@ class Settings:
 
     version: str = "0.16.1"
     mode: str = "lazy"
-    index_versions: tuple[str, ...] = ("v2",)
+    index_versions: tuple[str, ...] = ("v2", "v1")
     release_url: str = "https://github.com/awslabs/soci-snapshotter/releases/download"
     sha256: Mapping[str, str] = field(default_factory=dict)
     installer_image: str = "public.ecr.aws/docker/library/python:3.13-alpine"

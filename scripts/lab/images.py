@@ -175,13 +175,14 @@ def sample_layer(layer: int) -> Layer:
 def working_set() -> list[str]:
     """Return the paths that the sample's program reads at its start, in the order of the image.
 
-    They are WORKING_SET_SHARE of the image's bytes and lie together, as the files of one package do, a third into
-    the second layer: not at its begin, where they would fill SOCI spans exactly.
+    They are WORKING_SET_SHARE of the image's bytes and lie together, as the files of one package do, a third
+    into the second layer: not at its begin, where they would fill SOCI spans exactly.
     """
+    wanted = WORKING_SET_SHARE * SAMPLE_LAYERS * SAMPLE_LAYER_BYTES
     chosen: list[str] = []
     before, taken = 0, 0
     for name, size in sample_files(2):
-        if before >= SAMPLE_LAYER_BYTES / 3 and taken < WORKING_SET_SHARE * SAMPLE_LAYERS * SAMPLE_LAYER_BYTES:
+        if before >= SAMPLE_LAYER_BYTES / 3 and taken < wanted:
             chosen.append(f"/{name}")
             taken += size
         before += size
