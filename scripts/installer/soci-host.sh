@@ -235,7 +235,13 @@ last_words() { journalctl _SYSTEMD_UNIT="$1" --since=-120s -n 1 -o cat 2>/dev/nu
 
 verify() {
   [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
-  ctr --namespace k8s.io snapshots --snapshotter soci ls >/dev/null || die "containerd does not reach the soci snapshotter"
+  # containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+  tries=0
+  until ctr --namespace k8s.io snapshots --snapshotter soci ls >/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || die "containerd does not reach the soci snapshotter"
+    sleep 0.1
+  done
   if [ -n "$pause_archive" ]; then
     ctr --namespace k8s.io images import --local --snapshotter soci --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null

@@ -203,6 +203,14 @@ def test_a_failure_leaves_the_node_as_it_was(node: Node, fault: str, step: str, 
         assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
 
 
+def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: Node) -> None:
+    """Its gRPC client waits up to three seconds between attempts, and fails every call meanwhile."""
+    node.install()
+    (node.fake / "waits").write_text("refused\n" * 5)
+    outcome = node.apply(node.stage("2-b", version="2", snapshotter_action="restart"))
+    assert (outcome.outcome, outcome.cause) == ("committed", "")
+
+
 def test_a_file_changed_meanwhile_stops_the_install(node: Node) -> None:
     """Another installer wrote between our judgement and our swap (spegel#413)."""
     directory = node.stage()

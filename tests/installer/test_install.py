@@ -248,6 +248,22 @@ def test_symbolic_link_is_resolved_on_the_host(machine: Machine) -> None:
     assert "soci" in (machine.root / "etc/real.toml").read_text()
 
 
+def test_failure_without_a_restart_is_tried_again_at_once(machine: Machine) -> None:
+    """Only restarts of containerd are worth sparing; whatever else failed may be over already."""
+    commit = machine.answers["systemd-run"]
+
+    def fail(command: Sequence[str], text: str) -> Result:
+        result = "outcome=rolled-back\nstep=verify\ncause=no\ncontainerd_restarts=0\n"
+        machine.write(f"{command[-1]}/result", result.encode())
+        return Result(0, "", "")
+
+    machine.answers["systemd-run"] = fail
+    with pytest.raises(InstallError, match="no"):
+        install.install(task(machine), never)
+    machine.answers["systemd-run"] = commit
+    assert install.install(task(machine), never).changed
+
+
 @pytest.mark.parametrize(
     ("image", "stored"),
     [

@@ -166,7 +166,7 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
         path = f"{STATE}/txn/{entry.name}"
         result = parse_result(host.read_text(f"{path}/result"))
         is_recent = now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
-        was_in_vain = result.outcome == "rolled-back" and result.step in ("restart", "verify")
+        was_in_vain = result.outcome == "rolled-back" and result.containerd_restarts > 0
         if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
             return result
     return None
