@@ -37,7 +37,7 @@ class SociClusterArgs(TypedDict):
     mode: NotRequired[str]
     """How images are loaded: lazy."""
     index_versions: NotRequired[list[str]]
-    """Kinds of SOCI index that are used, in order of preference: v2, v1. Default: v2."""
+    """Kinds of SOCI index that are used, v2 and v1. Default: both."""
     release_url: NotRequired[str]
     """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
     GitHub."""
@@ -153,8 +153,8 @@ class SociCluster(pulumi.ComponentResource):
             f"{self._name}-kubernetes",
             kubeconfig=self.kubeconfig,
             context=chosen.context or None,
-            # Without it, a renewed certificate in the kubeconfig could look like another cluster and replace
-            # everything.
+            # Without it, a renewed certificate in the kubeconfig could look like another cluster, and
+            # everything in it would be replaced.
             cluster_identifier=settings.cluster_server(content, chosen.context),
             opts=self._child(),
         )
@@ -170,13 +170,11 @@ class SociCluster(pulumi.ComponentResource):
             version=chosen.kubernetes_version,
             authentication_mode=eks.AuthenticationMode.API,
             skip_default_node_group=True,
-            # No add-on may wait for a schedulable node here. Nodes come up with the startup taint, which only
-            # the installer
-            # lifts, and the installer comes after this cluster: a CoreDNS add-on, whose creation waits for
-            # running pods,
-            # would wait for ever. EKS's own CoreDNS stays instead; nobody waits for it, and it starts when
-            # the first
-            # node is released. (The network plug-in and kube-proxy tolerate every taint.)
+            # No add-on may wait for a schedulable node here: nodes come up with the startup taint, which
+            # only the installer lifts, and the installer comes after this cluster. A CoreDNS add-on, whose
+            # creation waits for running pods, would wait for ever. EKS's own CoreDNS stays instead: nobody
+            # waits for it, and it starts when the first node is released. (The network plug-in and
+            # kube-proxy tolerate every taint.)
             coredns_addon_options={"enabled": False},
             vpc_id=chosen.vpc_id or None,
             subnet_ids=list(chosen.subnet_ids) or None,
@@ -235,8 +233,7 @@ class SociCluster(pulumi.ComponentResource):
             disk_size=chosen.volume_gib,
             enable_imd_sv2=True,
             labels=POOL_LABEL,
-            # Declared on the group, so that a node of any age and origin starts with it: no workload can land
-            # before SOCI.
+            # Declared on the group, so that every node starts with it: no workload can land before SOCI.
             taints=[{"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}],
             scaling_config={
                 "desired_size": chosen.node_count,

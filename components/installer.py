@@ -29,7 +29,7 @@ class SociInstallerArgs(TypedDict):
     mode: NotRequired[str]
     """How images are loaded: lazy."""
     index_versions: NotRequired[list[str]]
-    """Kinds of SOCI index that are used, in order of preference: v2, v1. Default: v2."""
+    """Kinds of SOCI index that are used, v2 and v1. Default: both."""
     release_url: NotRequired[str]
     """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
     GitHub."""
@@ -58,8 +58,7 @@ class SociInstaller(pulumi.ComponentResource):
     """SOCI on the nodes of any cluster whose nodes run systemd and containerd.
 
     Ready means installed: the resource is done when every selected node is verified, and fails, naming node,
-    step, cause
-    and remedy, when one is not. Give the cluster by a Kubernetes provider in `opts`.
+    step, cause and remedy, when one is not. Give the cluster by a Kubernetes provider in `opts`.
 
     Raises:
         SociConfigError: an argument that cannot work (before anything is created).
@@ -104,8 +103,7 @@ class SociInstaller(pulumi.ComponentResource):
         return labels("installer", self._settings.version)
 
     def _namespace(self) -> k8s.core.v1.Namespace:
-        # The installer is privileged by nature; a cluster that enforces Pod Security Standards must be told
-        # so.
+        # The installer is privileged by nature; a cluster that enforces Pod Security Standards must know.
         enforce = {"pod-security.kubernetes.io/enforce": "privileged"}
         return k8s.core.v1.Namespace(
             f"{self._name}-namespace",
@@ -168,8 +166,7 @@ class SociInstaller(pulumi.ComponentResource):
         return [account, cluster_binding, binding]
 
     def _config_map(self, namespace: k8s.core.v1.Namespace, program: dict[str, str]) -> k8s.core.v1.ConfigMap:
-        """Autonamed: any changed byte makes a new ConfigMap, which rolls the DaemonSet, and nothing else
-        does."""
+        """Autonamed: a changed byte makes a new ConfigMap, which rolls the DaemonSet; nothing else does."""
         digest = hashlib.sha256(json.dumps(program, sort_keys=True).encode()).hexdigest()
         return k8s.core.v1.ConfigMap(
             f"{self._name}-program",
@@ -247,8 +244,7 @@ class SociInstaller(pulumi.ComponentResource):
             ],
         }
         items: list[k8s.core.v1.KeyToPathArgsDict] = [{"key": key_of(path), "path": path} for path in paths]
-        # Fargate's nodes run no DaemonSet, yet tolerating every taint would leave a pod pending for each of
-        # them.
+        # Fargate's nodes run no DaemonSet, but tolerating every taint would leave a pod pending for each.
         not_fargate: k8s.core.v1.NodeSelectorTermArgsDict = {
             "match_expressions": [
                 {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]}
@@ -257,8 +253,7 @@ class SociInstaller(pulumi.ComponentResource):
         return {
             "service_account_name": NAME,
             "host_pid": True,
-            # The node's own resolver: on a new cluster CoreDNS waits for this very installer to lift the
-            # startup taint.
+            # The node's own resolver: on a new cluster CoreDNS waits for this installer to lift the taint.
             "dns_policy": "Default",
             "priority_class_name": "system-node-critical",
             "tolerations": [{"operator": "Exists"}],

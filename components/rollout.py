@@ -1,8 +1,8 @@
 """Why a rollout of the installer failed: the nodes' own words, for the user of `pulumi up`.
 
 The Kubernetes provider's wait ends with "timed out waiting for the condition" and names no cause. The engine
-then calls the error
-hook made here; it reads the nodes' SociReady conditions and the installer pods' termination messages.
+then calls the error hook made here; it reads the nodes' SociReady conditions and the installer pods'
+termination messages.
 """
 
 import asyncio

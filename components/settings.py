@@ -2,8 +2,8 @@
 here.
 
 The same rules serve the Pulumi project (`from_config`: the `soci:*` keys) and the library (`from_arguments`:
-the arguments of
-the components). All problems are collected and raised at once, each with key, value, reason and remedy.
+the arguments of the components). All problems are collected and raised at once, each with key, value, reason
+and remedy.
 """
 
 import difflib
