@@ -3,12 +3,15 @@ PYTHON_FILES = __main__.py components scripts tests
 SHELL_FILES = scripts/setup scripts/stages scripts/installer/soci-host.sh .ci/run
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup up down bench test lint types unit installer engine cluster format docs
+.PHONY: help setup build up down bench test lint types unit installer engine cluster format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: ## install the pinned Python packages into .venv
 	@scripts/setup
+
+build: setup ## what the lab and the tests need, from source, into ~/.cache/soci-cluster
+	@scripts/lab/lab build
 
 up: setup ## a real cluster here, SOCI on its nodes by `pulumi up`, pod start measured (KUBECONTEXT=name: your cluster)
 	@.venv/bin/python scripts/bench/up.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
@@ -20,7 +23,7 @@ bench: setup ## measure pod start with and without SOCI again, on the running la
 	@.venv/bin/python scripts/bench/pod_start.py
 
 test: setup ## everything below, with the time of each stage
-	@scripts/stages lint types unit installer engine cluster
+	@scripts/stages lint types unit build installer engine cluster
 
 lint: setup ## ruff (lint and format) and shellcheck
 	@.venv/bin/ruff check $(PYTHON_FILES)
@@ -33,13 +36,13 @@ types: setup ## ty
 unit: setup ## components and settings, without an engine (seconds)
 	@$(PYTEST) tests/unit
 
-installer: setup ## agent and host script: fake host root, real containerd binaries
+installer: build ## agent and host script: fake host root, real containerd binaries
 	@$(PYTEST) tests/installer
 
-engine: setup ## the real Pulumi engine runs the real program against a real API server
+engine: build ## the real Pulumi engine runs the real program against a real API server
 	@$(PYTEST) tests/engine
 
-cluster: setup ## the lab: real nodes, real pods
+cluster: build ## the lab: real nodes, real pods
 	@$(PYTEST) tests/cluster
 
 format: setup ## rewrite the Python files the way `make lint` wants them

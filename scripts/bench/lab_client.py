@@ -35,8 +35,16 @@ def kubernetes_api():
 
 def engine_environment() -> dict[str, str]:
     """Return the environment in which `pulumi` runs the `local` stack (see scripts/lab/engine/engine.py)."""
-    sys.path.insert(0, str(REPOSITORY / "scripts" / "lab" / "engine"))
-    from engine import prepare
+    return {**os.environ, **_engine().prepare(LAB_DIRECTORY / "pulumi")}
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "soci-cluster"
-    return {**os.environ, **prepare(cache, LAB_DIRECTORY / "pulumi")}
+
+def fetch_provider() -> str:
+    """Get Pulumi's kubernetes plugin where it can be had; return in words which one the lab will use."""
+    return _engine().fetch_plugin("kubernetes")
+
+
+def _engine():
+    sys.path.insert(0, str(REPOSITORY / "scripts" / "lab" / "engine"))
+    import engine
+
+    return engine

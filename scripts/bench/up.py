@@ -12,6 +12,7 @@ from lab_client import (
     LAB_DIRECTORY,
     REPOSITORY,
     engine_environment,
+    fetch_provider,
     kubernetes_api,
     lab,
 )
@@ -27,6 +28,7 @@ def deploy_to_lab() -> None:
     """Bring the lab up, deploy the `local` stack on it and measure pod start on both kinds of nodes."""
     started = time.monotonic()
     lab("up")
+    print(f"Pulumi provider {fetch_provider()}", flush=True)
     environment = engine_environment()
     pulumi(environment, "stack", "select", "--create", "local")
     pulumi(

@@ -11,7 +11,17 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "docs" / "configuration.md")
-BEGIN, END = "<!-- configuration:begin -->", "<!-- configuration:end -->"
+
+
+def between(document: str, name: str, text: str) -> str:
+    """A document whose part between its markers `<!-- name:begin -->` and `<!-- name:end -->` is the text.
+
+    Raises:
+        ValueError: the document has no such markers.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    head, tail = document.index(begin) + len(begin), document.index(end)
+    return f"{document[:head]}\n{text}\n{document[tail:]}"
 
 
 def table(project: str) -> str:
@@ -25,20 +35,10 @@ def table(project: str) -> str:
     return "\n".join(rows)
 
 
-def with_table(document: str, text: str) -> str:
-    """A document (its text) whose part between the markers is the table.
-
-    Raises:
-        ValueError: the document has no markers.
-    """
-    head, tail = document.index(BEGIN) + len(BEGIN), document.index(END)
-    return f"{document[:head]}\n{text}\n{document[tail:]}"
-
-
 def main() -> None:
     text = table((REPOSITORY / "Pulumi.yaml").read_text(encoding="utf-8"))
     for path in DOCUMENTS:
-        path.write_text(with_table(path.read_text(encoding="utf-8"), text), encoding="utf-8")
+        path.write_text(between(path.read_text(encoding="utf-8"), "configuration", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -90,9 +90,9 @@ def release_url() -> Iterator[str]:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of the CLI: plugins and state of this test run only."""
     home = tmp_path_factory.mktemp("pulumi")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soci-cluster"
     loopback = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "NO_COLOR": "1"}
-    return {**os.environ, **prepare(cache, home), **loopback}
+    # The true aws and eks plugins would want an AWS account; moto is for the stand-ins.
+    return {**os.environ, **prepare(home, genuine=("kubernetes",)), **loopback}
 
 
 @pytest.fixture(scope="session")

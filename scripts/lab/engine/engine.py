@@ -16,24 +16,31 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
+from collections.abc import Collection
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[2]
+sys.path.insert(0, str(HERE.parent))
+
+from binaries import build  # noqa: E402 (found through the path above)
+from settings import REPOSITORY, cache_directory  # noqa: E402
+
 STAND_INS = ("kubernetes", "aws", "eks")
+FETCH_SECONDS = 60
 
 
-def prepare(cache: Path, home: Path) -> dict[str, str]:
+def prepare(home: Path, genuine: Collection[str] = STAND_INS) -> dict[str, str]:
     """Return the environment variables with which `pulumi` works, once everything they name is in place.
 
-    cache is for what outlives the lab (the CLI with its language host); home becomes PULUMI_HOME and keeps
-    the stacks' state. The passphrase only shields the lab's own throw-away state. Raises LabError when the
-    CLI has to be built and cannot.
+    home becomes PULUMI_HOME and keeps the stacks' state. genuine names the plugins of which the user's own
+    are taken where there are any. The passphrase only shields the lab's own throw-away state. Raises LabError
+    when the CLI has to be built and cannot.
     """
-    programs = command_line(cache)
-    link_plugins(home / "plugins")
+    programs = command_line()
+    link_plugins(home / "plugins", genuine)
     (home / "state").mkdir(parents=True, exist_ok=True)
     return {
         "PATH": f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
@@ -45,15 +52,15 @@ def prepare(cache: Path, home: Path) -> dict[str, str]:
     }
 
 
-def command_line(cache: Path) -> Path:
-    """Return the directory of the CLI and its Python language host: the machine's own, or one below cache."""
+def command_line() -> Path:
+    """Return the directory of CLI and Python language host: the machine's own, or one in the cache."""
     installed = shutil.which("pulumi")
     if installed and shutil.which("pulumi-language-python", path=Path(installed).parent):
         return Path(installed).parent
-    pulumi = Path(installed) if installed else built("pulumi") / "pulumi"
+    pulumi = Path(installed) if installed else build("pulumi") / "pulumi"
     text = launcher("language_host.py")
     key = hashlib.sha256(f"{pulumi}{pulumi.stat().st_mtime_ns}{text}".encode()).hexdigest()[:16]
-    directory = cache / "engine" / key
+    directory = cache_directory() / "engine" / key
     directory.mkdir(parents=True, exist_ok=True)
     if not (directory / "pulumi").exists():
         # The CLI looks for the host beside its own file, so a symbolic link would not do.
@@ -67,17 +74,41 @@ def command_line(cache: Path) -> Path:
     return directory
 
 
-def link_plugins(directory: Path) -> None:
+def link_plugins(directory: Path, genuine: Collection[str] = STAND_INS) -> None:
     """Put every plugin that the installed packages ask for there: the user's real one, or a stand-in."""
     for name, version in required_plugins().items():
         place = directory / f"resource-{name}-v{version}"
-        real = Path.home() / ".pulumi" / "plugins" / place.name
+        real = users_plugin(name, version)
         directory.mkdir(parents=True, exist_ok=True)
-        if real.exists() and not place.exists():
-            place.symlink_to(real)
-        elif name in STAND_INS and not real.exists():
+        if name in genuine and real.exists():
+            if place.is_dir() and not place.is_symlink():  # a stand-in from before the user had it
+                shutil.rmtree(place)
+            if not place.exists():
+                place.symlink_to(real)
+        elif name in STAND_INS:
             place.mkdir(exist_ok=True)
             write_program(place / f"pulumi-resource-{name}", launcher(f"{name}_provider.py"))
+
+
+def users_plugin(name: str, version: str) -> Path:
+    """Return where the user's own Pulumi keeps that plugin, whether it is there or not."""
+    return Path.home() / ".pulumi" / "plugins" / f"resource-{name}-v{version}"
+
+
+def fetch_plugin(name: str) -> str:
+    """Have the CLI fetch a plugin for the user unless it is there; return in words what will be used.
+
+    On a machine without a way to Pulumi's plugins that is the stand-in, and the answer says so.
+    """
+    version = required_plugins()[name]
+    if not users_plugin(name, version).exists():
+        command = [command_line() / "pulumi", "plugin", "install", "resource", name, version]
+        environment = {key: value for key, value in os.environ.items() if key != "PULUMI_HOME"}
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(command, capture_output=True, env=environment, timeout=FETCH_SECONDS, check=False)
+    if users_plugin(name, version).exists():
+        return f"{name} {version}"
+    return f"{name}: the lab's stand-in, because the true plugin cannot be fetched here"
 
 
 def required_plugins() -> dict[str, str]:
@@ -106,21 +137,12 @@ def write_program(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def built(target: str) -> Path:
-    """Return the directory of programs that scripts/lab/binaries.py builds for the target."""
-    sys.path.insert(0, str(HERE.parent))
-    from binaries import build
-
-    return build(target)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["env"])
     parser.add_argument("home", nargs="?", type=Path, default=REPOSITORY / ".lab" / "pulumi")
     arguments = parser.parse_args()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "soci-cluster"
-    for name, value in prepare(cache, arguments.home.absolute()).items():
+    for name, value in prepare(arguments.home.absolute()).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
