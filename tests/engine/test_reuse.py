@@ -1,0 +1,73 @@
+"""The README's example of reuse: the package as it is installed, in a program of somebody else's."""
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_cluster import ControlPlane, FakeNodes
+from project_stack import PATIENCE_S, QUIET, REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that holds what `pip install .` would install."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def project(control_plane: ControlPlane, release_url: str, tmp_path: Path) -> Path:
+    """A project of the user's own, whose program is the README's."""
+    example = re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert example
+    # Only where the release is has to be another place: the example's is on the internet.
+    version = '"version": "0.16.1",'
+    assert version in example[1]
+    program = example[1].replace(version, f'{version} "release_url": "{release_url}",')
+    (tmp_path / "__main__.py").write_text(program)
+    (tmp_path / "Pulumi.yaml").write_text("name: mine\nruntime: python\n")
+    (tmp_path / "kubeconfig").symlink_to(control_plane.kubeconfig)
+    return tmp_path
+
+
+@pytest.fixture
+def gpu_node(cluster: FakeNodes) -> Iterator[str]:
+    """A node that the example's selector chooses."""
+    cluster.add("gpu-1", {"node-pool": "gpu"})
+    yield "/api/v1/nodes/gpu-1"
+    cluster.remove("gpu-1")
+
+
+def test_the_readmes_program_installs_soci_on_the_chosen_nodes(
+    project: Path, installed: Path, environment: dict[str, str], cluster: FakeNodes, gpu_node: str
+) -> None:
+    path = f"{installed}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+
+    def pulumi(*arguments: str) -> None:
+        done = subprocess.run(
+            ["pulumi", *arguments],
+            cwd=project,
+            env={**environment, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    pulumi("stack", "init", "reuse")
+    try:
+        pulumi("up", *QUIET)
+        node = cluster.api.call("GET", gpu_node)
+        assert node["metadata"]["labels"]["soci-cluster.io/version"] == "0.16.1"
+    finally:
+        pulumi("destroy", *QUIET)
