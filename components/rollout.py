@@ -11,6 +11,7 @@ from typing import Any
 
 import pulumi
 
+JOURNAL_MARK = "| "  # begins each line of the node's journal in the installer's last words
 POD_LABELS = "app.kubernetes.io/name=soci-installer"
 CONDITION = "SociReady"
 REQUEST_TIMEOUT_SECONDS = 10
@@ -72,8 +73,15 @@ def _termination_message(pod: Object) -> str:
     for container in _containers(pod):
         for state in (container.get("state"), container.get("lastState")):
             if message := ((state or {}).get("terminated") or {}).get("message"):
-                return " ".join(message.split())
+                return _without_breaks(message)
     return ""
+
+
+def _without_breaks(message: str) -> str:
+    """The words in one line, and below them the lines of the node's journal, if there are any."""
+    lines = message.splitlines()
+    words = " ".join(word for line in lines if not line.startswith(JOURNAL_MARK) for word in line.split())
+    return "\n    ".join([words, *(line for line in lines if line.startswith(JOURNAL_MARK))])
 
 
 def _state(pod: Object) -> str:

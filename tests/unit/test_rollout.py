@@ -39,6 +39,14 @@ def test_the_pods_last_words_are_shown_as_they_are() -> None:
     assert rollout.explain([node("a")], [pod("a", state=waiting, lastState=ended)]) == expected
 
 
+def test_the_nodes_journal_stands_below_the_reason() -> None:
+    message = "node a: step restart: containerd did not start. Remedy: see below\n| panic: one\n| two\n"
+    ended = {"terminated": {"message": message}}
+    assert rollout.explain([node("a")], [pod("a", state=ended)]) == [
+        "node a: step restart: containerd did not start. Remedy: see below\n    | panic: one\n    | two"
+    ]
+
+
 def test_the_condition_speaks_for_a_pod_that_left_no_words() -> None:
     nodes = [node("b", "False", "detect: no /dev/fuse. Remedy: another node image")]
     running = {"running": {}}
