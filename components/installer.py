@@ -44,6 +44,10 @@ class SociInstallerArgs(TypedDict):
     """Labels of the nodes that get SOCI. Default: all nodes."""
     existing_nodes: NotRequired[str]
     """What to do with nodes that already run workloads: refuse (default) or migrate."""
+    upgrade_policy: NotRequired[str]
+    """What to do when a new version or configuration would restart a daemon that running pods read from:
+    when-idle (default): wait for their end; drain: evict them; side-by-side: start a second daemon for new
+    pods."""
     max_unavailable: NotRequired[str]
     """Nodes changed at the same time: a number or a percentage. Default: 1."""
     rollout_timeout_seconds: NotRequired[int]
@@ -130,12 +134,7 @@ class SociInstaller(pulumi.ComponentResource):
         cluster_role = k8s.rbac.v1.ClusterRole(
             f"{self._name}-cluster-role",
             metadata=everywhere,
-            rules=[
-                {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
-                {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-                # Events about nodes belong to the namespace `default`, those about the DaemonSet to its own.
-                {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
-            ],
+            rules=cluster_rules(self._settings.upgrade_policy),
             opts=self._child(),
         )
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
@@ -284,6 +283,22 @@ class SociInstaller(pulumi.ComponentResource):
         return daemon_set
 
 
+def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+    """What the agent may do in the whole cluster: no more than the policy needs."""
+    rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
+        {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
+        {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        # Events about nodes belong to the namespace `default`, those about the DaemonSet to its own.
+        {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
+    ]
+    if upgrade_policy == "drain":
+        rules += [
+            {"api_groups": [""], "resources": ["pods"], "verbs": ["get"]},
+            {"api_groups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
+        ]
+    return rules
+
+
 def no_nodes(node_selector: Mapping[str, str]) -> str:
     """What to tell the user when the DaemonSet matches no node."""
     labels = ",".join(f"{key}={value}" for key, value in node_selector.items())
@@ -318,6 +333,7 @@ def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
         "releaseUrl": chosen.release_url,
         "sha256": dict(digests),
         "existingNodes": chosen.existing_nodes,
+        "upgradePolicy": chosen.upgrade_policy,
     }
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 

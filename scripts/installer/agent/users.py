@@ -1,0 +1,65 @@
+"""Who runs on a daemon: containers on lazily served layers, and the pods that they belong to.
+
+A restart of the daemon breaks them for good (soci-snapshotter#275, #1648). The mount table says which they
+are, containerd's own labels name their pods: neither the kubelet nor the API server is asked.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from .host import Host
+from .images import Ctr
+from .slots import Slot
+
+POD_LABEL = "io.kubernetes.pod"  # set by the kubelet on each container: pkg/kubelet/types/labels.go
+
+
+@dataclass(frozen=True, order=True)
+class Pod:
+    """A pod as containerd's labels name it; ``uid`` tells it from a later one of the same name."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def lazy_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
+    """Mount points of the containers that the slot's daemon serves lazily; none when it may be restarted."""
+    return tuple(host.run("sh", "-s", "users", slot.name, text=script.decode()).output.split())
+
+
+def container_count(host: Host, script: bytes, slot: Slot) -> int:
+    """How many containers, sandboxes among them, are mounted from the slot's directory."""
+    return len(host.run("sh", "-s", "users", slot.name, "all", text=script.decode()).output.split())
+
+
+def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:
+    """The pods of containers, by the mount points of their root file systems (``.../<container id>/rootfs``).
+
+    A container that is no pod's, or is gone by now, stands for itself.
+    """
+    return sorted({_pod_of(ctr, PurePosixPath(mount).parent.name) for mount in mounts})
+
+
+def _pod_of(ctr: Ctr, container: str) -> Pod:
+    try:
+        labels = json.loads(ctr.run("containers", "info", container) or "{}").get("Labels") or {}
+    except ValueError:
+        labels = {}
+    namespace, name = labels.get(f"{POD_LABEL}.namespace", ""), labels.get(f"{POD_LABEL}.name", "")
+    return (
+        Pod(namespace, name, labels.get(f"{POD_LABEL}.uid", ""))
+        if name
+        else Pod("", f"container {container[:12]}")
+    )
+
+
+def in_words(pods: Sequence[Pod], limit: int = 5) -> str:
+    """The names of the first pods, and how many more there are."""
+    names = ", ".join(map(str, pods[:limit]))
+    return f"{names} and {len(pods) - limit} more" if len(pods) > limit else names
