@@ -487,8 +487,8 @@ def test_change_within_a_slot_forgets_no_image(node: Node) -> None:
     node.install()
     (node.fake / "images").write_text(INCOMPLETE_IMAGE)
     (node.fake / "calls").write_text("")
-    plan = {"snapshotter_action": "restart", "containerd_restart": "1"}
-    assert node.apply(node.stage("2-b", version="2", **plan)).outcome == "committed"
+    staged = node.stage("2-b", version="2", snapshotter_action="restart", containerd_restart="1")
+    assert node.apply(staged).outcome == "committed"
     assert node.calls("ctr --namespace k8s.io images rm") == []
 
 

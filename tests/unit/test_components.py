@@ -64,10 +64,22 @@ def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder,
         "releaseUrl": "https://github.com/awslabs/soci-snapshotter/releases/download",
         "sha256": DIGESTS,
         "existingNodes": "migrate",
+        "upgradePolicy": "when-idle",
     }
     assert (
         "name" not in recorder.inputs("soci-program")["metadata"]
     )  # autonamed: a changed byte rolls the nodes
+
+
+def test_only_the_policy_drain_may_see_and_evict_pods(recorder: Recorder, run) -> None:
+    def resources(policy: str) -> set[str]:
+        run(install(upgrade_policy=policy))
+        rules = recorder.inputs("soci-cluster-role")["rules"]
+        return {resource for rule in rules for resource in rule["resources"]}
+
+    always = {"nodes", "nodes/status", "events"}
+    assert resources("when-idle") == resources("side-by-side") == always
+    assert resources("drain") == always | {"pods", "pods/eviction"}
 
 
 def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder, run) -> None:
