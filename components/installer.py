@@ -147,14 +147,7 @@ class SociInstaller(pulumi.ComponentResource):
         role = k8s.rbac.v1.Role(
             f"{self._name}-role",
             metadata=home,
-            rules=[
-                {
-                    "api_groups": ["apps"],
-                    "resources": ["daemonsets"],
-                    "resource_names": [NAME],
-                    "verbs": ["get"],
-                }
-            ],
+            rules=own_rules(self._settings.upgrade_policy),
             opts=self._child(),
         )
         binding = k8s.rbac.v1.RoleBinding(
@@ -296,6 +289,17 @@ def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
             {"api_groups": [""], "resources": ["pods"], "verbs": ["get"]},
             {"api_groups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
         ]
+    return rules
+
+
+def own_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+    """What the agent may do in its own namespace."""
+    rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
+        {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]}
+    ]
+    if upgrade_policy == "side-by-side":
+        # Its own pod is made anew under the new daemon, else the old one would have to stay for it.
+        rules += [{"api_groups": [""], "resources": ["pods"], "verbs": ["delete"]}]
     return rules
 
 

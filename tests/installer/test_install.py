@@ -257,6 +257,16 @@ def test_side_by_side_leaves_the_old_daemon_alone(machine: Machine) -> None:
     assert done.replaced == first, "the leftover is found again"
 
 
+@pytest.mark.parametrize(("containers", "is_there"), [("pause\n", True), ("elsewhere\n", False)])
+def test_own_pod_on_the_replaced_daemon_is_noticed(machine: Machine, containers: str, is_there: bool) -> None:
+    """It would keep that daemon for ever: the pod that changed the node was created before."""
+    install.install(task(machine), never)
+    machine.lazy |= {"soci": "/run/c/abc/rootfs\n", "all soci": "/run/c/abc/rootfs\n/run/c/pause/rootfs\n"}
+    machine.ctr["containers ls -q"] = containers
+    done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    assert done.has_installer is is_there
+
+
 def test_side_by_side_restarts_in_place_when_nobody_would_notice(machine: Machine) -> None:
     """It costs no restart of containerd, and no image is pulled again."""
     install.install(task(machine), never)

@@ -117,7 +117,8 @@ def refusal(**config: str) -> str:
         (
             "upgradePolicy",
             "force",
-            "must be when-idle or drain or side-by-side. Remedy: pulumi config set soci:upgradePolicy when-idle",
+            "must be when-idle or drain or side-by-side. "
+            "Remedy: pulumi config set soci:upgradePolicy when-idle",
         ),
         (
             "operatingSystem",

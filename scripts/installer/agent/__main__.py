@@ -43,7 +43,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         wanted = settings.load(PAYLOAD / "settings.json", namespace)
-        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace))
+        pod = users.Pod(namespace, environment.get("POD_NAME", ""))
+        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace), pod)
         done = install(task, Waiting(reporter, wanted.upgrade_policy).tell)
     except (InstallError, SystemExit) as error:
         uncordon(reporter)
@@ -53,6 +54,8 @@ def main() -> int:
     seconds = time.monotonic() - started
     log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
     succeed(reporter, wanted, done, seconds)
+    if done.has_installer:
+        move(reporter)
     READY_FILE.touch()
     become_watcher(host, wanted.version, done)
     return 0
@@ -156,6 +159,16 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
             reporter.event("Normal", "Installed", f"node {reporter.node_name}: {message}")
         except report.ApiError as error:
             log(f"no event: {error}")
+
+
+def move(reporter: report.Reporter) -> None:
+    """Have this pod made anew, under the new daemon: the old one could never be retired because of it."""
+    try:
+        report.retry(reporter.delete_pod, REPORT_SECONDS)
+    except report.ApiError as error:
+        log(f"this pod stays on the old daemon: {error}")
+    else:
+        time.sleep(REPORT_SECONDS)  # the kubelet ends this
 
 
 def become_watcher(host: Host, version: str, done: Installed) -> None:

@@ -47,6 +47,7 @@ class Installed:
     containerd_restarts: int = 0
     replaced: Slot | None = None  # the slot of an earlier daemon that still serves older containers
     on_replaced: int = 0  # how many
+    has_installer: bool = False  # whether the installer's own pod is one of them
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Task:
     payload: Path
     machine: str
     node: Callable[[], Node]
+    pod: Pod = users.NO_POD  # the installer's own
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -130,7 +132,7 @@ def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     while True:
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
-            return _with_replaced(task, outcome)
+            return outcome
         _wait_for_change(task, outcome, on_waiting)
 
 
@@ -152,10 +154,10 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     plan = make_plan(task, facts)
     digest = settings.sha256[facts.architecture]
     has_release = release.is_present(host, settings.version, digest)
-    if has_release and is_in_place(host, plan):
-        return Installed(changed=False, slot=plan.slot)
-
     ctr = images.Ctr(host, containerd_config.server_address(plan.effective), _search_path(facts))
+    if has_release and is_in_place(host, plan):
+        return _with_replaced(task, Installed(changed=False, slot=plan.slot), ctr)
+
     if plan.is_switch and not host.exists(f"{STATE}/current"):
         _refuse_node_in_service(task, ctr)
     busy = _busy(plan, host, ctr)
@@ -211,7 +213,8 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
     transaction.stage(task.host, name, plan.files, fields)
     result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
-        return Installed(True, plan.slot, result.containerd_down_seconds, result.containerd_restarts)
+        done = Installed(True, plan.slot, result.containerd_down_seconds, result.containerd_restarts)
+        return _with_replaced(task, done, ctr)
     if result.cause.startswith(BUSY):
         return _busy_with(plan.slot, tuple(result.cause.removeprefix(BUSY).split()), ctr)
     remedy = "the node is as before; see journalctl -u soci-snapshotter -u containerd on it"
@@ -220,14 +223,16 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
     raise InstallError(result.step, result.cause, remedy)
 
 
-def _with_replaced(task: Task, done: Installed) -> Installed:
+def _with_replaced(task: Task, done: Installed, ctr: images.Ctr) -> Installed:
     """The same with the daemon in the other slot, if one is left from before an upgrade side by side."""
     other = done.slot.other
     files = (other.unit_path, other.adoption, other.config)
     if not any(task.host.read_text(path).startswith(detect.OUR_MARK) for path in files):
         return done
     script = (task.payload / "soci-host.sh").read_bytes()
-    return replace(done, replaced=other, on_replaced=users.container_count(task.host, script, other))
+    mounts = users.all_mounts(task.host, script, other)
+    has_installer = users.has_pod(ctr, mounts, task.pod)
+    return replace(done, replaced=other, on_replaced=len(mounts), has_installer=has_installer)
 
 
 def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan:

@@ -125,6 +125,10 @@ class Reporter:
         body = {"status": {"conditions": [condition]}}
         self.call("PATCH", f"/api/v1/nodes/{self.node_name}/status", body, STRATEGIC)
 
+    def delete_pod(self) -> None:
+        """Delete this very pod; its DaemonSet makes another one."""
+        self.call("DELETE", f"/api/v1/namespaces/{self._namespace}/pods/{self._pod}", None, "")
+
     def remove_taint(self) -> None:
         """Lift the startup taint; a concurrent change of the taints makes the API answer 409."""
         node = self.node()

@@ -28,14 +28,23 @@ class Pod:
         return f"{self.namespace}/{self.name}" if self.namespace else self.name
 
 
+NO_POD = Pod("", "")
+
+
 def lazy_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
     """Mount points of the containers that the slot's daemon serves lazily; none when it may be restarted."""
     return tuple(host.run("sh", "-s", "users", slot.name, text=script.decode()).output.split())
 
 
-def container_count(host: Host, script: bytes, slot: Slot) -> int:
-    """How many containers, sandboxes among them, are mounted from the slot's directory."""
-    return len(host.run("sh", "-s", "users", slot.name, "all", text=script.decode()).output.split())
+def all_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
+    """Mount points of all containers, sandboxes among them, whose files are in the slot's directory."""
+    return tuple(host.run("sh", "-s", "users", slot.name, "all", text=script.decode()).output.split())
+
+
+def has_pod(ctr: Ctr, mounts: Sequence[str], pod: Pod) -> bool:
+    """Whether a container of the pod is among those with these mount points."""
+    query = f'labels."{POD_LABEL}.namespace"=={pod.namespace},labels."{POD_LABEL}.name"=={pod.name}'
+    return not set(ctr.run("containers", "ls", "-q", query).split()).isdisjoint(map(_container, mounts))
 
 
 def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:
@@ -43,7 +52,11 @@ def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:
 
     A container that is no pod's, or is gone by now, stands for itself.
     """
-    return sorted({_pod_of(ctr, PurePosixPath(mount).parent.name) for mount in mounts})
+    return sorted({_pod_of(ctr, _container(mount)) for mount in mounts})
+
+
+def _container(mount: str) -> str:
+    return PurePosixPath(mount).parent.name
 
 
 def _pod_of(ctr: Ctr, container: str) -> Pod:
