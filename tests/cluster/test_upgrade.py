@@ -6,6 +6,7 @@ Without care each of these restarts the daemon, and the pods' reads fail from th
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import lab_client
 import pytest
@@ -206,7 +207,7 @@ def test_when_idle_the_condition_names_the_pods_and_the_node_goes_on_by_itself(a
 
 @pytest.fixture
 def application(api) -> Iterator[None]:
-    """Two lazily loaded pods of a controller on the nodes with SOCI, and a budget that allows no disruption."""
+    """Two lazily loaded pods of a controller on nodes with SOCI, and a budget that allows no disruption."""
     labels = {"app": "drained"}
     container = {"name": "main", "image": IMAGE, "command": ["/bin/sh", "-c", READER]}
     spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
@@ -218,7 +219,8 @@ def application(api) -> Iterator[None]:
     }
     template = {"metadata": {"labels": labels}, "spec": pod}
     spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
-    apps, policy = client.AppsV1Api(), client.PolicyV1Api()
+    apps: Any = client.AppsV1Api()
+    policy: Any = client.PolicyV1Api()
     apps.create_namespaced_replica_set("default", {"metadata": {"name": "drained"}, "spec": spec})
     budget = {"minAvailable": 2, "selector": {"matchLabels": labels}}
     policy.create_namespaced_pod_disruption_budget(
