@@ -52,6 +52,10 @@ class SociClusterArgs(TypedDict):
     """Labels of the nodes that get SOCI. Default: all nodes."""
     existing_nodes: NotRequired[str]
     """What to do with nodes that already run workloads: refuse (default) or migrate."""
+    upgrade_policy: NotRequired[str]
+    """What to do when a new version or configuration would restart a daemon that running pods read from:
+    when-idle (default): wait for their end; drain: evict them; side-by-side: start a second daemon for new
+    pods."""
     max_unavailable: NotRequired[str]
     """Nodes changed at the same time: a number or a percentage. Default: 1."""
     rollout_timeout_seconds: NotRequired[int]
@@ -256,6 +260,7 @@ class SociCluster(pulumi.ComponentResource):
             "namespace": chosen.namespace,
             "node_selector": dict(chosen.node_selector),
             "existing_nodes": chosen.existing_nodes,
+            "upgrade_policy": chosen.upgrade_policy,
             "max_unavailable": chosen.max_unavailable,
             "rollout_timeout_seconds": chosen.rollout_timeout_seconds,
             "kubeconfig": self.kubeconfig,

@@ -44,6 +44,10 @@ class SociInstallerArgs(TypedDict):
     """Labels of the nodes that get SOCI. Default: all nodes."""
     existing_nodes: NotRequired[str]
     """What to do with nodes that already run workloads: refuse (default) or migrate."""
+    upgrade_policy: NotRequired[str]
+    """What to do when a new version or configuration would restart a daemon that running pods read from:
+    when-idle (default): wait for their end; drain: evict them; side-by-side: start a second daemon for new
+    pods."""
     max_unavailable: NotRequired[str]
     """Nodes changed at the same time: a number or a percentage. Default: 1."""
     rollout_timeout_seconds: NotRequired[int]
@@ -128,12 +132,7 @@ class SociInstaller(pulumi.ComponentResource):
         cluster_role = k8s.rbac.v1.ClusterRole(
             f"{self._name}-cluster-role",
             metadata=everywhere,
-            rules=[
-                {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
-                {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-                # Events about nodes belong to the namespace `default`, those about the DaemonSet to its own.
-                {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
-            ],
+            rules=cluster_rules(self._settings.upgrade_policy),
             opts=self._child(),
         )
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
@@ -146,14 +145,7 @@ class SociInstaller(pulumi.ComponentResource):
         role = k8s.rbac.v1.Role(
             f"{self._name}-role",
             metadata=home,
-            rules=[
-                {
-                    "api_groups": ["apps"],
-                    "resources": ["daemonsets"],
-                    "resource_names": [NAME],
-                    "verbs": ["get"],
-                }
-            ],
+            rules=own_rules(self._settings.upgrade_policy),
             opts=self._child(),
         )
         binding = k8s.rbac.v1.RoleBinding(
@@ -279,6 +271,33 @@ class SociInstaller(pulumi.ComponentResource):
         return daemon_set
 
 
+def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+    """What the agent may do in the whole cluster: no more than the policy needs."""
+    rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
+        {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
+        {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        # Events about nodes belong to the namespace `default`, those about the DaemonSet to its own.
+        {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
+    ]
+    if upgrade_policy == "drain":
+        rules += [
+            {"api_groups": [""], "resources": ["pods"], "verbs": ["get"]},
+            {"api_groups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
+        ]
+    return rules
+
+
+def own_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+    """What the agent may do in its own namespace."""
+    rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
+        {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]}
+    ]
+    if upgrade_policy == "side-by-side":
+        # Its own pod is made anew under the new daemon, else the old one would have to stay for it.
+        rules += [{"api_groups": [""], "resources": ["pods"], "verbs": ["delete"]}]
+    return rules
+
+
 def no_nodes(node_selector: Mapping[str, str]) -> str:
     """What to tell the user when the DaemonSet matches no node."""
     labels = ",".join(f"{key}={value}" for key, value in node_selector.items())
@@ -313,6 +332,7 @@ def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
         "releaseUrl": chosen.release_url,
         "sha256": dict(digests),
         "existingNodes": chosen.existing_nodes,
+        "upgradePolicy": chosen.upgrade_policy,
     }
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 

@@ -61,6 +61,7 @@ class Settings:
     namespace: str = "soci-system"
     node_selector: Mapping[str, str] = field(default_factory=dict)
     existing_nodes: str = "refuse"
+    upgrade_policy: str = "when-idle"
     max_unavailable: str = "1"
     rollout_timeout_seconds: int = 600
     sample_workload: SampleSettings = field(default_factory=SampleSettings)
@@ -408,6 +409,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "namespace": _namespace,
     "nodeSelector": _node_selector,
     "existingNodes": _one_of("refuse", "migrate"),
+    "upgradePolicy": _one_of("when-idle", "drain", "side-by-side"),
     "maxUnavailable": _max_unavailable,
     "rolloutTimeoutSeconds": _integer(30, 86400, "seconds"),
     "sampleWorkload": _sample_workload,

@@ -8,8 +8,10 @@
 #   soci-host.sh boot             before every start of containerd: end in one of the two good states
 #   soci-host.sh remove [--force] uninstall: the node's own files back byte for byte, everything of ours gone
 #   soci-host.sh status           what is installed and what is running
-#   soci-host.sh users            mounts of containers that the running daemon serves lazily
+#   soci-host.sh users [SLOT [all]] mounts of containers that the slot's daemon serves lazily; or of all its containers
+#   soci-host.sh retire SLOT      take away the daemon that the other slot's replaced, once no container needs it
 #
+# A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
 # A transaction DIR holds plan.env, files (the manifest) and new/ (the staged files); apply adds old/, log and result.
 # Manifest: one line a file, tab separated: group path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.
@@ -18,8 +20,7 @@ set -eu
 ROOT=${ROOT:-} # a directory in place of /, for tests
 STATE=$ROOT/var/lib/soci-cluster
 PROGRAM=$ROOT/opt/soci-cluster
-DATA=/var/lib/soci-snapshotter-grpc
-SOCKET=/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock
+SLOTS='soci soci-b'
 TAB=$(printf '\t')
 step=start
 
@@ -27,6 +28,19 @@ say() { printf '%s\n' "$*"; }
 die() {
   say "$*" >&2
   exit 1
+}
+
+# slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
+slot() {
+  case " $SLOTS " in *" $1 "*) ;; *) die "there is no slot $1, only $SLOTS" ;; esac
+  snapshotter=$1
+  suffix=${1#soci}
+  unit=soci-snapshotter$suffix.service
+  unit_file=/etc/systemd/system/$unit
+  adoption=$unit_file.d/50-soci-cluster.conf
+  config_file=/etc/soci-snapshotter-grpc$suffix/config.toml
+  socket=/run/soci-snapshotter-grpc$suffix/soci-snapshotter-grpc.sock
+  data=/var/lib/soci-snapshotter-grpc$suffix
 }
 
 # Milliseconds since boot; the kernel's clock, which no time service can move.
@@ -76,7 +90,8 @@ journal() {
 
 # read_plan DIR: what the agent decided; plain key=value lines, never run as code.
 read_plan() {
-  snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400 version=''
+  snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400
+  slot=soci slot_is_new=0 is_switch=0
   while IFS='=' read -r key value; do
     case $key in
       snapshotter_action) snapshotter_action=$value ;;
@@ -86,10 +101,13 @@ read_plan() {
       pause_image) pause_image=$value ;;
       pause_archive) pause_archive=$value ;;
       deadline_seconds) deadline_seconds=$value ;;
-      version) version=$value ;;
+      slot) slot=$value ;;
+      slot_is_new) slot_is_new=$value ;;
+      is_switch) is_switch=$value ;;
     esac
   done <"$1/plan.env"
   export CONTAINERD_ADDRESS PATH
+  slot "$slot"
 }
 
 read_journal() {
@@ -117,7 +135,7 @@ each_file() {
 restore_files() {
   tac "$1/files" >"$1/files.reversed"
   while IFS="$TAB" read -r group path mode owner old new name; do
-    restore "$1"
+    restore_from "$1/old"
   done <"$1/files.reversed"
 }
 
@@ -152,17 +170,18 @@ swap() {
   if [ "$new" = absent ]; then drop "$ROOT$path"; else put "$1/new/$name" "$ROOT$path" "$mode" "$owner"; fi
 }
 
-restore() {
+# restore_from FOLDER: the file of the current line as it was; FOLDER has its content.
+restore_from() {
   if [ "$old" = absent ]; then
     drop "$ROOT$path"
   elif [ "$(sha "$ROOT$path")" != "$old" ]; then
-    put "$1/old/$name" "$ROOT$path" "$mode" "$owner"
+    put "$1/$name" "$ROOT$path" "$mode" "$owner"
   fi
 }
 
-# lazy_users: container mounts whose layers are served by the running daemon; a restart of it breaks them for good.
+# The mounts of containers that have a layer served by the slot's daemon; a restart of it breaks them for good.
 lazy_users() {
-  awk -v data="$DATA" '
+  awk -v data="$data" '
     $0 ~ " - fuse.rawBridge " { lazy[$5] = 1 }
     $0 ~ " - overlay " && index($0, "upperdir=" data "/") { target[++n] = $5; options[n] = $NF }
     END {
@@ -184,6 +203,19 @@ lazy_users() {
     }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -u
 }
 
+# The mounts of all containers whose files are in the slot's directory, lazily served or not.
+all_users() {
+  awk -v data="$data" '$0 ~ " - overlay " && index($0, "upperdir=" data "/") { print $5 }' \
+    "${MOUNTINFO:-/proc/self/mountinfo}" | sort -u
+}
+
+users() {
+  for name in ${1:-$SLOTS}; do
+    slot "$name"
+    if [ "${2:-}" = all ]; then all_users; else lazy_users; fi
+  done
+}
+
 restart_containerd() {
   started=$(now_ms)
   containerd_restarts=$((containerd_restarts + 1))
@@ -199,6 +231,8 @@ restart_containerd() {
   containerd_down_ms=$((restarted - started))
 }
 
+containerd_answers() { ctr --connect-timeout 2s version >/dev/null 2>&1; }
+
 # containerd reports itself started also when its CRI plugin failed to load.
 cri_answers() {
   ctr plugins ls 2>/dev/null | awk '
@@ -209,25 +243,28 @@ cri_answers() {
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
 # A daemon that has no snapshot yet answers with an error of its own.
 snapshotter_answers() {
-  answer=$(ctr --connect-timeout 1s --address "$SOCKET" --namespace k8s.io snapshots ls 2>&1) && return
+  answer=$(ctr --connect-timeout 1s --address "$socket" --namespace k8s.io snapshots ls 2>&1) && return
   case $answer in *"bucket does not exist"*) return 0 ;; esac
   return 1
 }
 
 start_snapshotter() {
-  case $snapshotter_action in
-    none) ;;
-    restart)
-      timeout 150 systemctl restart soci-snapshotter.service || die "soci-snapshotter did not start: $(last_words soci-snapshotter.service)"
-      ;;
-    start) timeout 150 systemctl start soci-snapshotter.service || die "soci-snapshotter did not start: $(last_words soci-snapshotter.service)" ;;
-  esac
+  if [ "$snapshotter_action" != none ]; then
+    timeout 150 systemctl "$snapshotter_action" "$unit" || die "$unit did not start: $(last_words "$unit")"
+  fi
   tries=0
   until snapshotter_answers; do
     tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || die "soci-snapshotter does not answer on its socket: $(last_words soci-snapshotter.service)"
+    [ "$tries" -lt 600 ] || die "$unit does not answer on its socket: $(last_words "$unit")"
     sleep 0.1
   done
+}
+
+# SIGINT, unlike systemd's SIGTERM, makes the daemon unmount what it served.
+stop_snapshotter() {
+  systemctl kill --signal=INT "$unit" 2>/dev/null || :
+  timeout 60 systemctl stop "$unit" 2>/dev/null || :
+  systemctl reset-failed "$unit" 2>/dev/null || :
 }
 
 # last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
@@ -237,19 +274,19 @@ verify() {
   [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
   # containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
   tries=0
-  until ctr --namespace k8s.io snapshots --snapshotter soci ls >/dev/null; do
+  until ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls >/dev/null; do
     tries=$((tries + 1))
-    [ "$tries" -lt 100 ] || die "containerd does not reach the soci snapshotter"
+    [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
     sleep 0.1
   done
   if [ -n "$pause_archive" ]; then
-    ctr --namespace k8s.io images import --local --snapshotter soci --discard-unpacked-layers=false "$pause_archive" >/dev/null
+    ctr --namespace k8s.io images import --local --snapshotter "$snapshotter" --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null
   fi
-  # Unpacks the pause image under soci, if it is not, and runs it: what each new sandbox is going to need.
+  # Unpacks the pause image for the snapshotter, if it is not, and runs it: what each new sandbox is going to need.
   canary=soci-cluster-canary-$transaction
-  timeout 60 ctr --namespace k8s.io run --detach --null-io --snapshotter soci "$pause_image" "$canary" >/dev/null ||
-    die "a container of $pause_image does not start under soci"
+  timeout 60 ctr --namespace k8s.io run --detach --null-io --snapshotter "$snapshotter" "$pause_image" "$canary" >/dev/null ||
+    die "a container of $pause_image does not start under $snapshotter"
   ctr --namespace k8s.io tasks ls | grep -q "^$canary .*RUNNING" || die "the canary of $pause_image ended at once"
 }
 
@@ -279,6 +316,11 @@ report() {
 
 # undo: the node's old files and daemons back. Called with the journal read and the lock held.
 undo() {
+  # Once containerd does not know the snapshotter any more it cannot delete what was created under it meanwhile.
+  if [ "$slot_is_new" = 1 ] && [ "$state" = restarting ] && containerd_answers; then
+    remove_containers
+    remove_snapshots
+  fi
   restore_files "$directory"
   systemctl daemon-reload || :
   if [ "$state" = restarting ]; then restart_containerd; fi
@@ -286,13 +328,10 @@ undo() {
     active)
       # Back to the old daemon, unless containers came to depend on the new one meanwhile.
       if [ "$snapshotter_action" = restart ] && [ -z "$(lazy_users)" ]; then
-        systemctl restart soci-snapshotter.service || :
+        systemctl restart "$unit" || :
       fi
       ;;
-    *)
-      timeout 60 systemctl stop soci-snapshotter.service 2>/dev/null || :
-      systemctl reset-failed soci-snapshotter.service 2>/dev/null || :
-      ;;
+    *) stop_snapshotter ;;
   esac
   forget_originals
   state=rolled-back
@@ -352,7 +391,7 @@ apply() {
   state='' transaction=${directory##*/}
 
   step=journal
-  snapshotter_was=$(systemctl is-active soci-snapshotter.service || :)
+  snapshotter_was=$(systemctl is-active "$unit" || :)
   mkdir -p "$directory/old"
   each_file "$directory" save_old
   arm
@@ -368,6 +407,7 @@ apply() {
   if [ "$containerd_restart" = 1 ]; then
     step=swap
     wanted=containerd
+    incomplete_images >"$directory/images-to-pull-again"
     each_file "$directory" swap
     step=restart
     state=restarting
@@ -379,9 +419,7 @@ apply() {
   verify
 
   step=commit
-  while read -r image; do
-    ctr --namespace k8s.io images rm "$image" >/dev/null || :
-  done <"$directory/images-to-pull-again"
+  [ "$is_switch" = 0 ] || forget_images
   ln -sfn "$directory" "$STATE/current.next"
   mv -fT "$STATE/current.next" "$STATE/current"
   state=committed
@@ -390,8 +428,36 @@ apply() {
   report committed ''
   clear_canary
   forget_all_but "$directory" "$STATE"/txn/*
-  # Nothing runs from another version now: the daemon was restarted into this one.
-  forget_all_but "$PROGRAM/versions/$version" "$PROGRAM"/versions/*
+  forget_versions
+}
+
+# Images whose content is not on the node, neither in containerd's store nor, therefore, to be unpacked by another
+# snapshotter: their layers were loaded lazily, or discarded once they were unpacked.
+incomplete_images() {
+  ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
+}
+
+# The kubelet takes an image for present and containerd then fails to unpack it: it has to be pulled anew. Images that
+# were incomplete before the switch already: later ones were pulled by the new daemon.
+forget_images() {
+  incomplete_images | grep -xF -f "$directory/images-to-pull-again" | while read -r image; do
+    ctr --namespace k8s.io images rm "$image" >/dev/null || :
+  done
+}
+
+# The programs that no daemon's unit names any more. Not those that no process runs from: a daemon may be about to
+# be started again.
+forget_versions() {
+  for folder in "$PROGRAM"/versions/*; do
+    is_used=0
+    for name in $SLOTS; do
+      slot "$name"
+      for file in "$unit_file" "$adoption"; do
+        if grep -qsF "/versions/${folder##*/}/" "$ROOT$file"; then is_used=1; fi
+      done
+    done
+    [ "$is_used" = 1 ] || rm -rf "$folder"
+  done
 }
 
 # forget_all_but KEPT ENTRY...: delete the entries other than KEPT.
@@ -455,27 +521,35 @@ boot() {
 restore_originals() {
   tac "$STATE/originals/files" >"$STATE/originals/files.reversed"
   while IFS="$TAB" read -r path mode owner old name; do
-    if [ "$old" = absent ]; then
-      drop "$ROOT$path"
-    elif [ "$(sha "$ROOT$path")" != "$old" ]; then
-      put "$STATE/originals/$name" "$ROOT$path" "$mode" "$owner"
-    fi
+    restore_from "$STATE/originals"
   done <"$STATE/originals/files.reversed"
+}
+
+# restore_original PATH: one file as it was before the first install.
+restore_original() {
+  while IFS="$TAB" read -r path mode owner old name; do
+    [ "$path" != "$1" ] || restore_from "$STATE/originals"
+  done <"$STATE/originals/files"
 }
 
 # --- uninstall ---------------------------------------------------------------------------------------------------
 
-# The containers that were created under soci; containerd cannot delete them once the snapshotter is gone.
-soci_containers() {
-  for container in $(ctr --namespace k8s.io containers ls -q 2>/dev/null); do
-    ctr --namespace k8s.io containers info "$container" 2>/dev/null | grep -q '"Snapshotter": "soci"' && say "$container"
+# The containers that were created under the slot's snapshotter; fails when containerd does not answer.
+containers() {
+  all=$(ctr --namespace k8s.io containers ls -q) || return
+  for container in $all; do
+    if ctr --namespace k8s.io containers info "$container" 2>/dev/null | grep -q "\"Snapshotter\": \"$snapshotter\""; then
+      say "$container"
+    fi
   done
-  return 0
 }
 
-# Images whose layers exist only as soci snapshots: their blobs were never downloaded.
-lazy_images() {
-  ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
+# containerd cannot delete them once the snapshotter is gone; the kubelet makes them anew.
+remove_containers() {
+  for container in $(containers); do
+    ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :
+    ctr --namespace k8s.io containers rm "$container" >/dev/null 2>&1 || :
+  done
 }
 
 check_not_drifted() {
@@ -492,35 +566,41 @@ remove() {
   flock -w 60 9 || die "an install is at work"
   read_journal
   if [ "$force" != --force ]; then
-    users=$(lazy_users | tr '\n' ' ')
+    users=$(users | tr '\n' ' ')
     [ -z "$users" ] || die "lazily loaded containers are running; drain the node first, or use --force: $users"
     [ ! -e "$STATE/current/files" ] || each_file "$STATE/current" check_not_drifted
   fi
   kubelet=$(systemctl is-active kubelet.service || :)
   [ "$kubelet" != active ] || systemctl stop kubelet.service
-  for container in $(soci_containers); do
-    ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :
-    ctr --namespace k8s.io containers rm "$container" >/dev/null 2>&1 || :
+  for name in $SLOTS; do
+    slot "$name"
+    remove_containers
   done
-  for image in $(lazy_images); do ctr --namespace k8s.io images rm --sync "$image" >/dev/null 2>&1 || :; done
-  remove_snapshots
+  for image in $(incomplete_images); do ctr --namespace k8s.io images rm --sync "$image" >/dev/null 2>&1 || :; done
+  for name in $SLOTS; do
+    slot "$name"
+    remove_snapshots
+  done
   journal removing
-  own_unit=1
-  [ ! -e "$ROOT/etc/systemd/system/soci-snapshotter.service.d/50-soci-cluster.conf" ] || own_unit=0
+  own_slots=
+  for name in $SLOTS; do
+    slot "$name"
+    [ -e "$ROOT$adoption" ] || own_slots="$own_slots $name"
+  done
   restore_originals
-  # SIGINT, unlike systemd's SIGTERM, makes the daemon unmount what it served.
-  systemctl kill --kill-whom=main --signal=INT soci-snapshotter.service 2>/dev/null || :
-  timeout 30 systemctl stop soci-snapshotter.service 2>/dev/null || :
+  for name in $SLOTS; do
+    slot "$name"
+    stop_snapshotter
+  done
   systemctl daemon-reload
   timeout 90 systemctl restart containerd.service
   [ "$kubelet" != active ] || systemctl start kubelet.service
   remove_folders
-  if [ "$own_unit" = 1 ]; then
-    rm -rf "$ROOT${SOCKET%/*}"
-    # The directory itself may be a mount point of the node, such as a fast local disk.
-    find "$ROOT$DATA" -xdev -mindepth 1 -delete 2>/dev/null || say "$DATA is still in use; delete it after a reboot"
-    rmdir "$ROOT$DATA" 2>/dev/null || :
-  fi
+  for name in $own_slots; do
+    slot "$name"
+    rm -rf "$ROOT${socket%/*}"
+    remove_data || say "$data is still in use; delete it after a reboot"
+  done
   rm -rf "$STATE" "$PROGRAM"
   say "removed; containerd runs on the node's own configuration"
 }
@@ -529,27 +609,92 @@ remove() {
 remove_snapshots() {
   while :; do
     moved=0
-    for key in $(ctr --namespace k8s.io snapshots --snapshotter soci ls 2>/dev/null | awk 'NR > 1 { print $1 }'); do
-      if ctr --namespace k8s.io snapshots --snapshotter soci rm "$key" >/dev/null 2>&1; then moved=1; fi
+    for key in $(snapshots 2>/dev/null); do
+      if ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" rm "$key" >/dev/null 2>&1; then moved=1; fi
     done
     [ "$moved" = 1 ] || return 0
   done
 }
+
+snapshots() {
+  listed=$(ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls) || return
+  say "$listed" | awk 'NR > 1 { print $1 }'
+}
+
+# The directory itself may be a mount point of the node, such as a fast local disk.
+remove_data() {
+  [ -d "$ROOT$data" ] || return 0
+  find "$ROOT$data" -xdev -mindepth 1 -delete 2>/dev/null || return
+  rmdir "$ROOT$data" 2>/dev/null || :
+}
+
+# --- retirement of the daemon that the other slot's has replaced --------------------------------------------------
+
+# retire SLOT: each step can be done again, so what a kill or a power cut leaves undone, the next call does. The unit
+# goes after the data: while it is there the snapshots may be, too, and containerd must forget them before their
+# directory goes; it would take them for present when the slot is used again.
+# The slot's proxy plugin stays in containerd's configuration: unused it is inert, and to remove it costs a restart.
+retire() {
+  exec 9>"$STATE/lock"
+  flock -w 60 9 || die "an install is at work"
+  read_journal
+  case $state in committed | rolled-back) ;; *) die "the transaction $transaction has not ended" ;; esac
+  [ -e "$STATE/current/plan.env" ] || die "nothing is installed"
+  read_plan "$STATE/current"
+  [ "$1" != "$slot" ] || die "new containers are created under $1"
+  each_file "$STATE/current" check_in_effect
+  slot "$1"
+  count=$(all_users | wc -l)
+  [ "$count" = 0 ] || die "$count containers are still on $1"
+  left=$(containers) || die "containerd does not answer"
+  [ -z "$left" ] || die "containerd has not deleted yet what ended on $1"
+  for file in "$adoption" "$unit_file"; do
+    if is_ours "$file"; then retire_daemon; fi
+  done
+  if is_ours "$config_file"; then restore_original "$config_file"; fi
+  remove_folders
+  forget_versions
+  say "the daemon of $1 is retired"
+}
+
+# Somebody may have turned containerd back to the old daemon.
+check_in_effect() {
+  [ "$group" != containerd ] || grep -q "snapshotter *= *[\"']${slot}[\"']" "$ROOT$path" ||
+    die "$path does not name the snapshotter $slot any more"
+}
+
+retire_daemon() {
+  snapshotter_action=start
+  start_snapshotter
+  remove_snapshots
+  left=$(snapshots) || die "containerd does not reach the snapshotter $snapshotter"
+  [ -z "$left" ] || die "snapshots of $snapshotter are still in use"
+  stop_snapshotter
+  remove_data || die "$data is still in use"
+  # A socket of the operating system's unit is systemd's.
+  [ "$file" = "$adoption" ] || rm -rf "$ROOT${socket%/*}"
+  restore_original "$file"
+  systemctl daemon-reload
+}
+
+# Every file of a slot that is ours begins with the same words.
+is_ours() { head -n 1 "$ROOT$1" 2>/dev/null | grep -q '^# Written by SociCluster'; }
 
 status() {
   read_journal
   say "journal: ${state:-none} ${transaction}"
   say "files:"
   [ ! -e "$STATE/current/files" ] || cut -f2,6 "$STATE/current/files"
-  say "snapshotter: $(systemctl is-active soci-snapshotter.service || :)"
+  for name in $SLOTS; do
+    slot "$name"
+    say "snapshotter $name: $(systemctl is-active "$unit" || :), lazily loaded containers: $(lazy_users | wc -l)"
+  done
   say "containerd: $(systemctl is-active containerd.service || :)"
-  say "lazily loaded containers: $(lazy_users | wc -l)"
 }
 
 verb=${1:-status}
 [ $# -eq 0 ] || shift
 case $verb in
-  apply | boot | rollback | remove | status) "$verb" "$@" ;;
-  users) lazy_users ;;
-  *) die "usage: soci-host.sh apply DIR | boot | rollback ID | remove [--force] | status | users" ;;
+  apply | boot | rollback | remove | status | users | retire) "$verb" "$@" ;;
+  *) die "usage: soci-host.sh apply DIR | boot | rollback ID | remove [--force] | status | users [SLOT [all]] | retire SLOT" ;;
 esac

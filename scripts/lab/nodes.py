@@ -21,7 +21,7 @@ from processes import Processes
 from settings import ADDRESS, BRIDGE, HERE, REGISTRY, VERSIONS, LabError
 
 STARTUP_TAINT = {"key": "soci-cluster.io/not-ready", "effect": "NoSchedule"}
-REAL_DIRECTORIES = ("containerd", "kubelet", "soci-snapshotter-grpc")
+REAL_DIRECTORIES = ("containerd", "kubelet", "soci-snapshotter-grpc", "soci-snapshotter-grpc-b")
 UNITS = {
     "lab-cgroup": "sysinit.target",
     "lab-network": "multi-user.target",

@@ -1,5 +1,6 @@
 """The lab with the `local` stack deployed on it, as `make up` leaves it; kept running between sessions."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kubernetes.client.exceptions import ApiException
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "scripts" / "bench"))
+sys.path[:0] = [str(REPOSITORY / "scripts" / name) for name in ("bench", "installer")]
 
 import lab_client  # noqa: E402 (found through the path above)
 
@@ -90,11 +92,13 @@ def run_pod(api) -> Iterator[Callable[..., str]]:
     """Start a pod and return its name once it runs; every pod is deleted after the test."""
     names: list[str] = []
 
-    def run(image: str, node: str, command: list[str] | None = None, timeout_s: float = 120) -> str:
+    def run(
+        image: str, node: str, command: list[str] | None = None, timeout_s: float = 120, **metadata: object
+    ) -> str:
         name = f"test-{os.getpid()}-{len(names)}-{time.monotonic_ns() % 10**6}"
         container = {"name": "main", "image": image, "command": command or ["/bin/sh", "-c", "sleep 3600"]}
         spec = {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]}
-        api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": spec})
+        api.create_namespaced_pod("default", {"metadata": {"name": name, **metadata}, "spec": spec})
         names.append(name)
         wait_for(
             lambda: api.read_namespaced_pod(name, "default").status.phase == "Running",
@@ -105,7 +109,8 @@ def run_pod(api) -> Iterator[Callable[..., str]]:
 
     yield run
     for name in names:
-        api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+        with contextlib.suppress(ApiException):  # the test may have deleted it
+            api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -5,6 +5,7 @@ import tomllib
 import pytest
 from agent import containerd_config as config
 from agent.errors import InstallError
+from agent.slots import FIRST, SECOND
 
 PATH = "/etc/containerd/config.toml"
 
@@ -203,9 +204,24 @@ def test_effect_must_be_exact() -> None:
     before = table + "snapshotter = 'overlayfs'\nx = 1\n"
     good = (
         f"{table}snapshotter = 'soci'\ndisable_snapshot_annotations = false\nx = 1\n"
-        f"[proxy_plugins.soci]\ntype = 'snapshot'\naddress = '{config.SOCKET}'\n"
-        f"exports.root = '{config.DATA}'\n"
+        f"[proxy_plugins.soci]\ntype = 'snapshot'\naddress = '{FIRST.socket}'\n"
+        f"exports.root = '{FIRST.data}'\n"
     )
     assert config.check_effect(before, good) == []
     assert "would be 'overlayfs'" in config.check_effect(before, good.replace("'soci'", "'overlayfs'"))[0]
     assert "x would change from 1 to 1.0" in config.check_effect(before, good.replace("x = 1", "x = 1.0"))[0]
+
+
+@pytest.mark.parametrize("name", EDITABLE)
+def test_second_daemon_is_added_and_the_first_stays_known(name: str) -> None:
+    """Containers that were created under it could not be deleted otherwise."""
+    schema, text = EDITABLE[name]
+    table = table_of(schema)
+    first = config.edit(text, PATH, schema, table)
+    both = config.edit(first, PATH, schema, table, SECOND)
+    before, after = (config.flatten(tomllib.loads(edited)) for edited in (first, both))
+    added = {key for key in config.wanted(table, SECOND) if key[:2] == config.proxy(SECOND)}
+    assert config.difference(before, after) == {(*table, "snapshotter"), *added}
+    assert after[*table, "snapshotter"] == "soci-b"
+    back = config.flatten(tomllib.loads(config.edit(both, PATH, schema, table, FIRST)))
+    assert config.difference(after, back) == {(*table, "snapshotter")}

@@ -88,7 +88,7 @@ def test_only_the_wanted_keys_take_effect(name: str, file: Path) -> None:
     changed = containerd_config.difference(before, after)
     assert after[*table, "snapshotter"] == "soci"
     assert after[*table, "disable_snapshot_annotations"] is False
-    assert {key for key in changed if key[:2] != containerd_config.PROXY} == {
+    assert {key for key in changed if key[:2] != containerd_config.proxy()} == {
         (*table, "snapshotter"),
         (*table, "disable_snapshot_annotations"),
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.host import Host
+from agent.slots import FIRST, SECOND, Slot
 from agent.transaction import File
 from fake_node import INSTALLER, tree
 
@@ -19,15 +20,23 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives file
 FAKES = Path(__file__).parent / "fakes"
 CONFIG = "/etc/containerd/config.toml"
 OLD_CONFIG = b"version = 2 # the node's own\n"
-NEW_CONFIG = b'version = 2 # the node\'s own\n[proxy_plugins.soci]\ntype = "snapshot"\n'
-SOCI_CONFIG = "/etc/soci-snapshotter-grpc/config.toml"
-UNIT = "/etc/systemd/system/soci-snapshotter.service"
+NEW_CONFIG = b'version = 2 # the node\'s own\nsnapshotter = "soci"\n[proxy_plugins.soci]\n'
+FLIPPED_CONFIG = NEW_CONFIG.replace(b'"soci"', b'"soci-b"') + b"[proxy_plugins.soci-b]\n"
+MARK = "# Written by SociCluster\n"
 BOOT = "/etc/systemd/system/soci-cluster-boot.service"
 HOOK = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
 
 
 class Node:
     """A node's root, the state of its fake daemons, and the script on it."""
+
+    @classmethod
+    def at(cls, path: Path) -> "Node":
+        """The node that is in a directory already."""
+        node = cls.__new__(cls)
+        node.root, node.fake = path / "root", path / "fake"
+        node.host, node.mount_table = Host(node.root), node.fake / "mountinfo"
+        return node
 
     def __init__(self, path: Path) -> None:
         self.root = path / "root"
@@ -52,35 +61,45 @@ class Node:
     def clear(self, flag: str) -> None:
         (self.fake / flag).unlink()
 
-    def files(self, version: str = "1") -> list[File]:
+    def files(self, version: str = "1", slot: Slot = FIRST, config: bytes = NEW_CONFIG) -> list[File]:
         """The managed files of an install, as they are and as they shall be."""
+        program = f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"
         texts = {
-            SOCI_CONFIG: f"# {version}\n",
-            UNIT: f"[Service] # {version}\n",
+            slot.config: f"{MARK}# {version}\n",
+            slot.unit_path: f"{MARK}[Service]\nExecStart={program}\n",
             BOOT: "[Service] # boot\n",
             HOOK: "[Unit] # hook\n",
         }
         files = [File("soci", path, self.host.read(path), text.encode()) for path, text in texts.items()]
-        return [*files, File("containerd", CONFIG, self.host.read(CONFIG), NEW_CONFIG, "0640")]
+        return [*files, File("containerd", CONFIG, self.host.read(CONFIG), config, "0640")]
 
-    def stage(self, name: str = "1-a", version: str = "1", **plan: str) -> str:
+    def stage(
+        self,
+        name: str = "1-a",
+        version: str = "1",
+        *,
+        slot: Slot = FIRST,
+        config: bytes = NEW_CONFIG,
+        **plan: str,
+    ) -> str:
         self.host.write(transaction.SCRIPT, (INSTALLER / "soci-host.sh").read_bytes(), 0o755)
         (self.root / "opt/soci-cluster/versions" / version).mkdir(parents=True, exist_ok=True)
-        files = self.files(version)
+        files = self.files(version, slot, config)
+        is_first = self.host.read(CONFIG) == OLD_CONFIG
         fields = {
-            "version": version,
+            "slot": slot.name,
+            "slot_is_new": "1" if is_first else "0",
+            "is_switch": "1" if is_first else "0",
             "snapshotter_action": "start",
             "containerd_restart": "1" if files[-1].is_changed else "0",
             "path": f"{FAKES}:{os.environ['PATH']}",
             "pause_image": "example.org/pause:1",
             "deadline_seconds": "400",
         }
-        return str(
-            self.host.path(transaction.stage(self.host, name, files, fields | plan, ["old.example/image:1"]))
-        )
+        return str(self.host.path(transaction.stage(self.host, name, files, fields | plan)))
 
     def run(
-        self, *arguments: str, cut_at: int = 0, cut_after: bool = False
+        self, *arguments: str, cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
     ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
@@ -90,6 +109,7 @@ class Node:
             "MOUNTINFO": str(self.mount_table),
             "CUT_AT": str(cut_at),
             "CUT_AFTER": "1" if cut_after else "",
+            "CUT_AT_CALL": str(cut_at_call),
         }
         (self.fake / "renames").unlink(missing_ok=True)
         return subprocess.run(
@@ -133,13 +153,20 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
+INCOMPLETE_IMAGE = "old.example/image:1 type digest incomplete (1/9) 1/9 false\n"
+COMPLETE_IMAGE = "whole.example/image:1 type digest complete (9/9) 9/9 true\n"
+
+
 def test_install_commits(node: Node) -> None:
+    (node.fake / "images").write_text(INCOMPLETE_IMAGE + COMPLETE_IMAGE)
     outcome = node.apply(node.stage())
     assert (outcome.outcome, outcome.containerd_restarts) == ("committed", 1)
     assert node.is_installed()
     assert node.journal() == "committed"
     assert node.host.mode_and_owner(CONFIG) == ("0640", "0:0")
-    assert "ctr --namespace k8s.io images rm old.example/image:1" in node.calls("ctr")
+    assert node.calls("ctr --namespace k8s.io images rm") == [
+        "ctr --namespace k8s.io images rm old.example/image:1"
+    ]
 
 
 def test_containerd_restarts_once_after_the_snapshotter_answered(node: Node) -> None:
@@ -348,6 +375,7 @@ def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
     assert users == ["/run/c/lazy/rootfs", "/run/c/new", "/run/c/short/rootfs"]
 
 
+@pytest.mark.failure_mode(29)
 def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
     """They would be broken for good (soci#275, #1648; nydus-snapshotter#106)."""
     node.install()
@@ -370,6 +398,7 @@ def test_remove_refuses_under_lazy_containers(node: Node) -> None:
     assert node.is_installed()
 
 
+@pytest.mark.failure_mode(34)
 def test_upgrade_and_back(node: Node) -> None:
     """RCM#577: version n+1 replaces n and back again; the first original stays the one to return to."""
     original = node.etc()
@@ -379,3 +408,238 @@ def test_upgrade_and_back(node: Node) -> None:
     assert [path.name for path in (node.root / "opt/soci-cluster/versions").iterdir()] == ["1"]
     assert node.run("remove").returncode == 0
     assert node.etc() == original
+
+
+# --- side by side ------------------------------------------------------------------------------------------
+
+PAUSE_MOUNT = (
+    "46 21 0:46 / /run/c/pause rw - overlay overlay rw,lowerdir=2/fs,upperdir={data}/8/fs,workdir=w\n"
+)
+
+
+def flip(
+    node: Node, name: str = "2-b", slot: Slot = SECOND, config: bytes = FLIPPED_CONFIG, **plan: str
+) -> str:
+    """Stage the change to the daemon of another slot, in version 2."""
+    fields = {"snapshotter_action": "start", "is_switch": "1", "slot_is_new": "1" if slot == SECOND else "0"}
+    return node.stage(name, "2", slot=slot, config=config, **(fields | plan))
+
+
+def of_slot(node: Node, slot: Slot) -> list[bytes | None]:
+    return [node.host.read(path) for path in (slot.config, slot.unit_path)]
+
+
+def touched(node: Node, slot: Slot) -> list[str]:
+    """The calls that start, stop or signal the slot's daemon."""
+    return [line for line in node.calls("systemctl") if slot.unit in line and "is-active" not in line]
+
+
+@pytest.fixture
+def lazy_node(node: Node) -> Node:
+    """A node with an install whose daemon serves containers lazily."""
+    node.install()
+    node.mount_table.write_text(LAZY)
+    (node.fake / "containers").write_text("reader soci\n")
+    (node.fake / "calls").write_text("")
+    return node
+
+
+@pytest.fixture
+def flipped(lazy_node: Node) -> Node:
+    """The same after a change to the second slot, with the first daemon still in use."""
+    assert lazy_node.apply(flip(lazy_node)).outcome == "committed"
+    (lazy_node.fake / "snapshots-soci").write_text("a\nb\n")
+    (lazy_node.fake / "snapshots-soci-b").write_text("c\n")
+    for slot in (FIRST, SECOND):
+        (lazy_node.root / slot.data.lstrip("/") / "snapshotter").mkdir(parents=True)
+    (lazy_node.fake / "calls").write_text("")
+    return lazy_node
+
+
+@pytest.mark.failure_mode(29)
+@pytest.mark.failure_mode(34)
+def test_second_daemon_starts_beside_the_first(lazy_node: Node) -> None:
+    """Running lazily loaded containers go on: their daemon is not touched (soci#275, #1648)."""
+    old = of_slot(lazy_node, FIRST)
+    (lazy_node.fake / "images").write_text(INCOMPLETE_IMAGE + COMPLETE_IMAGE)
+    outcome = lazy_node.apply(flip(lazy_node))
+    assert (outcome.outcome, outcome.containerd_restarts) == ("committed", 1)
+    assert touched(lazy_node, FIRST) == []
+    assert of_slot(lazy_node, FIRST) == old
+    assert (lazy_node.fake / "loaded-config").read_bytes() == FLIPPED_CONFIG
+    order = lazy_node.calls("systemctl start", "systemctl restart", "ctr --connect-timeout")
+    assert [line.split(" --namespace")[0] for line in order] == [
+        f"systemctl start {SECOND.unit}",
+        f"ctr --connect-timeout 1s --address {SECOND.socket}",
+        "systemctl restart containerd.service",
+    ]
+    assert "--snapshotter soci-b example.org/pause:1" in lazy_node.calls("ctr --namespace k8s.io run")[0]
+    # The image is known, yet not on the node: the kubelet must pull it again, by the new daemon (soci#1389).
+    assert lazy_node.calls("ctr --namespace k8s.io images rm") == [
+        "ctr --namespace k8s.io images rm old.example/image:1"
+    ]
+    versions = {path.name for path in (lazy_node.root / "opt/soci-cluster/versions").iterdir()}
+    assert versions == {"1", "2"}, "the old daemon may have to be started again"
+
+
+def test_change_within_a_slot_forgets_no_image(node: Node) -> None:
+    """Its images are lazily loaded by that very daemon."""
+    node.install()
+    (node.fake / "images").write_text(INCOMPLETE_IMAGE)
+    (node.fake / "calls").write_text("")
+    staged = node.stage("2-b", version="2", snapshotter_action="restart", containerd_restart="1")
+    assert node.apply(staged).outcome == "committed"
+    assert node.calls("ctr --namespace k8s.io images rm") == []
+
+
+@pytest.mark.parametrize("fault", ["fail-start-soci-snapshotter-b.service", "canary-fails"])
+def test_failed_flip_leaves_the_first_daemon_and_its_containers_alone(lazy_node: Node, fault: str) -> None:
+    """What was created under the second one meanwhile goes before containerd forgets that one."""
+    before = lazy_node.etc()
+    lazy_node.set(fault)
+    with (lazy_node.fake / "containers").open("a") as file:
+        file.write("created-meanwhile soci-b\n")
+    (lazy_node.fake / "snapshots-soci-b").write_text("d\n")
+    outcome = lazy_node.apply(flip(lazy_node))
+    assert outcome.outcome == "rolled-back"
+    assert lazy_node.etc() == before
+    assert touched(lazy_node, FIRST) == []
+    assert not (lazy_node.fake / f"active-{SECOND.unit}").exists()
+    if fault == "canary-fails":
+        assert (lazy_node.fake / "containers").read_text() == "reader soci\n"
+        assert (lazy_node.fake / "snapshots-soci-b").read_text() == ""
+    assert (lazy_node.fake / "loaded-config").read_bytes() == NEW_CONFIG
+
+
+def test_flip_cut_short_ends_in_one_of_the_two_good_states(lazy_node: Node, tmp_path: Path) -> None:
+    """A power cut at each of its calls of systemd and containerd, and the boot after it."""
+    before = lazy_node.etc()
+    flip(lazy_node)
+    for cut_at_call in range(1, 60):
+        shutil.copytree(lazy_node.root, tmp_path / "copy/root", symlinks=True)
+        shutil.copytree(lazy_node.fake, tmp_path / "copy/fake")
+        node = Node.at(tmp_path / "copy")
+        done = node.run("apply", str(node.root / "var/lib/soci-cluster/txn/2-b"), cut_at_call=cut_at_call)
+        node.run("boot")
+        if node.journal() == "committed" and node.host.read(CONFIG) == FLIPPED_CONFIG:
+            assert None not in of_slot(node, SECOND), cut_at_call
+        else:
+            assert node.etc() == before, cut_at_call
+        assert None not in of_slot(node, FIRST), cut_at_call
+        shutil.rmtree(tmp_path / "copy")
+        if done.returncode == 0:
+            return
+    pytest.fail("the script never ran to its end")
+
+
+@pytest.mark.failure_mode(29)
+def test_replaced_daemon_stays_while_a_container_uses_it(flipped: Node) -> None:
+    """Lazily or not: to delete a container its daemon is needed."""
+    flipped.mount_table.write_text(PAUSE_MOUNT.format(data=DATA))
+    done = flipped.run("retire", "soci")
+    assert (done.returncode, done.stderr) == (1, "1 containers are still on soci\n")
+    flipped.mount_table.write_text("")
+    done = flipped.run("retire", "soci")
+    assert done.returncode == 1
+    assert "has not deleted yet" in done.stderr
+    assert touched(flipped, FIRST) == []
+    assert None not in of_slot(flipped, FIRST)
+
+
+def ended(node: Node) -> None:
+    """The containers of the first daemon end."""
+    node.mount_table.write_text("")
+    (node.fake / "containers").write_text("new soci-b\n")
+
+
+def test_replaced_daemon_is_retired(flipped: Node) -> None:
+    """containerd forgets its snapshots first; else it would take them for present at the next use."""
+    ended(flipped)
+    second = of_slot(flipped, SECOND)
+    done = flipped.run("retire", "soci")
+    assert (done.returncode, done.stderr) == (0, "")
+    order = flipped.calls(
+        "ctr --namespace k8s.io snapshots --snapshotter soci rm", "systemctl kill", "systemctl stop"
+    )
+    assert order == [
+        "ctr --namespace k8s.io snapshots --snapshotter soci rm a",
+        "ctr --namespace k8s.io snapshots --snapshotter soci rm b",
+        f"systemctl kill --signal=INT {FIRST.unit}",
+        f"systemctl stop {FIRST.unit}",
+    ]
+    assert of_slot(flipped, FIRST) == [None, None]
+    assert not flipped.host.exists(FIRST.data)
+    assert flipped.calls("systemctl restart") == [], "containerd is left alone"
+    assert of_slot(flipped, SECOND) == second
+    assert touched(flipped, SECOND) == []
+    assert (flipped.fake / "snapshots-soci-b").read_text() == "c\n"
+    assert [path.name for path in (flipped.root / "opt/soci-cluster/versions").iterdir()] == ["2"]
+    assert flipped.run("retire", "soci").returncode == 0, "there is nothing left to do"
+
+
+@pytest.mark.parametrize("cut_after", [False, True])
+def test_retirement_cut_short_is_finished_by_the_next_call(tmp_path: Path, cut_after: bool) -> None:
+    """A kill or power cut at each of its calls of systemd and containerd."""
+    for cut_at_call in range(1, 60):
+        node = Node(tmp_path / str(cut_at_call))
+        node.install()
+        node.apply(flip(node))
+        ended(node)
+        (node.fake / "snapshots-soci").write_text("a\nb\n")
+        (node.root / FIRST.data.lstrip("/") / "snapshotter").mkdir(parents=True)
+        (node.fake / "calls").write_text("")
+        first = node.run("retire", "soci", cut_at_call=cut_at_call)
+        if cut_after:  # the daemon is away, too
+            (node.fake / f"active-{FIRST.unit}").unlink(missing_ok=True)
+        done = node.run("retire", "soci")
+        assert (done.returncode, done.stderr) == (0, ""), cut_at_call
+        assert of_slot(node, FIRST) == [None, None]
+        assert (node.fake / "snapshots-soci").read_text() == ""
+        assert not node.host.exists(FIRST.data)
+        if first.returncode == 0:
+            return
+    pytest.fail("the retirement never ran to its end")
+
+
+def test_slot_in_use_is_never_retired(flipped: Node) -> None:
+    ended(flipped)
+    assert "new containers are created" in flipped.run("retire", "soci-b").stderr
+    flipped.host.path(CONFIG).write_bytes(NEW_CONFIG)  # somebody turned containerd back
+    assert "does not name the snapshotter soci-b any more" in flipped.run("retire", "soci").stderr
+    assert flipped.run("retire", "overlayfs").returncode == 1
+    assert touched(flipped, FIRST) + touched(flipped, SECOND) == []
+
+
+@pytest.mark.failure_mode(34)
+def test_back_to_the_first_slot_and_retire_the_second(flipped: Node) -> None:
+    ended(flipped)
+    assert flipped.run("retire", "soci").returncode == 0
+    back = flip(flipped, "3-c", FIRST, FLIPPED_CONFIG.replace(b'"soci-b"', b'"soci"', 1))
+    assert flipped.apply(back).outcome == "committed"
+    assert "new containers are created" in flipped.run("retire", "soci").stderr
+    (flipped.fake / "containers").write_text("")
+    assert flipped.run("retire", "soci-b").returncode == 0
+    assert of_slot(flipped, SECOND) == [None, None]
+    assert None not in of_slot(flipped, FIRST)
+
+
+def test_remove_takes_both_daemons_away(node: Node) -> None:
+    before = tree(node.root)
+    node.install()
+    assert node.apply(flip(node)).outcome == "committed"
+    for slot in (FIRST, SECOND):
+        (node.root / slot.data.lstrip("/") / "snapshotter").mkdir(parents=True)
+        (node.fake / f"snapshots-{slot.name}").write_text("a\n")
+    (node.fake / "containers").write_text("old soci\nnew soci-b\nother overlayfs\n")
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert tree(node.root) == before
+    assert (node.fake / "containers").read_text() == "other overlayfs\n"
+    assert (node.fake / "snapshots-soci").read_text() == (node.fake / "snapshots-soci-b").read_text() == ""
+    assert not list(node.fake.glob("active-soci*"))
+
+
+@pytest.mark.failure_mode(29)
+def test_remove_refuses_under_containers_of_the_replaced_daemon(flipped: Node) -> None:
+    assert "drain the node first" in flipped.run("remove").stderr
+    assert touched(flipped, FIRST) == []

@@ -2,11 +2,12 @@
 
 import hashlib
 import shutil
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from agent import images, install, release, transaction
+from agent import images, install, release, slots, transaction, users
 from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
@@ -41,17 +42,19 @@ class Machine(FakeHost):
         }.items():
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
-        self.running = ""
-        self.unit = ""
+        self.running: dict[str, str] = {}  # unit -> program
+        self.unit = ""  # of the operating system
         header = "REF TYPE DIGEST STATUS SIZE UNPACKED\n"
         self.ctr = {"images check": header + "example.org/pause:3.10 t d complete (1/1) 1 true\n"}
-        self.lazy = ""
+        self.lazy: dict[str, str] = {}  # of each slot
         self.answers = {
             "systemctl": self._systemctl,
             "/usr/bin/containerd": lambda command, text: Result(0, "containerd x v1.7.35 y", ""),
             "unshare": lambda command, text: Result(0, text, ""),
-            "readlink": lambda command, text: Result(0, self.running, ""),
-            "sh": lambda command, text: Result(0, self.lazy, ""),
+            "readlink": lambda command, text: Result(
+                0, list(self.running.values())[int(command[1][6:-4]) - 7], ""
+            ),
+            "sh": lambda command, text: Result(0, self.lazy.get(" ".join(reversed(command[3:])), ""), ""),
             "env": self._ctr,
             "systemd-run": self._commit,
         }
@@ -60,14 +63,12 @@ class Machine(FakeHost):
         if "containerd.service" in command:
             start = "{ path=/usr/bin/containerd ; argv[]=/usr/bin/containerd ; ignore_errors=no }"
             return Result(0, f"LoadState=loaded\nActiveState=active\nExecStart={start}\n", "")
-        active = "active" if self.running else "inactive"
-        start = (
-            "{ path=/usr/bin/s ; argv[]=/usr/bin/s --address fd:// ; ignore_errors=no }" if self.unit else ""
-        )
-        pid = "7" if self.running else "0"
-        return Result(
-            0, f"FragmentPath={self.unit}\nExecStart={start}\nActiveState={active}\nMainPID={pid}\n", ""
-        )
+        unit = command[2]
+        active = "active" if unit in self.running else "inactive"
+        path = self.unit if unit == slots.FIRST.unit else ""
+        start = "{ path=/usr/bin/s ; argv[]=/usr/bin/s --address fd:// ; ignore_errors=no }" if path else ""
+        pid = 7 + list(self.running).index(unit) if unit in self.running else 0
+        return Result(0, f"FragmentPath={path}\nExecStart={start}\nActiveState={active}\nMainPID={pid}\n", "")
 
     def _ctr(self, command: Sequence[str], text: str) -> Result:
         arguments = " ".join(command[6:])
@@ -84,11 +85,18 @@ class Machine(FakeHost):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(directory / "new" / name, target)
         self.path(transaction.STATE).joinpath("journal").write_text("state=committed\n")
-        self.running = f"{release.VERSIONS}/0.16.1/soci-snapshotter-grpc"
+        slot = slots.in_use(self.plan()["slot"])
+        unit = self.read_text(slot.adoption) or self.read_text(slot.unit_path)
+        self.running[slot.unit] = unit.split("ExecStart=")[-1].split()[0]
         (directory / "result").write_text(
             "outcome=committed\ncontainerd_down_ms=160\ncontainerd_restarts=1\n"
         )
         return Result(0, "", "")
+
+    def plan(self) -> dict[str, str]:
+        """The last transaction's plan."""
+        (directory,) = (self.root / "var/lib/soci-cluster/txn").iterdir()
+        return dict(line.split("=", 1) for line in (directory / "plan.env").read_text().splitlines())
 
 
 @pytest.fixture
@@ -104,22 +112,35 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return machine
 
 
-def task(machine: Machine, node: Node = FRESH, existing_nodes: str = "refuse", mode: str = "lazy") -> Task:
+def task(
+    machine: Machine,
+    node: Node = FRESH,
+    *,
+    version: str = "0.16.1",
+    mode: str = "lazy",
+    existing_nodes: str = "refuse",
+    upgrade_policy: str = "when-idle",
+) -> Task:
     settings = Settings(
-        "0.16.1", mode, "https://example.org", {"amd64": DIGEST}, existing_nodes=existing_nodes
+        version,
+        mode,
+        "https://example.org",
+        {"amd64": DIGEST},
+        existing_nodes=existing_nodes,
+        upgrade_policy=upgrade_policy,
     )
     return Task(machine, settings, INSTALLER, "x86_64", lambda: node, sleep=lambda seconds: None)
 
 
-def never(users: str) -> None:
-    pytest.fail(f"waited for {users}")
+def never(busy: install.Busy) -> None:
+    pytest.fail(f"waited for {busy}")
 
 
 def test_first_install(machine: Machine) -> None:
     done = install.install(task(machine), never)
-    assert done == install.Installed(True, 0.16, 1)
+    assert done == install.Installed(True, slots.FIRST, 0.16, 1)
     assert 'snapshotter = "soci"' in machine.read_text("/etc/containerd/config.toml")
-    assert machine.read_text(install.UNIT).count("--address /run/soci-snapshotter-grpc/") == 1
+    assert machine.read_text(slots.FIRST.unit_path).count("--address /run/soci-snapshotter-grpc/") == 1
 
 
 def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> None:
@@ -137,17 +158,17 @@ def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> Non
 def test_running_version_is_read_from_the_process(machine: Machine) -> None:
     """Not from a marker file (RCM#577)."""
     install.install(task(machine), never)
-    machine.running = f"{release.VERSIONS}/0.15.0/soci-snapshotter-grpc"
+    machine.running[slots.FIRST.unit] = f"{release.VERSIONS}/0.15.0/soci-snapshotter-grpc"
     assert install.install(task(machine), never).changed
 
 
 def test_unit_of_the_operating_system_is_adopted(machine: Machine) -> None:
     """nodeadm's unit is not overwritten, and its socket is kept."""
-    machine.unit = install.UNIT
-    machine.write(install.UNIT, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
+    machine.unit = slots.FIRST.unit_path
+    machine.write(slots.FIRST.unit_path, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
     install.install(task(machine), never)
-    assert machine.read_text(install.UNIT).startswith("[Service]\nExecStart=/usr/bin/s")
-    assert "--address fd://" in machine.read_text(install.ADOPTION)
+    assert machine.read_text(slots.FIRST.unit_path).startswith("[Service]\nExecStart=/usr/bin/s")
+    assert "--address fd://" in machine.read_text(slots.FIRST.adoption)
 
 
 def test_node_in_service_is_refused(machine: Machine) -> None:
@@ -162,33 +183,128 @@ def test_node_in_service_is_refused(machine: Machine) -> None:
 @pytest.mark.parametrize(("node", "existing"), [(FRESH, "refuse"), (IN_SERVICE, "migrate")])
 def test_node_in_service_is_taken_when_asked(machine: Machine, node: Node, existing: str) -> None:
     machine.ctr |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
-    assert install.install(task(machine, node, existing), never).changed
+    assert install.install(task(machine, node, existing_nodes=existing), never).changed
 
 
+INFO = '{"ID": "abc", "Labels": {"io.kubernetes.pod.namespace": "shop", "io.kubernetes.pod.name": "web-1"}}'
+
+
+@pytest.mark.failure_mode(29)
 def test_waits_for_lazy_containers_before_a_restart(machine: Machine) -> None:
-    """The daemon is never restarted under them (soci#275, #1648)."""
+    """The daemon is never restarted under them (soci#275, #1648), and the pods are told by name."""
     install.install(task(machine), never)
-    machine.lazy = "/run/c/1/rootfs\n"
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    machine.ctr["containers info abc"] = INFO
     before = tree(machine.root)
     waited = []
 
-    def on_waiting(users: str) -> None:
-        waited.append(users)
+    def on_waiting(busy: install.Busy) -> None:
+        waited.append(busy)
         assert tree(machine.root) == before
-        machine.lazy = "" if len(waited) == 2 else machine.lazy
+        if len(waited) == 2:
+            machine.lazy.clear()
 
     assert install.install(task(machine, mode="lazy-or-parallel"), on_waiting).changed
-    assert waited == ["/run/c/1/rootfs"] * 2
+    assert [users.in_words(busy.pods) for busy in waited] == ["shop/web-1"] * 2
+    assert machine.plan()["snapshotter_action"] == "restart"
 
 
-def test_images_without_their_layers_are_pulled_again(machine: Machine) -> None:
-    """discard_unpacked_layers leaves images that cannot be unpacked for soci (core-kit#580, stargz#2080)."""
-    machine.ctr["images check"] += (
-        "example.org/app:1 t d incomplete (1/9) 1/9 false\nexample.org/b:1 t d complete (2/2) 1 true\n"
-    )
+def test_waiting_asks_the_mount_table_only(machine: Machine) -> None:
+    """It may last for days, on every node."""
     install.install(task(machine), never)
-    directory = next((machine.root / "var/lib/soci-cluster/txn").iterdir())
-    assert (directory / "images-to-pull-again").read_text() == "example.org/app:1\n"
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    marks = []
+
+    def on_waiting(busy: install.Busy) -> None:
+        marks.append(len(machine.commands))
+        if len(marks) == 3:
+            machine.lazy.clear()
+
+    install.install(task(machine, mode="lazy-or-parallel"), on_waiting)
+    polls = machine.commands[marks[0] : marks[2]]
+    assert polls == [("sh", "-s", "users", "soci")] * 2
+
+
+@pytest.mark.failure_mode(29)
+@pytest.mark.failure_mode(34)
+def test_side_by_side_leaves_the_old_daemon_alone(machine: Machine) -> None:
+    """A second daemon for new pods; the old one's unit, configuration and process are not touched."""
+    install.install(task(machine), never)
+    first = slots.FIRST
+    old = machine.read(first.unit_path), machine.read(first.config), machine.running[first.unit]
+    machine.lazy |= {"soci": "/run/c/abc/rootfs\n", "all soci": "/run/c/abc/rootfs\n/run/c/pause/rootfs\n"}
+    done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    assert (done.slot, done.replaced, done.on_replaced) == (slots.SECOND, first, 2)
+    assert (machine.read(first.unit_path), machine.read(first.config), machine.running[first.unit]) == old
+    assert machine.running[slots.SECOND.unit] == f"{release.VERSIONS}/0.16.0/soci-snapshotter-grpc"
+    plan = machine.plan()
+    assert (plan["slot"], plan["snapshotter_action"], plan["is_switch"], plan["slot_is_new"]) == (
+        "soci-b",
+        "start",
+        "1",
+        "1",
+    )
+    unit = machine.read_text(slots.SECOND.unit_path)
+    assert (
+        f"--address {slots.SECOND.socket} --config {slots.SECOND.config} --root {slots.SECOND.data}" in unit
+    )
+    config = tomllib.loads(machine.read_text("/etc/containerd/config.toml"))
+    assert config["plugins"]["io.containerd.grpc.v1.cri"]["containerd"]["snapshotter"] == "soci-b"
+    assert set(config["proxy_plugins"]) == {"soci", "soci-b"}
+
+    done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    assert not done.changed, "the second daemon is what containerd uses now"
+    assert done.replaced == first, "the leftover is found again"
+
+
+@pytest.mark.parametrize(("containers", "is_there"), [("pause\n", True), ("elsewhere\n", False)])
+def test_own_pod_on_the_replaced_daemon_is_noticed(machine: Machine, containers: str, is_there: bool) -> None:
+    """It would keep that daemon for ever: the pod that changed the node was created before."""
+    install.install(task(machine), never)
+    machine.lazy |= {"soci": "/run/c/abc/rootfs\n", "all soci": "/run/c/abc/rootfs\n/run/c/pause/rootfs\n"}
+    machine.ctr["containers ls -q"] = containers
+    done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    assert done.has_installer is is_there
+
+
+def test_side_by_side_restarts_in_place_when_nobody_would_notice(machine: Machine) -> None:
+    """It costs no restart of containerd, and no image is pulled again."""
+    install.install(task(machine), never)
+    done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    assert (done.slot, done.replaced) == (slots.FIRST, None)
+    assert machine.plan()["containerd_restart"] == "0"
+
+
+@pytest.mark.failure_mode(34)
+def test_back_to_the_old_daemon_while_it_still_runs(machine: Machine) -> None:
+    """Version n again: what runs already is used, nothing is started."""
+    install.install(task(machine), never)
+    machine.lazy |= {"soci": "/run/c/abc/rootfs\n"}
+    install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    machine.lazy |= {"soci-b": "/run/c/new/rootfs\n"}
+    done = install.install(task(machine, upgrade_policy="side-by-side"), never)
+    assert (done.slot, done.replaced) == (slots.FIRST, slots.SECOND)
+    plan = machine.plan()
+    assert (plan["snapshotter_action"], plan["is_switch"], plan["slot_is_new"]) == ("none", "1", "0")
+
+
+@pytest.mark.failure_mode(29)
+def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) -> None:
+    """There is no third place; the first to become idle is used."""
+    install.install(task(machine), never)
+    machine.lazy |= {"soci": "/run/c/old/rootfs\n"}
+    install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    machine.lazy |= {"soci-b": "/run/c/new/rootfs\n"}
+    waited = []
+
+    def on_waiting(busy: install.Busy) -> None:
+        waited.append(set(busy.mounts))
+        machine.lazy.pop("soci")
+
+    done = install.install(task(machine, version="0.15.0", upgrade_policy="side-by-side"), on_waiting)
+    assert waited == [{slots.FIRST, slots.SECOND}]
+    assert done.slot == slots.FIRST
+    assert machine.plan()["snapshotter_action"] == "restart"
 
 
 def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:

@@ -53,3 +53,41 @@ def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
     finally:
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait(5) == -signal.SIGTERM, "the pod ends at once"
+
+
+def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Path) -> None:
+    """A replaced daemon is retired from here; no larger process stays for that."""
+    daemon = folder / "soci-daemon"
+    shutil.copy("/bin/sleep", daemon)
+    (folder / "agent.py").write_text("open('reported', 'w').close()")
+    script = "echo x >>tries; [ $(wc -l <tries) = 3 ]"
+    with socket.socket(socket.AF_UNIX) as server, subprocess.Popen([daemon, "60"]) as process:
+        server.bind(str(folder / "socket"))
+        server.listen()
+        watcher = subprocess.Popen(
+            [
+                sys.executable,
+                "-S",
+                "-B",
+                WATCHER,
+                "socket",
+                "/soci-daemon",
+                "ready",
+                "0.01",
+                "sh",
+                "-c",
+                script,
+            ],
+            cwd=folder,
+        )
+        rss = 0
+        while watcher.poll() is None:
+            status = Path(f"/proc/{watcher.pid}/status").read_text()
+            if (folder / "tries").exists() and "watch.py" in Path(f"/proc/{watcher.pid}/cmdline").read_text():
+                rss = max(rss, *(int(part.split()[0]) for part in status.split("VmRSS:")[1:]), 0)
+            time.sleep(0.05)
+        process.kill()
+    assert watcher.returncode == 0
+    assert (folder / "tries").read_text().count("x") == 3
+    assert (folder / "reported").exists()
+    assert 0 < rss <= MAX_RSS_KIB

@@ -64,10 +64,24 @@ def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder,
         "releaseUrl": "https://github.com/awslabs/soci-snapshotter/releases/download",
         "sha256": DIGESTS,
         "existingNodes": "migrate",
+        "upgradePolicy": "when-idle",
     }
     assert (
         "name" not in recorder.inputs("soci-program")["metadata"]
     )  # autonamed: a changed byte rolls the nodes
+
+
+def test_rights_are_no_more_than_the_upgrade_policy_needs(recorder: Recorder, run) -> None:
+    def rights(policy: str) -> tuple[set[str], set[str]]:
+        run(install(upgrade_policy=policy))
+        rules = [recorder.inputs(name)["rules"] for name in ("soci-cluster-role", "soci-role")]
+        everywhere, own = ({resource for rule in found for resource in rule["resources"]} for found in rules)
+        return everywhere, own
+
+    always = {"nodes", "nodes/status", "events"}
+    assert rights("when-idle") == (always, {"daemonsets"})
+    assert rights("drain") == (always | {"pods", "pods/eviction"}, {"daemonsets"})
+    assert rights("side-by-side") == (always, {"daemonsets", "pods"})
 
 
 def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder, run) -> None:

@@ -115,6 +115,12 @@ def refusal(**config: str) -> str:
             "must be refuse or migrate. Remedy: pulumi config set soci:existingNodes refuse",
         ),
         (
+            "upgradePolicy",
+            "force",
+            "must be when-idle or drain or side-by-side. "
+            "Remedy: pulumi config set soci:upgradePolicy when-idle",
+        ),
+        (
             "operatingSystem",
             "Bottlerocket",
             "Bottlerocket's containerd obeys only its own settings API; a DaemonSet cannot change it. "

@@ -2,19 +2,23 @@
 
 import contextlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 
-from . import containerd_config, report, settings
+from . import drain, report, settings, users
 from .errors import InstallError
-from .host import Host
-from .install import Installed, Node, Task, install
+from .host import ENTER_HOST, Host
+from .install import Busy, Installed, Node, Task, install
+from .transaction import SCRIPT
 
 PAYLOAD = Path("/opt/soci-cluster")
 TERMINATION_LOG = Path("/dev/termination-log")
 READY_FILE = Path("/run/soci-verified")
 REPORT_SECONDS = 3600.0
+UNCORDON_SECONDS = 20.0
+RETIRE_SECONDS = 30
 
 
 def log(message: str) -> None:
@@ -35,36 +39,76 @@ def main() -> int:
         environment.get("DAEMONSET_NAME", "soci-installer"),
     )
     host = Host(Path("/host"))
+    # The end of the pod, too, must lift a cordon.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         wanted = settings.load(PAYLOAD / "settings.json", namespace)
-        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace))
-        done = install(task, Waiting(reporter).tell)
-    except InstallError as error:
+        pod = users.Pod(namespace, environment.get("POD_NAME", ""))
+        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace), pod)
+        done = install(task, Waiting(reporter, wanted.upgrade_policy).tell)
+    except (InstallError, SystemExit) as error:
+        uncordon(reporter)
+        if isinstance(error, SystemExit):
+            raise
         return fail(reporter, error)
     seconds = time.monotonic() - started
     log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
     succeed(reporter, wanted, done, seconds)
+    if done.has_installer:
+        move(reporter)
     READY_FILE.touch()
-    become_watcher(host)
+    become_watcher(host, wanted.version, done)
     return 0
 
 
 class Waiting:
-    """Tells the API once that the node waits, and each time the reason changes."""
+    """While lazily loaded containers forbid a restart: drains the node if that is the policy, and tells
+    the API for whom it waits, as often as that changes."""
 
-    def __init__(self, reporter: report.Reporter) -> None:
+    def __init__(self, reporter: report.Reporter, policy: str) -> None:
         self._reporter = reporter
+        self._policy = policy
         self._last = ""
 
-    def tell(self, users: str) -> None:
-        if users == self._last:
+    def tell(self, busy: Busy) -> None:
+        count = sum(map(len, busy.mounts.values()))
+        served = f"{count} lazily loaded containers run on the old daemon"
+        if self._policy == "drain":
+            reason, message = "Draining", f"drain: {served}; {self._drain(busy)}"
+        else:
+            remedy = "drain the node, or set soci:upgradePolicy to drain or side-by-side"
+            if self._policy == "side-by-side":
+                served += ", and others on the one that it replaced"
+                remedy = "recreate these pods, or drain the node"
+            reason, message = (
+                "WaitingForIdle",
+                f"idle: {served}: {users.in_words(busy.pods)}. Remedy: {remedy}",
+            )
+        if message == self._last:
             return
-        self._last = users
-        count = len(users.split())
-        message = f"idle: {count} lazily loaded containers run on the old daemon. Remedy: drain the node."
         log(message)
         with contextlib.suppress(report.ApiError):
-            self._reporter.condition(False, "WaitingForIdle", message)
+            self._reporter.condition(False, reason, message)
+            self._last = message
+
+    def _drain(self, busy: Busy) -> str:
+        try:
+            drain.cordon(self._reporter)
+            return drain.evict(self._reporter, busy.pods).in_words()
+        except report.ApiError as error:
+            if error.status == 403:
+                raise InstallError(
+                    "drain", str(error), "run pulumi up again: it grants what is missing"
+                ) from error
+            return f"{users.in_words(busy.pods)}: {error}"
+
+
+def uncordon(reporter: report.Reporter) -> None:
+    """Lift a cordon of ours, if the API server takes it now; else the next start of the installer does it."""
+    try:
+        report.retry(lambda: drain.uncordon(reporter), UNCORDON_SECONDS)
+    except report.ApiError as error:
+        log(f"not uncordoned: {error}")
 
 
 def _node(reporter: report.Reporter, namespace: str) -> Node:
@@ -105,6 +149,10 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
             "version": wanted.version,
         }
     message = f"SOCI {wanted.version} serves this node's images in {wanted.mode} mode"
+    if done.replaced:
+        message += f"; {done.on_replaced} containers still on the old daemon"
+    # An earlier pod of the installer may have been killed before it could lift its cordon.
+    report.retry(lambda: drain.uncordon(reporter), REPORT_SECONDS)
     report.retry(lambda: reporter.success(wanted.version, details, message), REPORT_SECONDS)
     if done.changed:
         try:
@@ -113,10 +161,26 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
             log(f"no event: {error}")
 
 
-def become_watcher(host: Host) -> None:
-    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter."""
+def move(reporter: report.Reporter) -> None:
+    """Have this pod made anew, under the new daemon: the old one could never be retired because of it."""
+    try:
+        report.retry(reporter.delete_pod, REPORT_SECONDS)
+    except report.ApiError as error:
+        log(f"this pod stays on the old daemon: {error}")
+    else:
+        time.sleep(REPORT_SECONDS)  # the kubelet ends this
+
+
+def become_watcher(host: Host, version: str, done: Installed) -> None:
+    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter.
+
+    It also has the replaced daemon retired, and then runs this program again, which says so.
+    """
     watcher = Path(__file__).with_name("watch.py")
-    arguments = [str(host.path(containerd_config.SOCKET)), "/soci-snapshotter-grpc", str(READY_FILE)]
+    program = f"/{version}/soci-snapshotter-grpc"
+    arguments = [str(host.path(done.slot.socket)), program, str(READY_FILE)]
+    if done.replaced:
+        arguments += [str(RETIRE_SECONDS), *ENTER_HOST, SCRIPT, "retire", done.replaced.name]
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", str(watcher), *arguments])
 
 

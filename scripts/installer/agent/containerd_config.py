@@ -11,28 +11,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .errors import InstallError
+from .slots import FIRST, Slot
 
 Path = tuple[str, ...]
 
-SOCKET = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
-DATA = "/var/lib/soci-snapshotter-grpc"
 CRI_1: Path = ("plugins", "io.containerd.grpc.v1.cri", "containerd")
 CRI_2: Path = ("plugins", "io.containerd.cri.v1.images")
-PROXY: Path = ("proxy_plugins", "soci")
-
-# Lazy loading needs the annotations that name the image; containerd leaves them out unless told.
-IMAGE_KEYS: dict[str, object] = {"snapshotter": "soci", "disable_snapshot_annotations": False}
-# exports.root: without it the kubelet sees no disk use of the snapshotter and collects no garbage.
-PROXY_KEYS: dict[Path, object] = {
-    (*PROXY, "type"): "snapshot",
-    (*PROXY, "address"): SOCKET,
-    (*PROXY, "exports", "root"): DATA,
-}
 
 
-def wanted(table: Path) -> dict[Path, object]:
-    """Every key to set, when the image keys live in ``table``."""
-    return {(*table, key): value for key, value in IMAGE_KEYS.items()} | PROXY_KEYS
+def proxy(slot: Slot = FIRST) -> Path:
+    """The table by which containerd knows the slot's daemon."""
+    return ("proxy_plugins", slot.name)
+
+
+def wanted(table: Path, slot: Slot = FIRST) -> dict[Path, object]:
+    """Every key to set, when the image keys live in ``table``. The other slot's table is left as it is."""
+    return {
+        (*table, "snapshotter"): slot.name,
+        # Lazy loading needs the annotations that name the image; containerd leaves them out unless told.
+        (*table, "disable_snapshot_annotations"): False,
+        (*proxy(slot), "type"): "snapshot",
+        (*proxy(slot), "address"): slot.socket,
+        # Without it the kubelet sees no disk use of the snapshotter and collects no garbage.
+        (*proxy(slot), "exports", "root"): slot.data,
+    }
 
 
 def tables_for(schema: int, major: int) -> tuple[Path, ...]:
@@ -79,14 +81,14 @@ def schema_of(text: str, path: str, containerd_major: int) -> int:
     return schema
 
 
-def edit(text: str, path: str, schema: int, table: Path) -> str:
+def edit(text: str, path: str, schema: int, table: Path, slot: Slot = FIRST) -> str:
     """Return ``text`` with the wanted keys set and nothing else changed.
 
     Raises:
         InstallError: the file is written in a way that this editor cannot change safely (inline tables).
     """
     before = parse(text, path)
-    keys = wanted(table)
+    keys = wanted(table, slot)
     result = text
     if not before:
         result = _with_first_line(result, f"version = {schema}")
@@ -131,23 +133,28 @@ def difference(before: Mapping[Path, object], after: Mapping[Path, object]) -> s
     }
 
 
-def check_effect(before: str, after: str) -> list[str]:
+def check_effect(before: str, after: str, slot: Slot = FIRST) -> list[str]:
     """Compare containerd's own dumps before and after; no problem means exactly the wanted effect."""
     old, new = flatten(tomllib.loads(before)), flatten(tomllib.loads(after))
     problems = []
-    table = image_table(new)
-    for key, value in wanted(table).items():
+    keys = wanted(image_table(new), slot)
+    for key, value in keys.items():
         if new.get(key) != value:
             problems.append(f"{'.'.join(key)} would be {new.get(key)!r}, not {value!r}")
     for key in sorted(difference(old, new)):
-        if key not in wanted(table) and key[:2] != PROXY:
+        if key not in keys and key[:2] != proxy(slot):
             problems.append(f"{'.'.join(key)} would change from {old.get(key)!r} to {new.get(key)!r}")
     runtimes = runtime_table(new)
     default = new.get((*runtimes, "default_runtime_name"), "runc")
     override = new.get((*runtimes, "runtimes", str(default), "snapshotter"))
-    if override not in (None, "", "soci"):
+    if override not in (None, "", slot.name):
         problems.append(f"the default runtime {default} has its own snapshotter {override!r}")
     return problems
+
+
+def snapshotter(dump: Mapping[Path, object]) -> object:
+    """The snapshotter in effect."""
+    return dump.get((*image_table(dump), "snapshotter"))
 
 
 def image_table(dump: Mapping[Path, object]) -> Path:

@@ -1,7 +1,8 @@
-"""The node's images at the switch: what starts under the new snapshotter, and what has to be pulled again.
+"""The node's images at a switch of the snapshotter: the sandbox image has to start under the new one.
 
 The kubelet takes an image for present although its layers are unpacked for the old snapshotter only.
-containerd then unpacks them again from its content store, unless they were discarded there.
+containerd then unpacks them again from its content store, unless they were discarded or never loaded into it:
+those images the host script lets containerd forget, so that the kubelet pulls them again.
 """
 
 from dataclasses import dataclass
@@ -40,7 +41,6 @@ class ImagePlan:
 
     pause: str
     pause_archive: str = ""
-    pull_again: tuple[str, ...] = ()
 
 
 def parse_check(output: str) -> dict[str, bool]:
@@ -55,21 +55,17 @@ def with_tag(image: str) -> str:
     return image if ":" in last or "@" in last else image + ":latest"
 
 
-def plan(ctr: Ctr, pause: str, registry_directories: list[str], first_switch: bool) -> ImagePlan:
-    """Make sure that the sandbox image can be unpacked, and list the images that cannot.
+def plan(ctr: Ctr, pause: str, registry_directories: list[str], is_switch: bool) -> ImagePlan:
+    """Make sure that the sandbox image can be unpacked for another snapshotter.
 
     Raises:
         InstallError: the sandbox image's content is nowhere to be had; no pod could start after the switch.
     """
     name = with_tag(pause)
-    if not first_switch:
+    if not is_switch or parse_check(ctr.run("images", "check")).get(name):
         return ImagePlan(name)
-    complete = parse_check(ctr.run("images", "check"))
-    again = tuple(image for image, is_complete in complete.items() if not is_complete and image != name)
-    if complete.get(name):
-        return ImagePlan(name, pull_again=again)
     if ctr.host.exists(EKS_PAUSE_ARCHIVE):
-        return ImagePlan(name, EKS_PAUSE_ARCHIVE, again)
+        return ImagePlan(name, EKS_PAUSE_ARCHIVE)
     hosts = ("--hosts-dir", registry_directories[0]) if registry_directories else ()
     if not ctr.succeeds("content", "fetch", *hosts, name, timeout=120):
         raise InstallError(
@@ -78,7 +74,7 @@ def plan(ctr: Ctr, pause: str, registry_directories: list[str], first_switch: bo
             "make the image reachable without credentials, or discard_unpacked_layers = false on new nodes",
         )
     ctr.run("images", "label", name, "io.cri-containerd.image=managed", "io.cri-containerd.pinned=pinned")
-    return ImagePlan(name, pull_again=again)
+    return ImagePlan(name)
 
 
 def workload_containers(ctr: Ctr, own_namespace: str) -> list[str]:

@@ -2,21 +2,20 @@
 
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import containerd_config, detect, images, release, soci_config, transaction
+from . import containerd_config, detect, images, release, slots, soci_config, transaction, users
 from .errors import InstallError
 from .host import Host
 from .settings import Settings
+from .slots import Slot
 from .transaction import STATE, File
+from .users import Pod
 
-UNIT = "/etc/systemd/system/soci-snapshotter.service"
-ADOPTION = "/etc/systemd/system/soci-snapshotter.service.d/50-soci-cluster.conf"
 BOOT_UNIT = "/etc/systemd/system/soci-cluster-boot.service"
 CONTAINERD_DROP_IN = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
-SOCI_CONFIG = "/etc/soci-snapshotter-grpc/config.toml"
 IDLE_POLL_SECONDS = 3.0
 BUSY = "busy: "
 
@@ -43,14 +42,27 @@ class Installed:
     """A verified install. ``changed`` is False when there was nothing to do."""
 
     changed: bool
+    slot: Slot
     containerd_down_seconds: float = 0.0
     containerd_restarts: int = 0
+    replaced: Slot | None = None  # the slot of an earlier daemon that still serves older containers
+    on_replaced: int = 0  # how many
+    has_installer: bool = False  # whether the installer's own pod is one of them
+
+
+@dataclass(frozen=True)
+class Busy:
+    """Daemons that must not be restarted: what they serve lazily, by slot, and whose containers these are."""
+
+    mounts: Mapping[Slot, tuple[str, ...]]
+    pods: tuple[Pod, ...]
 
 
 @dataclass(frozen=True)
 class Snapshotter:
-    """The snapshotter on the node: whose unit it is, its command, and the program that runs now."""
+    """A slot's daemon on the node: whose unit it is, its command, and the program that runs now."""
 
+    slot: Slot
     is_ours: bool
     command: tuple[str, ...]
     is_active: bool
@@ -58,15 +70,15 @@ class Snapshotter:
 
     @property
     def managed_path(self) -> str:
-        return UNIT if self.is_ours else ADOPTION
+        return self.slot.unit_path if self.is_ours else self.slot.adoption
 
     def render(self, payload: Path, program: str) -> str:
         """The text of our unit, or of the drop-in that adopts the operating system's."""
         template = "soci-snapshotter.service" if self.is_ours else "soci-snapshotter-adopt.conf"
         # A unit with a socket of its own hands that over: binding the path again would take it from systemd.
         from_systemd = not self.is_ours and "fd://" in self.command
-        address = "fd://" if from_systemd else containerd_config.SOCKET
-        options = f"--config {SOCI_CONFIG} --root {containerd_config.DATA} --log-level info"
+        address = "fd://" if from_systemd else self.slot.socket
+        options = f"--config {self.slot.config} --root {self.slot.data} --log-level info"
         return (
             (payload / template)
             .read_text()
@@ -83,24 +95,32 @@ class Task:
     payload: Path
     machine: str
     node: Callable[[], Node]
+    pod: Pod = users.NO_POD  # the installer's own
     sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What differs between the node and the wanted state."""
+    """What differs between the node and the wanted state with the daemon in ``slot``."""
 
+    slot: Slot
     files: list[File]  # containerd's configuration is the last
     script: bytes
     snapshotter_action: str  # none, start or restart
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
 
     @property
-    def is_first_switch(self) -> bool:
-        return self.effective.get((*containerd_config.image_table(self.effective), "snapshotter")) != "soci"
+    def is_switch(self) -> bool:
+        """Whether containerd uses another snapshotter so far."""
+        return containerd_config.snapshotter(self.effective) != self.slot.name
+
+    @property
+    def slot_is_new(self) -> bool:
+        """Whether containerd does not even know the slot's snapshotter so far."""
+        return (*containerd_config.proxy(self.slot), "address") not in self.effective
 
 
-def install(task: Task, on_waiting: Callable[[str], None]) -> Installed:
+def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     """Bring the node to the wanted state, or leave it as it was. ``on_waiting`` is told for whom it waits.
 
     Raises:
@@ -113,30 +133,46 @@ def install(task: Task, on_waiting: Callable[[str], None]) -> Installed:
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
             return outcome
-        on_waiting(outcome)
+        _wait_for_change(task, outcome, on_waiting)
+
+
+def _wait_for_change(task: Task, busy: Busy, on_waiting: Callable[[Busy], None]) -> None:
+    """Wait until other containers are lazily served than these. This may take days, so it costs little."""
+    script = (task.payload / "soci-host.sh").read_bytes()
+    same = True
+    while same:
+        on_waiting(busy)
         task.sleep(IDLE_POLL_SECONDS)
+        same = all(
+            users.lazy_mounts(task.host, script, slot) == mounts for slot, mounts in busy.mounts.items()
+        )
 
 
-def _attempt(task: Task, facts: detect.Facts) -> Installed | str:
-    """One try; a text when lazily loaded containers have to end first."""
+def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
+    """One try; a `Busy` when lazily loaded containers have to end first."""
     host, settings = task.host, task.settings
     plan = make_plan(task, facts)
     digest = settings.sha256[facts.architecture]
     has_release = release.is_present(host, settings.version, digest)
-    if has_release and is_in_place(host, plan):
-        return Installed(changed=False)
-
     ctr = images.Ctr(host, containerd_config.server_address(plan.effective), _search_path(facts))
-    if plan.is_first_switch and not host.exists(f"{STATE}/current"):
+    if has_release and is_in_place(host, plan):
+        return _with_replaced(task, Installed(changed=False, slot=plan.slot), ctr)
+
+    if plan.is_switch and not host.exists(f"{STATE}/current"):
         _refuse_node_in_service(task, ctr)
+    busy = _busy(plan, host, ctr)
+    if busy and settings.upgrade_policy == "side-by-side":
+        plan = make_plan(task, facts, plan.slot.other)
+        other = _busy(plan, host, ctr)
+        busy = other and Busy({**busy.mounts, **other.mounts}, busy.pods)
     if failure := transaction.recent_failure(host, plan.files, time.time()):
         raise InstallError(
             failure.step,
             f"{failure.cause} (the same change failed minutes ago and is not tried again yet)",
             f"see journalctl -u containerd on the node; empty {STATE}/txn to try again at once",
         )
-    if plan.snapshotter_action == "restart" and (waiting := lazy_users(host, plan.script)):
-        return waiting
+    if busy:
+        return busy
     if not has_release:
         url = release.archive_url(settings.release_url, settings.version, facts.architecture)
         release.install(host, url, settings.version, digest)
@@ -144,15 +180,28 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | str:
     if not pause:
         raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
     registries = containerd_config.registry_directories(plan.effective)
-    image_plan = images.plan(ctr, pause, registries, plan.is_first_switch)
-    return _commit(task, plan, ctr, image_plan)
+    return _commit(task, plan, ctr, images.plan(ctr, pause, registries, plan.is_switch))
 
 
-def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePlan) -> Installed | str:
+def _busy(plan: Plan, host: Host, ctr: images.Ctr) -> Busy | None:
+    """Whom the plan's restart of a daemon would break."""
+    if plan.snapshotter_action != "restart":
+        return None
+    mounts = users.lazy_mounts(host, plan.script, plan.slot)
+    return _busy_with(plan.slot, mounts, ctr) if mounts else None
+
+
+def _busy_with(slot: Slot, mounts: tuple[str, ...], ctr: images.Ctr) -> Busy:
+    return Busy({slot: mounts}, tuple(users.pods_of(ctr, mounts)))
+
+
+def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePlan) -> Installed | Busy:
     task.host.write(transaction.SCRIPT, plan.script, 0o755)
     name = transaction.new_id()
     fields = {
-        "version": task.settings.version,
+        "slot": plan.slot.name,
+        "slot_is_new": "1" if plan.slot_is_new else "0",
+        "is_switch": "1" if plan.is_switch else "0",
         "snapshotter_action": plan.snapshotter_action,
         "containerd_restart": "1" if plan.files[-1].is_changed else "0",
         "containerd_address": ctr.address,
@@ -161,20 +210,33 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "pause_archive": image_plan.pause_archive,
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
     }
-    transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again)
+    transaction.stage(task.host, name, plan.files, fields)
     result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
-        return Installed(True, result.containerd_down_seconds, result.containerd_restarts)
+        done = Installed(True, plan.slot, result.containerd_down_seconds, result.containerd_restarts)
+        return _with_replaced(task, done, ctr)
     if result.cause.startswith(BUSY):
-        return result.cause.removeprefix(BUSY)
+        return _busy_with(plan.slot, tuple(result.cause.removeprefix(BUSY).split()), ctr)
     remedy = "the node is as before; see journalctl -u soci-snapshotter -u containerd on it"
     if result.outcome == "broken":
         remedy = "its old configuration is back but containerd is not: reboot or replace the node"
     raise InstallError(result.step, result.cause, remedy)
 
 
-def make_plan(task: Task, facts: detect.Facts) -> Plan:
-    """Compare the node with the wanted state. Reads only.
+def _with_replaced(task: Task, done: Installed, ctr: images.Ctr) -> Installed:
+    """The same with the daemon in the other slot, if one is left from before an upgrade side by side."""
+    other = done.slot.other
+    files = (other.unit_path, other.adoption, other.config)
+    if not any(task.host.read_text(path).startswith(detect.OUR_MARK) for path in files):
+        return done
+    script = (task.payload / "soci-host.sh").read_bytes()
+    mounts = users.all_mounts(task.host, script, other)
+    has_installer = users.has_pod(ctr, mounts, task.pod)
+    return replace(done, replaced=other, on_replaced=len(mounts), has_installer=has_installer)
+
+
+def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan:
+    """Compare the node with the wanted state, the daemon in ``slot`` (by default the one in use). Reads only.
 
     Raises:
         InstallError: containerd's configuration cannot be changed to the wanted effect and no other.
@@ -186,14 +248,15 @@ def make_plan(task: Task, facts: detect.Facts) -> Plan:
     schema = containerd_config.schema_of(text, path, facts.containerd_version[0])
     before = dump(host, facts, path, text or f"version = {schema}\n")
     effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
-    new_text = candidate(host, facts, path, text, before)
+    slot = slot or slots.in_use(containerd_config.snapshotter(effective))
+    new_text = candidate(host, facts, path, text, before, slot=slot)
 
-    snapshotter = read_snapshotter(host)
+    snapshotter = read_snapshotter(host, slot)
     program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
     hosts = registry_hosts(host, containerd_config.registry_directories(effective))
     discard = bool(effective.get((*containerd_config.image_table(effective), "discard_unpacked_layers")))
     texts = {
-        SOCI_CONFIG: soci_config.render(settings, soci_config.mirrors(hosts), discard),
+        slot.config: soci_config.render(settings, soci_config.mirrors(hosts), discard),
         snapshotter.managed_path: snapshotter.render(task.payload, program),
         BOOT_UNIT: (task.payload / "soci-cluster-boot.service").read_text(),
         CONTAINERD_DROP_IN: (task.payload / "containerd-soci-cluster.conf").read_text(),
@@ -204,7 +267,7 @@ def make_plan(task: Task, facts: detect.Facts) -> Plan:
         is_stale = any(file.is_changed for file in files[:2]) or snapshotter.running_program != program
         action = "restart" if is_stale else "none"
     script = (task.payload / "soci-host.sh").read_bytes()
-    return Plan([*files, _file(host, "containerd", path, new_text)], script, action, effective)
+    return Plan(slot, [*files, _file(host, "containerd", path, new_text)], script, action, effective)
 
 
 def is_in_place(host: Host, plan: Plan) -> bool:
@@ -227,7 +290,9 @@ def _search_path(facts: detect.Facts) -> str:
     return f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def candidate(host: Host, facts: detect.Facts, path: str, text: str, before: str) -> str:
+def candidate(
+    host: Host, facts: detect.Facts, path: str, text: str, before: str, *, slot: Slot = slots.FIRST
+) -> str:
     """The new text of containerd's configuration: the first that has, by its own word, exactly the effect.
 
     Raises:
@@ -237,9 +302,9 @@ def candidate(host: Host, facts: detect.Facts, path: str, text: str, before: str
     schema = containerd_config.schema_of(text, path, major)
     problems: list[str] = []
     for table in containerd_config.tables_for(schema, major):
-        new_text = containerd_config.edit(text, path, schema, table)
+        new_text = containerd_config.edit(text, path, schema, table, slot)
         after = before if new_text == text else dump(host, facts, path, new_text)
-        found = containerd_config.check_effect(before, after)
+        found = containerd_config.check_effect(before, after, slot)
         if not found:
             return new_text
         problems = problems or found
@@ -264,11 +329,9 @@ def dump(host: Host, facts: detect.Facts, path: str, text: str) -> str:
     return result.output
 
 
-def read_snapshotter(host: Host) -> Snapshotter:
-    """The snapshotter's unit and process. A unit that is not ours is adopted, never overwritten."""
-    unit = detect.show(
-        host, "soci-snapshotter.service", "LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID"
-    )
+def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
+    """The unit and process of a slot's daemon. A unit that is not ours is adopted, never overwritten."""
+    unit = detect.show(host, slot.unit, "LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID")
     path = unit.get("FragmentPath", "")
     is_ours = not path or host.read_text(path).startswith(detect.OUR_MARK)
     program = ""
@@ -276,6 +339,7 @@ def read_snapshotter(host: Host) -> Snapshotter:
     if pid != "0":
         program = host.run("readlink", f"/proc/{pid}/exe").output.strip()
     return Snapshotter(
+        slot=slot,
         is_ours=is_ours,
         command=detect.parse_exec_start(unit.get("ExecStart", "")),
         is_active=unit.get("ActiveState") == "active",
@@ -295,11 +359,6 @@ def registry_hosts(host: Host, directories: list[str]) -> dict[str, str]:
                 registry = re.sub(r"_(\d+)_$", r":\1", entry.name)
                 found.setdefault(registry, text)
     return found
-
-
-def lazy_users(host: Host, script: bytes) -> str:
-    """The containers that the running daemon serves lazily, as a text; empty when it may be restarted."""
-    return " ".join(host.run("sh", "-s", "users", text=script.decode()).output.split())
 
 
 def _refuse_node_in_service(task: Task, ctr: images.Ctr) -> None:

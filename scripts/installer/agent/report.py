@@ -94,18 +94,18 @@ class Reporter:
         self._pod = pod
         self._namespace = namespace
         self._daemonset = daemonset
-        self._call = call
+        self.call = call
 
     def node(self) -> Json:
         """The Node object."""
-        return self._call("GET", f"/api/v1/nodes/{self.node_name}", None, "")
+        return self.call("GET", f"/api/v1/nodes/{self.node_name}", None, "")
 
     def success(self, version: str, install: Json | None, message: str) -> None:
         """Mark the node as served by SOCI, the taint last. ``install`` None keeps an earlier annotation."""
         metadata: Json = {"labels": {LABEL: version}}
         if install is not None:
             metadata["annotations"] = {ANNOTATION: json.dumps(install, separators=(",", ":"))}
-        self._call("PATCH", f"/api/v1/nodes/{self.node_name}", {"metadata": metadata}, MERGE)
+        self.call("PATCH", f"/api/v1/nodes/{self.node_name}", {"metadata": metadata}, MERGE)
         self.condition(True, "Verified", message)
         self.remove_taint()
 
@@ -123,7 +123,11 @@ class Reporter:
             "lastTransitionTime": old.get("lastTransitionTime", now) if old.get("status") == status else now,
         }
         body = {"status": {"conditions": [condition]}}
-        self._call("PATCH", f"/api/v1/nodes/{self.node_name}/status", body, STRATEGIC)
+        self.call("PATCH", f"/api/v1/nodes/{self.node_name}/status", body, STRATEGIC)
+
+    def delete_pod(self) -> None:
+        """Delete this very pod; its DaemonSet makes another one."""
+        self.call("DELETE", f"/api/v1/namespaces/{self._namespace}/pods/{self._pod}", None, "")
 
     def remove_taint(self) -> None:
         """Lift the startup taint; a concurrent change of the taints makes the API answer 409."""
@@ -135,12 +139,12 @@ class Reporter:
                 "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
                 "spec": {"taints": kept or None},
             }
-            self._call("PATCH", f"/api/v1/nodes/{self.node_name}", body, MERGE)
+            self.call("PATCH", f"/api/v1/nodes/{self.node_name}", body, MERGE)
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """Emit an Event (``kind`` Normal or Warning) on the DaemonSet, for Pulumi, and on the node."""
         path = f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets/{self._daemonset}"
-        daemonset = self._call("GET", path, None, "")
+        daemonset = self.call("GET", path, None, "")
         on_daemonset = {
             "apiVersion": "apps/v1",
             "kind": "DaemonSet",
@@ -150,7 +154,7 @@ class Reporter:
         }
         on_node = {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": self.node_name}
         for namespace, involved in ((self._namespace, on_daemonset), ("default", on_node)):
-            self._call(
+            self.call(
                 "POST",
                 f"/api/v1/namespaces/{namespace}/events",
                 self._event(involved, kind, reason, message),

@@ -7,6 +7,7 @@ from pathlib import Path
 from .errors import InstallError
 
 MODES = ("lazy", "parallel", "lazy-or-parallel")
+UPGRADE_POLICIES = ("when-idle", "drain", "side-by-side")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Settings:
     sha256: dict[str, str]
     index_versions: tuple[str, ...] = ("v2",)
     existing_nodes: str = "refuse"
+    upgrade_policy: str = "when-idle"
     namespace: str = field(default="soci-system")
 
 
@@ -37,6 +39,7 @@ def parse(text: str, namespace: str = "soci-system") -> Settings:
             sha256=dict(data["sha256"]),
             index_versions=tuple(data.get("indexVersions", ("v2",))),
             existing_nodes=data.get("existingNodes", "refuse"),
+            upgrade_policy=data.get("upgradePolicy", "when-idle"),
             namespace=namespace,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -46,6 +49,12 @@ def parse(text: str, namespace: str = "soci-system") -> Settings:
     if settings.mode not in MODES:
         raise InstallError(
             "settings", f"unknown mode {settings.mode!r}", f"set soci:mode to one of {', '.join(MODES)}"
+        )
+    if settings.upgrade_policy not in UPGRADE_POLICIES:
+        raise InstallError(
+            "settings",
+            f"unknown upgrade policy {settings.upgrade_policy!r}",
+            f"set soci:upgradePolicy to one of {', '.join(UPGRADE_POLICIES)}",
         )
     return settings
 

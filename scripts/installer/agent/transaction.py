@@ -69,9 +69,7 @@ def new_id() -> str:
     return f"{int(time.time())}-{secrets.token_hex(3)}"
 
 
-def stage(
-    host: Host, name: str, files: Sequence[File], plan: dict[str, str], pull_again: Sequence[str]
-) -> str:
+def stage(host: Host, name: str, files: Sequence[File], plan: dict[str, str]) -> str:
     """Write a transaction's directory to the node's disk; its path on the host."""
     directory = f"{STATE}/txn/{name}"
     _forget_failed(host)
@@ -79,9 +77,6 @@ def stage(
         if file.new is not None:
             host.write(f"{directory}/new/{file.name}", file.new, 0o600)
     host.write(f"{directory}/files", "".join(file.manifest_line() for file in files).encode(), 0o600)
-    host.write(
-        f"{directory}/images-to-pull-again", "".join(f"{image}\n" for image in pull_again).encode(), 0o600
-    )
     host.write(f"{directory}/log", b"", 0o600)
     host.write(
         f"{directory}/plan.env", "".join(f"{key}={value}\n" for key, value in plan.items()).encode(), 0o600

@@ -1,8 +1,9 @@
 """The pod's long life: readiness follows the snapshotter.
 
-Run as a script (``python -I -S watch.py SOCKET PROGRAM READY-FILE``) in a process that imports nothing heavy:
-a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays away; the kubelet then
-starts the installer again, which finds out and reports why.
+Run as a script (``python -I -S watch.py SOCKET PROGRAM READY-FILE [SECONDS COMMAND ...]``) in a process that
+imports nothing heavy: a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays
+away; the kubelet then starts the installer again, which finds out and reports why. COMMAND is run every
+SECONDS until it succeeds; then this process becomes the installer again, which reports that.
 """
 
 import os
@@ -12,6 +13,7 @@ import time
 
 PERIOD_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
+INSTALLER = [sys.executable, "-B", "-m", "agent"]
 
 
 def accepts(path):
@@ -49,7 +51,26 @@ def _runs(pid, program):
         return False
 
 
-def watch(socket_path, program, ready_file):
+class Errand:
+    """A command that is run every so often until it succeeds, beside the watching."""
+
+    def __init__(self, seconds, command):
+        self.seconds, self.command = seconds, command
+        self.pid, self.due = 0, time.monotonic()
+
+    def is_done(self):
+        """Start the command when it is due; whether it has just succeeded."""
+        if self.pid:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid, self.due = 0, time.monotonic() + self.seconds
+                return status == 0
+        elif time.monotonic() >= self.due:
+            self.pid = os.posix_spawnp(self.command[0], self.command, os.environ)
+        return False
+
+
+def watch(socket_path, program, ready_file, errand):
     """Keep ``ready_file`` there exactly while the snapshotter serves."""
     pid, away_since = 0, 0.0
     while True:
@@ -66,8 +87,11 @@ def watch(socket_path, program, ready_file):
             away_since = away_since or now
             if now - away_since > PATIENCE_SECONDS:
                 return 1
+        if errand and errand.is_done():
+            os.execv(INSTALLER[0], INSTALLER)
         time.sleep(PERIOD_SECONDS)
 
 
 if __name__ == "__main__":
-    sys.exit(watch(*sys.argv[1:4]))
+    seconds, command = sys.argv[4:5], sys.argv[5:]
+    sys.exit(watch(*sys.argv[1:4], Errand(float(seconds[0]), command) if command else None))

@@ -1,0 +1,78 @@
+"""Who runs on a daemon: containers on lazily served layers, and the pods that they belong to.
+
+A restart of the daemon breaks them for good (soci-snapshotter#275, #1648). The mount table says which they
+are, containerd's own labels name their pods: neither the kubelet nor the API server is asked.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from .host import Host
+from .images import Ctr
+from .slots import Slot
+
+POD_LABEL = "io.kubernetes.pod"  # set by the kubelet on each container: pkg/kubelet/types/labels.go
+
+
+@dataclass(frozen=True, order=True)
+class Pod:
+    """A pod as containerd's labels name it; ``uid`` tells it from a later one of the same name."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+NO_POD = Pod("", "")
+
+
+def lazy_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
+    """Mount points of the containers that the slot's daemon serves lazily; none when it may be restarted."""
+    return tuple(host.run("sh", "-s", "users", slot.name, text=script.decode()).output.split())
+
+
+def all_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
+    """Mount points of all containers, sandboxes among them, whose files are in the slot's directory."""
+    return tuple(host.run("sh", "-s", "users", slot.name, "all", text=script.decode()).output.split())
+
+
+def has_pod(ctr: Ctr, mounts: Sequence[str], pod: Pod) -> bool:
+    """Whether a container of the pod is among those with these mount points."""
+    query = f'labels."{POD_LABEL}.namespace"=={pod.namespace},labels."{POD_LABEL}.name"=={pod.name}'
+    return not set(ctr.run("containers", "ls", "-q", query).split()).isdisjoint(map(_container, mounts))
+
+
+def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:
+    """The pods of containers, by the mount points of their root file systems (``.../<container id>/rootfs``).
+
+    A container that is no pod's, or is gone by now, stands for itself.
+    """
+    return sorted({_pod_of(ctr, _container(mount)) for mount in mounts})
+
+
+def _container(mount: str) -> str:
+    return PurePosixPath(mount).parent.name
+
+
+def _pod_of(ctr: Ctr, container: str) -> Pod:
+    try:
+        labels = json.loads(ctr.run("containers", "info", container) or "{}").get("Labels") or {}
+    except ValueError:
+        labels = {}
+    namespace, name = labels.get(f"{POD_LABEL}.namespace", ""), labels.get(f"{POD_LABEL}.name", "")
+    return (
+        Pod(namespace, name, labels.get(f"{POD_LABEL}.uid", ""))
+        if name
+        else Pod("", f"container {container[:12]}")
+    )
+
+
+def in_words(pods: Sequence[Pod], limit: int = 5) -> str:
+    """The names of the first pods, and how many more there are."""
+    names = ", ".join(map(str, pods[:limit]))
+    return f"{names} and {len(pods) - limit} more" if len(pods) > limit else names

@@ -1,0 +1,273 @@
+"""Another version, configuration or rollout never breaks a pod that reads from lazily loaded layers.
+
+Without care each of these restarts the daemon, and the pods' reads fail from then on (soci#275, #1648).
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import lab_client
+import pytest
+from agent.slots import FIRST, SECOND, Slot
+from conftest import SOCI_NODES, condition, containerd_starts, install_report, wait_for
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+IMAGE = "10.77.0.1:5000/sample:1-soci"
+SCRIPT = "/opt/soci-cluster/soci-host.sh"
+READERS = 3
+# Every read opens its file anew, which goes to the daemon each time.
+READER = """
+reads=0 errors=0
+while :; do
+  for file in /opt/sample/data/*/*; do
+    if head -c 4096 "$file" >/dev/null; then reads=$((reads + 1)); else errors=$((errors + 1)); fi
+    if [ $((reads % 20)) = 0 ] || [ $errors -gt 0 ]; then echo "reads=$reads errors=$errors"; fi
+    usleep 30000
+  done
+done
+"""
+
+
+class Readers:
+    """Pods that read in loops, and what they have counted."""
+
+    def __init__(self, api, names: list[str]) -> None:
+        self.api = api
+        self.names = names
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Reads and errors so far of each pod."""
+        counted = {}
+        for name in self.names:
+            log = self.api.read_namespaced_pod_log(name, "default", tail_lines=1)
+            found = re.fullmatch(r"reads=(\d+) errors=(\d+)", log.strip())
+            counted[name] = (int(found[1]), int(found[2])) if found else (0, 0)
+        return counted
+
+    def must_go_on(self) -> None:
+        """Each pod reads on, without having met an error, in its first container."""
+        before = self.counts()
+
+        def all_read() -> bool:
+            now = self.counts()
+            assert {name: errors for name, (_, errors) in now.items()} == dict.fromkeys(self.names, 0)
+            return all(now[name][0] > before[name][0] + 40 for name in self.names)
+
+        wait_for(all_read, 60, f"further reads beyond {before}")
+        for name in self.names:
+            (status,) = self.api.read_namespaced_pod(name, "default").status.container_statuses
+            assert (status.ready, status.restart_count) == (True, 0)
+
+    def delete(self) -> None:
+        for name in self.names:
+            self.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+
+
+@pytest.fixture
+def readers(api, stack, run_pod) -> Readers:
+    """Three lazily loaded pods on each node, the stack's own sample being off."""
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.must_go_up()
+    names = [run_pod(IMAGE, node, ["/bin/sh", "-c", READER]) for node in SOCI_NODES for _ in range(READERS)]
+    found = Readers(api, names)
+    for node in SOCI_NODES:
+        assert lazy_containers(node, slot_in_use(node)) >= READERS
+    return found
+
+
+def lazy_containers(node: str, slot: Slot) -> int:
+    return len(lab_client.on_node(node, f"sh {SCRIPT} users {slot.name}").split())
+
+
+def slot_in_use(node: str) -> Slot:
+    return (
+        SECOND
+        if "soci-b" in lab_client.on_node(node, "containerd config dump | grep 'snapshotter = '")
+        else FIRST
+    )
+
+
+def running_program(node: str, slot: Slot) -> str:
+    """What the slot's process runs; empty when there is none."""
+    pid = f"$(systemctl show {slot.unit} -p MainPID --value)"
+    return lab_client.on_node(node, f"readlink /proc/{pid}/exe || true").strip()
+
+
+def is_retired(node: str, slot: Slot) -> bool:
+    left = f"ls -A {slot.data} {slot.config} {slot.unit_path} 2>/dev/null"
+    mounts = f"grep -c ' {slot.data}/' /proc/1/mountinfo"
+    return not running_program(node, slot) and not lab_client.on_node(
+        node, f"{left}; {mounts} | grep -v '^0$' || true"
+    )
+
+
+def message(api, node: str) -> str:
+    return condition(api, node).get("message", "")
+
+
+@pytest.mark.failure_mode(29)
+@pytest.mark.failure_mode(34)
+def test_side_by_side_no_read_fails_whatever_changes(api, stack, readers, run_pod):
+    """New version, configuration, rollout, refused uninstall; retirement; and back to the first slot."""
+    old = {node: slot_in_use(node) for node in SOCI_NODES}
+    processes = {node: running_program(node, old[node]) for node in SOCI_NODES}
+    stack.set("soci:upgradePolicy", "side-by-side")
+    stack.must_go_up()  # a rollout of the DaemonSet that changes nothing on the nodes
+    readers.must_go_on()
+
+    stack.set("soci:version", "0.16.0")
+    stack.must_go_up()
+    readers.must_go_on()
+    newcomers = []
+    for node in SOCI_NODES:
+        new = old[node].other
+        assert slot_in_use(node) == new
+        assert running_program(node, old[node]) == processes[node]
+        assert "/0.16.0/" in running_program(node, new)
+        assert install_report(api, node)["containerdRestarts"] == 1
+        assert re.search(r"; \d+ containers still on the old daemon", message(api, node))
+        assert api.read_node(node).metadata.labels["soci-cluster.io/version"] == "0.16.0"
+        # The image is known to the kubelet, but its content is not on the node (soci#1389).
+        newcomers.append(run_pod(IMAGE, node))
+        assert lazy_containers(node, new) == 1
+        assert lazy_containers(node, old[node]) == READERS
+    readers.must_go_on()
+
+    # Both daemons are read from: there is no third place, so another change waits, and says for whom.
+    stack.set("soci:indexVersions[0]", "v2", path=True)
+    stack.set("soci:rolloutTimeoutSeconds", "30")
+    done = stack.up()
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "lazily loaded containers run on the old daemon" in said, said
+    readers.must_go_on()
+
+    starts = {node: containerd_starts(node) for node in SOCI_NODES}
+    for name in newcomers:
+        api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+    stack.set("soci:rolloutTimeoutSeconds", "300")
+    stack.must_go_up()  # the second daemon is idle, and changed in its place
+    assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
+    assert {node: running_program(node, old[node]) for node in SOCI_NODES} == processes
+    readers.must_go_on()
+
+    for node in SOCI_NODES:
+        refused = lab_client.on_node(node, f"sh {SCRIPT} remove 2>&1 || echo code=$?")
+        assert "lazily loaded containers are running" in refused
+        assert "code=1" in refused
+        assert "new containers are created" in lab_client.on_node(
+            node, f"sh {SCRIPT} retire {old[node].other.name} 2>&1 || true"
+        )
+    readers.must_go_on()
+
+    readers.delete()
+    for node in SOCI_NODES:
+        wait_for(lambda node=node: is_retired(node, old[node]), 120, f"{node}: the old daemon is retired")
+        wait_for(lambda node=node: "still on" not in message(api, node), 60, f"{node} says so")
+        run_pod(IMAGE, node)
+        versions = lab_client.on_node(node, "ls /opt/soci-cluster/versions").split()
+        assert versions == ["0.16.0"]
+
+    # Back to version n, which comes to be in the first slot again.
+    stack.set("soci:version", "0.16.1")
+    stack.must_go_up()
+    for node in SOCI_NODES:
+        assert slot_in_use(node) == old[node]
+        assert "/0.16.1/" in running_program(node, old[node])
+        run_pod(IMAGE, node)
+        assert lazy_containers(node, old[node]) == 1
+        assert lazy_containers(node, old[node].other) == 1
+
+
+@pytest.mark.failure_mode(29)
+def test_when_idle_the_condition_names_the_pods_and_the_node_goes_on_by_itself(api, stack, readers):
+    stack.set("soci:version", "0.16.0")
+    stack.set("soci:rolloutTimeoutSeconds", "30")
+    done = stack.up()
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    waiting = [node for node in SOCI_NODES if condition(api, node)["reason"] == "WaitingForIdle"]
+    assert waiting, "maxUnavailable is 1"
+    for node in waiting:
+        assert condition(api, node)["status"] == "False"
+        assert f"{READERS} lazily loaded containers" in message(api, node)
+        assert re.search("default/test-[0-9-]+, default/test-", message(api, node)), message(api, node)
+        assert f"{READERS} lazily loaded containers" in said, said
+    readers.must_go_on()
+    readers.delete()
+    for node in SOCI_NODES:
+        wait_for(
+            lambda node=node: "/0.16.0/" in running_program(node, slot_in_use(node)), 90, f"{node} changed"
+        )
+        wait_for(lambda node=node: condition(api, node)["status"] == "True", 30, f"{node} verified")
+
+
+@pytest.fixture
+def application(api) -> Iterator[None]:
+    """Two lazily loaded pods of a controller on nodes with SOCI, and a budget that allows no disruption."""
+    labels = {"app": "drained"}
+    container = {"name": "main", "image": IMAGE, "command": ["/bin/sh", "-c", READER]}
+    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
+    pod = {
+        "terminationGracePeriodSeconds": 0,
+        "nodeSelector": {"soci-cluster.io/install": "true"},
+        "topologySpreadConstraints": [{**spread, "labelSelector": {"matchLabels": labels}}],
+        "containers": [container],
+    }
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
+    apps: Any = client.AppsV1Api()
+    policy: Any = client.PolicyV1Api()
+    apps.create_namespaced_replica_set("default", {"metadata": {"name": "drained"}, "spec": spec})
+    budget = {"minAvailable": 2, "selector": {"matchLabels": labels}}
+    policy.create_namespaced_pod_disruption_budget(
+        "default", {"metadata": {"name": "drained"}, "spec": budget}
+    )
+    wait_for(
+        lambda: apps.read_namespaced_replica_set("drained", "default").status.ready_replicas == 2,
+        120,
+        "the application's pods",
+    )
+    yield
+    apps.delete_namespaced_replica_set("drained", "default", propagation_policy="Foreground")
+    with contextlib.suppress(ApiException):
+        policy.delete_namespaced_pod_disruption_budget("drained", "default")
+    wait_for(
+        lambda: not api.list_namespaced_pod("default", label_selector="app=drained").items, 60, "their end"
+    )
+
+
+@pytest.mark.failure_mode(29)
+@pytest.mark.failure_mode(34)
+def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, application):
+    """Also when the installer is killed meanwhile."""
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.set("soci:upgradePolicy", "drain")
+    stack.must_go_up()
+    starts = {node: containerd_starts(node) for node in SOCI_NODES}
+    stack.set("soci:version", "0.16.0")
+    stack.set("soci:rolloutTimeoutSeconds", "30")
+    done = stack.up()
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "held back by a disruption budget: default/drained-" in said, said
+    (cordoned,) = [node for node in SOCI_NODES if api.read_node(node).spec.unschedulable]
+    assert condition(api, cordoned)["reason"] == "Draining"
+    assert len(api.list_namespaced_pod("default", label_selector="app=drained").items) == 2
+
+    lab_client.on_node(cordoned, "pkill -KILL -f '^python3 -B -m agent'")
+    assert api.read_node(cordoned).spec.unschedulable
+    relaxed = {"spec": {"minAvailable": 1}}
+    client.PolicyV1Api().patch_namespaced_pod_disruption_budget("drained", "default", relaxed)
+    for node in SOCI_NODES:
+        wait_for(
+            lambda node=node: "/0.16.0/" in running_program(node, slot_in_use(node)), 120, f"{node} changed"
+        )
+    for node in SOCI_NODES:
+        wait_for(lambda node=node: condition(api, node)["status"] == "True", 60, f"{node} verified")
+        assert not api.read_node(node).spec.unschedulable
+        assert "soci-cluster.io/cordoned" not in api.read_node(node).metadata.annotations
+    assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
