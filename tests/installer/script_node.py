@@ -1,0 +1,124 @@
+"""A node's root as a directory, on which the host script runs for real with fakes of the daemons' tools.
+
+The fakes in fakes/ log their calls.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from agent import transaction
+from agent.host import Host
+from agent.transaction import File
+from fake_node import INSTALLER, tree
+
+FAKES = Path(__file__).parent / "fakes"
+CONFIG = "/etc/containerd/config.toml"
+OLD_CONFIG = b"version = 2 # the node's own\n"
+NEW_CONFIG = b'version = 2 # the node\'s own\n[proxy_plugins.soci]\ntype = "snapshot"\n'
+SOCI_CONFIG = "/etc/soci-snapshotter-grpc/config.toml"
+UNIT = "/etc/systemd/system/soci-snapshotter.service"
+BOOT = "/etc/systemd/system/soci-cluster-boot.service"
+HOOK = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
+
+
+class Node:
+    """A node's root, the state of its fake daemons, and the script on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.root = path / "root"
+        self.fake = path / "fake"
+        self.fake.mkdir(parents=True)
+        config = self.root / CONFIG.lstrip("/")
+        config.parent.mkdir(parents=True)
+        config.write_bytes(OLD_CONFIG)
+        config.chmod(0o640)
+        (self.root / "etc/systemd/system").mkdir(parents=True)
+        (self.root / "opt").mkdir()
+        (self.root / "var/lib").mkdir(parents=True)
+        self.set("active-containerd.service")
+        (self.fake / "loaded-config").write_bytes(OLD_CONFIG)
+        self.host = Host(self.root)
+        self.mount_table = self.fake / "mountinfo"
+        self.mount_table.write_text("")
+
+    def set(self, flag: str) -> None:
+        (self.fake / flag).touch()
+
+    def clear(self, flag: str) -> None:
+        (self.fake / flag).unlink()
+
+    def files(self, version: str = "1") -> list[File]:
+        """The managed files of an install, as they are and as they shall be."""
+        texts = {
+            SOCI_CONFIG: f"# {version}\n",
+            UNIT: f"[Service] # {version}\n",
+            BOOT: "[Service] # boot\n",
+            HOOK: "[Unit] # hook\n",
+        }
+        files = [File("soci", path, self.host.read(path), text.encode()) for path, text in texts.items()]
+        return [*files, File("containerd", CONFIG, self.host.read(CONFIG), NEW_CONFIG, "0640")]
+
+    def stage(self, name: str = "1-a", version: str = "1", **plan: str) -> str:
+        self.host.write(transaction.SCRIPT, (INSTALLER / "soci-host.sh").read_bytes(), 0o755)
+        (self.root / "opt/soci-cluster/versions" / version).mkdir(parents=True, exist_ok=True)
+        files = self.files(version)
+        fields = {
+            "version": version,
+            "snapshotter_action": "start",
+            "containerd_restart": "1" if files[-1].is_changed else "0",
+            "path": f"{FAKES}:{os.environ['PATH']}",
+            "pause_image": "example.org/pause:1",
+            "deadline_seconds": "400",
+        }
+        return str(
+            self.host.path(transaction.stage(self.host, name, files, fields | plan, ["old.example/image:1"]))
+        )
+
+    def run(
+        self, *arguments: str, cut_at: int = 0, cut_after: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PATH": f"{FAKES}:{os.environ['PATH']}",
+            "ROOT": str(self.root),
+            "FAKE": str(self.fake),
+            "MOUNTINFO": str(self.mount_table),
+            "CUT_AT": str(cut_at),
+            "CUT_AFTER": "1" if cut_after else "",
+        }
+        (self.fake / "renames").unlink(missing_ok=True)
+        return subprocess.run(
+            ["sh", str(self.root / "opt/soci-cluster/soci-host.sh"), *arguments],
+            check=False,
+            env=environment,
+            start_new_session=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def apply(self, directory: str) -> transaction.Outcome:
+        self.run("apply", directory)
+        return transaction.parse_result((Path(directory) / "result").read_text())
+
+    def install(self) -> None:
+        assert self.apply(self.stage()).outcome == "committed"
+
+    def calls(self, *starts: str) -> list[str]:
+        lines = (self.fake / "calls").read_text().splitlines()
+        return [line for line in lines if line.startswith(starts)]
+
+    def journal(self) -> str:
+        return transaction.journal_state(self.host).get("state", "")
+
+    def etc(self) -> dict[str, tuple[int, bytes]]:
+        return {
+            path: entry
+            for path, entry in tree(self.root / "etc").items()
+            if (self.root / "etc" / path).is_file()
+        }
+
+    def is_installed(self) -> bool:
+        wanted = {file.path: file.new for file in self.files()}
+        return all(self.host.read(path) == content for path, content in wanted.items())
