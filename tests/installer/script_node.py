@@ -21,6 +21,17 @@ UNIT = "/etc/systemd/system/soci-snapshotter.service"
 BOOT = "/etc/systemd/system/soci-cluster-boot.service"
 HOOK = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
 
+DATA = "/var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
+LAZY = f"""\
+21 1 0:5 / / rw - ext4 /dev/sda rw
+40 21 0:40 / {DATA}/6/fs rw,nodev - fuse.rawBridge soci rw
+41 21 0:41 / /run/c/lazy/rootfs rw - overlay overlay rw,lowerdir={DATA}/6/fs:{DATA}/5/fs,upperdir={DATA}/9/fs
+42 21 0:42 / /run/c/plain/rootfs rw - overlay overlay rw,lowerdir={DATA}/5/fs,upperdir={DATA}/8/fs,workdir=w
+43 21 0:43 / /run/c/other/rootfs rw - overlay overlay rw,lowerdir=6/fs:5/fs,upperdir=/var/lib/containerd/9/fs
+44 21 0:44 / /run/c/short/rootfs rw - overlay overlay rw,lowerdir=5/fs:6/fs,upperdir={DATA}/10/fs,workdir=w
+45 21 0:45 / /run/c/new rw - overlay o rw,lowerdir+={DATA}/5/fs,lowerdir+={DATA}/6/fs,upperdir={DATA}/1/fs
+"""
+
 
 class Node:
     """A node's root, the state of its fake daemons, and the script on it."""
@@ -41,6 +52,7 @@ class Node:
         self.host = Host(self.root)
         self.mount_table = self.fake / "mountinfo"
         self.mount_table.write_text("")
+        self.script = INSTALLER / "soci-host.sh"
 
     def set(self, flag: str) -> None:
         (self.fake / flag).touch()
@@ -60,7 +72,7 @@ class Node:
         return [*files, File("containerd", CONFIG, self.host.read(CONFIG), NEW_CONFIG, "0640")]
 
     def stage(self, name: str = "1-a", version: str = "1", **plan: str) -> str:
-        self.host.write(transaction.SCRIPT, (INSTALLER / "soci-host.sh").read_bytes(), 0o755)
+        self.host.write(transaction.SCRIPT, self.script.read_bytes(), 0o755)
         (self.root / "opt/soci-cluster/versions" / version).mkdir(parents=True, exist_ok=True)
         files = self.files(version)
         fields = {

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from agent import transaction
-from fake_node import tree
-from script_node import CONFIG, HOOK, NEW_CONFIG, OLD_CONFIG, Node
+from script_node import CONFIG, HOOK, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -170,65 +169,6 @@ def test_boot_does_nothing_while_an_install_is_at_work(node: Node) -> None:
     assert node.host.read(CONFIG) == OLD_CONFIG
 
 
-def test_remove_returns_the_node_byte_for_byte(node: Node) -> None:
-    """The old configuration is also in effect again, by one restart (kata-containers#11072)."""
-    before = tree(node.root)
-    node.install()
-    (node.root / "var/lib/soci-snapshotter-grpc/snapshotter").mkdir(parents=True)
-    (node.fake / "calls").write_text("")
-    done = node.run("remove")
-    assert done.returncode == 0, done.stderr
-    assert tree(node.root) == before
-    assert node.calls("systemctl restart") == ["systemctl restart containerd.service"]
-    assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
-
-
-def test_install_remove_install(node: Node) -> None:
-    """kata-containers#10167."""
-    node.install()
-    assert node.run("remove").returncode == 0
-    node.install()
-    assert node.is_installed()
-
-
-@pytest.mark.parametrize("cut_at", range(1, 6))
-def test_power_cut_in_remove_ends_on_the_original(node: Node, cut_at: int) -> None:
-    before = node.etc()
-    node.install()
-    node.run("remove", cut_at=cut_at)
-    if node.host.exists(HOOK):
-        node.run("boot")
-    if node.journal() == "committed":
-        assert node.is_installed()
-    else:
-        assert node.host.read(CONFIG) == OLD_CONFIG
-    if node.host.exists(transaction.SCRIPT):
-        assert node.run("remove").returncode == 0
-    assert set(node.etc()) - set(before) <= {"containerd/config.toml.soci-cluster-new"}
-
-
-def test_remove_refuses_a_file_that_others_changed(node: Node) -> None:
-    node.install()
-    node.host.path(CONFIG).write_bytes(b"version = 2 # and nvidia\n")
-    done = node.run("remove")
-    assert done.returncode == 1
-    assert "changed by someone" in done.stderr
-    assert node.host.read(CONFIG) == b"version = 2 # and nvidia\n"
-    assert node.run("remove", "--force").returncode == 0
-
-
-DATA = "/var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
-LAZY = f"""\
-21 1 0:5 / / rw - ext4 /dev/sda rw
-40 21 0:40 / {DATA}/6/fs rw,nodev - fuse.rawBridge soci rw
-41 21 0:41 / /run/c/lazy/rootfs rw - overlay overlay rw,lowerdir={DATA}/6/fs:{DATA}/5/fs,upperdir={DATA}/9/fs
-42 21 0:42 / /run/c/plain/rootfs rw - overlay overlay rw,lowerdir={DATA}/5/fs,upperdir={DATA}/8/fs,workdir=w
-43 21 0:43 / /run/c/other/rootfs rw - overlay overlay rw,lowerdir=6/fs:5/fs,upperdir=/var/lib/containerd/9/fs
-44 21 0:44 / /run/c/short/rootfs rw - overlay overlay rw,lowerdir=5/fs:6/fs,upperdir={DATA}/10/fs,workdir=w
-45 21 0:45 / /run/c/new rw - overlay o rw,lowerdir+={DATA}/5/fs,lowerdir+={DATA}/6/fs,upperdir={DATA}/1/fs
-"""
-
-
 def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
     node.stage()
     node.mount_table.write_text(LAZY)
@@ -247,15 +187,6 @@ def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
     assert outcome.cause.startswith("busy: ")
     assert node.calls("systemctl restart", "systemctl stop soci-snapshotter") == []
     assert node.etc() == before
-
-
-def test_remove_refuses_under_lazy_containers(node: Node) -> None:
-    node.install()
-    node.mount_table.write_text(LAZY)
-    done = node.run("remove")
-    assert done.returncode == 1
-    assert "drain the node first" in done.stderr
-    assert node.is_installed()
 
 
 def test_upgrade_and_back(node: Node) -> None:
