@@ -9,7 +9,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent import transaction
 from script_node import CONFIG, HOOK, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")

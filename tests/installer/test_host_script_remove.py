@@ -1,4 +1,4 @@
-"""The host script's uninstall, run for real in a directory that stands for the root, with fakes of the daemons' tools."""
+"""The host script's uninstall, run for real in a directory that stands for the root, with fakes of its tools."""
 
 import os
 import shutil
@@ -252,7 +252,8 @@ def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: Node) -> 
     node.install()
     in_use(node)
     (node.fake / "original-dump").write_text(
-        "[proxy_plugins]\n  [proxy_plugins.soci]\n[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
+        "[proxy_plugins]\n  [proxy_plugins.soci]\n"
+        "[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
     )
     assert node.run("remove").returncode == 0
     assert (
@@ -317,7 +318,7 @@ def test_no_install_begins_in_an_uninstall_that_has_not_ended(node: Node) -> Non
 @pytest.mark.parametrize("cut_after", [False, True])
 @pytest.mark.parametrize("recovery", ["boot", "call"])
 def test_power_cut_at_every_rename(tmp_path: Path, recovery: str, cut_after: bool) -> None:
-    """Whatever is cut, the next boot or call ends on the node's own state, byte for byte, or still installed."""
+    """Whatever is cut, the next boot or call ends on the node's own state, byte for byte, or installed."""
     for cut_at in range(1, 60):
         node = Node(tmp_path / str(cut_at))
         (node.root / "run").mkdir()

@@ -1,20 +1,31 @@
-"""``python3 -B -m agent``: install SOCI on this pod's node, report, then become the watcher."""
+"""``python3 -B -m agent``: bring this pod's node to the wanted state, report, then become the watcher.
+
+``python3 -B -m agent leave``: the pod's end. Take SOCI off the node if the installer itself was deleted.
+"""
 
 import contextlib
 import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import containerd_config, report, settings
 from .errors import InstallError
 from .host import Host
 from .install import Installed, Node, Task, install
+from .uninstall import claim, is_claimed_by_another, is_final, uninstall
 
 PAYLOAD = Path("/opt/soci-cluster")
 TERMINATION_LOG = Path("/dev/termination-log")
 READY_FILE = Path("/run/soci-verified")
 REPORT_SECONDS = 3600.0
+MARKS_SECONDS = 20.0
+
+
+class PodEndsError(BaseException):
+    """SIGTERM, while an install is at work."""
 
 
 def log(message: str) -> None:
@@ -23,30 +34,116 @@ def log(message: str) -> None:
 
 
 def main() -> int:
-    """Install and report; the exit status when it failed. Does not return when it succeeded."""
-    started = time.monotonic()
-    READY_FILE.unlink(missing_ok=True)
+    """Install or uninstall, and report; the exit status when it failed. Does not return when it succeeded."""
     environment = os.environ
     namespace = environment.get("POD_NAMESPACE", "soci-system")
-    reporter = report.Reporter(
-        environment["NODE_NAME"],
-        environment.get("POD_NAME", ""),
-        namespace,
-        environment.get("DAEMONSET_NAME", "soci-installer"),
-    )
+    daemonset = environment.get("DAEMONSET_NAME", "soci-installer")
+    node = environment["NODE_NAME"]
+    reporter = report.Reporter(node, environment.get("POD_NAME", ""), namespace, daemonset)
     host = Host(Path("/host"))
+    owner = f"{namespace}/{daemonset}"
     try:
         wanted = settings.load(PAYLOAD / "settings.json", namespace)
-        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace))
-        done = install(task, Waiting(reporter).tell)
+        if sys.argv[1:] == ["leave"]:
+            return leave(host, reporter, wanted, owner)
+        signal.signal(signal.SIGTERM, _pod_ends)
+        READY_FILE.unlink(missing_ok=True)
+        if wanted.state == "absent":
+            be_absent(host, reporter, wanted)
+        else:
+            be_present(host, reporter, wanted, owner)
+    except PodEndsError:
+        return leave(host, reporter, wanted, owner)
     except InstallError as error:
         return fail(reporter, error)
+    return 0
+
+
+def _pod_ends(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise PodEndsError
+
+
+def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings, owner: str) -> None:
+    """Install, report, and become the watcher."""
+    started = time.monotonic()
+    task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, wanted.namespace))
+    done = install(task, Waiting(reporter).tell)
+    claim(host, owner)
     seconds = time.monotonic() - started
     log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
     succeed(reporter, wanted, done, seconds)
     READY_FILE.touch()
-    become_watcher(host)
+    become_watcher(str(host.path(containerd_config.SOCKET)), "/soci-snapshotter-grpc", str(READY_FILE))
+
+
+def be_absent(host: Host, reporter: report.Reporter, wanted: settings.Settings) -> None:
+    """Uninstall, report, and become a process that only waits."""
+    started = time.monotonic()
+    if take_back(host, reporter, wanted.force_uninstall):
+        log(f"SOCI was taken off the node in {time.monotonic() - started:.2f} s")
+        with contextlib.suppress(report.ApiError):
+            reporter.event("Normal", "Uninstalled", f"node {reporter.node_name}: SOCI was taken off")
+    # Again, or for the first time: a node that joins has the taint, and what ended an earlier container of
+    # this pod may have been its own uninstall.
+    try:
+        report.retry(reporter.take_marks, REPORT_SECONDS)
+    except report.ApiError as error:
+        raise InstallError("report", f"the node's marks stay: {error}", "check RBAC") from error
+    READY_FILE.touch()
+    become_watcher()
+
+
+def leave(host: Host, reporter: report.Reporter, wanted: settings.Settings, owner: str) -> int:
+    """The pod ends: uninstall if the installer was deleted; if not, or if nobody knows, SOCI stays."""
+    if is_claimed_by_another(host, owner):
+        log("another installer has taken this node over")
+        return 0
+    try:
+        if not is_final(reporter.was_deleted):
+            log("the installer stays, and SOCI on this node")
+            return 0
+    except report.ApiError as error:
+        log(f"SOCI stays on this node: nobody says whether the installer was deleted: {error}")
+        return 0
+    log("the installer was deleted")
+    try:
+        take_back(host, reporter, wanted.force_uninstall)
+    except InstallError as error:
+        return fail(reporter, error)
     return 0
+
+
+def take_back(host: Host, reporter: report.Reporter, force: bool) -> bool:
+    """Uninstall, and the marks with it: first, since this container may not outlive the rest. False when
+    there was nothing to uninstall.
+
+    Raises:
+        InstallError: the node's marks are as before.
+    """
+    taken: report.Json = {}
+
+    def before() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the uninstall may end this very container
+        taken.update(_tell(reporter.take_marks, "its marks stay, see kubectl describe node") or {})
+
+    try:
+        was_there = uninstall(host, (PAYLOAD / "soci-host.sh").read_bytes(), force, before)
+    except InstallError:
+        _tell(lambda: reporter.put_marks(taken), "its label is not put back")
+        raise
+    if not was_there:
+        before()
+    return was_there
+
+
+def _tell(action: Callable[[], report.Json | None], otherwise: str) -> report.Json | None:
+    """Tell the API, if it can be told: it may have forgotten the installer's rights already."""
+    try:
+        return report.retry(action, MARKS_SECONDS)
+    except report.ApiError as error:
+        log(f"{otherwise}: {error}")
+        return None
 
 
 class Waiting:
@@ -84,7 +181,7 @@ def fail(reporter: report.Reporter, error: InstallError) -> int:
     with contextlib.suppress(OSError):
         TERMINATION_LOG.write_text(line[:4000])
     for action in (
-        lambda: reporter.condition(False, error.reason, str(error)),
+        lambda: reporter.condition(error.still_serves, error.reason, str(error)),
         lambda: reporter.event("Warning", error.reason, line),
     ):
         try:
@@ -113,10 +210,10 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
             log(f"no event: {error}")
 
 
-def become_watcher(host: Host) -> None:
-    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter."""
+def become_watcher(*arguments: str) -> None:
+    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter, and runs
+    this program again, with `leave`, at the pod's end. Without arguments it only waits for that end."""
     watcher = Path(__file__).with_name("watch.py")
-    arguments = [str(host.path(containerd_config.SOCKET)), "/soci-snapshotter-grpc", str(READY_FILE)]
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", str(watcher), *arguments])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, detect, images, release, soci_config, transaction
+from . import containerd_config, detect, images, release, soci_config, transaction, uninstall
 from .errors import InstallError
 from .host import Host
 from .settings import Settings
@@ -106,6 +106,7 @@ def install(task: Task, on_waiting: Callable[[str], None]) -> Installed:
     Raises:
         InstallError: with step, cause and remedy. The node is then as before.
     """
+    uninstall.finish_begun(task.host, (task.payload / "soci-host.sh").read_bytes(), task.sleep)
     transaction.wait_for_running(task.host, task.sleep)
     facts = detect.read_facts(task.host, task.machine)
     detect.check(facts, task.settings.mode, task.settings.sha256)

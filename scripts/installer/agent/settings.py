@@ -7,6 +7,7 @@ from pathlib import Path
 from .errors import InstallError
 
 MODES = ("lazy", "parallel", "lazy-or-parallel")
+STATES = ("present", "absent")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Settings:
     sha256: dict[str, str]
     index_versions: tuple[str, ...] = ("v2",)
     existing_nodes: str = "refuse"
+    state: str = "present"
+    force_uninstall: bool = False
     namespace: str = field(default="soci-system")
 
 
@@ -37,12 +40,18 @@ def parse(text: str, namespace: str = "soci-system") -> Settings:
             sha256=dict(data["sha256"]),
             index_versions=tuple(data.get("indexVersions", ("v2",))),
             existing_nodes=data.get("existingNodes", "refuse"),
+            state=data.get("state", "present"),
+            force_uninstall=bool(data.get("forceUninstall", False)),
             namespace=namespace,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InstallError(
             "settings", f"settings.json is not usable: {error!r}", "run pulumi up again"
         ) from error
+    if settings.state not in STATES:
+        raise InstallError(
+            "settings", f"unknown state {settings.state!r}", f"set soci:state to one of {', '.join(STATES)}"
+        )
     if settings.mode not in MODES:
         raise InstallError(
             "settings", f"unknown mode {settings.mode!r}", f"set soci:mode to one of {', '.join(MODES)}"
