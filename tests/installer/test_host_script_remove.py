@@ -1,4 +1,4 @@
-"""The host script's uninstall, run for real in a directory that stands for the root, with fakes of its tools."""
+"""The host script's uninstall, run for real in a directory in place of the root, with fakes of its tools."""
 
 import os
 import shutil

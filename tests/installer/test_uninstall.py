@@ -74,7 +74,7 @@ class Api:
 
 
 class Installed(FakeHost):
-    """A node with SOCI. What its host script is asked, with the node's label at that time, is in ``asked``."""
+    """A node with SOCI. ``asked``: what its host script was asked, with the node's label at that time."""
 
     def __init__(self, root: Any, api: Api) -> None:
         super().__init__(root)
