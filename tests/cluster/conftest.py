@@ -104,7 +104,8 @@ def run_pod(api) -> Iterator[Callable[..., str]]:
         return name
 
     yield run
-    for name in names:
+    existing = {pod.metadata.name for pod in api.list_namespaced_pod("default").items}
+    for name in existing.intersection(names):
         api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
 
 
