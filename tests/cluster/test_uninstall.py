@@ -83,6 +83,11 @@ def is_clean(api, node: str) -> bool:
     return traces(node) == "" and marks(api, node) == []
 
 
+def lazy_mounts(node: str) -> str:
+    """The root directories of the running containers that SOCI serves."""
+    return lab_client.on_node(node, "/opt/soci-cluster/soci-host.sh users")
+
+
 def kubectl(*arguments: str) -> None:
     lab_client.lab("kubectl", *arguments)
 
@@ -127,8 +132,7 @@ def test_three_rounds_by_hand_without_an_api_server_leave_every_byte_as_it_was(a
         pod = run_pod(LAZY_IMAGE, node)
         assert pod_start.fuse_mounts(node) > 0
         api.delete_namespaced_pod(pod, "default", grace_period_seconds=0)
-        users = "/opt/soci-cluster/soci-host.sh users"
-        wait_for(lambda: lab_client.on_node(node, users) == "", 60, "the lazy pod is gone")
+        wait_for(lambda: lazy_mounts(node) == "", 60, "the lazy pod is gone")
         old = installer_pod(api, node).metadata.name
         lab_client.on_node(node, block.format("A"))
         lab_client.on_node(node, "/opt/soci-cluster/soci-host.sh remove")

@@ -160,8 +160,8 @@ class FakeNodes(threading.Thread):
     """Nodes without machines: a thread that answers for their kubelets and for the installer on them.
 
     Whoever uses it calls check() afterwards: without nodes a DaemonSet wants 0 pods and is ready at once.
-    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail; `left` a node
-    whose installer ended together with its DaemonSet to whether it still had its rights then.
+    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail; `left`
+    maps one whose installer ended together with its DaemonSet to whether it still had its rights then.
     """
 
     def __init__(self, api: Api) -> None:
