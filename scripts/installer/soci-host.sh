@@ -592,7 +592,6 @@ remove_now() {
     journal $state
   fi
   if [ "$state" = restoring ]; then
-    step=restart
     restore_originals
     systemctl daemon-reload
     # Its failure is not passed over: what was installed is put in place again, and the caller is told.
@@ -656,7 +655,6 @@ removable() {
 # Called first: takes the lock, undoes an install that was cut short, and learns what there is to go back to.
 # The state is then `none` when no install was ever committed.
 look_at_installation() {
-  step=lock
   exec 9>"$STATE/lock"
   flock -w 120 9 || die "an install is at work"
   read_journal
@@ -698,14 +696,12 @@ snapshotter_in_dump() {
 }
 
 check_removable() {
-  step=uninstall
   if [ "$force" != --force ]; then
     users=$(all_lazy_users)
     [ -z "$users" ] || die "lazily loaded containers are running: $(pods_of "$users")"
     each_file "$STATE/current" check_not_drifted
   fi
   [ "$previous" != soci ] || return 0
-  step=pause-image
   (run_canary "$previous") || (bring_pause && run_canary "$previous") ||
     die "the sandbox image $pause_image does not start under $previous and is not to be had"
   clear_canary
@@ -764,7 +760,6 @@ soci_containers() {
 # containers stay: by them the kubelet takes the pods' networks down.
 take_away_containers() {
   [ "$previous" != soci ] || return 0
-  step=containers
   [ "$kubelet_was" != active ] || systemctl stop kubelet.service
   containers=$(soci_containers)
   for container in $containers; do ctr --namespace k8s.io tasks kill "$container" >/dev/null 2>&1 || :; done

@@ -24,7 +24,7 @@ ls -d opt/soci-cluster var/lib/soci-cluster* etc/soci-snapshotter-grpc* run/soci
 find etc/systemd -name '*soci*'
 find var/lib/soci-snapshotter-grpc -mindepth 1
 grep ' fuse.rawBridge ' /proc/mounts
-systemctl list-units --all --plain --no-legend '*soci*'
+systemctl list-units --all --plain --no-legend --type=service,socket,timer '*soci*'
 ctr -n k8s.io containers ls -q 2>/dev/null | while read -r id; do
     ctr -n k8s.io containers info "$id" 2>/dev/null | grep '"Snapshotter": "soci'
 done
