@@ -34,6 +34,11 @@ class SociClusterArgs(TypedDict):
     """eks (default): make an EKS cluster; existing: use the one of `kubeconfig`."""
     version: NotRequired[str]
     """SOCI release, X.Y.Z."""
+    state: NotRequired[str]
+    """present (default): SOCI is on the nodes; absent: it is taken off them again."""
+    force_uninstall: NotRequired[bool]
+    """Take SOCI off a node although lazily loaded containers run on it, or others changed its files.
+    Default: false."""
     mode: NotRequired[str]
     """How images are loaded: lazy."""
     index_versions: NotRequired[list[str]]
@@ -108,14 +113,16 @@ class SociCluster(pulumi.ComponentResource):
     """The EKS cluster, or the kubeconfig's context."""
     kubeconfig: pulumi.Output[str]
     """Kubeconfig of the cluster (secret)."""
+    soci_state: pulumi.Output[str]
+    """present, or absent: SOCI is on none of the nodes."""
     soci_version: pulumi.Output[str]
-    """SOCI version on the nodes."""
+    """SOCI version on the nodes; empty when it is absent."""
     installer_namespace: pulumi.Output[str]
     """Namespace of the installer."""
     installer_daemon_set: pulumi.Output[str]
     """Name of the installer's DaemonSet."""
     sample_pod: pulumi.Output[str]
-    """The sample workload's pod, `namespace/name`; empty when it is off."""
+    """The sample workload's pod, `namespace/name`; empty when it is off or SOCI is absent."""
 
     def __init__(self, name: str, args: SociClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         given = dict(args)
@@ -129,6 +136,7 @@ class SociCluster(pulumi.ComponentResource):
         provider, ready = self._eks() if self._settings.cluster == "eks" else self._existing()
         installer = self._installer(provider, ready)
         self.sample_pod = self._sample(provider, installer)
+        self.soci_state = installer.state
         self.soci_version = installer.version
         self.installer_namespace = installer.namespace
         self.installer_daemon_set = installer.daemon_set
@@ -139,6 +147,7 @@ class SociCluster(pulumi.ComponentResource):
         return {
             "clusterName": self.cluster_name,
             "kubeconfig": self.kubeconfig,
+            "sociState": self.soci_state,
             "sociVersion": self.soci_version,
             "installerNamespace": self.installer_namespace,
             "installerDaemonSet": self.installer_daemon_set,
@@ -252,6 +261,8 @@ class SociCluster(pulumi.ComponentResource):
         chosen = self._settings
         args: SociInstallerArgs = {
             "version": chosen.version,
+            "state": chosen.state,
+            "force_uninstall": chosen.force_uninstall,
             "mode": chosen.mode,
             "index_versions": list(chosen.index_versions),
             "release_url": chosen.release_url,
@@ -272,7 +283,7 @@ class SociCluster(pulumi.ComponentResource):
 
     def _sample(self, provider: k8s.Provider, installer: SociInstaller) -> pulumi.Output[str]:
         chosen = self._settings.sample_workload
-        if not chosen.enabled:
+        if not chosen.enabled or self._settings.state == "absent":
             return pulumi.Output.from_input("")
         sample = SampleWorkload(
             f"{self._name}-sample",

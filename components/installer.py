@@ -19,6 +19,7 @@ RBAC_GROUP = "rbac.authorization.k8s.io"
 MOUNT_PATH = "/opt/soci-cluster"
 # A ConfigMap may hold 1 MiB; what is left is for its metadata and for growth of settings.json.
 MAX_PROGRAM_BYTES = 900 * 1024
+GRACE_SECONDS = 120
 
 
 class SociInstallerArgs(TypedDict):
@@ -26,6 +27,11 @@ class SociInstallerArgs(TypedDict):
 
     version: str
     """SOCI release, X.Y.Z."""
+    state: NotRequired[str]
+    """present (default): SOCI is on the nodes; absent: it is taken off them again."""
+    force_uninstall: NotRequired[bool]
+    """Take SOCI off a node although lazily loaded containers run on it, or others changed its files.
+    Default: false."""
     mode: NotRequired[str]
     """How images are loaded: lazy."""
     index_versions: NotRequired[list[str]]
@@ -62,7 +68,9 @@ class SociInstaller(pulumi.ComponentResource):
     """SOCI on the nodes of any cluster whose nodes run systemd and containerd.
 
     Ready means installed: the resource is done when every selected node is verified, and fails, naming node,
-    step, cause and remedy, when one is not. Give the cluster by a Kubernetes provider in `opts`.
+    step, cause and remedy, when one is not. With state absent, ready means that every selected node is what
+    it was before the first install. Deleting the resource uninstalls, too, without waiting for the result.
+    Give the cluster by a Kubernetes provider in `opts`.
 
     Raises:
         SociConfigError: an argument that cannot work (before anything is created).
@@ -73,8 +81,10 @@ class SociInstaller(pulumi.ComponentResource):
     """Namespace of the installer."""
     daemon_set: pulumi.Output[str]
     """Name of the installer's DaemonSet."""
+    state: pulumi.Output[str]
+    """present, or absent: SOCI is on none of the nodes."""
     version: pulumi.Output[str]
-    """SOCI version on the nodes."""
+    """SOCI version on the nodes; empty when it is absent."""
 
     def __init__(
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
@@ -83,7 +93,12 @@ class SociInstaller(pulumi.ComponentResource):
         self._settings = settings.from_arguments(chosen)
         super().__init__("soci:index:SociInstaller", name, chosen, opts)
         self._name = name
-        digests = release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
+        self._is_absent = self._settings.state == "absent"
+        digests = (
+            {}
+            if self._is_absent
+            else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
+        )
         program = embedded_files() | {"settings.json": node_settings(self._settings, digests)}
         namespace = self._namespace()
         rights = self._rights(namespace)
@@ -95,9 +110,15 @@ class SociInstaller(pulumi.ComponentResource):
         )
         self.namespace = namespace.metadata["name"]
         self.daemon_set = daemon_set.metadata["name"]
-        self.version = pulumi.Output.from_input(self._settings.version)
+        self.state = pulumi.Output.from_input(self._settings.state)
+        self.version = pulumi.Output.from_input("" if self._is_absent else self._settings.version)
         self.register_outputs(
-            {"namespace": self.namespace, "daemonSet": self.daemon_set, "version": self.version}
+            {
+                "namespace": self.namespace,
+                "daemonSet": self.daemon_set,
+                "state": self.state,
+                "version": self.version,
+            }
         )
 
     def _child(self, **options: object) -> pulumi.ResourceOptions:
@@ -145,7 +166,7 @@ class SociInstaller(pulumi.ComponentResource):
         role = k8s.rbac.v1.Role(
             f"{self._name}-role",
             metadata=home,
-            rules=own_rules(self._settings.upgrade_policy),
+            rules=own_rules(self._settings.upgrade_policy, self._settings.namespace),
             opts=self._child(),
         )
         binding = k8s.rbac.v1.RoleBinding(
@@ -179,7 +200,9 @@ class SociInstaller(pulumi.ComponentResource):
         rights: list[pulumi.Resource],
         args: SociInstallerArgs,
     ) -> k8s.apps.v1.DaemonSet:
-        selector = {"app.kubernetes.io/name": NAME}  # immutable, therefore never the version
+        # Immutable, therefore never the version: another selector would replace the DaemonSet by deleting it
+        # first, which uninstalls every node.
+        selector = {"app.kubernetes.io/name": NAME}
         limit = self._settings.max_unavailable
         hook = rollout.error_hook(
             f"{self._name}-rollout-failure",
@@ -244,6 +267,8 @@ class SociInstaller(pulumi.ComponentResource):
         }
         return {
             "service_account_name": NAME,
+            # An ordinary end takes a second; one that uninstalls waits for containers and for containerd.
+            "termination_grace_period_seconds": GRACE_SECONDS,
             "host_pid": True,
             # The node's own resolver: on a new cluster CoreDNS waits for this installer to lift the taint.
             "dns_policy": "Default",
@@ -266,7 +291,7 @@ class SociInstaller(pulumi.ComponentResource):
 
     def _require_nodes(self, daemon_set: k8s.apps.v1.DaemonSet, status: object) -> k8s.apps.v1.DaemonSet:
         """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure."""
-        if getattr(status, "desired_number_scheduled", None) == 0:
+        if not self._is_absent and getattr(status, "desired_number_scheduled", None) == 0:
             raise pulumi.RunError(no_nodes(self._settings.node_selector))
         return daemon_set
 
@@ -287,10 +312,12 @@ def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     return rules
 
 
-def own_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     """What the agent may do in its own namespace."""
     rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
-        {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]}
+        # A pod that ends asks both: its node is uninstalled only if the installer itself goes.
+        {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
+        {"api_groups": [""], "resources": ["namespaces"], "resource_names": [namespace], "verbs": ["get"]},
     ]
     if upgrade_policy == "side-by-side":
         # Its own pod is made anew under the new daemon, else the old one would have to stay for it.
@@ -327,6 +354,8 @@ def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
     """settings.json: what the agent on the node needs to know."""
     content = {
         "version": chosen.version,
+        "state": chosen.state,
+        "forceUninstall": chosen.force_uninstall,
         "mode": chosen.mode,
         "indexVersions": list(chosen.index_versions),
         "releaseUrl": chosen.release_url,

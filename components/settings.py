@@ -53,6 +53,8 @@ class Settings:
     two together."""
 
     version: str = "0.16.1"
+    state: str = "present"
+    force_uninstall: bool = False
     mode: str = "lazy"
     index_versions: tuple[str, ...] = ("v2", "v1")
     release_url: str = "https://github.com/awslabs/soci-snapshotter/releases/download"
@@ -210,6 +212,12 @@ def _one_of(*allowed: str) -> Callable[[Any], str]:
         return value
 
     return rule
+
+
+def _boolean(value: Any) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise RefusedError("must be true or false")
+    return str(value).lower() == "true"
 
 
 def _index_versions(value: Any) -> tuple[str, ...]:
@@ -401,6 +409,8 @@ def _vpc(value: Any) -> str:
 
 _RULES: dict[str, Callable[[Any], Any]] = {
     "version": _version,
+    "state": _one_of("present", "absent"),
+    "forceUninstall": _boolean,
     "mode": _mode,
     "indexVersions": _index_versions,
     "releaseUrl": _url,

@@ -7,12 +7,14 @@
 #   soci-host.sh rollback ID      undo the transaction ID unless it is committed (the dead man's timer calls it)
 #   soci-host.sh boot             before every start of containerd: end in one of the two good states
 #   soci-host.sh remove [--force] uninstall: the node's own files back byte for byte, everything of ours gone
+#   soci-host.sh removable [--force]  whether `remove` would be refused, and why; changes nothing that runs
 #   soci-host.sh status           what is installed and what is running
 #   soci-host.sh users [SLOT [all]] mounts of containers that the slot's daemon serves lazily; or of all its containers
 #   soci-host.sh retire SLOT      take away the daemon that the other slot's replaced, once no container needs it
 #
 # A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
 # A transaction DIR holds plan.env, files (the manifest) and new/ (the staged files); apply adds old/, log and result.
+# `remove` starts `remove-now` as a unit of its own, for the same reason.
 # Manifest: one line a file, tab separated: group path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.
 set -eu
@@ -21,6 +23,12 @@ ROOT=${ROOT:-} # a directory in place of /, for tests
 STATE=$ROOT/var/lib/soci-cluster
 PROGRAM=$ROOT/opt/soci-cluster
 SLOTS='soci soci-b'
+BOOT_UNIT=/etc/systemd/system/soci-cluster-boot.service
+BOOT_HOOK=/etc/systemd/system/containerd.service.d/10-soci-cluster.conf
+REMOVED=$STATE.removed
+EKS_PAUSE_ARCHIVE=/etc/eks/pause.tar
+REMOVAL_UNIT=soci-cluster-remove
+STOP_SECONDS=10
 TAB=$(printf '\t')
 step=start
 
@@ -39,7 +47,8 @@ slot() {
   unit_file=/etc/systemd/system/$unit
   adoption=$unit_file.d/50-soci-cluster.conf
   config_file=/etc/soci-snapshotter-grpc$suffix/config.toml
-  socket=/run/soci-snapshotter-grpc$suffix/soci-snapshotter-grpc.sock
+  runtime_directory=/run/soci-snapshotter-grpc$suffix
+  socket=$runtime_directory/soci-snapshotter-grpc.sock
   data=/var/lib/soci-snapshotter-grpc$suffix
 }
 
@@ -83,7 +92,8 @@ drop() {
 
 # journal STATE: the one fact that a later boot trusts.
 journal() {
-  printf 'state=%s\ntransaction=%s\nsnapshotter_was=%s\n' "$1" "$transaction" "$snapshotter_was" >"$STATE/journal.next"
+  printf 'state=%s\ntransaction=%s\nsnapshotter_was=%s\nkubelet_was=%s\n' \
+    "$1" "$transaction" "$snapshotter_was" "$kubelet_was" >"$STATE/journal.next"
   put "$STATE/journal.next" "$STATE/journal" 0600 0:0
   rm -f "$STATE/journal.next"
 }
@@ -111,13 +121,14 @@ read_plan() {
 }
 
 read_journal() {
-  state='' transaction='' snapshotter_was=''
+  state='' transaction='' snapshotter_was='' kubelet_was=''
   if [ -f "$STATE/journal" ]; then
     while IFS='=' read -r key value; do
       case $key in
         state) state=$value ;;
         transaction) transaction=$value ;;
         snapshotter_was) snapshotter_was=$value ;;
+        kubelet_was) kubelet_was=$value ;;
       esac
     done <"$STATE/journal"
   fi
@@ -154,7 +165,31 @@ save_old() {
     sync "$STATE/originals/files.next"
     mv -fT "$STATE/originals/files.next" "$STATE/originals/files"
     remember_folders "$(dirname "$path")"
+  else
+    note_foreign_change
   fi
+}
+
+# What others wrote between two of our installs is in the file that we change now, but not in the original.
+note_foreign_change() {
+  [ -e "$STATE/current/files" ] || return 0
+  installed=$(awk -F "$TAB" -v path="$path" '$2 == path { print $6 }' "$STATE/current/files")
+  case $old in "$installed" | "$(original_sum)") return 0 ;; esac
+  say "$path" >>"$STATE/originals/changed-by-others"
+}
+
+original_sum() { awk -F "$TAB" -v path="$path" '$1 == path { print $4 }' "$STATE/originals/files"; }
+
+# What the first install finds besides files: the state of the system's own daemon, and which directories there are.
+record_node() {
+  [ ! -e "$STATE/current" ] || return 0
+  mkdir -p "$STATE/originals"
+  (for each in $SLOTS; do
+    slot "$each"
+    remember_folders "$data"
+    remember_folders "$runtime_directory"
+  done)
+  say "$snapshotter_was" >"$STATE/originals/snapshotter-was"
 }
 
 # Directories that do not exist yet will be ours to remove.
@@ -172,6 +207,7 @@ swap() {
 
 # restore_from FOLDER: the file of the current line as it was; FOLDER has its content.
 restore_from() {
+  rm -f "$ROOT$path.soci-cluster-new"
   if [ "$old" = absent ]; then
     drop "$ROOT$path"
   elif [ "$(sha "$ROOT$path")" != "$old" ]; then
@@ -283,10 +319,14 @@ verify() {
     ctr --namespace k8s.io images import --local --snapshotter "$snapshotter" --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null
   fi
-  # Unpacks the pause image for the snapshotter, if it is not, and runs it: what each new sandbox is going to need.
+  run_canary "$snapshotter"
+}
+
+# run_canary SNAPSHOTTER: unpack the pause image there, if it is not, and run it: what each new sandbox is going to need.
+run_canary() {
   canary=soci-cluster-canary-$transaction
-  timeout 60 ctr --namespace k8s.io run --detach --null-io --snapshotter "$snapshotter" "$pause_image" "$canary" >/dev/null ||
-    die "a container of $pause_image does not start under $snapshotter"
+  timeout 60 ctr --namespace k8s.io run --detach --null-io --snapshotter "$1" "$pause_image" "$canary" >/dev/null ||
+    die "a container of $pause_image does not start under $1"
   ctr --namespace k8s.io tasks ls | grep -q "^$canary .*RUNNING" || die "the canary of $pause_image ended at once"
 }
 
@@ -341,14 +381,15 @@ undo() {
 # After a failed first install nothing of ours is in place: the next one looks at the node afresh.
 forget_originals() {
   if [ ! -e "$STATE/current" ]; then
-    remove_folders
+    remove_folders "$STATE"
     rm -rf "$STATE/originals"
   fi
 }
 
+# remove_folders STATE-DIRECTORY
 remove_folders() {
-  [ -f "$STATE/originals/folders" ] || return 0
-  while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done <"$STATE/originals/folders"
+  [ -f "$1/originals/folders" ] || return 0
+  while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done <"$1/originals/folders"
 }
 
 finish() {
@@ -387,12 +428,18 @@ apply() {
     [ -z "$users" ] || die "busy: $users"
   fi
   read_journal
-  case $state in armed | restarting) die "the transaction $transaction has not ended" ;; esac
-  state='' transaction=${directory##*/}
+  # Whatever has not ended is not ours to undo: from here on the state is that of this transaction.
+  found=$state state=''
+  case $found in
+    armed | restarting) die "the transaction $transaction has not ended" ;;
+    removing | restoring | cleaning) die "an uninstall has not ended" ;;
+  esac
+  transaction=${directory##*/}
 
   step=journal
   snapshotter_was=$(systemctl is-active "$unit" || :)
   mkdir -p "$directory/old"
+  record_node
   each_file "$directory" save_old
   arm
   state=armed
@@ -474,7 +521,7 @@ rollback() {
   exec 9>"$STATE/lock"
   flock -w 30 9
   read_journal
-  case $state in committed | rolled-back) return ;; esac
+  case $state in armed | restarting) ;; *) return 0 ;; esac
   directory=$STATE/txn/$1 step=interrupted containerd_down_ms=0 containerd_restarts=0
   read_plan "$directory"
   undo
@@ -486,8 +533,7 @@ reapply_if_original() {
   [ "$group" = containerd ] && [ "$new" != absent ] || return 0
   found=$(sha "$ROOT$path")
   [ "$found" != "$new" ] || return 0
-  original=$(awk -F "$TAB" -v path="$path" '$1 == path { print $4 }' "$STATE/originals/files")
-  if [ "$found" = "$original" ]; then
+  if [ "$found" = "$(original_sum)" ]; then
     say "soci-cluster: $path was written back to the node's original; the installed one is put in place"
     put "$1/new/$name" "$ROOT$path" "$mode" "$owner"
   else
@@ -496,7 +542,10 @@ reapply_if_original() {
 }
 
 boot() {
-  [ -d "$STATE" ] || return 0
+  if [ ! -d "$STATE" ]; then
+    [ ! -d "$REMOVED" ] || leave_nothing
+    return 0
+  fi
   exec 9>"$STATE/lock"
   # Held: an install is at work, and its own restart of containerd is why we run.
   flock -n 9 || return 0
@@ -510,18 +559,25 @@ boot() {
       systemctl daemon-reload || :
       ;;
     removing)
-      say "soci-cluster: an uninstall was cut short; run it again to finish it"
+      say "soci-cluster: an uninstall was cut short; it goes on once containerd runs"
+      start_removal --no-block --property=After=containerd.service
+      ;;
+    restoring | cleaning)
+      say "soci-cluster: an uninstall was cut short; the node's own files are put back, the rest follows"
       restore_originals
+      systemctl daemon-reload || :
+      start_removal --no-block --property=After=containerd.service
       ;;
     *) if [ -e "$STATE/current/files" ]; then each_file "$STATE/current" reapply_if_original; fi ;;
   esac
 }
 
-# In reverse, too: containerd's own file first.
+# In reverse, too: containerd's own file first. What calls `boot` stays to the very end: it is what finishes an
+# uninstall that was cut short.
 restore_originals() {
   tac "$STATE/originals/files" >"$STATE/originals/files.reversed"
   while IFS="$TAB" read -r path mode owner old name; do
-    restore_from "$STATE/originals"
+    case $path in "$BOOT_UNIT" | "$BOOT_HOOK") ;; *) restore_from "$STATE/originals" ;; esac
   done <"$STATE/originals/files.reversed"
 }
 
@@ -533,6 +589,12 @@ restore_original() {
 }
 
 # --- uninstall ---------------------------------------------------------------------------------------------------
+#
+# The journal says how far it is; each state is repeated as a whole by whoever goes on (systemd after a kill, `boot`
+# after a power cut, the next call):
+#   removing    containers, images and snapshots of soci go; the node's files are as installed
+#   restoring   the node's own files come back, containerd is restarted once and checked
+#   cleaning    containerd runs on the node's own configuration; directories go, and last what would go on at boot
 
 # The containers that were created under the slot's snapshotter; fails when containerd does not answer.
 containers() {
@@ -552,57 +614,266 @@ remove_containers() {
   done
 }
 
-check_not_drifted() {
-  found=$(sha "$ROOT$path")
-  original=$(awk -F "$TAB" -v path="$path" '$1 == path { print $4 }' "$STATE/originals/files")
-  case $found in "$new" | "$original") return 0 ;; esac
-  die "$path was changed by someone since the install; compare it with $STATE/originals, then use --force"
+# remove [--force]: neither the end of the caller's pod or session nor a kill of the script leaves it half done.
+remove() {
+  case ${1:-} in '' | --force) ;; *) die "usage: soci-host.sh remove [--force]" ;; esac
+  check_recorded
+  start_removal "$@" || die "an uninstall is at work already, or systemd cannot start one"
+  while :; do
+    case $(systemctl is-active "$REMOVAL_UNIT.service" || :) in
+      active | activating | deactivating | reloading) sleep 0.2 ;;
+      *) break ;;
+    esac
+  done
+  if [ -d "$STATE" ]; then
+    # A refusal is the caller's to read; without one the unit was stopped.
+    die "$(cat "$STATE/removal" 2>/dev/null || say "the uninstall was interrupted; it goes on at the next boot or call")"
+  fi
+  say "removed; containerd runs on the node's own configuration"
 }
 
-remove() {
-  [ -d "$STATE" ] || die "nothing is installed"
-  force=${1:-}
-  exec 9>"$STATE/lock"
-  flock -w 60 9 || die "an install is at work"
-  read_journal
-  if [ "$force" != --force ]; then
-    users=$(users | tr '\n' ' ')
-    [ -z "$users" ] || die "lazily loaded containers are running; drain the node first, or use --force: $users"
-    [ ! -e "$STATE/current/files" ] || each_file "$STATE/current" check_not_drifted
-  fi
-  kubelet=$(systemctl is-active kubelet.service || :)
-  [ "$kubelet" != active ] || systemctl stop kubelet.service
-  for name in $SLOTS; do
-    slot "$name"
-    remove_containers
+# start_removal [SYSTEMD-RUN OPTION...] [--force]
+start_removal() {
+  for argument; do
+    shift
+    case $argument in --force) force=--force ;; *) set -- "$@" "$argument" ;; esac
   done
-  for image in $(incomplete_images); do ctr --namespace k8s.io images rm --sync "$image" >/dev/null 2>&1 || :; done
-  for name in $SLOTS; do
+  systemd-run --quiet --collect --unit="$REMOVAL_UNIT" --property=Restart=on-abnormal --property=RestartSec=1 "$@" \
+    "$PROGRAM/soci-host.sh" remove-now ${force:+"$force"}
+}
+
+remove_now() {
+  force=${1:-}
+  check_recorded
+  if [ ! -d "$STATE" ]; then
+    leave_nothing
+    return
+  fi
+  trap removal_ended EXIT
+  trap 'exit 143' TERM INT
+  rm -f "$STATE/removal"
+  exec 2>"$STATE/removal.log"
+  state='' transaction='' kubelet_was=''
+
+  look_at_installation
+  case $state in
+    none) ;;
+    removing | restoring | cleaning) ;; # it was decided before
+    *)
+      check_removable
+      kubelet_was=$(systemctl is-active kubelet.service || :)
+      state=removing
+      journal $state
+      ;;
+  esac
+
+  if [ "$state" = removing ]; then
+    take_away_containers
+    state=restoring
+    journal $state
+  fi
+  if [ "$state" = restoring ]; then
+    restore_originals
+    systemctl daemon-reload
+    # Its failure is not passed over: what was installed is put in place again, and the caller is told.
+    (restart_containerd && check_old_in_effect) || put_back
+    forget_containers
+    state=cleaning
+    journal $state
+  fi
+  if [ "$state" = cleaning ]; then
+    [ "$kubelet_was" != active ] || systemctl start kubelet.service
+    for name in $SLOTS; do clean_up "$name"; done
+    remove_folders "$STATE"
+  fi
+  rm -rf "$REMOVED"
+  mv -T "$STATE" "$REMOVED" # one step: a half deleted journal would tell lies
+  trap - EXIT
+  leave_nothing
+}
+
+removal_ended() {
+  status=$?
+  trap - EXIT
+  set +e
+  if [ "$status" -ne 143 ]; then # else the node is being shut down: it goes on at the next boot
+    tail -n 1 "$STATE/removal.log" >"$STATE/removal.next"
+    mv -fT "$STATE/removal.next" "$STATE/removal"
+    cat "$STATE/removal"
+    # As long as no file was touched the node is simply still installed.
+    [ "$state" != removing ] || journal committed
+  fi
+  clear_canary
+  [ "$kubelet_was" != active ] || systemctl start kubelet.service
+  exit "$status"
+}
+
+# Without the record there is nothing to go back to, and what is in place still needs its programs.
+check_recorded() {
+  [ -d "$STATE" ] || [ -d "$REMOVED" ] || [ ! -e "$ROOT$BOOT_HOOK" ] ||
+    die "SOCI is installed, but $STATE with the node's own files is gone: replace the node"
+}
+
+# leave_nothing: the last step, also for a boot or a call that comes after a cut in it.
+leave_nothing() {
+  if [ -e "$ROOT$BOOT_HOOK" ] || [ -e "$ROOT$BOOT_UNIT" ]; then
+    drop "$ROOT$BOOT_HOOK"
+    drop "$ROOT$BOOT_UNIT"
+    remove_folders "$REMOVED"
+    systemctl daemon-reload || :
+  fi
+  rm -rf "$PROGRAM/versions" "$PROGRAM" "$REMOVED"
+}
+
+# removable [--force]: refuse in words what `remove` would refuse.
+removable() {
+  force=${1:-}
+  [ -d "$STATE" ] || return 0
+  look_at_installation
+  case $state in none | removing | restoring | cleaning) ;; *) check_removable ;; esac
+}
+
+# Called first: takes the lock, undoes an install that was cut short, and learns what there is to go back to.
+# The state is then `none` when no install was ever committed.
+look_at_installation() {
+  exec 9>"$STATE/lock"
+  flock -w 120 9 || die "an install is at work"
+  read_journal
+  case $state in
+    armed | restarting)
+      rollback "$transaction"
+      read_journal
+      ;;
+  esac
+  if [ ! -e "$STATE/current/files" ] || [ ! -e "$STATE/originals/files" ]; then
+    state=none
+    return
+  fi
+  read_plan "$STATE/current"
+  containerd_restarts=0
+  containerd=$(systemctl show containerd.service --property=ExecStart | sed -n 's/.*path=\([^ ;]*\).*/\1/p')
+  config=$(awk -F "$TAB" '$1 == "containerd" { print $2 }' "$STATE/current/files")
+  original_dump=$(dump_original) || die "containerd refuses the node's own $config: $(dump_original 2>&1 | tail -n 1)"
+  previous=$(say "$original_dump" | snapshotter_in_dump)
+  previous=${previous:-overlayfs}
+}
+
+# What containerd makes of the node's own file, read at its place: imports may be relative.
+dump_original() {
+  name=$(awk -F "$TAB" -v path="$config" '$1 == path { print $5 }' "$STATE/originals/files")
+  if [ -e "$STATE/originals/$name" ] && [ -e "$ROOT$config" ]; then
+    # shellcheck disable=SC2016 # the inner shell's parameters
+    unshare -m sh -c 'mount --bind "$2" "$3" && exec "$1" --config "$3" config dump' dump \
+      "$containerd" "$STATE/originals/$name" "$ROOT$config"
+  else
+    "$containerd" config default
+  fi
+}
+
+snapshotter_in_dump() {
+  awk '{ gsub(/["'\'']/, "") }
+    $1 ~ /^\[/ { found = $1 == "[plugins.io.containerd.cri.v1.images]" || $1 == "[plugins.io.containerd.grpc.v1.cri.containerd]" }
+    found && $1 == "snapshotter" { print $3 }'
+}
+
+check_removable() {
+  if [ "$force" != --force ]; then
+    users=$(users)
+    [ -z "$users" ] || die "lazily loaded containers are running: $(pods_of "$users")"
+    each_file "$STATE/current" check_not_drifted
+  fi
+  [ "$previous" != "$slot" ] || return 0
+  (run_canary "$previous") || (bring_pause && run_canary "$previous") ||
+    die "the sandbox image $pause_image does not start under $previous and is not to be had"
+  clear_canary
+}
+
+# Out of the EKS archive, or from its registry.
+bring_pause() {
+  clear_canary
+  if [ -e "$ROOT$EKS_PAUSE_ARCHIVE" ]; then
+    ctr --namespace k8s.io images import --local --snapshotter "$previous" --discard-unpacked-layers=false \
+      "$ROOT$EKS_PAUSE_ARCHIVE" >/dev/null
+  else
+    hosts=$(say "$original_dump" | awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); print $3; exit }')
+    hosts=${hosts%%:*}
+    timeout 120 ctr --namespace k8s.io content fetch ${hosts:+--hosts-dir "$hosts"} "$pause_image" >/dev/null
+  fi
+}
+
+check_not_drifted() {
+  found=$(sha "$ROOT$path")
+  if ! grep -qxF "$path" "$STATE/originals/changed-by-others" 2>/dev/null; then
+    case $found in "$new" | "$(original_sum)") return 0 ;; esac
+  fi
+  die "$path was changed by someone since the install; compare it with the node's own in $STATE/originals"
+}
+
+# pods_of MOUNTS: namespace/name of the pods whose containers have these root directories.
+pods_of() {
+  for mount in $1; do
+    container=${mount%/rootfs}
+    container=${container##*/}
+    ctr --namespace k8s.io containers info "$container" 2>/dev/null | awk -F '"' -v otherwise="$container" '
+      $2 == "io.kubernetes.pod.namespace" { namespace = $4 }
+      $2 == "io.kubernetes.pod.name" { name = $4 }
+      END { print name == "" ? otherwise : namespace "/" name }'
+  done | sort -u | tr '\n' ' '
+}
+
+# The containers that were created under a slot's snapshotter. containerd cannot delete them once that is gone.
+soci_containers() {
+  for name in $(our_slots); do
+    slot "$name"
+    containers || die "containerd does not answer"
+  done
+}
+
+# The node's own configuration may name a snapshotter of that name already, and goes on doing so.
+our_slots() {
+  for name in $SLOTS; do [ "$name" = "$previous" ] || say "$name"; done
+}
+
+# Everything in containerd that is of soci, as long as the snapshotter is there to delete it with. The records of the
+# containers stay: by them the kubelet takes the pods' networks down.
+take_away_containers() {
+  [ "$previous" != "$slot" ] || return 0
+  [ "$kubelet_was" != active ] || systemctl stop kubelet.service
+  containers=$(soci_containers)
+  for container in $containers; do ctr --namespace k8s.io tasks kill "$container" >/dev/null 2>&1 || :; done
+  tries=0
+  while some_run "$containers" && [ "$tries" -lt $((STOP_SECONDS * 5)) ]; do
+    tries=$((tries + 1))
+    sleep 0.2
+  done
+  for container in $containers; do ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :; done
+  forget_images_of_soci
+  for name in $(our_slots); do
     slot "$name"
     remove_snapshots
   done
-  journal removing
-  own_slots=
-  for name in $SLOTS; do
-    slot "$name"
-    [ -e "$ROOT$adoption" ] || own_slots="$own_slots $name"
+}
+
+# some_run CONTAINERS
+some_run() {
+  running=$(ctr --namespace k8s.io tasks ls 2>/dev/null | awk '$NF == "RUNNING" { print $1 }')
+  for container in $1; do
+    case "
+$running
+" in *"
+$container
+"*) return 0 ;; esac
   done
-  restore_originals
-  for name in $SLOTS; do
-    slot "$name"
-    stop_snapshotter
-  done
-  systemctl daemon-reload
-  timeout 90 systemctl restart containerd.service
-  [ "$kubelet" != active ] || systemctl start kubelet.service
-  remove_folders
-  for name in $own_slots; do
-    slot "$name"
-    rm -rf "$ROOT${socket%/*}"
-    remove_data || say "$data is still in use; delete it after a reboot"
-  done
-  rm -rf "$STATE" "$PROGRAM"
-  say "removed; containerd runs on the node's own configuration"
+  return 1
+}
+
+# Images whose layers exist only as snapshots of soci, as their blobs were never downloaded, or not kept: the kubelet
+# takes them for present and would not pull them again. The last column says: unpacked under the previous snapshotter.
+forget_images_of_soci() {
+  incomplete=$(ctr --namespace k8s.io images check --snapshotter "$previous" 2>/dev/null | awk -v pause="$pause_image" '
+    /incomplete/ && $NF == "false" && $1 != pause { print $1 }')
+  # shellcheck disable=SC2086 # a list
+  [ -z "$incomplete" ] || ctr --namespace k8s.io images rm --sync $incomplete >/dev/null
 }
 
 # Children first: a snapshot with a child cannot be removed, so go round until nothing is left or nothing moves.
@@ -624,8 +895,69 @@ snapshots() {
 # The directory itself may be a mount point of the node, such as a fast local disk.
 remove_data() {
   [ -d "$ROOT$data" ] || return 0
-  find "$ROOT$data" -xdev -mindepth 1 -delete 2>/dev/null || return
-  rmdir "$ROOT$data" 2>/dev/null || :
+  find "$ROOT$data" -xdev -mindepth 1 -delete 2>/dev/null
+}
+
+# The old configuration is in effect, not only on disk: the daemon runs without soci, and a sandbox starts.
+check_old_in_effect() {
+  [ "$previous" != "$slot" ] || return 0
+  case $original_dump in
+    *'[proxy_plugins.soci]'*) ;; # the node's own
+    *)
+      ctr plugins ls | awk '$1 == "io.containerd.snapshotter.v1" && $2 ~ /^soci(-b)?$/ { found = 1 } END { exit found }' ||
+        die "containerd was restarted and still runs with soci"
+      ;;
+  esac
+  run_canary "$previous"
+  clear_canary
+}
+
+# put_back: containerd does not run on the node's own configuration, so what was installed comes back. Ends in failure.
+put_back() {
+  cause=$(tail -n 1 "$STATE/removal.log")
+  each_file "$STATE/current" put_installed
+  systemctl daemon-reload
+  for name in $SLOTS; do
+    slot "$name"
+    if [ -e "$ROOT$unit_file" ] || [ -e "$ROOT$adoption" ]; then systemctl start "$unit"; fi
+  done
+  (restart_containerd) || die "$cause; and what was installed does not run either: $(tail -n 1 "$STATE/removal.log")"
+  state=committed
+  journal $state
+  die "$cause; SOCI was put in place again"
+}
+
+put_installed() {
+  if [ "$new" = absent ]; then
+    drop "$ROOT$path"
+  elif [ "$(sha "$ROOT$path")" != "$new" ]; then
+    put "$1/new/$name" "$ROOT$path" "$mode" "$owner"
+  fi
+}
+
+# Their snapshots are gone already; without them the kubelet's own clean-up of these pods succeeds.
+forget_containers() {
+  [ "$previous" != "$slot" ] || return 0
+  for container in $(soci_containers); do
+    ctr --namespace k8s.io containers rm --keep-snapshot "$container" >/dev/null 2>&1 || :
+  done
+}
+
+# clean_up SLOT: its daemon and its directories. A unit of the operating system goes back to what it was.
+clean_up() {
+  slot "$1"
+  if grep -q "^$adoption$TAB" "$STATE/originals/files"; then
+    case $(cat "$STATE/originals/snapshotter-was" 2>/dev/null || say active) in
+      active) timeout 150 systemctl restart "$unit" || say "$unit does not start as the system's own; see journalctl -u $unit" ;;
+      *) timeout 30 systemctl stop "$unit" || : ;;
+    esac
+    return
+  fi
+  stop_snapshotter
+  awk -v data="$data/" 'index($5, data) == 1 { print $5 }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -r |
+    while read -r mount; do umount --lazy "$mount" || :; done
+  remove_data
+  rm -rf "$ROOT$runtime_directory"
 }
 
 # --- retirement of the daemon that the other slot's has replaced --------------------------------------------------
@@ -652,7 +984,7 @@ retire() {
     if is_ours "$file"; then retire_daemon; fi
   done
   if is_ours "$config_file"; then restore_original "$config_file"; fi
-  remove_folders
+  remove_folders "$STATE"
   forget_versions
   say "the daemon of $1 is retired"
 }
@@ -672,7 +1004,7 @@ retire_daemon() {
   stop_snapshotter
   remove_data || die "$data is still in use"
   # A socket of the operating system's unit is systemd's.
-  [ "$file" = "$adoption" ] || rm -rf "$ROOT${socket%/*}"
+  [ "$file" = "$adoption" ] || rm -rf "$ROOT$runtime_directory"
   restore_original "$file"
   systemctl daemon-reload
 }
@@ -695,6 +1027,8 @@ status() {
 verb=${1:-status}
 [ $# -eq 0 ] || shift
 case $verb in
-  apply | boot | rollback | remove | status | users | retire) "$verb" "$@" ;;
-  *) die "usage: soci-host.sh apply DIR | boot | rollback ID | remove [--force] | status | users [SLOT [all]] | retire SLOT" ;;
+  apply | boot | rollback | remove | removable | status | users | retire) "$verb" "$@" ;;
+  remove-now) remove_now "$@" ;;
+  *) die "usage: soci-host.sh apply DIR | boot | rollback ID | remove [--force] | removable [--force] | status |
+       users [SLOT [all]] | retire SLOT" ;;
 esac

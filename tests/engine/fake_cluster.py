@@ -160,13 +160,15 @@ class FakeNodes(threading.Thread):
     """Nodes without machines: a thread that answers for their kubelets and for the installer on them.
 
     Whoever uses it calls check() afterwards: without nodes a DaemonSet wants 0 pods and is ready at once.
-    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail.
+    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail; `left`
+    maps one whose installer ended together with its DaemonSet to whether it still had its rights then.
     """
 
     def __init__(self, api: Api) -> None:
         super().__init__(name="fake-nodes", daemon=True)
         self.api = api
         self.failing: dict[str, str] = {}
+        self.left: dict[str, bool] = {}
         self.error: BaseException | None = None
         self.ended = threading.Event()
 
@@ -223,12 +225,16 @@ class FakeNodes(threading.Thread):
 
     def _answer_for(self, pod: dict[str, Any]) -> None:
         path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+        labels, node = pod["metadata"].get("labels", {}), pod["spec"]["nodeName"]
+        is_installer = labels.get("app.kubernetes.io/name") == INSTALLER
         if pod["metadata"].get("deletionTimestamp"):
+            if is_installer and self._installer_goes(pod):
+                self.left[node] = self._may_patch_nodes()
+                self._take_marks(node)
             self._call("DELETE", path, {"gracePeriodSeconds": 0})
             return
-        labels, node = pod["metadata"].get("labels", {}), pod["spec"]["nodeName"]
         trouble = None
-        if labels.get("app.kubernetes.io/name") == INSTALLER:
+        if is_installer:
             trouble = self.failing.get(node)
             self._report(pod, node, trouble)
         wanted = "CrashLoopBackOff" if trouble else "Running"
@@ -238,6 +244,9 @@ class FakeNodes(threading.Thread):
     def _report(self, pod: dict[str, Any], node: str, trouble: str | None) -> None:
         """Do to the API what the installer's agent does at the end of an install."""
         if said(pod) == ("CrashLoopBackOff" if trouble else "Running"):
+            return
+        if not trouble and self._settings(pod)["state"] == "absent":
+            self._take_marks(node)
             return
         version = pod["metadata"]["labels"].get("app.kubernetes.io/version", "")
         reason = "InstallFailed" if trouble else "Verified"
@@ -265,6 +274,39 @@ class FakeNodes(threading.Thread):
             "spec": {"taints": taints or None},
         }
         self._call("PATCH", f"/api/v1/nodes/{node}", change, MERGE_PATCH)
+
+    def _settings(self, pod: dict[str, Any]) -> dict[str, Any]:
+        """Return what the installer in this pod is to do."""
+        volume = next(item for item in pod["spec"]["volumes"] if "configMap" in item)
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/configmaps/{volume['configMap']['name']}"
+        return json.loads(self._call("GET", path)["data"]["settings.json"])
+
+    def _installer_goes(self, pod: dict[str, Any]) -> bool:
+        """Say whether the pod ends together with its DaemonSet."""
+        path = f"/apis/apps/v1/namespaces/{pod['metadata']['namespace']}/daemonsets/{INSTALLER}"
+        try:
+            return "deletionTimestamp" in self._call("GET", path)["metadata"]
+        except GoneError:
+            return True
+
+    def _may_patch_nodes(self) -> bool:
+        """Say whether the installer still has its rights."""
+        try:
+            self._call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{INSTALLER}")
+            self._call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}")
+        except GoneError:
+            return False
+        return True
+
+    def _take_marks(self, node: str) -> None:
+        """Do to the API what the installer's agent does before an uninstall."""
+        gone = {
+            "labels": {"soci-cluster.io/version": None},
+            "annotations": {"soci-cluster.io/install": None},
+        }
+        self._call("PATCH", f"/api/v1/nodes/{node}", {"metadata": gone}, MERGE_PATCH)
+        change = {"status": {"conditions": [{"type": CONDITION, "$patch": "delete"}]}}
+        self._patch(f"/api/v1/nodes/{node}/status", change)
 
     def _warn(self, pod: dict[str, Any], node: str, message: str) -> None:
         """Emit the installer's Warning Event on its DaemonSet."""

@@ -154,8 +154,51 @@ def test_failed_install_names_node_step_cause_and_remedy(stack: Stack, nodes: Fa
     assert set(versions(nodes).values()) == {"0.16.0", None}
 
 
+def test_absent_takes_soci_off_every_node_and_the_sample_away(stack: Stack, nodes: FakeNodes) -> None:
+    before = daemon_set(nodes)["metadata"]["uid"]
+    stack.set(state="absent", releaseUrl="http://mirror.invalid")  # nothing is asked of it
+    stack.up()
+    assert daemon_set(nodes)["metadata"]["uid"] == before
+    assert set(versions(nodes).values()) == {None}
+    outputs = stack.outputs()
+    assert (outputs["sociState"], outputs["sociVersion"], outputs["samplePod"]) == ("absent", "", "")
+    assert nodes.left == {}, "a rollout is no uninstall"
+    stack.up("--expect-no-changes")
+
+
+def test_a_refused_uninstall_names_the_node_and_the_pods(
+    stack: Stack, nodes: FakeNodes, local_config: dict[str, Any]
+) -> None:
+    stack.set(state=None, releaseUrl=local_config["soci:releaseUrl"])
+    stack.up()
+    refusal = "uninstall: lazily loaded containers are running: default/app. Remedy: drain the node"
+    nodes.failing["node-1"] = refusal
+    stack.set(state="absent")
+    assert f"node node-1: step {refusal}" in stack.try_up()
+    nodes.failing.clear()
+    stack.up()
+    assert set(versions(nodes).values()) == {None}
+
+
+@pytest.mark.failure_mode(38)
+def test_another_namespace_has_a_verified_installer_before_the_old_one_goes(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    """The new one has claimed the nodes by then; the old one's end must not uninstall them."""
+    stack.set(state=None)
+    stack.up()
+    stack.set(namespace="elsewhere")
+    done = stack.run("up", *QUIET)
+    created = done.index("soci-installer-daemon-set created replacement")
+    deleted = done.index("soci-installer-daemon-set deleting original")
+    assert created < deleted
+
+
 def test_destroy_leaves_no_object_behind(stack: Stack, nodes: FakeNodes) -> None:
+    nodes.left.clear()
     stack.destroy()
+    assert nodes.left == dict.fromkeys(NODES, True), "the installers ended before their rights"
+    assert set(versions(nodes).values()) == {None}
     namespaces = nodes.api.call("GET", "/api/v1/namespaces")["items"]
     assert "soci-system" not in [item["metadata"]["name"] for item in namespaces]
     roles = nodes.api.call("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]

@@ -9,143 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent import transaction
-from agent.host import Host
 from agent.slots import FIRST, SECOND, Slot
-from agent.transaction import File
-from fake_node import INSTALLER, tree
+from fake_node import tree
+from script_node import CONFIG, DATA, FLIPPED_CONFIG, HOOK, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
-
-FAKES = Path(__file__).parent / "fakes"
-CONFIG = "/etc/containerd/config.toml"
-OLD_CONFIG = b"version = 2 # the node's own\n"
-NEW_CONFIG = b'version = 2 # the node\'s own\nsnapshotter = "soci"\n[proxy_plugins.soci]\n'
-FLIPPED_CONFIG = NEW_CONFIG.replace(b'"soci"', b'"soci-b"') + b"[proxy_plugins.soci-b]\n"
-MARK = "# Written by SociCluster\n"
-BOOT = "/etc/systemd/system/soci-cluster-boot.service"
-HOOK = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
-
-
-class Node:
-    """A node's root, the state of its fake daemons, and the script on it."""
-
-    @classmethod
-    def at(cls, path: Path) -> "Node":
-        """The node that is in a directory already."""
-        node = cls.__new__(cls)
-        node.root, node.fake = path / "root", path / "fake"
-        node.host, node.mount_table = Host(node.root), node.fake / "mountinfo"
-        return node
-
-    def __init__(self, path: Path) -> None:
-        self.root = path / "root"
-        self.fake = path / "fake"
-        self.fake.mkdir(parents=True)
-        config = self.root / CONFIG.lstrip("/")
-        config.parent.mkdir(parents=True)
-        config.write_bytes(OLD_CONFIG)
-        config.chmod(0o640)
-        (self.root / "etc/systemd/system").mkdir(parents=True)
-        (self.root / "opt").mkdir()
-        (self.root / "var/lib").mkdir(parents=True)
-        self.set("active-containerd.service")
-        (self.fake / "loaded-config").write_bytes(OLD_CONFIG)
-        self.host = Host(self.root)
-        self.mount_table = self.fake / "mountinfo"
-        self.mount_table.write_text("")
-
-    def set(self, flag: str) -> None:
-        (self.fake / flag).touch()
-
-    def clear(self, flag: str) -> None:
-        (self.fake / flag).unlink()
-
-    def files(self, version: str = "1", slot: Slot = FIRST, config: bytes = NEW_CONFIG) -> list[File]:
-        """The managed files of an install, as they are and as they shall be."""
-        program = f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"
-        texts = {
-            slot.config: f"{MARK}# {version}\n",
-            slot.unit_path: f"{MARK}[Service]\nExecStart={program}\n",
-            BOOT: "[Service] # boot\n",
-            HOOK: "[Unit] # hook\n",
-        }
-        files = [File("soci", path, self.host.read(path), text.encode()) for path, text in texts.items()]
-        return [*files, File("containerd", CONFIG, self.host.read(CONFIG), config, "0640")]
-
-    def stage(
-        self,
-        name: str = "1-a",
-        version: str = "1",
-        *,
-        slot: Slot = FIRST,
-        config: bytes = NEW_CONFIG,
-        **plan: str,
-    ) -> str:
-        self.host.write(transaction.SCRIPT, (INSTALLER / "soci-host.sh").read_bytes(), 0o755)
-        (self.root / "opt/soci-cluster/versions" / version).mkdir(parents=True, exist_ok=True)
-        files = self.files(version, slot, config)
-        is_first = self.host.read(CONFIG) == OLD_CONFIG
-        fields = {
-            "slot": slot.name,
-            "slot_is_new": "1" if is_first else "0",
-            "is_switch": "1" if is_first else "0",
-            "snapshotter_action": "start",
-            "containerd_restart": "1" if files[-1].is_changed else "0",
-            "path": f"{FAKES}:{os.environ['PATH']}",
-            "pause_image": "example.org/pause:1",
-            "deadline_seconds": "400",
-        }
-        return str(self.host.path(transaction.stage(self.host, name, files, fields | plan)))
-
-    def run(
-        self, *arguments: str, cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
-    ) -> subprocess.CompletedProcess[str]:
-        environment = {
-            **os.environ,
-            "PATH": f"{FAKES}:{os.environ['PATH']}",
-            "ROOT": str(self.root),
-            "FAKE": str(self.fake),
-            "MOUNTINFO": str(self.mount_table),
-            "CUT_AT": str(cut_at),
-            "CUT_AFTER": "1" if cut_after else "",
-            "CUT_AT_CALL": str(cut_at_call),
-        }
-        (self.fake / "renames").unlink(missing_ok=True)
-        return subprocess.run(
-            ["sh", str(self.root / "opt/soci-cluster/soci-host.sh"), *arguments],
-            check=False,
-            env=environment,
-            start_new_session=True,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def apply(self, directory: str) -> transaction.Outcome:
-        self.run("apply", directory)
-        return transaction.parse_result((Path(directory) / "result").read_text())
-
-    def install(self) -> None:
-        assert self.apply(self.stage()).outcome == "committed"
-
-    def calls(self, *starts: str) -> list[str]:
-        lines = (self.fake / "calls").read_text().splitlines()
-        return [line for line in lines if line.startswith(starts)]
-
-    def journal(self) -> str:
-        return transaction.journal_state(self.host).get("state", "")
-
-    def etc(self) -> dict[str, tuple[int, bytes]]:
-        return {
-            path: entry
-            for path, entry in tree(self.root / "etc").items()
-            if (self.root / "etc" / path).is_file()
-        }
-
-    def is_installed(self) -> bool:
-        wanted = {file.path: file.new for file in self.files()}
-        return all(self.host.read(path) == content for path, content in wanted.items())
 
 
 @pytest.fixture
@@ -309,65 +177,6 @@ def test_boot_does_nothing_while_an_install_is_at_work(node: Node) -> None:
     assert node.host.read(CONFIG) == OLD_CONFIG
 
 
-def test_remove_returns_the_node_byte_for_byte(node: Node) -> None:
-    """The old configuration is also in effect again, by one restart (kata-containers#11072)."""
-    before = tree(node.root)
-    node.install()
-    (node.root / "var/lib/soci-snapshotter-grpc/snapshotter").mkdir(parents=True)
-    (node.fake / "calls").write_text("")
-    done = node.run("remove")
-    assert done.returncode == 0, done.stderr
-    assert tree(node.root) == before
-    assert node.calls("systemctl restart") == ["systemctl restart containerd.service"]
-    assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
-
-
-def test_install_remove_install(node: Node) -> None:
-    """kata-containers#10167."""
-    node.install()
-    assert node.run("remove").returncode == 0
-    node.install()
-    assert node.is_installed()
-
-
-@pytest.mark.parametrize("cut_at", range(1, 6))
-def test_power_cut_in_remove_ends_on_the_original(node: Node, cut_at: int) -> None:
-    before = node.etc()
-    node.install()
-    node.run("remove", cut_at=cut_at)
-    if node.host.exists(HOOK):
-        node.run("boot")
-    if node.journal() == "committed":
-        assert node.is_installed()
-    else:
-        assert node.host.read(CONFIG) == OLD_CONFIG
-    if node.host.exists(transaction.SCRIPT):
-        assert node.run("remove").returncode == 0
-    assert set(node.etc()) - set(before) <= {"containerd/config.toml.soci-cluster-new"}
-
-
-def test_remove_refuses_a_file_that_others_changed(node: Node) -> None:
-    node.install()
-    node.host.path(CONFIG).write_bytes(b"version = 2 # and nvidia\n")
-    done = node.run("remove")
-    assert done.returncode == 1
-    assert "changed by someone" in done.stderr
-    assert node.host.read(CONFIG) == b"version = 2 # and nvidia\n"
-    assert node.run("remove", "--force").returncode == 0
-
-
-DATA = "/var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
-LAZY = f"""\
-21 1 0:5 / / rw - ext4 /dev/sda rw
-40 21 0:40 / {DATA}/6/fs rw,nodev - fuse.rawBridge soci rw
-41 21 0:41 / /run/c/lazy/rootfs rw - overlay overlay rw,lowerdir={DATA}/6/fs:{DATA}/5/fs,upperdir={DATA}/9/fs
-42 21 0:42 / /run/c/plain/rootfs rw - overlay overlay rw,lowerdir={DATA}/5/fs,upperdir={DATA}/8/fs,workdir=w
-43 21 0:43 / /run/c/other/rootfs rw - overlay overlay rw,lowerdir=6/fs:5/fs,upperdir=/var/lib/containerd/9/fs
-44 21 0:44 / /run/c/short/rootfs rw - overlay overlay rw,lowerdir=5/fs:6/fs,upperdir={DATA}/10/fs,workdir=w
-45 21 0:45 / /run/c/new rw - overlay o rw,lowerdir+={DATA}/5/fs,lowerdir+={DATA}/6/fs,upperdir={DATA}/1/fs
-"""
-
-
 def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
     node.stage()
     node.mount_table.write_text(LAZY)
@@ -387,15 +196,6 @@ def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
     assert outcome.cause.startswith("busy: ")
     assert node.calls("systemctl restart", "systemctl stop soci-snapshotter") == []
     assert node.etc() == before
-
-
-def test_remove_refuses_under_lazy_containers(node: Node) -> None:
-    node.install()
-    node.mount_table.write_text(LAZY)
-    done = node.run("remove")
-    assert done.returncode == 1
-    assert "drain the node first" in done.stderr
-    assert node.is_installed()
 
 
 @pytest.mark.failure_mode(34)

@@ -1,7 +1,6 @@
 """The agent's decisions from facts to the staged transaction, on a fake node."""
 
 import hashlib
-import shutil
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,91 +11,11 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
 from agent.settings import Settings
-from fake_node import INSTALLER, FakeHost, tree
+from fake_node import CONFIG, INSTALLER, Machine, tree
 
-CONFIG = """\
-version = 2
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "example.org/pause:3.10"
-[plugins."io.containerd.grpc.v1.cri".registry]
-config_path = "/etc/containerd/certs.d"
-"""
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
 DIGEST = hashlib.sha256(b"archive").hexdigest()
-
-
-class Machine(FakeHost):
-    """A node with containerd 1.7 whose host script always commits."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        for path, text in {
-            "etc/os-release": "ID=debian\n",
-            "etc/containerd/config.toml": CONFIG,
-            "proc/1/comm": "systemd\n",
-            "proc/filesystems": "nodev\toverlay\nnodev\tfuse\n",
-            "dev/fuse": "",
-            "opt/x": "",
-            "var/lib/x": "",
-        }.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(text)
-        self.running: dict[str, str] = {}  # unit -> program
-        self.unit = ""  # of the operating system
-        header = "REF TYPE DIGEST STATUS SIZE UNPACKED\n"
-        self.ctr = {"images check": header + "example.org/pause:3.10 t d complete (1/1) 1 true\n"}
-        self.lazy: dict[str, str] = {}  # of each slot
-        self.answers = {
-            "systemctl": self._systemctl,
-            "/usr/bin/containerd": lambda command, text: Result(0, "containerd x v1.7.35 y", ""),
-            "unshare": lambda command, text: Result(0, text, ""),
-            "readlink": lambda command, text: Result(
-                0, list(self.running.values())[int(command[1][6:-4]) - 7], ""
-            ),
-            "sh": lambda command, text: Result(0, self.lazy.get(" ".join(reversed(command[3:])), ""), ""),
-            "env": self._ctr,
-            "systemd-run": self._commit,
-        }
-
-    def _systemctl(self, command: Sequence[str], text: str) -> Result:
-        if "containerd.service" in command:
-            start = "{ path=/usr/bin/containerd ; argv[]=/usr/bin/containerd ; ignore_errors=no }"
-            return Result(0, f"LoadState=loaded\nActiveState=active\nExecStart={start}\n", "")
-        unit = command[2]
-        active = "active" if unit in self.running else "inactive"
-        path = self.unit if unit == slots.FIRST.unit else ""
-        start = "{ path=/usr/bin/s ; argv[]=/usr/bin/s --address fd:// ; ignore_errors=no }" if path else ""
-        pid = 7 + list(self.running).index(unit) if unit in self.running else 0
-        return Result(0, f"FragmentPath={path}\nExecStart={start}\nActiveState={active}\nMainPID={pid}\n", "")
-
-    def _ctr(self, command: Sequence[str], text: str) -> Result:
-        arguments = " ".join(command[6:])
-        return next(
-            (Result(0, out, "") for start, out in self.ctr.items() if arguments.startswith(start)),
-            Result(1, "", ""),
-        )
-
-    def _commit(self, command: Sequence[str], text: str) -> Result:
-        directory = self.path(command[-1])
-        for line in (directory / "files").read_text().splitlines():
-            _, path, *_, name = line.split("\t")
-            target = self.path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(directory / "new" / name, target)
-        self.path(transaction.STATE).joinpath("journal").write_text("state=committed\n")
-        slot = slots.in_use(self.plan()["slot"])
-        unit = self.read_text(slot.adoption) or self.read_text(slot.unit_path)
-        self.running[slot.unit] = unit.split("ExecStart=")[-1].split()[0]
-        (directory / "result").write_text(
-            "outcome=committed\ncontainerd_down_ms=160\ncontainerd_restarts=1\n"
-        )
-        return Result(0, "", "")
-
-    def plan(self) -> dict[str, str]:
-        """The last transaction's plan."""
-        (directory,) = (self.root / "var/lib/soci-cluster/txn").iterdir()
-        return dict(line.split("=", 1) for line in (directory / "plan.env").read_text().splitlines())
 
 
 @pytest.fixture

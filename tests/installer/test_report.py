@@ -71,8 +71,8 @@ def test_events_on_daemonset_and_node(api: Api, reporter: report.Reporter) -> No
         (path, body["involvedObject"]["kind"], body["involvedObject"]["uid"]) for path, body in api.writes
     ]
     assert involved == [
-        ("/api/v1/namespaces/soci-system/events", "DaemonSet", "u"),
         ("/api/v1/namespaces/default/events", "Node", "n1"),
+        ("/api/v1/namespaces/soci-system/events", "DaemonSet", "u"),
     ]
 
 

@@ -32,11 +32,14 @@ def folder() -> Iterator[Path]:
 
 
 def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
+    (folder / "agent").mkdir()
+    (folder / "agent/__main__.py").write_text("import sys; sys.exit(40 if sys.argv[1:] == ['leave'] else 1)")
     daemon = folder / "soci-daemon"
     shutil.copy("/bin/sleep", daemon)
     ready = folder / "ready"
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", WATCHER, folder / "socket", "/soci-daemon", ready]
+        [sys.executable, "-I", "-S", "-B", WATCHER, folder / "socket", "/soci-daemon", ready],
+        cwd=folder,
     )
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -52,7 +55,18 @@ def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
             wait_for(lambda: not ready.exists())
     finally:
         watcher.send_signal(signal.SIGTERM)
-        assert watcher.wait(5) == -signal.SIGTERM, "the pod ends at once"
+        assert watcher.wait(5) == 40, "the agent finds out whether SOCI leaves, too"
+
+
+def test_without_arguments_it_only_waits_for_the_pods_end() -> None:
+    watcher = subprocess.Popen([sys.executable, "-I", "-S", "-B", WATCHER])
+    try:
+        status = Path(f"/proc/{watcher.pid}/status")
+        caught = 1 << (signal.SIGTERM - 1)
+        wait_for(lambda: bool(int(status.read_text().split("SigCgt:")[1].split()[0], 16) & caught))
+    finally:
+        watcher.send_signal(signal.SIGTERM)
+        assert watcher.wait(5) == 0
 
 
 def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from mocks import DIGESTS, Recorder
 from pulumi.provider.experimental.analyzer import Analyzer
 
-from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller
+from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
 from components.installer import embedded_files, key_of, program_directory
 
 
@@ -59,6 +59,8 @@ def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder,
     assert {"soci-host.sh", "__main__.py", "settings.json"} <= set(data)
     assert json.loads(data["settings.json"]) == {
         "version": "0.16.1",
+        "state": "present",
+        "forceUninstall": False,
         "mode": "lazy",
         "indexVersions": ["v2", "v1"],
         "releaseUrl": "https://github.com/awslabs/soci-snapshotter/releases/download",
@@ -123,6 +125,41 @@ def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
         run(install(node_selector={"pool": "gpu"}))
 
 
+def test_an_absent_installer_asks_no_release_and_needs_no_node(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is taken off needs no digest: it works when the release, or the way to it, is gone."""
+    monkeypatch.setattr(release, "fetch", lambda url: pytest.fail(f"{url} was asked"))
+    recorder.desired_nodes = 0
+
+    def program():
+        installer = SociInstaller("soci", {"version": "0.16.1", "state": "absent", "force_uninstall": True})
+        return {"state": installer.state, "version": installer.version, "ready": installer.ready}
+
+    outputs = run(program)
+    assert (outputs["state"], outputs["version"]) == ("absent", "")
+    settings = json.loads(recorder.inputs("soci-program")["data"]["settings.json"])
+    assert (settings["state"], settings["forceUninstall"], settings["sha256"]) == ("absent", True, {})
+
+
+def test_an_absent_soci_has_no_sample(recorder: Recorder, run) -> None:
+    outputs = run(lambda: SociCluster("soci", {"state": "absent"}).outputs())
+    assert (outputs["sociState"], outputs["sociVersion"], outputs["samplePod"]) == ("absent", "", "")
+    assert recorder.of_type(":Pod") == []
+
+
+def test_a_pod_that_ends_may_ask_for_its_owner_and_has_time_to_uninstall(recorder: Recorder, run) -> None:
+    run(install(namespace="soci"))
+    assert (
+        recorder.inputs("soci-daemon-set")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120
+    )
+    rules = recorder.inputs("soci-role")["rules"]
+    assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in rules] == [
+        (["daemonsets"], ["soci-installer"], ["get"]),
+        (["namespaces"], ["soci"], ["get"]),
+    ]
+
+
 def test_bad_arguments_are_refused_before_anything_exists(recorder: Recorder) -> None:
     with pytest.raises(SociConfigError, match="or newer"):
         SociInstaller("soci", {"version": "0.3.0"})
@@ -134,6 +171,7 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
     assert outputs == {
         "clusterName": "demo",
         "kubeconfig": '{"plain": true}',
+        "sociState": "present",
         "sociVersion": "0.16.1",
         "installerNamespace": "soci-system",
         "installerDaemonSet": "soci-installer",

@@ -61,6 +61,8 @@ def refusal(**config: str) -> str:
             "this mode does not work yet, only lazy does. Remedy: pulumi config set soci:mode lazy",
         ),
         ("mode", "eager", "must be lazy. Remedy: pulumi config set soci:mode lazy"),
+        ("state", "gone", "must be present or absent. Remedy: pulumi config set soci:state present"),
+        ("forceUninstall", "yes", "must be true or false. Remedy: pulumi config rm soci:forceUninstall"),
         (
             "indexVersions",
             '["v3"]',

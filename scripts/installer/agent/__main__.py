@@ -1,24 +1,34 @@
-"""``python3 -B -m agent``: install SOCI on this pod's node, report, then become the watcher."""
+"""``python3 -B -m agent``: bring this pod's node to the wanted state, report, then become the watcher.
+
+``python3 -B -m agent leave``: the pod's end. Take SOCI off the node if the installer itself was deleted.
+"""
 
 import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from . import drain, report, settings, users
 from .errors import InstallError
 from .host import ENTER_HOST, Host
-from .install import Busy, Installed, Node, Task, install
+from .install import Installed, Node, Task, install
 from .transaction import SCRIPT
+from .uninstall import claim, is_claimed_by_another, is_final, uninstall
+from .waiting import Waiting, uncordon
 
 PAYLOAD = Path("/opt/soci-cluster")
 TERMINATION_LOG = Path("/dev/termination-log")
 READY_FILE = Path("/run/soci-verified")
 REPORT_SECONDS = 3600.0
-UNCORDON_SECONDS = 20.0
+MARKS_SECONDS = 20.0
 RETIRE_SECONDS = 30
+
+
+class PodEndsError(BaseException):
+    """SIGTERM, while an install is at work."""
 
 
 def log(message: str) -> None:
@@ -27,88 +37,128 @@ def log(message: str) -> None:
 
 
 def main() -> int:
-    """Install and report; the exit status when it failed. Does not return when it succeeded."""
-    started = time.monotonic()
-    READY_FILE.unlink(missing_ok=True)
+    """Install or uninstall, and report; the exit status when it failed. Does not return when it succeeded."""
     environment = os.environ
     namespace = environment.get("POD_NAMESPACE", "soci-system")
-    reporter = report.Reporter(
-        environment["NODE_NAME"],
-        environment.get("POD_NAME", ""),
-        namespace,
-        environment.get("DAEMONSET_NAME", "soci-installer"),
-    )
+    daemonset = environment.get("DAEMONSET_NAME", "soci-installer")
+    node = environment["NODE_NAME"]
+    reporter = report.Reporter(node, environment.get("POD_NAME", ""), namespace, daemonset)
     host = Host(Path("/host"))
-    # The end of the pod, too, must lift a cordon.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    owner = f"{namespace}/{daemonset}"
     try:
         wanted = settings.load(PAYLOAD / "settings.json", namespace)
-        pod = users.Pod(namespace, environment.get("POD_NAME", ""))
-        task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, namespace), pod)
-        done = install(task, Waiting(reporter, wanted.upgrade_policy).tell)
-    except (InstallError, SystemExit) as error:
-        uncordon(reporter)
-        if isinstance(error, SystemExit):
-            raise
+        if sys.argv[1:] == ["leave"]:
+            return leave(host, reporter, wanted, owner)
+        signal.signal(signal.SIGTERM, _pod_ends)
+        READY_FILE.unlink(missing_ok=True)
+        if wanted.state == "absent":
+            be_absent(host, reporter, wanted)
+        else:
+            be_present(host, reporter, wanted, owner)
+    except PodEndsError:
+        return leave(host, reporter, wanted, owner)
+    except InstallError as error:
         return fail(reporter, error)
+    return 0
+
+
+def _pod_ends(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise PodEndsError
+
+
+def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings, owner: str) -> None:
+    """Install, report, and become the watcher."""
+    started = time.monotonic()
+    pod = users.Pod(wanted.namespace, reporter.pod_name)
+    task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, wanted.namespace), pod)
+    try:
+        done = install(task, Waiting(reporter, wanted.upgrade_policy, log).tell)
+    except (InstallError, PodEndsError):
+        uncordon(reporter, log)  # a pod that ends must not leave its node cordoned
+        raise
+    claim(host, owner)
     seconds = time.monotonic() - started
     log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
     succeed(reporter, wanted, done, seconds)
     if done.has_installer:
         move(reporter)
     READY_FILE.touch()
-    become_watcher(host, wanted.version, done)
+    program = f"/{wanted.version}/soci-snapshotter-grpc"
+    arguments = [str(host.path(done.slot.socket)), program, str(READY_FILE)]
+    if done.replaced:
+        # The watcher has the replaced daemon retired, then runs this program again, which says so.
+        arguments += [str(RETIRE_SECONDS), *ENTER_HOST, SCRIPT, "retire", done.replaced.name]
+    become_watcher(*arguments)
+
+
+def be_absent(host: Host, reporter: report.Reporter, wanted: settings.Settings) -> None:
+    """Uninstall, report, and become a process that only waits."""
+    started = time.monotonic()
+    if take_back(host, reporter, wanted.force_uninstall):
+        log(f"SOCI was taken off the node in {time.monotonic() - started:.2f} s")
+        with contextlib.suppress(report.ApiError):
+            reporter.event("Normal", "Uninstalled", f"node {reporter.node_name}: SOCI was taken off")
+    # Again, or for the first time: a node that joins has the taint, and what ended an earlier container of
+    # this pod may have been its own uninstall.
+    try:
+        report.retry(reporter.take_marks, REPORT_SECONDS)
+    except report.ApiError as error:
+        raise InstallError("report", f"the node's marks stay: {error}", "check RBAC") from error
+    READY_FILE.touch()
+    become_watcher()
+
+
+def leave(host: Host, reporter: report.Reporter, wanted: settings.Settings, owner: str) -> int:
+    """The pod ends: uninstall if the installer was deleted; if not, or if nobody knows, SOCI stays."""
+    if is_claimed_by_another(host, owner):
+        log("another installer has taken this node over")
+        return 0
+    try:
+        if not is_final(reporter.was_deleted):
+            log("the installer stays, and SOCI on this node")
+            return 0
+    except report.ApiError as error:
+        log(f"SOCI stays on this node: nobody says whether the installer was deleted: {error}")
+        return 0
+    log("the installer was deleted")
+    try:
+        take_back(host, reporter, wanted.force_uninstall)
+    except InstallError as error:
+        return fail(reporter, error)
     return 0
 
 
-class Waiting:
-    """While lazily loaded containers forbid a restart: drains the node if that is the policy, and tells
-    the API for whom it waits, as often as that changes."""
+def take_back(host: Host, reporter: report.Reporter, force: bool) -> bool:
+    """Uninstall, and the marks with it: first, since this container may not outlive the rest. False when
+    there was nothing to uninstall.
 
-    def __init__(self, reporter: report.Reporter, policy: str) -> None:
-        self._reporter = reporter
-        self._policy = policy
-        self._last = ""
+    Raises:
+        InstallError: the node's marks are as before.
+    """
+    taken: report.Json = {}
 
-    def tell(self, busy: Busy) -> None:
-        count = sum(map(len, busy.mounts.values()))
-        served = f"{count} lazily loaded containers run on the old daemon"
-        if self._policy == "drain":
-            reason, message = "Draining", f"drain: {served}; {self._drain(busy)}"
-        else:
-            remedy = "drain the node, or set soci:upgradePolicy to drain or side-by-side"
-            if self._policy == "side-by-side":
-                served += ", and others on the one that it replaced"
-                remedy = "recreate these pods, or drain the node"
-            reason, message = (
-                "WaitingForIdle",
-                f"idle: {served}: {users.in_words(busy.pods)}. Remedy: {remedy}",
-            )
-        if message == self._last:
-            return
-        log(message)
-        with contextlib.suppress(report.ApiError):
-            self._reporter.condition(False, reason, message)
-            self._last = message
+    def before() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the uninstall may end this very container
+        taken.update(_tell(reporter.take_marks, "its marks stay, see kubectl describe node") or {})
 
-    def _drain(self, busy: Busy) -> str:
-        try:
-            drain.cordon(self._reporter)
-            return drain.evict(self._reporter, busy.pods).in_words()
-        except report.ApiError as error:
-            if error.status == 403:
-                raise InstallError(
-                    "drain", str(error), "run pulumi up again: it grants what is missing"
-                ) from error
-            return f"{users.in_words(busy.pods)}: {error}"
-
-
-def uncordon(reporter: report.Reporter) -> None:
-    """Lift a cordon of ours, if the API server takes it now; else the next start of the installer does it."""
     try:
-        report.retry(lambda: drain.uncordon(reporter), UNCORDON_SECONDS)
+        was_there = uninstall(host, (PAYLOAD / "soci-host.sh").read_bytes(), force, before)
+    except InstallError:
+        _tell(lambda: reporter.put_marks(taken), "its label is not put back")
+        raise
+    if not was_there:
+        before()
+    return was_there
+
+
+def _tell(action: Callable[[], report.Json | None], otherwise: str) -> report.Json | None:
+    """Tell the API, if it can be told: it may have forgotten the installer's rights already."""
+    try:
+        return report.retry(action, MARKS_SECONDS)
     except report.ApiError as error:
-        log(f"not uncordoned: {error}")
+        log(f"{otherwise}: {error}")
+        return None
 
 
 def _node(reporter: report.Reporter, namespace: str) -> Node:
@@ -128,7 +178,7 @@ def fail(reporter: report.Reporter, error: InstallError) -> int:
     with contextlib.suppress(OSError):
         TERMINATION_LOG.write_text(line[:4000])
     for action in (
-        lambda: reporter.condition(False, error.reason, str(error)),
+        lambda: reporter.condition(error.still_serves, error.reason, str(error)),
         lambda: reporter.event("Warning", error.reason, line),
     ):
         try:
@@ -168,19 +218,13 @@ def move(reporter: report.Reporter) -> None:
     except report.ApiError as error:
         log(f"this pod stays on the old daemon: {error}")
     else:
-        time.sleep(REPORT_SECONDS)  # the kubelet ends this
+        time.sleep(REPORT_SECONDS)  # SIGTERM ends this
 
 
-def become_watcher(host: Host, version: str, done: Installed) -> None:
-    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter.
-
-    It also has the replaced daemon retired, and then runs this program again, which says so.
-    """
+def become_watcher(*arguments: str) -> None:
+    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter, and runs
+    this program again, with `leave`, at the pod's end. Without arguments it only waits for that end."""
     watcher = Path(__file__).with_name("watch.py")
-    program = f"/{version}/soci-snapshotter-grpc"
-    arguments = [str(host.path(done.slot.socket)), program, str(READY_FILE)]
-    if done.replaced:
-        arguments += [str(RETIRE_SECONDS), *ENTER_HOST, SCRIPT, "retire", done.replaced.name]
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", str(watcher), *arguments])
 
 

@@ -4,6 +4,8 @@
 class InstallError(Exception):
     """An install that stopped: at which step, why, and what the user can do about it."""
 
+    still_serves = False  # SOCI works on the node nevertheless
+
     def __init__(self, step: str, cause: str, remedy: str) -> None:
         super().__init__(f"{step}: {cause}. Remedy: {remedy}.")
         self.step = step

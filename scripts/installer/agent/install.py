@@ -6,7 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import containerd_config, detect, images, release, slots, soci_config, transaction, users
+from . import (
+    containerd_config,
+    detect,
+    images,
+    release,
+    slots,
+    soci_config,
+    transaction,
+    uninstall,
+    users,
+)
 from .errors import InstallError
 from .host import Host
 from .settings import Settings
@@ -126,6 +136,7 @@ def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     Raises:
         InstallError: with step, cause and remedy. The node is then as before.
     """
+    uninstall.finish_begun(task.host, (task.payload / "soci-host.sh").read_bytes(), task.sleep)
     transaction.wait_for_running(task.host, task.sleep)
     facts = detect.read_facts(task.host, task.machine)
     detect.check(facts, task.settings.mode, task.settings.sha256)

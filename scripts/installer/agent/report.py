@@ -91,7 +91,7 @@ class Reporter:
 
     def __init__(self, node: str, pod: str, namespace: str, daemonset: str, call: Caller = call_api) -> None:
         self.node_name = node
-        self._pod = pod
+        self.pod_name = pod
         self._namespace = namespace
         self._daemonset = daemonset
         self.call = call
@@ -127,7 +127,7 @@ class Reporter:
 
     def delete_pod(self) -> None:
         """Delete this very pod; its DaemonSet makes another one."""
-        self.call("DELETE", f"/api/v1/namespaces/{self._namespace}/pods/{self._pod}", None, "")
+        self.call("DELETE", f"/api/v1/namespaces/{self._namespace}/pods/{self.pod_name}", None, "")
 
     def remove_taint(self) -> None:
         """Lift the startup taint; a concurrent change of the taints makes the API answer 409."""
@@ -141,10 +141,61 @@ class Reporter:
             }
             self.call("PATCH", f"/api/v1/nodes/{self.node_name}", body, MERGE)
 
+    def take_marks(self) -> Json:
+        """Take every mark off the node, the taint last; what of the metadata was taken, for `put_marks`."""
+        node = self.node()
+        taken: Json = {}
+        for kind, key in (("labels", LABEL), ("annotations", ANNOTATION)):
+            if key in (node["metadata"].get(kind) or {}):
+                taken[kind] = {key: node["metadata"][kind][key]}
+        if taken:
+            gone = {kind: dict.fromkeys(entries) for kind, entries in taken.items()}
+            self.call("PATCH", f"/api/v1/nodes/{self.node_name}", {"metadata": gone}, MERGE)
+        if any(entry["type"] == CONDITION for entry in node.get("status", {}).get("conditions", [])):
+            body = {"status": {"conditions": [{"type": CONDITION, "$patch": "delete"}]}}
+            self.call("PATCH", f"/api/v1/nodes/{self.node_name}/status", body, STRATEGIC)
+        self.remove_taint()
+        return taken
+
+    def put_marks(self, taken: Json) -> None:
+        """Give the node its label and annotation again: it was not taken back after all."""
+        if taken:
+            self.call("PATCH", f"/api/v1/nodes/{self.node_name}", {"metadata": taken}, MERGE)
+
+    def was_deleted(self) -> bool:
+        """Whether the DaemonSet is gone or going, its namespace is, or the rights to ask are gone.
+
+        Raises:
+            ApiError: the API server was not reached, or did not know.
+        """
+        try:
+            daemonset = self.call("GET", self._daemonset_path, None, "")
+        except ApiError as error:
+            if error.status in (401, 403, 404):
+                return True
+            raise
+        if daemonset["metadata"].get("deletionTimestamp"):
+            return True
+        try:
+            # A namespace that goes takes the pods first, and only then their owners.
+            namespace = self.call("GET", f"/api/v1/namespaces/{self._namespace}", None, "")
+        except ApiError as error:
+            if error.status == 403:  # rights of an earlier version
+                return False
+            if error.status in (401, 404):
+                return True
+            raise
+        return bool(namespace["metadata"].get("deletionTimestamp"))
+
+    @property
+    def _daemonset_path(self) -> str:
+        return f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets/{self._daemonset}"
+
     def event(self, kind: str, reason: str, message: str) -> None:
-        """Emit an Event (``kind`` Normal or Warning) on the DaemonSet, for Pulumi, and on the node."""
-        path = f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets/{self._daemonset}"
-        daemonset = self.call("GET", path, None, "")
+        """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""
+        on_node = {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": self.node_name}
+        self._emit(on_node, kind, reason, message)
+        daemonset = self.call("GET", self._daemonset_path, None, "")
         on_daemonset = {
             "apiVersion": "apps/v1",
             "kind": "DaemonSet",
@@ -152,14 +203,11 @@ class Reporter:
             "namespace": self._namespace,
             "uid": daemonset["metadata"]["uid"],
         }
-        on_node = {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": self.node_name}
-        for namespace, involved in ((self._namespace, on_daemonset), ("default", on_node)):
-            self.call(
-                "POST",
-                f"/api/v1/namespaces/{namespace}/events",
-                self._event(involved, kind, reason, message),
-                "application/json",
-            )
+        self._emit(on_daemonset, kind, reason, message)
+
+    def _emit(self, involved: Json, kind: str, reason: str, message: str) -> None:
+        path = f"/api/v1/namespaces/{involved.get('namespace', 'default')}/events"
+        self.call("POST", path, self._event(involved, kind, reason, message), "application/json")
 
     def _event(self, involved: Json, kind: str, reason: str, message: str) -> Json:
         now = _now()
@@ -174,7 +222,7 @@ class Reporter:
             "message": message[:1000],
             "source": {"component": "soci-installer", "host": self.node_name},
             "reportingComponent": "soci-installer",
-            "reportingInstance": self._pod,
+            "reportingInstance": self.pod_name,
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,

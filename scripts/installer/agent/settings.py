@@ -8,6 +8,7 @@ from .errors import InstallError
 
 MODES = ("lazy", "parallel", "lazy-or-parallel")
 UPGRADE_POLICIES = ("when-idle", "drain", "side-by-side")
+STATES = ("present", "absent")
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Settings:
     index_versions: tuple[str, ...] = ("v2",)
     existing_nodes: str = "refuse"
     upgrade_policy: str = "when-idle"
+    state: str = "present"
+    force_uninstall: bool = False
     namespace: str = field(default="soci-system")
 
 
@@ -40,12 +43,18 @@ def parse(text: str, namespace: str = "soci-system") -> Settings:
             index_versions=tuple(data.get("indexVersions", ("v2",))),
             existing_nodes=data.get("existingNodes", "refuse"),
             upgrade_policy=data.get("upgradePolicy", "when-idle"),
+            state=data.get("state", "present"),
+            force_uninstall=bool(data.get("forceUninstall", False)),
             namespace=namespace,
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InstallError(
             "settings", f"settings.json is not usable: {error!r}", "run pulumi up again"
         ) from error
+    if settings.state not in STATES:
+        raise InstallError(
+            "settings", f"unknown state {settings.state!r}", f"set soci:state to one of {', '.join(STATES)}"
+        )
     if settings.mode not in MODES:
         raise InstallError(
             "settings", f"unknown mode {settings.mode!r}", f"set soci:mode to one of {', '.join(MODES)}"

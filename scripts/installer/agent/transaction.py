@@ -146,7 +146,12 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
 
 
 def _is_running(host: Host, name: str) -> bool:
-    state = host.run("systemctl", "is-active", f"soci-cluster-txn-{name}.service").output.strip()
+    return is_at_work(host, f"soci-cluster-txn-{name}.service")
+
+
+def is_at_work(host: Host, unit: str) -> bool:
+    """Whether the unit runs, or is about to."""
+    state = host.run("systemctl", "is-active", unit).output.strip()
     return state in ("active", "activating", "deactivating")
 
 

@@ -3,10 +3,13 @@
 Run as a script (``python -I -S watch.py SOCKET PROGRAM READY-FILE [SECONDS COMMAND ...]``) in a process that
 imports nothing heavy: a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays
 away; the kubelet then starts the installer again, which finds out and reports why. COMMAND is run every
-SECONDS until it succeeds; then this process becomes the installer again, which reports that.
+SECONDS until it succeeds; then this process becomes the installer again, which reports that. At the pod's end
+it becomes the agent once more, which finds out whether SOCI has to leave the node. Without arguments it only
+waits for the pod's end.
 """
 
 import os
+import signal
 import socket
 import sys
 import time
@@ -92,6 +95,21 @@ def watch(socket_path, program, ready_file, errand):
         time.sleep(PERIOD_SECONDS)
 
 
+def leave(number, frame):
+    """Become the agent, in the program's directory, which is this process's own."""
+    os.execv(INSTALLER[0], [*INSTALLER, "leave"])
+
+
+def rest():
+    """Wait for the pod's end: nothing of ours is on the node."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    while True:
+        signal.pause()
+
+
 if __name__ == "__main__":
+    if not sys.argv[1:]:
+        rest()
+    signal.signal(signal.SIGTERM, leave)
     seconds, command = sys.argv[4:5], sys.argv[5:]
     sys.exit(watch(*sys.argv[1:4], Errand(float(seconds[0]), command) if command else None))

@@ -1,0 +1,110 @@
+"""Taking SOCI off a node: because the settings ask for it, or because the pod ends with its DaemonSet.
+
+The host script does the work, in a unit of its own: it ends every container that was created under SOCI, and
+the installer's own is often one of them.
+"""
+
+import time
+from collections.abc import Callable
+
+from . import report
+from .errors import InstallError
+from .host import Host
+from .transaction import SCRIPT, STATE, is_at_work, journal_state, wait_for_running
+
+PROGRAM = "/opt/soci-cluster"
+OWNER = f"{STATE}/owner"
+UNIT = "soci-cluster-remove.service"
+REMOVING = ("removing", "restoring", "cleaning")  # of the journal
+SCRIPT_SECONDS = 900
+POLL_SECONDS = 0.5
+ANSWER_SECONDS = 20.0
+CONFIRMATIONS = 3
+CONFIRM_SECONDS = 1.0
+
+Sleep = Callable[[float], None]
+
+
+class RefusedError(InstallError):
+    """The node cannot be taken back now. Nothing has changed: SOCI serves it as before."""
+
+    still_serves = True
+
+    @property
+    def reason(self) -> str:
+        return "UninstallRefused"
+
+
+def is_begun_or_installed(host: Host) -> bool:
+    """Whether anything of ours is on the node."""
+    return any(host.exists(path) for path in (STATE, f"{STATE}.removed", PROGRAM))
+
+
+def uninstall(
+    host: Host, script: bytes, force: bool, before: Callable[[], None], sleep: Sleep = time.sleep
+) -> bool:
+    """Return the node to what it was before the first install; False when nothing of ours is on it.
+
+    ``before`` is called when nothing speaks against it any more. This process may not live on after that:
+    whoever calls again finds the node clean, or goes on.
+
+    Raises:
+        RefusedError: lazily loaded containers run, others changed files, or no pod could start afterwards.
+        InstallError: it failed; the cause says in which state the node is.
+    """
+    wait_for_running(host, sleep)
+    while is_at_work(host, UNIT):
+        sleep(POLL_SECONDS)
+    if not is_begun_or_installed(host):
+        return False
+    if host.read(SCRIPT) != script:
+        host.write(SCRIPT, script, 0o755)
+    options = ("--force",) if force else ()
+    asked = host.run("sh", SCRIPT, "removable", *options, timeout=SCRIPT_SECONDS)
+    if asked.code != 0:
+        raise RefusedError("uninstall", _last_line(asked.error), "drain the node, or set soci:forceUninstall")
+    before()
+    done = host.run("sh", SCRIPT, "remove", *options, timeout=SCRIPT_SECONDS)
+    if done.code != 0:
+        remedy = f"see journalctl -u {UNIT} -u containerd on the node"
+        raise InstallError("uninstall", _last_line(done.error), remedy)
+    return True
+
+
+def finish_begun(host: Host, script: bytes, sleep: Sleep = time.sleep) -> None:
+    """End an uninstall that was cut short, so that the node can be installed again. Raises as `uninstall`."""
+    while is_at_work(host, UNIT):
+        sleep(POLL_SECONDS)
+    if host.exists(f"{STATE}.removed") or journal_state(host).get("state") in REMOVING:
+        uninstall(host, script, False, lambda: None, sleep)
+
+
+def claim(host: Host, daemonset: str) -> None:
+    """Write down whose installer (namespace/name of its DaemonSet) keeps this node; the last one wins."""
+    if host.read_text(OWNER).strip() != daemonset:
+        host.write(OWNER, f"{daemonset}\n".encode(), 0o600)
+
+
+def is_claimed_by_another(host: Host, daemonset: str) -> bool:
+    """Whether another DaemonSet took the node over: its predecessor's end must not undo its work."""
+    return host.read_text(OWNER).strip() not in ("", daemonset)
+
+
+def is_final(was_deleted: Callable[[], bool], sleep: Sleep = time.sleep) -> bool:
+    """Whether this pod ends because the installer was deleted, not for a rollout, a drain or a scale-down.
+
+    ``was_deleted`` asks the API server; a yes must hold for a moment, since one that is just starting up may
+    answer 401 or 403 to anything.
+
+    Raises:
+        report.ApiError: the API server does not answer, so nobody can know.
+    """
+    for _ in range(CONFIRMATIONS):
+        if not report.retry(was_deleted, ANSWER_SECONDS, sleep):
+            return False
+        sleep(CONFIRM_SECONDS)
+    return True
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["the host script gave no reason"])[-1].strip()

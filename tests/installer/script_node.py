@@ -1,0 +1,157 @@
+"""A node's root as a directory, on which the host script runs for real with fakes of the daemons' tools.
+
+The fakes in fakes/ log their calls.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+from agent import transaction
+from agent.host import Host
+from agent.slots import FIRST, Slot
+from agent.transaction import File
+from fake_node import INSTALLER, tree
+
+FAKES = Path(__file__).parent / "fakes"
+CONFIG = "/etc/containerd/config.toml"
+OLD_CONFIG = b"version = 2 # the node's own\n"
+NEW_CONFIG = b'version = 2 # the node\'s own\nsnapshotter = "soci"\n[proxy_plugins.soci]\n'
+FLIPPED_CONFIG = NEW_CONFIG.replace(b'"soci"', b'"soci-b"') + b"[proxy_plugins.soci-b]\n"
+MARK = "# Written by SociCluster\n"
+BOOT = "/etc/systemd/system/soci-cluster-boot.service"
+HOOK = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
+
+DATA = "/var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
+LAZY = f"""\
+21 1 0:5 / / rw - ext4 /dev/sda rw
+40 21 0:40 / {DATA}/6/fs rw,nodev - fuse.rawBridge soci rw
+41 21 0:41 / /run/c/lazy/rootfs rw - overlay overlay rw,lowerdir={DATA}/6/fs:{DATA}/5/fs,upperdir={DATA}/9/fs
+42 21 0:42 / /run/c/plain/rootfs rw - overlay overlay rw,lowerdir={DATA}/5/fs,upperdir={DATA}/8/fs,workdir=w
+43 21 0:43 / /run/c/other/rootfs rw - overlay overlay rw,lowerdir=6/fs:5/fs,upperdir=/var/lib/containerd/9/fs
+44 21 0:44 / /run/c/short/rootfs rw - overlay overlay rw,lowerdir=5/fs:6/fs,upperdir={DATA}/10/fs,workdir=w
+45 21 0:45 / /run/c/new rw - overlay o rw,lowerdir+={DATA}/5/fs,lowerdir+={DATA}/6/fs,upperdir={DATA}/1/fs
+"""
+
+
+class Node:
+    """A node's root, the state of its fake daemons, and the script on it."""
+
+    @classmethod
+    def at(cls, path: Path) -> "Node":
+        """The node that is in a directory already."""
+        node = cls.__new__(cls)
+        node.root, node.fake = path / "root", path / "fake"
+        node.script = INSTALLER / "soci-host.sh"
+        node.host, node.mount_table = Host(node.root), node.fake / "mountinfo"
+        return node
+
+    def __init__(self, path: Path) -> None:
+        self.root = path / "root"
+        self.fake = path / "fake"
+        self.fake.mkdir(parents=True)
+        config = self.root / CONFIG.lstrip("/")
+        config.parent.mkdir(parents=True)
+        config.write_bytes(OLD_CONFIG)
+        config.chmod(0o640)
+        (self.root / "etc/systemd/system").mkdir(parents=True)
+        (self.root / "opt").mkdir()
+        (self.root / "var/lib").mkdir(parents=True)
+        self.set("active-containerd.service")
+        (self.fake / "loaded-config").write_bytes(OLD_CONFIG)
+        self.script = INSTALLER / "soci-host.sh"
+        self.host = Host(self.root)
+        self.mount_table = self.fake / "mountinfo"
+        self.mount_table.write_text("")
+
+    def set(self, flag: str) -> None:
+        (self.fake / flag).touch()
+
+    def clear(self, flag: str) -> None:
+        (self.fake / flag).unlink()
+
+    def files(self, version: str = "1", slot: Slot = FIRST, config: bytes = NEW_CONFIG) -> list[File]:
+        """The managed files of an install, as they are and as they shall be."""
+        program = f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"
+        texts = {
+            slot.config: f"{MARK}# {version}\n",
+            slot.unit_path: f"{MARK}[Service]\nExecStart={program}\n",
+            BOOT: "[Service] # boot\n",
+            HOOK: "[Unit] # hook\n",
+        }
+        files = [File("soci", path, self.host.read(path), text.encode()) for path, text in texts.items()]
+        return [*files, File("containerd", CONFIG, self.host.read(CONFIG), config, "0640")]
+
+    def stage(
+        self,
+        name: str = "1-a",
+        version: str = "1",
+        *,
+        slot: Slot = FIRST,
+        config: bytes = NEW_CONFIG,
+        **plan: str,
+    ) -> str:
+        self.host.write(transaction.SCRIPT, self.script.read_bytes(), 0o755)
+        (self.root / "opt/soci-cluster/versions" / version).mkdir(parents=True, exist_ok=True)
+        files = self.files(version, slot, config)
+        is_first = self.host.read(CONFIG) == OLD_CONFIG
+        fields = {
+            "slot": slot.name,
+            "slot_is_new": "1" if is_first else "0",
+            "is_switch": "1" if is_first else "0",
+            "snapshotter_action": "start",
+            "containerd_restart": "1" if files[-1].is_changed else "0",
+            "path": f"{FAKES}:{os.environ['PATH']}",
+            "pause_image": "example.org/pause:1",
+            "deadline_seconds": "400",
+        }
+        return str(self.host.path(transaction.stage(self.host, name, files, fields | plan)))
+
+    def run(
+        self, *arguments: str, cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "PATH": f"{FAKES}:{os.environ['PATH']}",
+            "ROOT": str(self.root),
+            "FAKE": str(self.fake),
+            "MOUNTINFO": str(self.mount_table),
+            "CUT_AT": str(cut_at),
+            "CUT_AFTER": "1" if cut_after else "",
+            "CUT_AT_CALL": str(cut_at_call),
+        }
+        (self.fake / "renames").unlink(missing_ok=True)
+        return subprocess.run(
+            ["sh", str(self.root / "opt/soci-cluster/soci-host.sh"), *arguments],
+            check=False,
+            env=environment,
+            start_new_session=True,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def apply(self, directory: str) -> transaction.Outcome:
+        self.run("apply", directory)
+        return transaction.parse_result((Path(directory) / "result").read_text())
+
+    def install(self) -> None:
+        assert self.apply(self.stage()).outcome == "committed"
+
+    def calls(self, *starts: str) -> list[str]:
+        lines = (self.fake / "calls").read_text().splitlines()
+        return [line for line in lines if line.startswith(starts)]
+
+    def journal(self) -> str:
+        return transaction.journal_state(self.host).get("state", "")
+
+    def etc(self) -> dict[str, tuple[int, bytes]]:
+        return {
+            path: entry
+            for path, entry in tree(self.root / "etc").items()
+            if (self.root / "etc" / path).is_file()
+        }
+
+    def is_installed(self) -> bool:
+        wanted = {file.path: file.new for file in self.files()}
+        return all(self.host.read(path) == content for path, content in wanted.items())

@@ -1,0 +1,356 @@
+"""The host script's uninstall, run for real in a directory in place of the root, with fakes of its tools."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from agent import transaction
+from agent.slots import FIRST
+from fake_node import tree
+from script_node import BOOT, CONFIG, HOOK, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
+
+UNIT = FIRST.unit_path
+ADOPTION = FIRST.adoption
+IMAGES = """\
+example.org/pause:1 t d incomplete (1/2) 1 KiB/2 KiB false
+example.org/lazy:1 t d incomplete (3/9) 1 KiB/2 GiB false
+example.org/old:1 t d incomplete (3/9) 1 KiB/2 GiB true
+example.org/whole:1 t d complete (9/9) 2 GiB/2 GiB false
+"""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def in_use(node: Node) -> None:
+    """A kubelet, two pods' containers under soci and one from before, images and snapshots."""
+    node.set("active-kubelet.service")
+    (node.fake / "containers").write_text("sandbox soci\napp soci\nearlier overlayfs\n")
+    (node.fake / "tasks").write_text("sandbox 7 RUNNING\napp 8 RUNNING\nearlier 9 RUNNING\n")
+    (node.fake / "images").write_text(IMAGES)
+    (node.fake / "snapshots-soci").write_text("sha256:1 - Committed\nsha256:2 sha256:1 Committed\n")
+    (node.root / "var/lib/soci-snapshotter-grpc/snapshotter").mkdir(parents=True)
+    (node.root / "run/soci-snapshotter-grpc").mkdir(parents=True)
+    (node.fake / "calls").write_text("")
+
+
+@pytest.mark.failure_mode(40)
+def test_remove_returns_the_node_byte_for_byte(node: Node) -> None:
+    """The old configuration is also in effect again, by one restart (kata-containers#11072)."""
+    (node.root / "run").mkdir()
+    before = tree(node.root)
+    node.install()
+    in_use(node)
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert tree(node.root) == before
+    assert node.calls("systemctl restart") == ["systemctl restart containerd.service"]
+    assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
+    assert not (node.fake / "active-soci-snapshotter.service").exists()
+
+
+def test_directories_that_were_there_before_stay(node: Node) -> None:
+    for path in ("var/lib/soci-snapshotter-grpc", "etc/systemd/system/containerd.service.d"):
+        (node.root / path).mkdir()
+    before = tree(node.root)
+    node.install()
+    assert node.run("remove").returncode == 0
+    assert tree(node.root) == before
+
+
+@pytest.mark.failure_mode(24)
+@pytest.mark.failure_mode(41)
+def test_install_and_remove_any_number_of_times(node: Node) -> None:
+    """kata-containers#10167."""
+    before = tree(node.root)
+    for round_ in range(3):
+        assert node.apply(node.stage(f"{round_}-a")).outcome == "committed"
+        assert node.run("remove").returncode == 0
+        assert tree(node.root) == before
+
+
+def test_containers_go_gently_and_the_kubelet_does_not_see_it(node: Node) -> None:
+    """Their records outlive the restart: the kubelet takes the pods' networks down by them."""
+    node.install()
+    in_use(node)
+    assert node.run("remove").returncode == 0
+    calls = node.calls(
+        "systemctl stop kubelet", "systemctl restart containerd", "systemctl start kubelet", "ctr"
+    )
+    wanted = [
+        "systemctl stop kubelet.service",
+        "ctr --namespace k8s.io tasks kill app",
+        "ctr --namespace k8s.io tasks rm --force app",
+        "ctr --namespace k8s.io snapshots --snapshotter soci rm sha256:1",
+        "systemctl restart containerd.service",
+        "ctr --namespace k8s.io containers rm --keep-snapshot app",
+        "systemctl start kubelet.service",
+    ]
+    assert [call for call in calls if call in wanted] == wanted
+    assert not any("earlier" in call for call in calls if "info" not in call)
+
+
+def test_images_that_only_soci_could_unpack_are_pulled_again(node: Node) -> None:
+    """soci facts: a lazily loaded image has no blobs; the kubelet takes it for present (soci#1389)."""
+    node.install()
+    in_use(node)
+    assert node.run("remove").returncode == 0
+    assert node.calls("ctr --namespace k8s.io images rm --sync") == [
+        "ctr --namespace k8s.io images rm --sync example.org/lazy:1"
+    ]
+
+
+@pytest.mark.parametrize("source", ["archive", "registry"])
+def test_pause_is_startable_before_anything_goes(node: Node, source: str) -> None:
+    """amazon-eks-ami#2710: on EKS the pause image cannot be pulled."""
+    node.install()
+    in_use(node)
+    node.set("no-pause")
+    if source == "archive":
+        node.set("no-registry")
+        node.host.write("/etc/eks/pause.tar", b"tar")
+    assert node.run("remove").returncode == 0
+    calls = node.calls("ctr --namespace k8s.io run", "systemctl stop kubelet")
+    assert "--snapshotter overlayfs example.org/pause:1" in calls[0]
+    assert calls.index("systemctl stop kubelet.service") == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("no-pause", "the sandbox image example.org/pause:1 does not start under overlayfs"),
+        ("original-refused", "invalid configuration"),
+        ("lazy", "lazily loaded containers are running: default/pod-of-lazy new short"),
+        ("no-answer", "containerd does not answer"),
+    ],
+)
+def test_refused_in_words_with_nothing_changed(node: Node, fault: str, reason: str) -> None:
+    """Layers mounted lazily would be broken for good (soci#275, #1648); without pause no pod could start."""
+    node.install()
+    in_use(node)
+    (node.fake / "containers").write_text("lazy soci\n")
+    node.set("no-registry")
+    node.set(fault)
+    if fault == "lazy":
+        node.mount_table.write_text(LAZY)
+    before = node.etc()
+    done = node.run("remove")
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert node.etc() == before
+    assert node.is_installed()
+    assert node.journal() == "committed"
+    assert node.calls("systemctl restart", "ctr --namespace k8s.io tasks kill") == []
+    assert (node.fake / "active-kubelet.service").exists()
+    if fault == "no-answer":
+        return
+    asked = node.run("removable")
+    assert asked.returncode == 1
+    assert reason in asked.stderr
+
+
+def test_forced_under_lazy_containers(node: Node) -> None:
+    node.install()
+    node.mount_table.write_text(LAZY)
+    assert node.run("remove", "--force").returncode == 0
+    assert not node.host.exists(transaction.STATE)
+
+
+def test_a_file_that_others_changed_is_refused(node: Node) -> None:
+    node.install()
+    node.host.path(CONFIG).write_bytes(b"version = 2 # and nvidia\n")
+    done = node.run("remove")
+    assert done.returncode == 1
+    assert "changed by someone" in done.stderr
+    assert node.host.read(CONFIG) == b"version = 2 # and nvidia\n"
+    assert node.run("remove", "--force").returncode == 0
+
+
+def test_what_others_wrote_before_our_next_install_is_not_lost_either(node: Node) -> None:
+    """The next version's install takes the file over as it is; the original lacks what others wrote."""
+    node.install()
+    changed = NEW_CONFIG + b"# and nvidia\n"
+    node.host.path(CONFIG).write_bytes(changed)
+    directory = Path(node.stage("2-b", version="2", snapshotter_action="restart"))
+    manifest = (directory / "files").read_text().splitlines()
+    fields = manifest[-1].split("\t")
+    fields[5] = fields[4]  # containerd's file stays as it is
+    (directory / "files").write_text("\n".join([*manifest[:-1], "\t".join(fields)]) + "\n")
+    assert node.apply(str(directory)).outcome == "committed"
+    done = node.run("remove")
+    assert done.returncode == 1
+    assert "changed by someone" in done.stderr
+    assert node.host.read(CONFIG) == changed
+
+
+@pytest.mark.failure_mode(40)
+@pytest.mark.parametrize("fault", ["restart", "cri", "soci-stays"])
+def test_containerd_that_does_not_come_back_is_told_and_put_back(node: Node, fault: str) -> None:
+    """zeropod drops the restart's result; coco-operator#483: active, but its CRI plugin is not loaded."""
+    node.install()
+    in_use(node)
+    flags = {
+        "restart": "fail-restart-containerd.service-without-soci",
+        "cri": "cri-broken-without-soci",
+        "soci-stays": "soci-stays",
+    }
+    node.set(flags[fault])
+    done = node.run("remove")
+    assert done.returncode == 1
+    assert "SOCI was put in place again" in done.stderr
+    assert node.is_installed()
+    assert node.journal() == "committed"
+    assert (node.fake / "loaded-config").read_bytes() == NEW_CONFIG
+    assert (node.fake / "active-kubelet.service").exists()
+    node.clear(flags[fault])
+    assert node.run("remove").returncode == 0
+
+
+def test_a_kubelet_that_cannot_be_stopped_leaves_the_node_installed(node: Node) -> None:
+    node.install()
+    in_use(node)
+    node.set("fail-stop-kubelet.service")
+    assert node.run("remove").returncode == 1
+    assert node.is_installed()
+    assert node.journal() == "committed"
+
+
+@pytest.mark.parametrize("was_active", [True, False])
+def test_a_unit_of_the_operating_system_goes_back_to_what_it_was(node: Node, was_active: bool) -> None:
+    """nodeadm's unit is adopted by a drop-in; its data directory is the system's, too."""
+    node.host.write(UNIT, b"[Service] # of the system\n")
+    data = node.root / "var/lib/soci-snapshotter-grpc"
+    data.mkdir()
+    (data / "theirs").touch()
+    if was_active:
+        node.set("active-soci-snapshotter.service")
+    before = tree(node.root)
+    directory = Path(node.stage())
+    text = (directory / "files").read_text()
+    name = UNIT.strip("/").replace("/", ".")
+    (directory / "new" / name).rename(directory / "new" / f"{name}.d.50-soci-cluster.conf")
+    lines = [line.split("\t") for line in text.splitlines()]
+    for fields in lines:
+        if fields[1] == UNIT:
+            fields[1], fields[4], fields[6] = ADOPTION, "absent", f"{name}.d.50-soci-cluster.conf"
+    (directory / "files").write_text("".join("\t".join(fields) + "\n" for fields in lines))
+    assert node.apply(str(directory)).outcome == "committed"
+    assert node.host.exists(ADOPTION)
+    (node.fake / "calls").write_text("")
+    assert node.run("remove").returncode == 0
+    assert tree(node.root) == before
+    assert (node.fake / "active-soci-snapshotter.service").exists() == was_active
+    restarted = "systemctl restart soci-snapshotter.service" in node.calls("systemctl restart")
+    assert restarted == was_active
+
+
+def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: Node) -> None:
+    """The system itself had chosen SOCI (EKS FastImagePull): only the configuration goes back."""
+    node.install()
+    in_use(node)
+    (node.fake / "original-dump").write_text(
+        "[proxy_plugins]\n  [proxy_plugins.soci]\n"
+        "[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
+    )
+    assert node.run("remove").returncode == 0
+    assert (
+        node.calls(
+            "ctr --namespace k8s.io tasks", "ctr --namespace k8s.io snapshots", "systemctl stop kubelet"
+        )
+        == []
+    )
+
+
+@pytest.mark.parametrize("gone", ["programs", "script-only", "record"])
+def test_half_deleted_by_hand(node: Node, gone: str) -> None:
+    before = tree(node.root)
+    node.install()
+    program = node.root / "opt/soci-cluster"
+    if gone == "programs":
+        shutil.rmtree(program / "versions")
+    elif gone == "script-only":
+        shutil.rmtree(program)
+        node.host.write(transaction.SCRIPT, node.script.read_bytes(), 0o755)
+    else:
+        shutil.rmtree(node.root / transaction.STATE.strip("/"))
+    done = node.run("remove")
+    if gone == "record":
+        assert done.returncode == 1
+        assert "is gone: replace the node" in done.stderr
+        assert node.is_installed()
+        assert (program / "versions").exists()
+    else:
+        assert done.returncode == 0, done.stderr
+        assert tree(node.root) == before
+
+
+def test_nothing_to_remove_is_no_failure(node: Node) -> None:
+    before = tree(node.root)
+    node.host.write(transaction.SCRIPT, node.script.read_bytes(), 0o755)
+    assert node.run("removable").returncode == 0
+    assert node.run("remove").returncode == 0
+    assert tree(node.root) == before
+
+
+def test_an_install_that_was_cut_short_is_undone_first(node: Node) -> None:
+    before = tree(node.root)
+    node.stage()
+    node.run("apply", node.stage("2-b"), cut_at=12)
+    assert node.journal() == "armed"
+    assert node.run("remove").returncode == 0
+    assert tree(node.root) == before
+
+
+def test_no_install_begins_in_an_uninstall_that_has_not_ended(node: Node) -> None:
+    node.install()
+    in_use(node)
+    node.run("remove", cut_at=2)
+    assert node.journal() == "removing"
+    outcome = node.apply(node.stage("2-b"))
+    assert (outcome.outcome, outcome.cause) == ("unchanged", "an uninstall has not ended")
+    node.run("rollback", "1-a")
+    assert node.journal() == "removing"
+
+
+@pytest.mark.parametrize("cut_after", [False, True])
+@pytest.mark.parametrize("recovery", ["boot", "call"])
+def test_power_cut_at_every_rename(tmp_path: Path, recovery: str, cut_after: bool) -> None:
+    """Whatever is cut, the next boot or call ends on the node's own state, byte for byte, or installed."""
+    for cut_at in range(1, 60):
+        node = Node(tmp_path / str(cut_at))
+        (node.root / "run").mkdir()
+        before = tree(node.root)
+        node.install()
+        in_use(node)
+        node.run("remove", cut_at=cut_at, cut_after=cut_after)
+        was_cut = int((node.fake / "renames").read_text()) == cut_at
+        assert node.host.read(CONFIG) in (OLD_CONFIG, NEW_CONFIG)
+        if recovery == "boot":
+            for unit in ("kubelet", "soci-snapshotter"):
+                (node.fake / f"active-{unit}.service").unlink(missing_ok=True)
+            (node.fake / "loaded-config").write_bytes(node.host.read(CONFIG) or b"")
+            if node.host.exists(HOOK) and node.host.exists(BOOT):
+                node.run("boot")
+                if node.journal() in ("restoring", "cleaning"):
+                    assert node.host.read(CONFIG) == OLD_CONFIG
+                    (node.fake / "loaded-config").write_bytes(OLD_CONFIG)
+                if node.journal() not in ("", "committed"):
+                    assert "--property=After=containerd.service" in node.calls("systemd-run")[-1]
+                    node.run("remove-now")
+        elif node.host.exists(transaction.SCRIPT):
+            node.run("remove")
+        if node.journal() == "committed":
+            assert node.is_installed(), cut_at
+        else:
+            assert tree(node.root) == before, cut_at
+            assert (node.fake / "active-kubelet.service").exists() or recovery == "boot"
+            assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
+        shutil.rmtree(node.root)
+        if not was_cut:
+            return
+    pytest.fail("the script never ran to its end")

@@ -1,0 +1,290 @@
+"""When the agent takes SOCI off a node, and what it tells the API: on a fake node with a fake API server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import agent.__main__ as program
+import pytest
+from agent import report, settings, transaction, uninstall
+from agent.errors import InstallError
+from agent.host import Result
+from agent.report import ApiError, Reporter
+from fake_node import INSTALLER, FakeHost
+
+SCRIPT = (INSTALLER / "soci-host.sh").read_bytes()
+OWNER = "soci-system/soci-installer"
+LAZY = "lazily loaded containers are running: default/app"
+
+
+class Api:
+    """An API server with one node, the installer's namespace and its DaemonSet; ``answers`` are errors."""
+
+    def __init__(self) -> None:
+        self.node: dict[str, Any] = {
+            "metadata": {
+                "resourceVersion": "7",
+                "labels": {report.LABEL: "0.16.1", "other": "stays"},
+                "annotations": {report.ANNOTATION: "{}"},
+            },
+            "spec": {"taints": [{"key": report.TAINT, "effect": "NoSchedule"}]},
+            "status": {"conditions": [{"type": "Ready"}, {"type": report.CONDITION, "status": "True"}]},
+        }
+        self.daemonset: dict[str, Any] = {"metadata": {"uid": "u"}}
+        self.namespace: dict[str, Any] = {"metadata": {}}
+        self.errors: dict[str, int] = {}
+        self.events: list[str] = []
+        self.writes = 0
+
+    def __call__(self, method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
+        for part, status in self.errors.items():
+            if part in path:
+                raise ApiError(f"{method} {path}: {status}", status)
+        if "/events" in path:
+            self.events.append(body["reason"])
+        if method != "GET":
+            self.writes += 1
+        if method == "PATCH":
+            self._patch(body)
+        if "daemonsets" in path:
+            return self.daemonset
+        return self.namespace if path.endswith("/namespaces/soci-system") else self.node
+
+    def _patch(self, body: dict[str, Any]) -> None:
+        for kind in ("labels", "annotations"):
+            for key, value in body.get("metadata", {}).get(kind, {}).items():
+                self.node["metadata"][kind].pop(key, None)
+                if value is not None:
+                    self.node["metadata"][kind][key] = value
+        if "taints" in body.get("spec", {}):
+            self.node["spec"]["taints"] = body["spec"]["taints"] or []
+        for change in body.get("status", {}).get("conditions", []):
+            kept = [entry for entry in self.node["status"]["conditions"] if entry["type"] != change["type"]]
+            self.node["status"]["conditions"] = kept if change.get("$patch") == "delete" else [*kept, change]
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """Everything of ours that the node carries in the API."""
+        conditions = [entry for entry in self.node["status"]["conditions"] if entry["type"] == "SociReady"]
+        return {
+            "label": self.node["metadata"]["labels"].get(report.LABEL),
+            "annotation": self.node["metadata"]["annotations"].get(report.ANNOTATION),
+            "condition": conditions[0].get("reason", conditions[0]["status"]) if conditions else None,
+            "taints": [taint["key"] for taint in self.node["spec"]["taints"]],
+        }
+
+
+class Installed(FakeHost):
+    """A node with SOCI. ``asked``: what its host script was asked, with the node's label at that time."""
+
+    def __init__(self, root: Any, api: Api) -> None:
+        super().__init__(root)
+        self.api = api
+        self.refusal = self.failure = ""
+        self.asked: list[tuple[tuple[str, ...], str | None]] = []
+        self.write(f"{transaction.STATE}/journal", b"state=committed\ntransaction=1-a\n")
+        self.write(transaction.SCRIPT, b"of an earlier version")
+        self.answers = {"sh": self._script, "systemctl": lambda command, text: Result(3, "inactive\n", "")}
+
+    def _script(self, command: Sequence[str], text: str) -> Result:
+        self.asked.append((tuple(command[2:]), self.api.marks["label"]))
+        if self.refusal:
+            return Result(1, "", f"{self.refusal}\n")
+        if command[2] == "remove":
+            if self.failure:
+                return Result(1, "", f"{self.failure}\n")
+            for path in (f"{transaction.STATE}/journal", uninstall.OWNER, transaction.SCRIPT):
+                self.path(path).unlink(missing_ok=True)
+            self.path(transaction.STATE).rmdir()
+            self.path(uninstall.PROGRAM).rmdir()
+        return Result(0, "", "")
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.fixture
+def host(root: Any, api: Api) -> Installed:
+    return Installed(root, api)
+
+
+@pytest.fixture
+def reporter(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Reporter:
+    monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
+    monkeypatch.setattr(program, "TERMINATION_LOG", tmp_path / "termination-log")
+    monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
+    monkeypatch.setattr(program, "MARKS_SECONDS", 0.0)
+    monkeypatch.setattr(uninstall, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(uninstall, "CONFIRM_SECONDS", 0.0)
+    monkeypatch.setattr(program, "become_watcher", lambda *arguments: None)
+    return Reporter("n1", "p1", "soci-system", "soci-installer", api)
+
+
+def wanted(force: bool = False) -> settings.Settings:
+    return settings.Settings("0.16.1", "lazy", "", {}, state="absent", force_uninstall=force)
+
+
+NO_MARKS = {"label": None, "annotation": None, "condition": None, "taints": []}
+ALL_MARKS = {"label": "0.16.1", "annotation": "{}", "condition": "True", "taints": [report.TAINT]}
+
+
+@pytest.mark.failure_mode(42)
+def test_absent_takes_soci_and_every_mark_off_the_node(host: Installed, api: Api, reporter: Reporter) -> None:
+    """cilium#31943. The marks go first: the uninstall may end the installer's own container."""
+    program.be_absent(host, reporter, wanted())
+    assert host.asked == [(("removable",), "0.16.1"), (("remove",), None)]
+    assert api.marks == NO_MARKS
+    assert api.node["metadata"]["labels"] == {"other": "stays"}
+    assert program.READY_FILE.exists()
+    assert "Uninstalled" in api.events
+
+
+def test_consent_to_end_lazily_loaded_containers_is_handed_on(host: Installed, reporter: Reporter) -> None:
+    program.be_absent(host, reporter, wanted(force=True))
+    assert [asked for asked, _ in host.asked] == [("removable", "--force"), ("remove", "--force")]
+
+
+@pytest.mark.failure_mode(42)
+def test_a_node_without_soci_loses_the_startup_taint(host: Installed, api: Api, reporter: Reporter) -> None:
+    """A node that joins while SOCI is absent is schedulable."""
+    host._script(("sh", "", "remove"), "")
+    host.asked.clear()
+    program.be_absent(host, reporter, wanted())
+    assert api.marks == NO_MARKS
+    assert host.asked == []
+    api.writes = 0
+    program.be_absent(host, reporter, wanted())
+    assert api.writes == 0
+
+
+def test_a_refused_uninstall_leaves_the_marks_true(host: Installed, api: Api, reporter: Reporter) -> None:
+    host.refusal = LAZY
+    with pytest.raises(uninstall.RefusedError, match="default/app") as caught:
+        program.be_absent(host, reporter, wanted())
+    assert api.marks == ALL_MARKS
+    assert program.fail(reporter, caught.value) == 1
+    (condition,) = [entry for entry in api.node["status"]["conditions"] if entry["type"] == "SociReady"]
+    assert (condition["status"], condition["reason"]) == ("True", "UninstallRefused"), (
+        "SOCI serves the node still"
+    )
+    assert "Remedy: drain the node, or set soci:forceUninstall" in program.TERMINATION_LOG.read_text()
+    assert api.events == ["UninstallRefused"] * 2
+
+
+def test_a_failed_uninstall_puts_the_label_back(host: Installed, api: Api, reporter: Reporter) -> None:
+    host.failure = "containerd did not start; SOCI was put in place again"
+    with pytest.raises(InstallError, match="SOCI was put in place again"):
+        program.be_absent(host, reporter, wanted())
+    assert (api.marks["label"], api.marks["annotation"]) == ("0.16.1", "{}")
+
+
+def test_the_script_of_an_earlier_version_is_not_used(host: Installed, reporter: Reporter) -> None:
+    seen = []
+    host.answers["sh"] = lambda command, text: Result(1, "", str(seen.append(host.read(command[1]))))
+    with pytest.raises(uninstall.RefusedError):
+        program.be_absent(host, reporter, wanted())
+    assert seen == [SCRIPT]
+
+
+@pytest.mark.failure_mode(38)
+def test_the_end_of_a_pod_alone_leaves_the_node_configured(
+    host: Installed, api: Api, reporter: Reporter
+) -> None:
+    """Rolling update, pod delete, drain, eviction (nydus preStop, NVIDIA SIGTERM; Kata fixed it)."""
+    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert host.asked == []
+    assert api.marks == ALL_MARKS
+
+
+@pytest.mark.failure_mode(39)
+@pytest.mark.parametrize(
+    "case", ["foreground", "background", "namespace", "namespace gone", "account gone", "rights gone"]
+)
+def test_the_end_of_the_installer_takes_soci_off(
+    host: Installed, api: Api, reporter: Reporter, case: str
+) -> None:
+    """sysbox#688, nydus-snapshotter#740: namespace, RBAC or API removed first left nodes behind."""
+    gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    if case == "foreground":
+        api.daemonset["metadata"] |= gone
+    if case == "namespace":
+        api.namespace["metadata"] |= gone
+    api.errors = {
+        "background": {"daemonsets": 404},
+        "namespace gone": {"namespaces": 404},
+        "account gone": {"": 401},
+        "rights gone": {"": 403},
+    }.get(case, {})
+    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert [asked for asked, _ in host.asked] == [("removable",), ("remove",)]
+    has_rights = case not in ("account gone", "rights gone")
+    assert api.marks == (NO_MARKS if has_rights else ALL_MARKS)
+
+
+@pytest.mark.failure_mode(38)
+@pytest.mark.parametrize("status", [0, 500, 503])
+def test_an_api_server_that_does_not_answer_leaves_the_node_configured(
+    host: Installed, api: Api, reporter: Reporter, status: int
+) -> None:
+    api.errors = {"": status}
+    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert host.asked == []
+
+
+@pytest.mark.failure_mode(38)
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_passing_answer_is_not_believed(
+    host: Installed, api: Api, reporter: Reporter, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API server that is starting up may answer 401 or 403 to anything."""
+    api.errors = {"daemonsets": status}
+    monkeypatch.setattr(uninstall, "CONFIRM_SECONDS", 1.0)
+
+    def pause(seconds: float) -> None:
+        api.errors.clear()
+
+    assert uninstall.is_final(reporter.was_deleted, pause) is False
+
+
+@pytest.mark.failure_mode(38)
+def test_an_installer_that_was_replaced_by_another_leaves_the_node_to_it(
+    host: Installed, api: Api, reporter: Reporter
+) -> None:
+    """soci:namespace was changed: the new DaemonSet has verified the node before the old one is deleted."""
+    uninstall.claim(host, "elsewhere/soci-installer")
+    api.daemonset["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert host.asked == []
+    uninstall.claim(host, OWNER)
+    program.leave(host, reporter, wanted(), OWNER)
+    assert len(host.asked) == 2
+
+
+def test_a_refusal_at_the_installers_end_is_told(host: Installed, api: Api, reporter: Reporter) -> None:
+    """Its DaemonSet is gone: the Event on the node, the condition and the log remain."""
+    host.refusal = LAZY
+    api.errors = {"daemonsets": 404}
+    assert program.leave(host, reporter, wanted(), OWNER) == 1
+    assert api.marks["label"] == "0.16.1"
+    assert api.marks["condition"] == "UninstallRefused"
+    assert api.events == ["UninstallRefused"]
+    assert "default/app" in program.TERMINATION_LOG.read_text()
+
+
+def test_an_uninstall_that_was_cut_short_is_finished_before_an_install(host: Installed) -> None:
+    """kata-containers#10167: deploy, cleanup, deploy."""
+    uninstall.finish_begun(host, SCRIPT)
+    assert host.asked == []
+    host.write(f"{transaction.STATE}/journal", b"state=restoring\n")
+    uninstall.finish_begun(host, SCRIPT)
+    assert [asked for asked, _ in host.asked] == [("removable",), ("remove",)]
+
+
+def test_an_uninstall_at_work_is_waited_for(host: Installed) -> None:
+    """An earlier container of the pod was ended by it."""
+    states = ["active\n", "activating\n", "inactive\n"]
+    host.answers["systemctl"] = lambda command, text: Result(0, states.pop(0) if states else "inactive\n", "")
+    slept = []
+    uninstall.uninstall(host, SCRIPT, False, lambda: None, slept.append)
+    assert len(slept) == 2
