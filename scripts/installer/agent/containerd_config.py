@@ -85,22 +85,24 @@ def edit(text: str, path: str, schema: int, table: Path) -> str:
     Raises:
         InstallError: the file is written in a way that this editor cannot change safely (inline tables).
     """
-    before = parse(text, path)
-    keys = wanted(table)
+    data = parse(text, path)
+    before = flatten(data)
+    expected = before | wanted(table)
     result = text
-    if not before:
+    if not data:
+        expected["version",] = schema
         result = _with_first_line(result, f"version = {schema}")
-    for key, value in keys.items():
-        result = _set(result, key, value)
+    changed = difference(before, expected)
+    for key, value in wanted(table).items():
+        if key in changed:
+            result = _set(result, key, value)
     try:
         after = tomllib.loads(result)
     except tomllib.TOMLDecodeError as error:
         raise InstallError(
             "containerd-config", f"{path} cannot be edited safely: {error}", _INLINE
         ) from error
-    changed = difference(flatten(before), flatten(after))
-    allowed = set(keys) | ({("version",)} if not before else set())
-    if not changed <= allowed or any(flatten(after).get(key) != value for key, value in keys.items()):
+    if difference(expected, flatten(after)):
         raise InstallError("containerd-config", f"{path} cannot be edited safely", _INLINE)
     return result
 
@@ -316,8 +318,6 @@ def _set(text: str, path: Path, value: object) -> str:
     statements = list(_statements(text))
     for statement in statements:
         if statement.path == path and statement.key:
-            if tomllib.loads(f"k = {text[statement.value : statement.end]}")["k"] == value:
-                return text
             return text[: statement.value] + _literal(value) + text[statement.end :]
     table, name = path[:-1], path[-1]
     after: _Statement | None = None
