@@ -77,6 +77,7 @@ journal() {
 # read_plan DIR: what the agent decided; plain key=value lines, never run as code.
 read_plan() {
   snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400 version=''
+  containerd_program='' containerd_config='' containerd_dump=''
   while IFS='=' read -r key value; do
     case $key in
       snapshotter_action) snapshotter_action=$value ;;
@@ -87,6 +88,9 @@ read_plan() {
       pause_archive) pause_archive=$value ;;
       deadline_seconds) deadline_seconds=$value ;;
       version) version=$value ;;
+      containerd_program) containerd_program=$value ;;
+      containerd_config) containerd_config=$value ;;
+      containerd_dump) containerd_dump=$value ;;
     esac
   done <"$1/plan.env"
   export CONTAINERD_ADDRESS PATH
@@ -149,15 +153,34 @@ remember_folders() {
 swap() {
   [ "$group" = "$wanted" ] || return 0
   [ "$old" != "$new" ] || return 0
+  check_unchanged
   if [ "$new" = absent ]; then drop "$ROOT$path"; else put "$1/new/$name" "$ROOT$path" "$mode" "$owner"; fi
 }
 
 restore() {
-  if [ "$old" = absent ]; then
-    drop "$ROOT$path"
-  elif [ "$(sha "$ROOT$path")" != "$old" ]; then
-    put "$1/old/$name" "$ROOT$path" "$mode" "$owner"
-  fi
+  rm -f "$ROOT$path.soci-cluster-new"
+  [ "$old" != "$new" ] || return 0
+  found=$(sha "$ROOT$path")
+  case $found in
+    "$old") return 0 ;;
+    "$new" | absent) ;;
+    *)
+      # Another tool wrote it meanwhile. Its file stays, unless that would leave the node on a snapshotter that goes.
+      if ! grep -qF soci-snapshotter-grpc "$ROOT$path"; then
+        say "$path was changed by someone meanwhile and is left as it is" >&2
+        return 0
+      fi
+      ;;
+  esac
+  if [ "$old" = absent ]; then drop "$ROOT$path"; else put "$1/old/$name" "$ROOT$path" "$mode" "$owner"; fi
+}
+
+# Another tool may have written an imported file, which no checksum here covers: containerd has the last word.
+check_effect() {
+  [ -n "$containerd_dump" ] || return 0
+  dump=$("$containerd_program" --config "$ROOT$containerd_config" config dump | grep -v '^imports = ' | sha256sum)
+  [ "${dump%% *}" = "$containerd_dump" ] ||
+    die "containerd's configuration changed while the install was being prepared: look for a new file among its imports"
 }
 
 # lazy_users: container mounts whose layers are served by the running daemon; a restart of it breaks them for good.
@@ -369,10 +392,12 @@ apply() {
     step=swap
     wanted=containerd
     each_file "$directory" swap
+    check_effect
     step=restart
     state=restarting
     journal $state
     restart_containerd
+    check_effect # of what it has just read: the last moment in which another tool can have written
   fi
 
   step=verify

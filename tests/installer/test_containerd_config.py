@@ -209,3 +209,19 @@ def test_effect_must_be_exact() -> None:
     assert config.check_effect(before, good) == []
     assert "would be 'overlayfs'" in config.check_effect(before, good.replace("'soci'", "'overlayfs'"))[0]
     assert "x would change from 1 to 1.0" in config.check_effect(before, good.replace("x = 1", "x = 1.0"))[0]
+
+
+def test_order_of_the_loaded_files_is_no_effect() -> None:
+    """containerd 1.7 prints them in another order each time."""
+    soci = (
+        f'[{".".join(config.PROXY)}]\ntype = "snapshot"\naddress = "{config.SOCKET}"\n'
+        f'exports.root = "{config.DATA}"\n[plugins."io.containerd.cri.v1.images"]\n'
+        'snapshotter = "soci"\ndisable_snapshot_annotations = false\n'
+    )
+    assert config.check_effect(f'imports = ["a", "b"]\n{soci}', f'imports = ["b", "a"]\n{soci}') == []
+
+
+@pytest.mark.parametrize("content", [b"version = 2 # \xff\n", "version = 2\n".encode("utf-16")])
+def test_refuses_other_encodings(content: bytes) -> None:
+    with pytest.raises(InstallError, match="not UTF-8"):
+        config.decode(content, PATH)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from agent import containerd_config as config
 from agent.errors import InstallError
+from configurations import lines_lost
 
 PATH = "/etc/containerd/config.toml"
 BATCHES, BATCH = 20, 100
@@ -193,25 +194,9 @@ def check(seed: int) -> bool:
         key: (type(value), repr(value)) for key, value in (before | wanted).items()
     }
     assert config.edit(edited, PATH, 2, table) == edited
-    kept, lines = text.splitlines(), edited.splitlines()
-    assert len(kept) - common(kept, lines) <= len(changed & before.keys()), (
-        "other lines than the replaced ones"
-    )
+    assert lines_lost(text, edited) <= len(changed & before.keys()), "other lines than the replaced ones"
     assert edited.count("\r\n") == (edited.count("\n") if "\r\n" in text else 0)
     return True
-
-
-def common(one: list[str], other: list[str]) -> int:
-    """How many lines of ``one`` are in ``other``, in the same order (longest common subsequence)."""
-    row = [0] * (len(other) + 1)
-    for line in one:
-        above = 0
-        for index, candidate in enumerate(other, start=1):
-            above, row[index] = (
-                row[index],
-                above + 1 if line == candidate else max(row[index], row[index - 1]),
-            )
-    return row[-1]
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

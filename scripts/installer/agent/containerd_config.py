@@ -46,6 +46,18 @@ def tables_for(schema: int, major: int) -> tuple[Path, ...]:
     return (CRI_1, CRI_2) if major >= 2 else (CRI_1,)
 
 
+def decode(content: bytes | None, path: str) -> str:
+    """The text of a configuration file; empty when there is no file.
+
+    Raises:
+        InstallError: the file is not UTF-8, as TOML has to be.
+    """
+    try:
+        return (content or b"").decode()
+    except UnicodeDecodeError as error:
+        raise InstallError("containerd-config", f"{path} is not UTF-8: {error}", "repair the file") from error
+
+
 def parse(text: str, path: str) -> dict:
     """Parse a configuration.
 
@@ -135,7 +147,7 @@ def difference(before: Mapping[Path, object], after: Mapping[Path, object]) -> s
 
 def check_effect(before: str, after: str) -> list[str]:
     """Compare containerd's own dumps before and after; no problem means exactly the wanted effect."""
-    old, new = flatten(tomllib.loads(before)), flatten(tomllib.loads(after))
+    old, new = (flatten(tomllib.loads(without_imports(text))) for text in (before, after))
     problems = []
     table = image_table(new)
     for key, value in wanted(table).items():
@@ -150,6 +162,11 @@ def check_effect(before: str, after: str) -> list[str]:
     if override not in (None, "", "soci"):
         problems.append(f"the default runtime {default} has its own snapshotter {override!r}")
     return problems
+
+
+def without_imports(dump: str) -> str:
+    """The dump without its list of files, which containerd 1.7 prints in another order each time."""
+    return "".join(line for line in dump.splitlines(keepends=True) if not line.startswith("imports = "))
 
 
 def image_table(dump: Mapping[Path, object]) -> Path:

@@ -94,6 +94,7 @@ class Plan:
     script: bytes
     snapshotter_action: str  # none, start or restart
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
+    judgement: dict[str, str]  # what the host script needs to see containerd read the same as was judged here
 
     @property
     def is_first_switch(self) -> bool:
@@ -160,6 +161,7 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "pause_image": image_plan.pause,
         "pause_archive": image_plan.pause_archive,
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
+        **plan.judgement,
     }
     transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again)
     result = transaction.commit(task.host, name, task.sleep)
@@ -180,13 +182,19 @@ def make_plan(task: Task, facts: detect.Facts) -> Plan:
         InstallError: containerd's configuration cannot be changed to the wanted effect and no other.
     """
     host, settings = task.host, task.settings
-    path = host.resolve(facts.config_path)
-    current = host.read(path)
-    text = (current or b"").decode()
-    schema = containerd_config.schema_of(text, path, facts.containerd_version[0])
-    before = dump(host, facts, path, text or f"version = {schema}\n")
+    # Judged under the name that the unit gives to it, where relative imports begin; written where links lead.
+    name, path = facts.config_path, host.resolve(facts.config_path)
+    text = containerd_config.decode(host.read(path), name)
+    schema = containerd_config.schema_of(text, name, facts.containerd_version[0])
+    before = dump(host, facts, name, text or f"version = {schema}\n")
     effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
-    new_text = candidate(host, facts, path, text, before)
+    new_text, after = candidate(host, facts, name, text, before)
+    if new_text != text and path in detect.mount_points(host.read_text("/proc/1/mountinfo")):
+        raise InstallError(
+            "preflight",
+            f"{path} is a mount point of its own: it cannot be replaced in one step",
+            "mount the directory around it instead of the file, or exclude this node with soci:nodeSelector",
+        )
 
     snapshotter = read_snapshotter(host)
     program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
@@ -204,7 +212,12 @@ def make_plan(task: Task, facts: detect.Facts) -> Plan:
         is_stale = any(file.is_changed for file in files[:2]) or snapshotter.running_program != program
         action = "restart" if is_stale else "none"
     script = (task.payload / "soci-host.sh").read_bytes()
-    return Plan([*files, _file(host, "containerd", path, new_text)], script, action, effective)
+    judgement = {
+        "containerd_program": facts.containerd_command[0],
+        "containerd_config": name,
+        "containerd_dump": transaction.sha256(containerd_config.without_imports(after).encode()),
+    }
+    return Plan([*files, _file(host, "containerd", path, new_text)], script, action, effective, judgement)
 
 
 def is_in_place(host: Host, plan: Plan) -> bool:
@@ -227,21 +240,25 @@ def _search_path(facts: detect.Facts) -> str:
     return f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def candidate(host: Host, facts: detect.Facts, path: str, text: str, before: str) -> str:
-    """The new text of containerd's configuration: the first that has, by its own word, exactly the effect.
+def candidate(host: Host, facts: detect.Facts, path: str, text: str, before: str) -> tuple[str, str]:
+    """The new text of containerd's configuration, and containerd's dump of it.
+
+    It is the first that has, by containerd's own word, exactly the wanted effect.
 
     Raises:
         InstallError: none has.
     """
     major = facts.containerd_version[0]
     schema = containerd_config.schema_of(text, path, major)
+    if not containerd_config.check_effect(before, before):
+        return text, before
     problems: list[str] = []
     for table in containerd_config.tables_for(schema, major):
         new_text = containerd_config.edit(text, path, schema, table)
         after = before if new_text == text else dump(host, facts, path, new_text)
         found = containerd_config.check_effect(before, after)
         if not found:
-            return new_text
+            return new_text, after
         problems = problems or found
     raise InstallError(
         "containerd-config",
