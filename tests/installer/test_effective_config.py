@@ -4,7 +4,9 @@ Quick: the two series that the lab's nodes run. With --full: all of them.
 """
 
 import shutil
+import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -248,6 +250,39 @@ def test_linked_file(link: str, series: str, node: Node) -> None:
     assert node.config.is_symlink()
     assert_only_the_wanted_keys(change)
     assert change.after["timeouts", "io.containerd.timeout.shim.load"] == "7s"
+
+
+@pytest.mark.failure_mode(2)
+@pytest.mark.failure_mode(3)
+def test_daemon_starts_with_the_edited_file(series: str, schema: int, node: Node) -> None:
+    """Not only its judgement: the CRI plugin loads and the snapshotter is registered (aicr#1688)."""
+    quiet = "[plugins.'io.containerd.nri.v1.nri']\ndisable = true\n"
+    opt = f"[plugins.'io.containerd.internal.v1.opt']\npath = '{node.folder}/opt'\n"
+    node.write({"config.toml": root(schema, runc(schema) + sandbox(schema) + quiet + opt)})
+    node.install()
+    plugins = [line.split() for line in loaded_plugins(node)]
+    state = {(kind, name): status for kind, name, *_, status in plugins}
+    assert state["io.containerd.grpc.v1", "cri"] == "ok"
+    assert state["io.containerd.snapshotter.v1", "soci"] == "ok"
+
+
+def loaded_plugins(node: Node) -> list[str]:
+    """Start the daemon in directories of its own, this machine's /run out of its sight, and ask it."""
+    address = f"{node.folder}/s"
+    directories = ["--root", f"{node.folder}/root", "--state", f"{node.folder}/state", "--address", address]
+    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "containerd"]
+    command = [*hide, node.program, "--config", str(node.config), *directories]
+    ctr = str(Path(node.program).with_name("ctr"))
+    with (node.folder / "log").open("w+b") as log, subprocess.Popen(command, stderr=log) as daemon:
+        try:
+            while daemon.poll() is None:
+                listed = run_here([ctr, "--address", address, "--connect-timeout", "1s", "plugins", "ls"])
+                if listed.code == 0:
+                    return listed.output.splitlines()
+                time.sleep(0.1)
+            pytest.fail((node.folder / "log").read_text()[-1000:])
+        finally:
+            daemon.terminate()
 
 
 def test_newer_schema_than_the_daemon_reads_is_refused(series: str, node: Node) -> None:
