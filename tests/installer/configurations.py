@@ -18,7 +18,6 @@ class Case:
 
     files: Callable[[int], Files]
     refusal: Callable[[str, int], str] = lambda series, schema: ""
-    schemas: tuple[int, ...] = (2, 3, 4)
 
 
 def lines_lost(text: str, edited: str) -> int:
@@ -259,6 +258,19 @@ CASES: dict[str, Case] = {
             lambda schema: "[proxy_plugins.soci]\ntype = 'snapshot'\naddress = '/other.sock'\n",
         ).files,
         lambda series, schema: "proxy_plugins.soci.address would be '/other.sock'",
+    ),
+    "a drop-in in another schema": Case(
+        lambda schema: {
+            "config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n'),
+            "conf.d/other.toml": root(5 - schema if schema < 4 else 3, debug(3)),
+        },
+        lambda series, schema: "containerd refuses" if series == "1.7" else "",
+    ),
+    "a drop-in that nothing imports": Case(
+        lambda schema: {
+            "config.toml": root(schema, runc(schema)),
+            "conf.d/zz.toml": root(schema, f"[{images(schema)}]\nsnapshotter = 'native'\n"),
+        }
     ),
     "schema 1": Case(lambda schema: {"config.toml": "oom_score = 0\n"}, lambda series, schema: "in schema 1"),
 }
