@@ -159,7 +159,8 @@ class Writer:
             return self.random.choice((f"'{text}'", f'"{escaped}"'))
         if kind == "long":
             text = self.random.choice(LONG_STRINGS)
-            return self.random.choice((f"'''\n{text}'''", f'"""{text} \\\n  ""\\""""'))
+            ends = f"'''{text}''''", f'"""{text}\\""""""'
+            return self.random.choice((f"'''\n{text}'''", f'"""{text} \\\n  ""\\""""', *ends))
         if kind == "table":
             return f"{{ a = {self._value_on_one_line()}, 'b.c' = {self._value_on_one_line()} }}"
         elements = [self._value_on_one_line() for _ in range(self.random.randint(0, 3))]
