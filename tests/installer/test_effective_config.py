@@ -3,6 +3,7 @@
 Quick: the two series that the lab's nodes run. With --full: all of them.
 """
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -55,14 +56,20 @@ class Change:
         return {key for key in keys if key[:2] != containerd_config.PROXY and key != ("imports",)}
 
 
+@functools.cache
+def containerd(series: str) -> tuple[str, tuple[int, ...]]:
+    """The program of a series, built first when it is not in the cache, and its version."""
+    program = str(binaries.build(f"containerd-{series}") / "containerd")
+    return program, detect.parse_version(run_here([program, "--version"]).output)
+
+
 class Node:
     """One containerd, and a directory of its configuration: outside /tmp, which is hidden when it judges."""
 
     def __init__(self, series: str, folder: Path) -> None:
         self.folder = folder
         self.config = folder / "config.toml"
-        self.program = str(binaries.build(f"containerd-{series}") / "containerd")
-        version = detect.parse_version(run_here([self.program, "--version"]).output)
+        self.program, version = containerd(series)
         command = (self.program, "--config", str(self.config))
         self.facts = detect.Facts(containerd_command=command, containerd_version=version)
         settings = Settings("0.16.1", "lazy", "https://example.org", {})
