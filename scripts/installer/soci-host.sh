@@ -158,21 +158,19 @@ swap() {
 }
 
 restore() {
-  rm -f "$ROOT$path.soci-cluster-new"
+  rm -f "$ROOT$path.soci-cluster-new" # of a put that was cut short
   [ "$old" != "$new" ] || return 0
   found=$(sha "$ROOT$path")
-  case $found in
-    "$old") return 0 ;;
-    "$new" | absent) ;;
-    *)
-      # Another tool wrote it meanwhile. Its file stays, unless that would leave the node on a snapshotter that goes.
-      if ! grep -qF soci-snapshotter-grpc "$ROOT$path"; then
-        say "$path was changed by someone meanwhile and is left as it is" >&2
-        return 0
-      fi
-      ;;
-  esac
-  if [ "$old" = absent ]; then drop "$ROOT$path"; else put "$1/old/$name" "$ROOT$path" "$mode" "$owner"; fi
+  [ "$found" != "$old" ] || return 0
+  # Another installer may have written containerd's file meanwhile: that stays, unless it was made from ours.
+  if [ "$group" = containerd ] && [ "$found" != "$new" ] && [ "$found" != absent ] &&
+    ! grep -qF /run/soci-snapshotter "$ROOT$path"; then
+    say "$path was changed by someone else meanwhile and is left as it is" >&2
+  elif [ "$old" = absent ]; then
+    drop "$ROOT$path"
+  else
+    put "$1/old/$name" "$ROOT$path" "$mode" "$owner"
+  fi
 }
 
 # Another tool may have written an imported file, which no checksum here covers: containerd has the last word.

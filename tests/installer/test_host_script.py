@@ -271,7 +271,10 @@ def test_a_file_imported_meanwhile_stops_the_install(node: Node) -> None:
 @pytest.mark.failure_mode(37)
 @pytest.mark.parametrize(
     ("written", "kept"),
-    [(OTHER_CONFIG, OTHER_CONFIG), (NEW_CONFIG + b"# soci-snapshotter-grpc and nvidia\n", OLD_CONFIG)],
+    [
+        (OTHER_CONFIG, OTHER_CONFIG),
+        (NEW_CONFIG + b'address = "/run/soci-snapshotter-grpc/x.sock" # and nvidia\n', OLD_CONFIG),
+    ],
 )
 def test_a_file_changed_during_the_restart(node: Node, written: bytes, kept: bytes) -> None:
     """Another installer's file survives our rollback, unless it needs the snapshotter that goes."""
