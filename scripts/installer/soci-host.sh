@@ -101,7 +101,7 @@ journal() {
 # read_plan DIR: what the agent decided; plain key=value lines, never run as code.
 read_plan() {
   snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400
-  slot=soci slot_is_new=0 is_switch=0
+  slot=soci slot_is_new=0 is_switch=0 containerd_program='' containerd_config='' containerd_dump=''
   while IFS='=' read -r key value; do
     case $key in
       snapshotter_action) snapshotter_action=$value ;;
@@ -114,6 +114,9 @@ read_plan() {
       slot) slot=$value ;;
       slot_is_new) slot_is_new=$value ;;
       is_switch) is_switch=$value ;;
+      containerd_program) containerd_program=$value ;;
+      containerd_config) containerd_config=$value ;;
+      containerd_dump) containerd_dump=$value ;;
     esac
   done <"$1/plan.env"
   export CONTAINERD_ADDRESS PATH
@@ -146,7 +149,7 @@ each_file() {
 restore_files() {
   tac "$1/files" >"$1/files.reversed"
   while IFS="$TAB" read -r group path mode owner old new name; do
-    restore_from "$1/old"
+    restore "$1"
   done <"$1/files.reversed"
 }
 
@@ -202,7 +205,21 @@ remember_folders() {
 swap() {
   [ "$group" = "$wanted" ] || return 0
   [ "$old" != "$new" ] || return 0
+  check_unchanged
   if [ "$new" = absent ]; then drop "$ROOT$path"; else put "$1/new/$name" "$ROOT$path" "$mode" "$owner"; fi
+}
+
+# restore DIR: the transaction's old file. What another installer wrote into containerd's meanwhile stays, unless it was
+# made from ours.
+restore() {
+  [ "$old" != "$new" ] || return 0
+  found=$(sha "$ROOT$path")
+  if [ "$group" = containerd ] && [ "$found" != "$new" ] && [ "$found" != "$old" ] && [ "$found" != absent ] &&
+    ! grep -qF /run/soci-snapshotter "$ROOT$path"; then
+    say "$path was changed by someone else meanwhile and is left as it is" >&2
+    return
+  fi
+  restore_from "$1/old"
 }
 
 # restore_from FOLDER: the file of the current line as it was; FOLDER has its content.
@@ -213,6 +230,14 @@ restore_from() {
   elif [ "$(sha "$ROOT$path")" != "$old" ]; then
     put "$1/$name" "$ROOT$path" "$mode" "$owner"
   fi
+}
+
+# Another tool may have written an imported file, which no checksum here covers: containerd has the last word.
+check_effect() {
+  [ -n "$containerd_dump" ] || return 0
+  dump=$("$containerd_program" --config "$ROOT$containerd_config" config dump | grep -v '^imports = ' | sha256sum)
+  [ "${dump%% *}" = "$containerd_dump" ] ||
+    die "containerd's configuration changed while the install was being prepared: look for a new file among its imports"
 }
 
 # The mounts of containers that have a layer served by the slot's daemon; a restart of it breaks them for good.
@@ -456,10 +481,12 @@ apply() {
     wanted=containerd
     incomplete_images >"$directory/images-to-pull-again"
     each_file "$directory" swap
+    check_effect
     step=restart
     state=restarting
     journal $state
     restart_containerd
+    check_effect # of what it has just read: the last moment in which another tool can have written
   fi
 
   step=verify

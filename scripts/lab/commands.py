@@ -157,7 +157,7 @@ class Lab:
                 raise LabError("the lab is not running; run `lab up` first")
             if any(node.spec.name == arguments.name for node in self.nodes()):
                 raise LabError(f"there is a node named {arguments.name} already; see `lab status`")
-            if arguments.containerd not in VERSIONS["containerd"].values():
+            if binaries.missing([f"containerd-{arguments.containerd}"]):
                 say(f"containerd {arguments.containerd}: from source unless cached (1 to 2 minutes)")
             binaries.build(f"containerd-{arguments.containerd}")
             number = max([node.spec.number for node in self.nodes()], default=0) + 1
@@ -329,8 +329,8 @@ def parser() -> argparse.ArgumentParser:
     execute.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)
     join = add("add-node", Lab.add_node)
     join.add_argument("name", metavar="NAME")
-    newest = list(VERSIONS["containerd"].values())[-1]
-    join.add_argument("--containerd", metavar="VERSION", default=newest, help=f"default {newest}")
+    usual = list(VERSIONS["nodes"].values())[-1]["containerd"]
+    join.add_argument("--containerd", metavar="VERSION", default=usual, help=f"default {usual}")
     join.add_argument("--no-taint", action="store_true", help="register without the startup taint")
     join.add_argument(
         "--label", metavar="KEY=VALUE", action="append", help="default soci-cluster.io/install=true"

@@ -5,6 +5,7 @@ The fakes in fakes/ log their calls.
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent import transaction
@@ -104,11 +105,20 @@ class Node:
             "path": f"{FAKES}:{os.environ['PATH']}",
             "pause_image": "example.org/pause:1",
             "deadline_seconds": "400",
+            "containerd_program": str(FAKES / "containerd"),
+            "containerd_config": CONFIG,
+            "containerd_dump": transaction.sha256(config),
         }
         return str(self.host.path(transaction.stage(self.host, name, files, fields | plan)))
 
     def run(
         self, *arguments: str, cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
+    ) -> subprocess.CompletedProcess[str]:
+        command = ["sh", str(self.root / "opt/soci-cluster/soci-host.sh"), *arguments]
+        return self.run_command(command, cut_at, cut_after, cut_at_call)
+
+    def run_command(
+        self, command: Sequence[str], cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
     ) -> subprocess.CompletedProcess[str]:
         environment = {
             **os.environ,
@@ -122,7 +132,7 @@ class Node:
         }
         (self.fake / "renames").unlink(missing_ok=True)
         return subprocess.run(
-            ["sh", str(self.root / "opt/soci-cluster/soci-host.sh"), *arguments],
+            command,
             check=False,
             env=environment,
             start_new_session=True,

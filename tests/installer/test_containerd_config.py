@@ -225,3 +225,19 @@ def test_second_daemon_is_added_and_the_first_stays_known(name: str) -> None:
     assert after[*table, "snapshotter"] == "soci-b"
     back = config.flatten(tomllib.loads(config.edit(both, PATH, schema, table, FIRST)))
     assert config.difference(after, back) == {(*table, "snapshotter")}
+
+
+def test_order_of_the_loaded_files_is_no_effect() -> None:
+    """containerd 1.7 prints them in another order each time."""
+    soci = (
+        f'[{".".join(config.proxy())}]\ntype = "snapshot"\naddress = "{FIRST.socket}"\n'
+        f'exports.root = "{FIRST.data}"\n[plugins."io.containerd.cri.v1.images"]\n'
+        'snapshotter = "soci"\ndisable_snapshot_annotations = false\n'
+    )
+    assert config.check_effect(f'imports = ["a", "b"]\n{soci}', f'imports = ["b", "a"]\n{soci}') == []
+
+
+@pytest.mark.parametrize("content", [b"version = 2 # \xff\n", "version = 2\n".encode("utf-16")])
+def test_refuses_other_encodings(content: bytes) -> None:
+    with pytest.raises(InstallError, match="not UTF-8"):
+        config.decode(content, PATH)

@@ -101,3 +101,14 @@ def test_reading_facts_changes_nothing(fake_host: FakeHost) -> None:
     assert (facts.os_id, facts.init, facts.containerd_version) == ("amzn", "systemd", (2, 1, 4))
     assert "overlay" in facts.file_systems
     assert tree(root) == before
+
+
+def test_mount_points_are_unescaped() -> None:
+    table = (
+        "21 1 0:5 / / rw,relatime shared:1 - ext4 /dev/sda rw\n"
+        "60 21 0:5 /a /etc/containerd/config.toml rw - ext4 /dev/sda rw\n"
+        "61 21 0:5 /b /mnt/with\\040space\\134 rw - ext4 /dev/sda rw\n"
+    )
+    expected = {"/", "/etc/containerd/config.toml", "/mnt/with space\\"}
+    assert detect.mount_points(table) == expected
+    assert detect.mount_points("") == frozenset()

@@ -1,121 +1,317 @@
-"""The edited configuration, judged by real containerd daemons of both families."""
+"""The edited configuration, judged by real containerd daemons of every series, in every schema they read.
 
+Quick: the two series that the lab's nodes run. With --full: all of them.
+"""
+
+import functools
 import shutil
+import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from agent import containerd_config, detect, install
+from agent import containerd_config, detect, install, slots
 from agent.errors import InstallError
-from agent.host import Host
-from fake_node import REPOSITORY, run_here
+from agent.host import Host, Result
+from agent.install import Node as NodeInApi
+from agent.install import Task
+from agent.settings import Settings
+from configurations import CASES, SCHEMAS, Files, images, lines_lost, nvidia, root, runc, runtimes, sandbox
+from fake_node import INSTALLER, REPOSITORY, run_here
 
 sys.path.insert(0, str(REPOSITORY / "scripts" / "lab"))
 
-V1, V2 = "containerd-1.7", "containerd-2.3"
-CASES = {
-    "schema 2 on 1.7": (V1, "version = 2\n"),
-    "empty on 1.7": (V1, ""),
-    "empty on 2.3": (V2, ""),
-    "schema 3 on 2.3": (V2, "version = 3\n"),
-    "schema 4 on 2.3": (V2, "version = 4\n"),
-    "schema 2 on 2.3": (V2, "version = 2\n"),
-    "schema 2 with a CRI section on 2.3": (
-        V2,
-        'version = 2\n[plugins."io.containerd.grpc.v1.cri"]\nsandbox_image = "example.org/pause:1"\n',
-    ),
-    "schema 2 with runtimes on 2.3": (
-        V2,
-        'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]\n'
-        'runtime_type = "io.containerd.runc.v2"\n'
-        '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]\nSystemdCgroup = true\n',
-    ),
-    "odd formatting on 1.7": (
-        V1,
-        "version=2\n  [ plugins . 'io.containerd.grpc.v1.cri' ]\n\tsandbox_image='example.org/pause:1'\n"
-        '\tcontainerd.default_runtime_name = "runc"\n',
-    ),
-    "odd formatting on 2.3": (
-        V2,
-        "version=3\n  [ plugins . 'io.containerd.cri.v1.images' ]\n\tdiscard_unpacked_layers=true # EKS\n",
-    ),
-}
+import binaries
+
+QUICK = ("1.7", "2.3")
 
 
-def containerd(name: str) -> Path:
-    binaries = pytest.importorskip("binaries", reason="the lab's build of containerd")
-    return Path(binaries.build(name)) / "containerd"
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    series = tuple(SCHEMAS) if metafunc.config.getoption("--full") else QUICK
+    if "schema" in metafunc.fixturenames:
+        pairs = [(one, schema) for one in series for schema in SCHEMAS[one]]
+        metafunc.parametrize(
+            ("series", "schema"), pairs, ids=[f"{one}, schema {schema}" for one, schema in pairs]
+        )
+    elif "series" in metafunc.fixturenames:
+        metafunc.parametrize("series", series)
 
 
-def facts_of(binary: Path) -> detect.Facts:
-    version = detect.parse_version(run_here([str(binary), "--version"]).output)
-    return detect.Facts(containerd_command=(str(binary),), containerd_version=version)
+@dataclass(frozen=True)
+class Change:
+    """A configuration before and after our edit: its text, and what containerd makes of it."""
+
+    text: str
+    new_text: str
+    before: dict[containerd_config.Path, object]
+    after: dict[containerd_config.Path, object]
+
+    def keys(self) -> set[containerd_config.Path]:
+        """The keys that changed effect, other than the loaded files and what is below our proxy plugin."""
+        keys = containerd_config.difference(self.before, self.after)
+        return {key for key in keys if key[:2] != containerd_config.proxy() and key != ("imports",)}
+
+
+@functools.cache
+def containerd(series: str) -> tuple[str, tuple[int, ...]]:
+    """The program of a series, built first when it is not in the cache, and its version."""
+    program = str(binaries.build(f"containerd-{series}") / "containerd")
+    return program, detect.parse_version(run_here([program, "--version"]).output)
+
+
+class Node:
+    """One containerd, and a directory of its configuration: outside /tmp, which is hidden when it judges."""
+
+    def __init__(self, series: str, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "config.toml"
+        self.program, version = containerd(series)
+        command = (self.program, "--config", str(self.config))
+        self.facts = detect.Facts(containerd_command=command, containerd_version=version)
+        settings = Settings("0.16.1", "lazy", "https://example.org", {})
+        host = Host(Path("/"), self._run)
+        self.task = Task(host, settings, INSTALLER, "x86_64", lambda: NodeInApi(True, "soci-system"))
+
+    def _run(self, command: Sequence[str], text: str, timeout: float) -> Result:
+        return run_here(command, text, timeout) if command[0] == "unshare" else Result(1, "", "")
+
+    def write(self, files: Files) -> None:
+        for name, text in files.items():
+            path = self.folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(text.replace("@DIR@", str(self.folder)).encode())
+
+    def text(self) -> str:
+        return self.config.read_bytes().decode() if self.config.exists() else ""
+
+    def plan(self) -> install.Plan:
+        return install.make_plan(self.task, self.facts)
+
+    def dump(self) -> str:
+        """containerd's own view of the files as they are."""
+        done = run_here([self.program, "--config", str(self.config), "config", "dump"])
+        assert done.code == 0, done.error
+        return done.output
+
+    def install(self) -> Change:
+        """Plan as the agent does, and put the new file in place as the host script does."""
+        text, plan = self.text(), self.plan()
+        file = plan.files[-1]
+        assert file.new
+        Path(file.path).write_bytes(file.new)
+        after = containerd_config.flatten(tomllib.loads(self.dump()))
+        return Change(text, file.new.decode(), plan.effective, after)
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[Path]:
-    """A place for a configuration outside /tmp: a tmpfs hides that in the judging mount namespace."""
+def node(series: str, tmp_path: Path) -> Iterator[Node]:
     folder = Path("/var/tmp") / f"soci-cluster-{tmp_path.name}"
-    folder.mkdir(exist_ok=True)
-    yield folder / "config.toml"
+    folder.mkdir()
+    yield Node(series, folder)
     shutil.rmtree(folder)
 
 
-def candidate(binary: Path, file: Path, text: str) -> tuple[str, dict, dict]:
-    host = Host(Path("/"), run_here)
-    facts = facts_of(binary)
-    if text:
-        file.write_text(text)
-    schema = containerd_config.schema_of(text, str(file), facts.containerd_version[0])
-    before = install.dump(host, facts, str(file), text or f"version = {schema}\n")
-    new_text = install.candidate(host, facts, str(file), text, before)
-    after = install.dump(host, facts, str(file), new_text)
-    flatten = containerd_config.flatten
-    return new_text, flatten(tomllib.loads(before)), flatten(tomllib.loads(after))
+def assert_only_the_wanted_keys(change: Change) -> None:
+    table = containerd_config.image_table(change.after)
+    assert change.after[*table, "snapshotter"] == "soci"
+    assert change.after[*table, "disable_snapshot_annotations"] is False
+    assert change.after[*containerd_config.proxy(), "type"] == "snapshot"
+    assert change.after[*containerd_config.proxy(), "address"] == slots.FIRST.socket
+    assert change.after[*containerd_config.proxy(), "exports", "root"] == slots.FIRST.data
+    assert change.keys() <= {(*table, "snapshotter"), (*table, "disable_snapshot_annotations")}
 
 
+def runtime_values(change: Change, *key: str) -> set[object]:
+    """The value of a key of the runtimes before and after: one, if it stayed."""
+    path = (*containerd_config.runtime_table(change.after), *key)
+    return {change.before.get(path), change.after.get(path)}
+
+
+@pytest.mark.failure_mode(1)
+@pytest.mark.failure_mode(2)
+@pytest.mark.failure_mode(3)
+@pytest.mark.failure_mode(4)
+@pytest.mark.failure_mode(5)
+@pytest.mark.failure_mode(6)
+@pytest.mark.failure_mode(11)
 @pytest.mark.parametrize("name", CASES)
-def test_only_the_wanted_keys_take_effect(name: str, file: Path) -> None:
-    """Keys land where the daemon reads them, SystemdCgroup and sandbox image keep their values.
+def test_only_the_wanted_keys_take_effect(name: str, series: str, schema: int, node: Node) -> None:
+    """Or it is refused with the cause. Every other value keeps its type, every other line its bytes.
 
-    nydus#1810, gpu-operator#2060, nvidia-container-toolkit#1040, aicr#1688, containerd#12891.
+    kata-containers#3229, aicr#1688, gpu-operator#2646, containerd#12891, nydus#1810, gpu-operator#2060,
+    coco-operator#305, gpu-operator#301, containerd#5837, nvidia-container-toolkit#1067.
     """
-    version, text = CASES[name]
-    new_text, before, after = candidate(containerd(version), file, text)
-    table = containerd_config.image_table(after)
-    changed = containerd_config.difference(before, after)
-    assert after[*table, "snapshotter"] == "soci"
-    assert after[*table, "disable_snapshot_annotations"] is False
-    assert {key for key in changed if key[:2] != containerd_config.proxy()} == {
-        (*table, "snapshotter"),
-        (*table, "disable_snapshot_annotations"),
-    }
-    declared = tomllib.loads(text).get("version")
-    assert tomllib.loads(new_text)["version"] == (declared or (2 if version == V1 else 3))
+    case = CASES[name]
+    node.write(case.files(schema))
+    if refusal := case.refusal(series, schema):
+        with pytest.raises(InstallError, match=refusal) as caught:
+            node.plan()
+        assert caught.value.remedy
+        return
+    change = node.install()
+    assert_only_the_wanted_keys(change)
+    declared = tomllib.loads(change.text).get("version", 2 if series == "1.7" else 3)
+    assert tomllib.loads(change.new_text)["version"] == declared
+    replaced = sum("snapshotter" in line and "=" in line for line in change.text.splitlines())
+    assert lines_lost(change.text, change.new_text) <= replaced
+    assert not node.plan().files[-1].is_changed
 
 
-def test_import_that_replaces_the_section_is_refused(file: Path) -> None:
-    """On 1.7 an import replaces the whole CRI section, so the root file's keys are lost (containerd#5837)."""
-    (file.parent / "other.toml").write_text(
-        'version = 2\n[plugins."io.containerd.grpc.v1.cri".containerd]\ndefault_runtime_name = "nvidia"\n'
+@pytest.mark.failure_mode(2)
+def test_containerds_own_default_file(series: str, node: Node) -> None:
+    """kubeadm's way: `containerd config default`, with the systemd cgroup driver."""
+    text = run_here([node.program, "config", "default"]).output
+    node.write({"config.toml": text.replace("SystemdCgroup = false", "SystemdCgroup = true")})
+    change = node.install()
+    assert_only_the_wanted_keys(change)
+    assert lines_lost(change.text, change.new_text) <= 2
+    assert tomllib.loads(change.new_text)["version"] == tomllib.loads(text)["version"]
+
+
+@pytest.mark.failure_mode(7)
+@pytest.mark.parametrize("name", ["nodeadm", "runc with systemd cgroups", "nvidia in the root file"])
+def test_cgroup_driver_and_default_runtime_stay(name: str, series: str, schema: int, node: Node) -> None:
+    """nvidia-container-toolkit#1040; an uninstall puts the old bytes back (test_host_script)."""
+    node.write(CASES[name].files(schema))
+    change = node.install()
+    assert runtime_values(change, "runtimes", "runc", "options", "SystemdCgroup") == {True}
+    assert len(runtime_values(change, "default_runtime_name")) == 1
+
+
+@pytest.mark.failure_mode(37)
+def test_nvidia_edits_the_root_file_after_soci(series: str, schema: int, node: Node) -> None:
+    """Both are in effect, and nothing is left to do for us (gpu-operator#301)."""
+    node.write({"config.toml": root(schema, runc(schema) + f"[{runtimes(schema)}]\n")})
+    change = node.install()
+    header, default, *tables = nvidia(schema).splitlines(keepends=True)
+    text = change.new_text.replace(header, header + default) + "".join(tables)
+    node.write({"config.toml": text})
+    after = containerd_config.flatten(tomllib.loads(node.dump()))
+    assert after[*containerd_config.runtime_table(after), "default_runtime_name"] == "nvidia"
+    assert_only_the_wanted_keys(Change("", "", after, after))
+    assert not node.plan().files[-1].is_changed
+
+
+@pytest.mark.failure_mode(37)
+def test_nvidia_adds_a_drop_in_after_soci(series: str, schema: int, node: Node) -> None:
+    """Both are in effect on 2.x. On 1.7 the drop-in puts our keys out of effect: the agent says so."""
+    node.write({"config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n')})
+    node.install()
+    node.write({"conf.d/99-nvidia.toml": root(schema, nvidia(schema))})
+    if series == "1.7":
+        with pytest.raises(InstallError, match="snapshotter would be 'overlayfs'") as caught:
+            node.plan()
+        assert "imported files" in caught.value.remedy
+        return
+    after = containerd_config.flatten(tomllib.loads(node.dump()))
+    assert after[*containerd_config.runtime_table(after), "default_runtime_name"] == "nvidia"
+    assert_only_the_wanted_keys(Change("", "", after, after))
+    assert not node.plan().files[-1].is_changed
+
+
+@pytest.mark.failure_mode(3)
+@pytest.mark.parametrize(
+    ("right", "wrong"), [("snapshotter", "snapshoter"), ("disable_snapshot_annotations", "annotations")]
+)
+def test_misspelt_key_fails_validation(right: str, wrong: str, series: str, schema: int, node: Node) -> None:
+    """containerd only warns, if at all (nydus#1810, shim-spin#386)."""
+    node.write({"config.toml": root(schema, runc(schema))})
+    before = node.dump()
+    change = node.install()
+    node.write({"config.toml": change.new_text.replace(f"{right} =", f"{wrong} =")})
+    problems = containerd_config.check_effect(before, node.dump())
+    assert [problem for problem in problems if f"{right} would be" in problem]
+
+
+@pytest.mark.failure_mode(3)
+def test_key_of_another_schema_fails_validation(series: str, node: Node) -> None:
+    """containerd starts with keys in tables that it does not know, and ignores them (gpu-operator#2060)."""
+    schema = SCHEMAS[series][-1]
+    text = root(schema)
+    foreign = containerd_config.CRI_2 if series == "1.7" else containerd_config.CRI_1
+    node.write({"config.toml": text})
+    before = node.dump()
+    node.write({"config.toml": containerd_config.edit(text, "config.toml", schema, foreign)})
+    problems = containerd_config.check_effect(before, node.dump())
+    assert [problem for problem in problems if "snapshotter would be 'overlayfs'" in problem]
+
+
+@pytest.mark.failure_mode(2)
+@pytest.mark.parametrize("link", ["@DIR@/elsewhere/real.toml", "elsewhere/real.toml"])
+def test_linked_file(link: str, series: str, node: Node) -> None:
+    """The link stays, its target changes; relative imports begin where the link is, as for the daemon."""
+    schema = SCHEMAS[series][-1]
+    node.write(
+        {
+            "elsewhere/real.toml": root(schema, sandbox(schema), 'imports = ["conf.d/*.toml"]\n'),
+            "conf.d/other.toml": root(schema, "[timeouts]\n'io.containerd.timeout.shim.load' = '7s'\n"),
+            "elsewhere/conf.d/other.toml": root(schema, f"[{images(schema)}]\nsnapshotter = 'native'\n"),
+        }
     )
-    with pytest.raises(InstallError, match="snapshotter would be"):
-        candidate(containerd(V1), file, 'version = 2\nimports = ["other.toml"]\n')
+    node.config.symlink_to(link.replace("@DIR@", str(node.folder)))
+    change = node.install()
+    assert node.config.is_symlink()
+    assert_only_the_wanted_keys(change)
+    assert change.after["timeouts", "io.containerd.timeout.shim.load"] == "7s"
 
 
-def test_import_of_other_settings_stays_in_effect(file: Path) -> None:
-    """A user's imports are neither replaced nor disturbed (gpu-operator#301); relative ones mean the same."""
-    (file.parent / "other.toml").write_text(
-        "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\nenable_selinux = true\n"
-    )
-    _, before, after = candidate(containerd(V2), file, 'version = 3\nimports = ["other.toml"]\n')
-    key = ("plugins", "io.containerd.cri.v1.runtime", "enable_selinux")
-    assert before[key] is True
-    assert after[key] is True
+@pytest.mark.failure_mode(2)
+@pytest.mark.failure_mode(3)
+def test_daemon_starts_with_the_edited_file(series: str, schema: int, node: Node) -> None:
+    """Not only its judgement: the CRI plugin loads and the snapshotter is registered (aicr#1688)."""
+    quiet = "[plugins.'io.containerd.nri.v1.nri']\ndisable = true\n"
+    opt = f"[plugins.'io.containerd.internal.v1.opt']\npath = '{node.folder}/opt'\n"
+    node.write({"config.toml": root(schema, runc(schema) + sandbox(schema) + quiet + opt)})
+    node.install()
+    plugins = [line.split() for line in loaded_plugins(node)]
+    state = {(kind, name): status for kind, name, *_, status in plugins}
+    assert state["io.containerd.grpc.v1", "cri"] == "ok"
+    assert state["io.containerd.snapshotter.v1", "soci"] == "ok"
 
 
-def test_unparsable_candidate_is_refused(file: Path) -> None:
-    with pytest.raises(InstallError, match="containerd refuses"):
-        install.dump(Host(Path("/"), run_here), facts_of(containerd(V1)), str(file), "version = 3\n")
+def loaded_plugins(node: Node) -> list[str]:
+    """Start the daemon in directories of its own, this machine's /run out of its sight, and ask it."""
+    address = f"{node.folder}/s"
+    directories = ["--root", f"{node.folder}/root", "--state", f"{node.folder}/state", "--address", address]
+    hide = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "containerd"]
+    command = [*hide, node.program, "--config", str(node.config), *directories]
+    ctr = str(Path(node.program).with_name("ctr"))
+    with (node.folder / "log").open("w+b") as log, subprocess.Popen(command, stderr=log) as daemon:
+        try:
+            while daemon.poll() is None:
+                listed = run_here([ctr, "--address", address, "--connect-timeout", "1s", "plugins", "ls"])
+                if listed.code == 0:
+                    return listed.output.splitlines()
+                time.sleep(0.1)
+            pytest.fail((node.folder / "log").read_text()[-1000:])
+        finally:
+            daemon.terminate()
+
+
+def test_newer_schema_than_the_daemon_reads_is_refused(series: str, node: Node) -> None:
+    node.write({"config.toml": f"version = {SCHEMAS[series][-1] + 1}\n"})
+    with pytest.raises(InstallError, match=r"containerd refuses|in schema 5"):
+        node.plan()
+
+
+@pytest.mark.failure_mode(37)
+def test_host_script_sees_what_the_agent_saw(series: str, schema: int, node: Node) -> None:
+    """Until another tool adds an imported file (gpu-operator#301, spegel#413)."""
+    node.write({"config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n')})
+    judgement = node.plan().judgement
+    node.install()
+    assert seen_by_host_script(judgement) == 0
+    node.write({"conf.d/99-nvidia.toml": root(schema, nvidia(schema))})
+    assert seen_by_host_script(judgement) == 1
+
+
+def seen_by_host_script(judgement: dict[str, str]) -> int:
+    """The status of the host script's own function, alone."""
+    script = (INSTALLER / "soci-host.sh").read_text()
+    functions = script[: script.index("\nverb=")]
+    variables = "".join(f"{name}='{value}'\n" for name, value in judgement.items())
+    return run_here(["sh", "-c", f"{functions}\n{variables}check_effect"]).code

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from agent import transaction
 from agent.slots import FIRST, SECOND, Slot
 from fake_node import tree
 from script_node import CONFIG, DATA, FLIPPED_CONFIG, HOOK, LAZY, NEW_CONFIG, OLD_CONFIG, Node
@@ -113,6 +114,75 @@ def test_a_file_changed_meanwhile_stops_the_install(node: Node) -> None:
     before = node.etc()
     outcome = node.apply(directory)
     assert (outcome.outcome, outcome.step, outcome.containerd_restarts) == ("unchanged", "lock", 0)
+    assert node.etc() == before
+
+
+OTHER_CONFIG = b"version = 2 # of another installer\n"
+
+
+def write_meanwhile(node: Node, call: str, path: str, content: bytes) -> None:
+    """Another installer writes a file while systemctl is at work on ``call``."""
+    target = node.host.path(path)
+    target.parent.mkdir(exist_ok=True)
+    (node.fake / "other").write_bytes(content)
+    hook = node.fake / f"on-{call}"
+    hook.write_text(f'cp "$FAKE/other" "{target}"\nrm "{hook}"\n')
+
+
+@pytest.mark.failure_mode(37)
+def test_a_file_changed_while_the_snapshotter_starts_is_not_overwritten(node: Node) -> None:
+    """That takes seconds, and the other installer must not lose its work (gpu-operator#301, spegel#413)."""
+    directory = node.stage()
+    write_meanwhile(node, "start-soci-snapshotter.service", CONFIG, OTHER_CONFIG)
+    outcome = node.apply(directory)
+    assert (outcome.outcome, outcome.step, outcome.containerd_restarts) == ("rolled-back", "swap", 0)
+    assert "changed while" in outcome.cause
+    assert node.host.read(CONFIG) == OTHER_CONFIG
+
+
+@pytest.mark.failure_mode(37)
+def test_a_file_imported_meanwhile_stops_the_install(node: Node) -> None:
+    """No checksum of ours covers it: containerd itself reads something else than the agent judged."""
+    before = node.etc()
+    directory = node.stage()
+    drop_in = "/etc/containerd/conf.d/99-nvidia.toml"
+    write_meanwhile(node, "start-soci-snapshotter.service", drop_in, b"version = 2\n")
+    outcome = node.apply(directory)
+    assert (outcome.outcome, outcome.step, outcome.containerd_restarts) == ("rolled-back", "swap", 0)
+    assert "new file among its imports" in outcome.cause
+    assert node.etc().keys() - before.keys() == {"containerd/conf.d/99-nvidia.toml"}
+    assert node.host.read(CONFIG) == OLD_CONFIG
+
+
+@pytest.mark.failure_mode(37)
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        (OTHER_CONFIG, OTHER_CONFIG),
+        (NEW_CONFIG + b'address = "/run/soci-snapshotter-grpc/x.sock" # and nvidia\n', OLD_CONFIG),
+    ],
+)
+def test_a_file_changed_during_the_restart(node: Node, written: bytes, kept: bytes) -> None:
+    """Another installer's file survives our rollback, unless it needs the snapshotter that goes."""
+    directory = node.stage()
+    write_meanwhile(node, "restart-containerd.service", CONFIG, written)
+    outcome = node.apply(directory)
+    assert (outcome.outcome, outcome.step, outcome.containerd_restarts) == ("rolled-back", "restart", 2)
+    assert node.host.read(CONFIG) == kept
+    assert (node.fake / "loaded-config").read_bytes() == kept
+
+
+def test_a_file_mounted_meanwhile_is_left_as_it_is(node: Node) -> None:
+    """A rename over a mount point fails with EBUSY: nothing is restarted, nothing of ours stays."""
+    directory = node.stage()
+    before = node.etc()
+    config = node.host.path(CONFIG)
+    script = node.root / "opt/soci-cluster/soci-host.sh"
+    mount = f'mount --bind "{config}" "{config}" && exec sh "{script}" apply "{directory}"'
+    node.run_command([str(shutil.which("unshare")), "-m", "sh", "-c", mount])
+    outcome = transaction.parse_result((Path(directory) / "result").read_text())
+    assert (outcome.outcome, outcome.step, outcome.containerd_restarts) == ("rolled-back", "swap", 0)
+    assert "busy" in outcome.cause
     assert node.etc() == before
 
 

@@ -283,6 +283,27 @@ def test_symbolic_link_is_resolved_on_the_host(machine: Machine) -> None:
     assert "soci" in (machine.root / "etc/real.toml").read_text()
 
 
+def test_containerd_judges_under_the_name_of_its_unit(machine: Machine) -> None:
+    """Relative imports begin where the link is, not where it leads."""
+    config = machine.root / "etc/containerd/config.toml"
+    config.rename(machine.root / "etc/real.toml")
+    config.symlink_to("../real.toml")
+    install.install(task(machine), never)
+    judged = {command[-1] for command in machine.commands if command[0] == "unshare"}
+    assert judged == {"/etc/containerd/config.toml"}
+
+
+def test_mounted_file_is_refused(machine: Machine) -> None:
+    """A rename over a mount point fails; writing into the file would not be one step."""
+    line = "60 21 0:5 /a /etc/containerd/config.toml rw - ext4 /dev/sda rw\n"
+    machine.write("/proc/1/mountinfo", line.encode())
+    before = tree(machine.root)
+    with pytest.raises(InstallError, match="mount point of its own") as caught:
+        install.install(task(machine), never)
+    assert "mount the directory" in caught.value.remedy
+    assert tree(machine.root) == before
+
+
 def test_failure_without_a_restart_is_tried_again_at_once(machine: Machine) -> None:
     """Only restarts of containerd are worth sparing; whatever else failed may be over already."""
     commit = machine.answers["systemd-run"]

@@ -32,8 +32,11 @@ from settings import VERSIONS, LabError  # noqa: E402
         ("soci", "github.com/awslabs/soci-snapshotter", VERSIONS["soci"]),
         ("registry", "github.com/google/go-containerregistry", VERSIONS["registry"]),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", VERSIONS["pulumi"]),
-        ("containerd-1.7", "github.com/containerd/containerd", VERSIONS["containerd"]["1.7"]),
-        ("containerd-2.3", "github.com/containerd/containerd/v2", VERSIONS["containerd"]["2.3"]),
+        *(
+            (f"containerd-{series}", f"github.com/containerd/containerd{major}", version)
+            for series, version in VERSIONS["containerd"].items()
+            for major in ["" if series.startswith("1.") else "/v2"]
+        ),
     ],
 )
 def test_go_modules_carry_the_pinned_versions(module: str, package: str, version: str) -> None:

@@ -48,6 +48,18 @@ def tables_for(schema: int, major: int) -> tuple[Path, ...]:
     return (CRI_1, CRI_2) if major >= 2 else (CRI_1,)
 
 
+def decode(content: bytes | None, path: str) -> str:
+    """The text of a configuration file; empty when there is no file.
+
+    Raises:
+        InstallError: the file is not UTF-8, as TOML has to be.
+    """
+    try:
+        return (content or b"").decode()
+    except UnicodeDecodeError as error:
+        raise InstallError("containerd-config", f"{path} is not UTF-8: {error}", "repair the file") from error
+
+
 def parse(text: str, path: str) -> dict:
     """Parse a configuration.
 
@@ -87,22 +99,25 @@ def edit(text: str, path: str, schema: int, table: Path, slot: Slot = FIRST) -> 
     Raises:
         InstallError: the file is written in a way that this editor cannot change safely (inline tables).
     """
-    before = parse(text, path)
+    data = parse(text, path)
+    before = flatten(data)
     keys = wanted(table, slot)
+    expected = before | keys
     result = text
-    if not before:
+    if not data:
+        expected["version",] = schema
         result = _with_first_line(result, f"version = {schema}")
+    changed = difference(before, expected)
     for key, value in keys.items():
-        result = _set(result, key, value)
+        if key in changed:
+            result = _set(result, key, value)
     try:
         after = tomllib.loads(result)
     except tomllib.TOMLDecodeError as error:
         raise InstallError(
             "containerd-config", f"{path} cannot be edited safely: {error}", _INLINE
         ) from error
-    changed = difference(flatten(before), flatten(after))
-    allowed = set(keys) | ({("version",)} if not before else set())
-    if not changed <= allowed or any(flatten(after).get(key) != value for key, value in keys.items()):
+    if difference(expected, flatten(after)):
         raise InstallError("containerd-config", f"{path} cannot be edited safely", _INLINE)
     return result
 
@@ -135,7 +150,7 @@ def difference(before: Mapping[Path, object], after: Mapping[Path, object]) -> s
 
 def check_effect(before: str, after: str, slot: Slot = FIRST) -> list[str]:
     """Compare containerd's own dumps before and after; no problem means exactly the wanted effect."""
-    old, new = flatten(tomllib.loads(before)), flatten(tomllib.loads(after))
+    old, new = (flatten(tomllib.loads(without_imports(text))) for text in (before, after))
     problems = []
     keys = wanted(image_table(new), slot)
     for key, value in keys.items():
@@ -155,6 +170,11 @@ def check_effect(before: str, after: str, slot: Slot = FIRST) -> list[str]:
 def snapshotter(dump: Mapping[Path, object]) -> object:
     """The snapshotter in effect."""
     return dump.get((*image_table(dump), "snapshotter"))
+
+
+def without_imports(dump: str) -> str:
+    """The dump without its list of files, which containerd 1.7 prints in another order each time."""
+    return "".join(line for line in dump.splitlines(keepends=True) if not line.startswith("imports = "))
 
 
 def image_table(dump: Mapping[Path, object]) -> Path:
@@ -323,8 +343,6 @@ def _set(text: str, path: Path, value: object) -> str:
     statements = list(_statements(text))
     for statement in statements:
         if statement.path == path and statement.key:
-            if tomllib.loads(f"k = {text[statement.value : statement.end]}")["k"] == value:
-                return text
             return text[: statement.value] + _literal(value) + text[statement.end :]
     table, name = path[:-1], path[-1]
     after: _Statement | None = None

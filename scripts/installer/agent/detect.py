@@ -133,6 +133,12 @@ def parse_os_release(text: str) -> dict[str, str]:
     return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
 
 
+def mount_points(text: str) -> frozenset[str]:
+    """The mount points in the text of /proc/PID/mountinfo."""
+    points = (line.split()[4] for line in text.splitlines())
+    return frozenset(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points)
+
+
 def parse_version(text: str) -> tuple[int, ...]:
     """The version in the output of ``containerd --version``; empty when there is none."""
     match = re.search(r"\bv?(\d+)\.(\d+)(?:\.(\d+))?\b", text)

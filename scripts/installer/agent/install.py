@@ -118,6 +118,7 @@ class Plan:
     script: bytes
     snapshotter_action: str  # none, start or restart
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
+    judgement: dict[str, str]  # what the host script needs to see containerd read the same as was judged here
 
     @property
     def is_switch(self) -> bool:
@@ -220,6 +221,7 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "pause_image": image_plan.pause,
         "pause_archive": image_plan.pause_archive,
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
+        **plan.judgement,
     }
     transaction.stage(task.host, name, plan.files, fields)
     result = transaction.commit(task.host, name, task.sleep)
@@ -253,14 +255,20 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         InstallError: containerd's configuration cannot be changed to the wanted effect and no other.
     """
     host, settings = task.host, task.settings
-    path = host.resolve(facts.config_path)
-    current = host.read(path)
-    text = (current or b"").decode()
-    schema = containerd_config.schema_of(text, path, facts.containerd_version[0])
-    before = dump(host, facts, path, text or f"version = {schema}\n")
+    # Judged under the name that the unit gives to it, where relative imports begin; written where links lead.
+    name, path = facts.config_path, host.resolve(facts.config_path)
+    text = containerd_config.decode(host.read(path), name)
+    schema = containerd_config.schema_of(text, name, facts.containerd_version[0])
+    before = dump(host, facts, name, text or f"version = {schema}\n")
     effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
     slot = slot or slots.in_use(containerd_config.snapshotter(effective))
-    new_text = candidate(host, facts, path, text, before, slot=slot)
+    new_text, after = candidate(host, facts, name, text, before, slot=slot)
+    if new_text != text and path in detect.mount_points(host.read_text("/proc/1/mountinfo")):
+        raise InstallError(
+            "preflight",
+            f"{path} is a mount point of its own: it cannot be replaced in one step",
+            "mount the directory around it instead of the file, or exclude this node with soci:nodeSelector",
+        )
 
     snapshotter = read_snapshotter(host, slot)
     program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
@@ -278,7 +286,13 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         is_stale = any(file.is_changed for file in files[:2]) or snapshotter.running_program != program
         action = "restart" if is_stale else "none"
     script = (task.payload / "soci-host.sh").read_bytes()
-    return Plan(slot, [*files, _file(host, "containerd", path, new_text)], script, action, effective)
+    judgement = {
+        "containerd_program": facts.containerd_command[0],
+        "containerd_config": name,
+        "containerd_dump": transaction.sha256(containerd_config.without_imports(after).encode()),
+    }
+    files = [*files, _file(host, "containerd", path, new_text)]
+    return Plan(slot, files, script, action, effective, judgement)
 
 
 def is_in_place(host: Host, plan: Plan) -> bool:
@@ -303,21 +317,25 @@ def _search_path(facts: detect.Facts) -> str:
 
 def candidate(
     host: Host, facts: detect.Facts, path: str, text: str, before: str, *, slot: Slot = slots.FIRST
-) -> str:
-    """The new text of containerd's configuration: the first that has, by its own word, exactly the effect.
+) -> tuple[str, str]:
+    """The new text of containerd's configuration, and containerd's dump of it.
+
+    It is the first that has, by containerd's own word, exactly the wanted effect.
 
     Raises:
         InstallError: none has.
     """
     major = facts.containerd_version[0]
     schema = containerd_config.schema_of(text, path, major)
+    if not containerd_config.check_effect(before, before, slot):
+        return text, before
     problems: list[str] = []
     for table in containerd_config.tables_for(schema, major):
         new_text = containerd_config.edit(text, path, schema, table, slot)
         after = before if new_text == text else dump(host, facts, path, new_text)
         found = containerd_config.check_effect(before, after, slot)
         if not found:
-            return new_text
+            return new_text, after
         problems = problems or found
     raise InstallError(
         "containerd-config",
