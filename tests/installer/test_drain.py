@@ -11,6 +11,7 @@ from agent.report import ApiError
 from agent.settings import Settings
 from agent.slots import FIRST, SECOND
 from agent.users import Pod, in_words
+from agent.waiting import Waiting
 
 APP, GUARDED, AGENT, STATIC, BARE = (Pod("shop", name, f"uid-{name}") for name in ("a", "g", "d", "s", "b"))
 MOUNTS = ("/run/c/1/rootfs", "/run/c/2/rootfs")
@@ -125,7 +126,7 @@ def test_cordon_of_somebody_else_stays(cluster: Cluster, reporter: report.Report
 
 @pytest.mark.failure_mode(29)
 def test_condition_says_for_whom_an_idle_node_is_waited(cluster: Cluster, reporter: report.Reporter) -> None:
-    program.Waiting(reporter, "when-idle").tell(busy(APP, GUARDED))
+    Waiting(reporter, "when-idle", print).tell(busy(APP, GUARDED))
     assert (cluster.condition["status"], cluster.condition["reason"]) == ("False", "WaitingForIdle")
     for words in ("2 lazily loaded containers", "shop/a, shop/g", "soci:upgradePolicy"):
         assert words in cluster.condition["message"]
@@ -136,14 +137,14 @@ def test_condition_says_for_whom_an_idle_node_is_waited(cluster: Cluster, report
 def test_condition_names_both_daemons_when_both_are_read_from(
     cluster: Cluster, reporter: report.Reporter
 ) -> None:
-    waiting = program.Waiting(reporter, "side-by-side")
+    waiting = Waiting(reporter, "side-by-side", print)
     waiting.tell(Busy({FIRST: MOUNTS, SECOND: ("/run/c/3/rootfs",)}, (APP,)))
     assert "3 lazily loaded containers" in cluster.condition["message"]
     assert not cluster.evictions
 
 
 def test_condition_says_how_the_drain_goes(cluster: Cluster, reporter: report.Reporter) -> None:
-    waiting = program.Waiting(reporter, "drain")
+    waiting = Waiting(reporter, "drain", print)
     waiting.tell(busy(APP, GUARDED, AGENT))
     assert cluster.unschedulable
     assert (cluster.condition["status"], cluster.condition["reason"]) == ("False", "Draining")
@@ -157,7 +158,7 @@ def test_condition_says_how_the_drain_goes(cluster: Cluster, reporter: report.Re
 def test_missing_right_to_evict_is_told(cluster: Cluster, reporter: report.Reporter) -> None:
     cluster.forbidden = True
     with pytest.raises(InstallError, match="forbidden") as caught:
-        program.Waiting(reporter, "drain").tell(busy(APP))
+        Waiting(reporter, "drain", print).tell(busy(APP))
     assert "pulumi up" in caught.value.remedy
 
 
@@ -165,7 +166,7 @@ def test_api_server_away_is_waited_out(cluster: Cluster, reporter: report.Report
     def away(method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
         raise ApiError("no route")
 
-    waiting = program.Waiting(reporter, "drain")
+    waiting = Waiting(reporter, "drain", print)
     reporter.call = away
     waiting.tell(busy(APP))
     reporter.call = cluster
