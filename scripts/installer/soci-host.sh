@@ -264,6 +264,19 @@ lazy_users() {
     }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -u
 }
 
+# The layers that the slot's daemon serves.
+lazy_layers() {
+  awk -v data="$data" '$0 ~ " - fuse.rawBridge " && index($5, data "/") == 1 { print $5 }' \
+    "${MOUNTINFO:-/proc/self/mountinfo}"
+}
+
+# A restarted daemon mounts its layers again, which takes the registry and its credentials. Of an image of whose layers
+# one is missing no container could start any more.
+lazy_layers_are_back() {
+  lazy_layers >"$directory/lazy-layers-now"
+  ! grep -qvxF -f "$directory/lazy-layers-now" "$directory/lazy-layers"
+}
+
 # The mounts of all containers whose files are in the slot's directory, lazily served or not.
 all_users() {
   awk -v data="$data" '$0 ~ " - overlay " && index($0, "upperdir=" data "/") { print $5 }' \
@@ -471,6 +484,8 @@ apply() {
   journal $state
 
   step=snapshotter
+  incomplete_images >"$directory/images-to-pull-again"
+  lazy_layers >"$directory/lazy-layers"
   wanted=soci
   each_file "$directory" swap
   systemctl daemon-reload
@@ -479,6 +494,7 @@ apply() {
   if [ "$containerd_restart" = 1 ]; then
     step=swap
     wanted=containerd
+    # Just before the restart: what is pulled later is pulled by the new daemon.
     incomplete_images >"$directory/images-to-pull-again"
     each_file "$directory" swap
     check_effect
@@ -493,7 +509,7 @@ apply() {
   verify
 
   step=commit
-  [ "$is_switch" = 0 ] || forget_images
+  if [ "$is_switch" = 1 ] || ! lazy_layers_are_back; then forget_images; fi
   ln -sfn "$directory" "$STATE/current.next"
   mv -fT "$STATE/current.next" "$STATE/current"
   state=committed
@@ -511,12 +527,13 @@ incomplete_images() {
   ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
 }
 
-# The kubelet takes an image for present and containerd then fails to unpack it: it has to be pulled anew. Images that
-# were incomplete before the switch already: later ones were pulled by the new daemon.
+# The kubelet takes such an image for present and containerd then fails to unpack it: it has to be pulled anew. Those are
+# meant that were incomplete before the change already; later ones were pulled by the new daemon.
 forget_images() {
-  incomplete_images | grep -xF -f "$directory/images-to-pull-again" | while read -r image; do
-    ctr --namespace k8s.io images rm "$image" >/dev/null || :
-  done
+  images=$(incomplete_images | grep -xF -f "$directory/images-to-pull-again") || return 0
+  # Synchronously: layers that linger would be taken for unpacked by the next pull.
+  # shellcheck disable=SC2086 # names of images have no blanks
+  timeout 60 ctr --namespace k8s.io images rm --sync $images >/dev/null || :
 }
 
 # The programs that no daemon's unit names any more. Not those that no process runs from: a daemon may be about to

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import lab_client
+import pod_start
 import pytest
 from agent.slots import FIRST, SECOND, Slot
 from conftest import SOCI_NODES, condition, containerd_starts, install_report, wait_for
@@ -97,11 +98,9 @@ def running_program(node: str, slot: Slot) -> str:
 
 
 def is_retired(node: str, slot: Slot) -> bool:
-    left = f"ls -A {slot.data} {slot.config} {slot.unit_path} 2>/dev/null"
-    mounts = f"grep -c ' {slot.data}/' /proc/1/mountinfo"
-    return not running_program(node, slot) and not lab_client.on_node(
-        node, f"{left}; {mounts} | grep -v '^0$' || true"
-    )
+    """Whether nothing of the slot's daemon is left; its data directory is a mount point in the lab."""
+    left = f"ls {slot.config} {slot.unit_path} 2>/dev/null; find {slot.data} -mindepth 1 | head -n 3"
+    return not running_program(node, slot) and not lab_client.on_node(node, left)
 
 
 def message(api, node: str) -> str:
@@ -271,3 +270,25 @@ def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, applicat
         assert not api.read_node(node).spec.unschedulable
         assert "soci-cluster.io/cordoned" not in api.read_node(node).metadata.annotations
     assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
+
+
+@pytest.mark.failure_mode(30)
+def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, stack, run_pod):
+    """What it served cannot be mounted again, as with expired credentials (soci#93, #487)."""
+    node = SOCI_NODES[0]
+    name = run_pod(IMAGE, node)
+    api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+    wait_for(lambda: lazy_containers(node, slot_in_use(node)) == 0, 60, "the pod's end")
+    assert pod_start.fuse_mounts(node) > 0, "the layers stay with the image"
+    block = "OUTPUT -p tcp --dport 5000 -j REJECT --reject-with tcp-reset"
+    lab_client.on_node(node, f"iptables -I {block}")
+    try:
+        stack.set("soci:sampleWorkload.enabled", "false", path=True)
+        stack.set("soci:version", "0.16.0")
+        stack.must_go_up()
+        assert "/0.16.0/" in running_program(node, slot_in_use(node))
+        assert pod_start.fuse_mounts(node) == 0
+    finally:
+        lab_client.on_node(node, f"iptables -D {block}")
+    run_pod(IMAGE, node)
+    assert lazy_containers(node, slot_in_use(node)) == 1

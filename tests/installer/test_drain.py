@@ -88,23 +88,37 @@ def busy(*pods: Pod) -> Busy:
 
 
 def test_evicts_what_a_controller_makes_anew_elsewhere(cluster: Cluster, reporter: report.Reporter) -> None:
-    done = drain.evict(reporter, [APP, GUARDED, AGENT, STATIC, BARE, Pod("", "container 123")])
-    assert done == drain.Round((APP,), (GUARDED,), (AGENT, STATIC, BARE, Pod("", "container 123")))
+    words = drain.drain(reporter, [APP, GUARDED])
+    assert words == "held back by a disruption budget: shop/g; ending: shop/a"
+    assert cluster.unschedulable
     (eviction,) = cluster.evictions
     assert (eviction["apiVersion"], eviction["kind"]) == ("policy/v1", "Eviction")
     assert eviction["deleteOptions"] == {"preconditions": {"uid": "uid-a"}}, "no other pod of this name"
 
 
+@pytest.mark.parametrize("pod", [AGENT, STATIC, BARE, Pod("", "container 123")], ids=str)
+def test_nothing_is_disturbed_for_a_drain_that_cannot_succeed(
+    cluster: Cluster, reporter: report.Reporter, pod: Pod
+) -> None:
+    """A pod of a DaemonSet is back on the node at once, a pod without a controller would be lost."""
+    drain.cordon(reporter)
+    words = drain.drain(reporter, [APP, pod])
+    assert str(pod) in words
+    assert "side-by-side" in words
+    assert not cluster.evictions
+    assert not cluster.unschedulable
+
+
 def test_eviction_refused_by_a_budget_is_asked_for_again(cluster: Cluster, reporter: report.Reporter) -> None:
-    assert drain.evict(reporter, [GUARDED]).held_back == (GUARDED,)
+    assert drain.drain(reporter, [GUARDED]) == "held back by a disruption budget: shop/g"
     cluster.guarded.clear()
-    assert drain.evict(reporter, [GUARDED]).ending == (GUARDED,)
-    assert drain.evict(reporter, [GUARDED]).ending == (GUARDED,)
+    assert drain.drain(reporter, [GUARDED]) == "ending: shop/g"
+    assert drain.drain(reporter, [GUARDED]) == "ending: shop/g"
     assert len(cluster.evictions) == 1, "an ending pod is not evicted twice"
 
 
 def test_pod_that_is_gone_is_no_error(reporter: report.Reporter) -> None:
-    assert drain.evict(reporter, [Pod("shop", "gone", "u")]).ending
+    assert drain.drain(reporter, [Pod("shop", "gone", "u")]) == "ending: shop/gone"
 
 
 def test_cordon_is_ours_to_lift(cluster: Cluster, reporter: report.Reporter) -> None:
@@ -145,10 +159,10 @@ def test_condition_names_both_daemons_when_both_are_read_from(
 
 def test_condition_says_how_the_drain_goes(cluster: Cluster, reporter: report.Reporter) -> None:
     waiting = Waiting(reporter, "drain", print)
-    waiting.tell(busy(APP, GUARDED, AGENT))
+    waiting.tell(busy(APP, GUARDED))
     assert cluster.unschedulable
     assert (cluster.condition["status"], cluster.condition["reason"]) == ("False", "Draining")
-    for words in ("ending: shop/a", "held back by a disruption budget: shop/g", "(of a DaemonSet", "shop/d"):
+    for words in ("ending: shop/a", "held back by a disruption budget: shop/g"):
         assert words in cluster.condition["message"]
     cluster.guarded.clear()
     waiting.tell(busy(GUARDED))

@@ -34,7 +34,7 @@ def test_install_commits(node: Node) -> None:
     assert node.journal() == "committed"
     assert node.host.mode_and_owner(CONFIG) == ("0640", "0:0")
     assert node.calls("ctr --namespace k8s.io images rm") == [
-        "ctr --namespace k8s.io images rm old.example/image:1"
+        "ctr --namespace k8s.io images rm --sync old.example/image:1"
     ]
 
 
@@ -346,7 +346,7 @@ def test_second_daemon_starts_beside_the_first(lazy_node: Node) -> None:
     assert "--snapshotter soci-b example.org/pause:1" in lazy_node.calls("ctr --namespace k8s.io run")[0]
     # The image is known, yet not on the node: the kubelet must pull it again, by the new daemon (soci#1389).
     assert lazy_node.calls("ctr --namespace k8s.io images rm") == [
-        "ctr --namespace k8s.io images rm old.example/image:1"
+        "ctr --namespace k8s.io images rm --sync old.example/image:1"
     ]
     versions = {path.name for path in (lazy_node.root / "opt/soci-cluster/versions").iterdir()}
     assert versions == {"1", "2"}, "the old daemon may have to be started again"
@@ -360,6 +360,19 @@ def test_change_within_a_slot_forgets_no_image(node: Node) -> None:
     staged = node.stage("2-b", version="2", snapshotter_action="restart", containerd_restart="1")
     assert node.apply(staged).outcome == "committed"
     assert node.calls("ctr --namespace k8s.io images rm") == []
+
+
+@pytest.mark.failure_mode(30)
+@pytest.mark.parametrize("are_back", [True, False])
+def test_images_whose_layers_a_restart_lost_are_pulled_again(node: Node, are_back: bool) -> None:
+    """The credentials have expired, say: no pod of them could start any more (soci#93, #487)."""
+    node.install()
+    (node.fake / "images").write_text(INCOMPLETE_IMAGE)
+    node.mount_table.write_text("".join(line for line in LAZY.splitlines(True) if "fuse.rawBridge" in line))
+    if not are_back:
+        node.set("loses-layers")
+    assert node.apply(node.stage("2-b", version="2", snapshotter_action="restart")).outcome == "committed"
+    assert bool(node.calls("ctr --namespace k8s.io images rm")) is not are_back
 
 
 @pytest.mark.parametrize("fault", ["fail-start-soci-snapshotter-b.service", "canary-fails"])

@@ -1,35 +1,17 @@
 """Policy ``drain``: cordon the node, evict the pods on lazily served layers within their budgets, uncordon.
 
-Eviction API: Kubernetes reference, policy/v1. What `kubectl drain` leaves alone without --force stays here,
-too: it is named and waited for. An annotation marks a cordon of ours: it is lifted also after a kill, and no
-other one is.
+Eviction API: Kubernetes reference, policy/v1. Pods that nobody would make anew elsewhere are not evicted, as
+by `kubectl drain`. As long as there are any the daemon stays in use whatever is done to the others: then
+nothing is done. An annotation marks a cordon of ours: it is lifted also after a kill, and no other one is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .report import DOMAIN, MERGE, ApiError, Json, Reporter
 from .users import Pod, in_words
 
 CORDONED = f"{DOMAIN}/cordoned"
 MIRROR = "kubernetes.io/config.mirror"
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round of evictions came to: pods by what they wait for."""
-
-    ending: tuple[Pod, ...] = ()
-    held_back: tuple[Pod, ...] = ()  # by a disruption budget
-    staying: tuple[Pod, ...] = ()  # not to be evicted
-
-    def in_words(self) -> str:
-        parts = (
-            ("ending", self.ending),
-            ("held back by a disruption budget", self.held_back),
-            ("not evicted (of a DaemonSet, static or without a controller)", self.staying),
-        )
-        return "; ".join(f"{what}: {in_words(pods)}" for what, pods in parts if pods)
 
 
 def cordon(reporter: Reporter) -> None:
@@ -58,43 +40,62 @@ def _set(reporter: Reporter, node: Json, value: bool | None) -> None:
     reporter.call("PATCH", f"/api/v1/nodes/{reporter.node_name}", body, MERGE)
 
 
-def evict(reporter: Reporter, pods: Sequence[Pod]) -> Round:
-    """Ask once for the eviction of each pod. What a budget forbids now, the next round may get.
+def drain(reporter: Reporter, pods: Sequence[Pod]) -> str:
+    """One round: ask once for the eviction of each pod; in words, what came of it.
 
     Raises:
         ApiError: the API server is away, or forbids to ask.
     """
-    fates = {pod: _evict(reporter, pod) for pod in pods}
-    groups = [tuple(pod for pod in pods if fates[pod] == fate) for fate in ("ending", "held back", "staying")]
-    return Round(*groups)
+    found = {pod: _read(reporter, pod) for pod in pods}
+    staying = [pod for pod, known in found.items() if known and not is_evictable(known)]
+    if staying:
+        uncordon(reporter)
+        return (
+            f"nothing is evicted because of pods that would be lost or come back here: {in_words(staying)}. "
+            "Remedy: delete those without a controller; for pods of DaemonSets and static ones set "
+            "soci:upgradePolicy to side-by-side"
+        )
+    cordon(reporter)
+    held = [pod for pod, known in found.items() if known and not _evict(reporter, pod, known)]
+    ending = [pod for pod in pods if pod not in held]
+    parts = (("held back by a disruption budget", held), ("ending", ending))
+    return "; ".join(f"{what}: {in_words(group)}" for what, group in parts if group)
 
 
-def _evict(reporter: Reporter, pod: Pod) -> str:
-    path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
+def _read(reporter: Reporter, pod: Pod) -> Json | None:
+    """The pod; an empty one if the API server never knew it, None if it is gone."""
     if not pod.namespace:
-        return "staying"
+        return {"metadata": {}}
     try:
-        found = reporter.call("GET", path, None, "")
-        metadata = found["metadata"]
-        if metadata.get("deletionTimestamp"):
-            return "ending"
-        if not is_evictable(found):
-            return "staying"
-        eviction = {
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": pod.name, "namespace": pod.namespace},
-            # A pod of the same name elsewhere, as StatefulSets make them, must not be hit.
-            "deleteOptions": {"preconditions": {"uid": pod.uid}},
-        }
-        reporter.call("POST", f"{path}/eviction", eviction, "application/json")
+        return reporter.call("GET", _path(pod), None, "")
     except ApiError as error:
-        if error.status == 429:
-            return "held back"
-        if error.status in (404, 409):  # it is gone, or another one of its name is there
-            return "ending"
-        raise
-    return "ending"
+        if error.status != 404:
+            raise
+    return None
+
+
+def _evict(reporter: Reporter, pod: Pod, known: Json) -> bool:
+    """Whether the pod is about to end; False when a budget forbids that now."""
+    if known["metadata"].get("deletionTimestamp"):
+        return True
+    eviction = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod.name, "namespace": pod.namespace},
+        # A later pod of the same name elsewhere, as StatefulSets make them, must not be hit.
+        "deleteOptions": {"preconditions": {"uid": pod.uid}},
+    }
+    try:
+        reporter.call("POST", f"{_path(pod)}/eviction", eviction, "application/json")
+    except ApiError as error:
+        if error.status not in (404, 409, 429):  # gone, another one of its name, or held back
+            raise
+        return error.status != 429
+    return True
+
+
+def _path(pod: Pod) -> str:
+    return f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}"
 
 
 def is_evictable(pod: Json) -> bool:

@@ -43,8 +43,7 @@ class Waiting:
 
     def _drain(self, busy: Busy) -> str:
         try:
-            drain.cordon(self._reporter)
-            return drain.evict(self._reporter, busy.pods).in_words()
+            return drain.drain(self._reporter, busy.pods)
         except report.ApiError as error:
             if error.status == 403:
                 raise InstallError(
