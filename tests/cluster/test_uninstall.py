@@ -66,7 +66,7 @@ def snapshotter_in_effect(node: str) -> str:
 
 def pod_addresses(node: str) -> list[str]:
     """The pod addresses that the node's network plug-in holds reserved."""
-    return sorted(lab_client.on_node(node, "ls /var/lib/cni/networks/lab | grep -F .").split())
+    return sorted(lab_client.on_node(node, "ls /var/lib/cni/networks/lab | grep '^[0-9]' || true").split())
 
 
 def assert_clean(api, node: str) -> None:
