@@ -233,6 +233,49 @@ start_snapshotter() {
 # last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
 last_words() { journalctl _SYSTEMD_UNIT="$1" --since=-120s -n 1 -o cat 2>/dev/null | cut -c1-300; }
 
+snapshots() {
+  of=$1
+  shift
+  ctr --namespace k8s.io snapshots --snapshotter "$of" "$@"
+}
+
+# carry_over DIR: images whose blobs are gone from the content store get their unpacked layers copied to soci.
+# Until an image refers to them, ctr's own label keeps the new snapshots from containerd's garbage collection.
+carry_over() {
+  [ -s "$1/layers" ] || return 0
+  for key in $(snapshots soci ls | awk '$1 ~ /^soci-cluster-carry-/ { print $1 }'); do snapshots soci rm "$key"; done
+  while read -r config chains; do carry_image; done <"$1/layers"
+  sync -f "$ROOT$DATA"
+  while read -r config chains; do
+    for chain in $chains; do
+      snapshots soci label "$chain" containerd.io/gc.root= >/dev/null
+    done
+  done <"$1/layers"
+}
+
+carry_image() {
+  key=soci-cluster-carry-$transaction
+  parent='' there=$(snapshots soci ls | awk '{ print $1 }')
+  mount=$(snapshots overlayfs view --target / "$key" "${chains##* }") || die "no layers to carry over: ${chains##* }"
+  snapshots overlayfs rm "$key"
+  sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
+  for chain in $chains; do
+    if ! printf '%s\n' "$there" | grep -qxF "$chain"; then
+      mount=$(snapshots soci prepare --target / "$key" ${parent:+"$parent"}) || die "soci takes no layer on ${parent:-nothing}"
+      target=$(say "$mount" | mount_folders upperdir)
+      # Hard links need no space and no time, but work within one file system only. Lower layers never change.
+      cp -al "${sources##*:}/." "$target" 2>/dev/null || cp -a "${sources##*:}/." "$target" ||
+        die "the layer $chain was not copied to $target"
+      snapshots soci commit "$chain" "$key"
+    fi
+    parent=$chain sources=${sources%:*}
+  done
+  ctr --namespace k8s.io content label "$config" "containerd.io/gc.ref.snapshot.soci=$parent" >/dev/null
+}
+
+# mount_folders OPTION: the directories of a snapshot, from ctr's mount command; one without parent is a bind mount.
+mount_folders() { sed -n -e 's/^mount -t bind \([^ ]*\) .*/\1/p' -e "s/.*[ ,]$1=\([^, ]*\).*/\1/p"; }
+
 verify() {
   [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
   # containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
@@ -242,6 +285,9 @@ verify() {
     [ "$tries" -lt 100 ] || die "containerd does not reach the soci snapshotter"
     sleep 0.1
   done
+  step=images
+  carry_over "$directory"
+  step=verify
   if [ -n "$pause_archive" ]; then
     ctr --namespace k8s.io images import --local --snapshotter soci --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, detect, images, release, soci_config, transaction
+from . import containerd_config, detect, images, nodeadm, release, soci_config, transaction
 from .errors import InstallError
 from .host import Host
 from .settings import Settings
@@ -96,8 +96,14 @@ class Plan:
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
 
     @property
+    def snapshotter(self) -> str:
+        """The one in effect before the change."""
+        key = (*containerd_config.image_table(self.effective), "snapshotter")
+        return str(self.effective.get(key) or "overlayfs")
+
+    @property
     def is_first_switch(self) -> bool:
-        return self.effective.get((*containerd_config.image_table(self.effective), "snapshotter")) != "soci"
+        return self.snapshotter != "soci"
 
 
 def install(task: Task, on_waiting: Callable[[str], None]) -> Installed:
@@ -144,7 +150,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | str:
     if not pause:
         raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
     registries = containerd_config.registry_directories(plan.effective)
-    image_plan = images.plan(ctr, pause, registries, plan.is_first_switch)
+    image_plan = images.plan(ctr, pause, registries, plan.is_first_switch, plan.snapshotter)
     return _commit(task, plan, ctr, image_plan)
 
 
@@ -161,7 +167,8 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "pause_archive": image_plan.pause_archive,
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
     }
-    transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again)
+    layers = [layers.line() for layers in image_plan.carry_over]
+    transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again, layers=layers)
     result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
         return Installed(True, result.containerd_down_seconds, result.containerd_restarts)
@@ -198,6 +205,8 @@ def make_plan(task: Task, facts: detect.Facts) -> Plan:
         BOOT_UNIT: (task.payload / "soci-cluster-boot.service").read_text(),
         CONTAINERD_DROP_IN: (task.payload / "containerd-soci-cluster.conf").read_text(),
     }
+    if nodeadm.writes_configuration(host):
+        texts[nodeadm.DROP_IN] = nodeadm.render(containerd_config.image_table(effective))
     files = [_file(host, "soci", name, content) for name, content in texts.items()]
     action = "start"
     if snapshotter.is_active:

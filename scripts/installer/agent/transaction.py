@@ -70,9 +70,18 @@ def new_id() -> str:
 
 
 def stage(
-    host: Host, name: str, files: Sequence[File], plan: dict[str, str], pull_again: Sequence[str]
+    host: Host,
+    name: str,
+    files: Sequence[File],
+    plan: dict[str, str],
+    pull_again: Sequence[str],
+    *,
+    layers: Sequence[str] = (),
 ) -> str:
-    """Write a transaction's directory to the node's disk; its path on the host."""
+    """Write a transaction's directory to the node's disk; its path on the host.
+
+    ``pull_again`` are names of images to forget, ``layers`` the lines of images to carry over to soci.
+    """
     directory = f"{STATE}/txn/{name}"
     _forget_failed(host)
     for file in files:
@@ -82,6 +91,7 @@ def stage(
     host.write(
         f"{directory}/images-to-pull-again", "".join(f"{image}\n" for image in pull_again).encode(), 0o600
     )
+    host.write(f"{directory}/layers", "".join(layers).encode(), 0o600)
     host.write(f"{directory}/log", b"", 0o600)
     host.write(
         f"{directory}/plan.env", "".join(f"{key}={value}\n" for key, value in plan.items()).encode(), 0o600
