@@ -153,9 +153,14 @@ swap() {
 }
 
 restore() {
-  if [ "$old" = absent ]; then
+  found=$(sha "$ROOT$path")
+  [ "$found" != "$old" ] || return 0
+  # Another installer may have written containerd's file meanwhile: that stays, unless it was made from ours.
+  if [ "$group" = containerd ] && [ "$found" != "$new" ] && ! grep -qF "$SOCKET" "$ROOT$path"; then
+    say "soci-cluster: $path was changed by someone else meanwhile and is left as it is" >&2
+  elif [ "$old" = absent ]; then
     drop "$ROOT$path"
-  elif [ "$(sha "$ROOT$path")" != "$old" ]; then
+  else
     put "$1/old/$name" "$ROOT$path" "$mode" "$owner"
   fi
 }
@@ -187,7 +192,10 @@ lazy_users() {
 restart_containerd() {
   started=$(now_ms)
   containerd_restarts=$((containerd_restarts + 1))
-  timeout 90 systemctl restart containerd.service || die "containerd did not start: $(last_words containerd.service)"
+  timeout 90 systemctl restart containerd.service || {
+    [ $? -ne 124 ] || die "containerd did not stop and start within 90 s: $(systemctl show containerd.service -p SubState)"
+    die "containerd did not start: $(last_words containerd.service)"
+  }
   restarted=$(now_ms)
   tries=0
   until cri_answers; do
@@ -231,7 +239,12 @@ start_snapshotter() {
 }
 
 # last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
-last_words() { journalctl _SYSTEMD_UNIT="$1" --since=-120s -n 1 -o cat 2>/dev/null | cut -c1-300; }
+# With --since, journalctl's own -n 1 is the first line, and what a process wrote right before it died is still on
+# its way to the journal.
+last_words() {
+  journalctl --sync 2>/dev/null || :
+  journalctl _SYSTEMD_UNIT="$1" --since=-120s -o cat 2>/dev/null | tail -n 1 | cut -c1-300
+}
 
 snapshots() {
   of=$1
@@ -257,7 +270,7 @@ carry_image() {
   key=soci-cluster-carry-$transaction
   parent='' there=$(snapshots soci ls | awk '{ print $1 }')
   mount=$(snapshots overlayfs view --target / "$key" "${chains##* }") || die "no layers to carry over: ${chains##* }"
-  snapshots overlayfs rm "$key"
+  snapshots overlayfs rm "$key" 2>/dev/null || : # garbage collection may have been faster
   sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
   for chain in $chains; do
     if ! printf '%s\n' "$there" | grep -qxF "$chain"; then
@@ -318,9 +331,7 @@ report() {
     say "cause=$2"
     say "containerd_down_ms=$containerd_down_ms"
     say "containerd_restarts=$containerd_restarts"
-  } >"$directory/result.next"
-  sync "$directory/result.next"
-  mv -fT "$directory/result.next" "$directory/result"
+  } >"$directory/result.next" && sync "$directory/result.next" && mv -fT "$directory/result.next" "$directory/result"
 }
 
 # undo: the node's old files and daemons back. Called with the journal read and the lock held.
@@ -364,6 +375,8 @@ finish() {
   set +e
   [ "$status" -ne 0 ] || exit 0
   cause=$(tail -n 1 "$directory/log")
+  # On a full disk the cause could not be written down.
+  [ -n "$cause" ] || [ "$(stat -f -c %a "$directory")" -gt 16 ] || cause="no space left on $STATE"
   outcome=unchanged
   if [ "$state" != '' ]; then
     clear_canary
@@ -435,7 +448,10 @@ apply() {
   disarm
   report committed ''
   clear_canary
-  forget_all_but "$directory" "$STATE"/txn/*
+  for entry in "$STATE"/txn/*; do
+    # One without a result belongs to another installer that waits for the lock.
+    [ "$entry" = "$directory" ] || [ ! -e "$entry/result" ] || rm -rf "$entry"
+  done
   # Nothing runs from another version now: the daemon was restarted into this one.
   forget_all_but "$PROGRAM/versions/$version" "$PROGRAM"/versions/*
 }

@@ -155,7 +155,6 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | str:
 
 
 def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePlan) -> Installed | str:
-    task.host.write(transaction.SCRIPT, plan.script, 0o755)
     name = transaction.new_id()
     fields = {
         "version": task.settings.version,
@@ -168,7 +167,12 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
     }
     layers = [layers.line() for layers in image_plan.carry_over]
-    transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again, layers=layers)
+    try:
+        task.host.write(transaction.SCRIPT, plan.script, 0o755)
+        transaction.stage(task.host, name, plan.files, fields, image_plan.pull_again, layers=layers)
+    except OSError as error:
+        remedy = f"free disk space, or make {STATE} and {transaction.SCRIPT} writable"
+        raise InstallError("stage", str(error), remedy) from error
     result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
         return Installed(True, result.containerd_down_seconds, result.containerd_restarts)

@@ -101,12 +101,17 @@ def stage(
 
 
 def _forget_failed(host: Host) -> None:
-    """Remove what earlier, failed tries left; ``current`` points to the committed transaction."""
+    """Remove what earlier, failed tries left; ``current`` points to the committed transaction.
+
+    One without a result may be another installer's, at work or about to be, unless it is old.
+    """
     link = host.path(f"{STATE}/current")
     kept = link.readlink().name if link.is_symlink() else ""
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name != kept:
+        is_over = host.exists(f"{STATE}/txn/{entry.name}/result")
+        is_old = abs(time.time() - entry.stat().st_mtime) > 2 * DEADLINE_SECONDS
+        if entry.name != kept and (is_over or is_old):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -129,12 +134,8 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
             return parse_result(text)
         sleep(POLL_SECONDS)
         polls += 1
-        if (
-            polls % POLLS_PER_LOOK == 0
-            and not _is_running(host, name)
-            and not host.exists(f"{directory}/result")
-        ):
-            wait_for_running(host, sleep)  # it was killed: undo what it began
+        if polls % POLLS_PER_LOOK == 0 and not _is_running(host, name):
+            wait_for_running(host, sleep)  # if it was killed: undo what it began
             break
     if text := host.read_text(f"{directory}/result"):
         return parse_result(text)
@@ -175,7 +176,8 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
     for entry in folder.iterdir() if folder.is_dir() else ():
         path = f"{STATE}/txn/{entry.name}"
         result = parse_result(host.read_text(f"{path}/result"))
-        is_recent = now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
+        # A clock that was set back must not keep a failure recent for years.
+        is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
         was_in_vain = result.outcome == "rolled-back" and result.containerd_restarts > 0
         if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
             return result

@@ -8,9 +8,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import lab_client
 import pytest
-from lab_node import VERSIONS, Health, LabNode, Pods
+
+pytest.register_assert_rewrite("lab_node")
+
+from lab_node import VERSIONS, Health, LabNode, Pods, lab_client  # noqa: E402 (rewritten by the line above)
+from processes import Processes  # noqa: E402
+from settings import state_directory  # noqa: E402
 
 HERE = Path(__file__).parent
 CONTAINERD = tuple(VERSIONS["containerd"].values())
@@ -38,7 +42,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def lab() -> None:
     if os.geteuid() != 0:
         pytest.fail("these tests start real nodes and need root")
-    lab_client.lab("up")
+    running = Processes(state_directory())
+    if not all(running.pid(name) for name in ("kube-apiserver", "registry", "releases")):
+        lab_client.lab("up")
 
 
 class Pool:
@@ -46,10 +52,10 @@ class Pool:
 
     def __init__(self) -> None:
         self.made = 0
-        self.fresh: dict[str, tuple[LabNode, str]] = {}
+        self.fresh: dict[str, tuple[LabNode, dict[str, str]]] = {}
 
     def take(self, containerd: str) -> LabNode:
-        node, files = self.fresh.pop(containerd, (None, ""))
+        node, files = self.fresh.pop(containerd, (None, {}))
         if node and self._is_fresh(node, files):
             self.fresh[containerd] = node, files
             return node
@@ -66,7 +72,7 @@ class Pool:
         lab_client.lab("add-node", name, *options)
         return LabNode(name)
 
-    def _is_fresh(self, node: LabNode, files: str) -> bool:
+    def _is_fresh(self, node: LabNode, files: dict[str, str]) -> bool:
         if not node.machine.leader or node.files() != files:
             return False
         left = node.sh("ls -d /var/lib/soci-cluster /opt/soci-cluster 2>/dev/null || :")

@@ -27,7 +27,8 @@ SAMPLE_WITH_INDEX = f"{REGISTRY}/sample:1-soci"
 HEALTHY_WITHIN_S = 60
 # What an installer may have changed. Its releases are left by a failed install, for the next try.
 HOST_FILES = """
-find /etc -xdev \\( -type f -o -type l \\) ! -name '*.cache' -exec sha256sum {} + 2>/dev/null | sort -k 2
+find /etc /usr/local/bin -xdev -type f -exec sha256sum {} +
+find /etc -xdev -type l -printf '%l %p\\n'
 """
 
 
@@ -53,9 +54,10 @@ class LabNode(AgentNode):
         word = self.sh(f"systemctl show {unit} -p ActiveEnterTimestampMonotonic --value")
         return int(word) / 1e6
 
-    def files(self) -> str:
-        """Digests of all of /etc."""
-        return self.sh(HOST_FILES)
+    def files(self) -> dict[str, str]:
+        """Digest by path of all of /etc and of the node's own programs."""
+        lines = (line.split(maxsplit=1) for line in self.sh(HOST_FILES).splitlines())
+        return {path: digest for digest, path in lines}
 
     def journal(self) -> dict[str, str]:
         return transaction.journal_state(self.host)
@@ -170,7 +172,7 @@ class Health:
     node: LabNode
     pods: Pods
     witness: str
-    files: str
+    files: dict[str, str]
 
     @classmethod
     def before(cls, node: LabNode, pods: Pods) -> "Health":

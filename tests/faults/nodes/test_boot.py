@@ -18,7 +18,7 @@ DefaultDependencies=no
 Before=containerd.service
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'sleep 2; cp /etc/eks-original.toml {config}'
+ExecStart=/bin/sh -c 'sleep 10; cp /etc/eks-original.toml {config}'
 [Install]
 WantedBy=multi-user.target
 """
