@@ -178,6 +178,11 @@ class Health:
     def before(cls, node: LabNode, pods: Pods) -> "Health":
         return cls(node, pods, pods.start(node), node.files())
 
+    def replace_containerd(self, script: str) -> None:
+        """From now on the node's own containerd is the script; the true one is `$0.real`."""
+        self.node.replace_program("/usr/local/bin/containerd", script)
+        self.files = self.node.files()
+
     def assert_old_state(self) -> None:
         """The node is as it was and serves: its CRI answers, a new sandbox starts, what ran goes on."""
         node = self.node

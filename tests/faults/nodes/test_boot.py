@@ -53,7 +53,8 @@ def assert_serves(node: LabNode, pods: Pods) -> None:
 
 
 def boot_log(node: LabNode) -> str:
-    return node.sh("journalctl -b -u soci-cluster-boot -o cat")
+    """What the host script said at this boot, as the boot unit and right before containerd."""
+    return node.sh("journalctl -b -o cat -u soci-cluster-boot -u containerd | grep '^soci-cluster:' || :")
 
 
 @pytest.mark.failure_mode(7)

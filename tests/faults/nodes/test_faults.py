@@ -132,14 +132,14 @@ def test_containerd_is_restarted_only_after_a_late_daemon_answers(node: LabNode,
 @pytest.mark.failure_mode(15)
 def test_containerd_that_refuses_the_new_configuration_gets_the_old_one_back(node: LabNode, health: Health):
     """aicr#1688: 149 restarts on a configuration that containerd does not start with."""
-    node.replace_program("/usr/local/bin/containerd", REFUSES)
+    health.replace_containerd(REFUSES)
     old_state_after(health, "restart", "the candidate is refused")
 
 
 @pytest.mark.failure_mode(14)
 def test_cri_plugin_that_does_not_load_is_a_failure(node: LabNode, health: Health):
     """coco-operator#483: containerd is active, so the install was called a success."""
-    node.replace_program("/usr/local/bin/containerd", LOADS_NO_CRI)
+    health.replace_containerd(LOADS_NO_CRI)
     old_state_after(health, "restart", "CRI plugin did not load")
 
 
@@ -205,7 +205,7 @@ def test_wrong_clock_changes_nothing_about_install_and_retry(
 ):
     """Only the agent's clock is moved: the lab's nodes share the machine's."""
     true_time = time.time
-    node.replace_program("/usr/local/bin/containerd", REFUSES)
+    health.replace_containerd(REFUSES)
     assert failure(node).step == "restart"
     node.sh("mv /usr/local/bin/containerd.real /usr/local/bin/containerd && systemctl restart containerd")
     monkeypatch.setattr(transaction.time, "time", lambda: true_time() + moved_s)
@@ -216,7 +216,7 @@ def test_wrong_clock_changes_nothing_about_install_and_retry(
 @pytest.mark.failure_mode(21)
 def test_same_change_is_not_tried_again_at_once_after_a_vain_restart(node: LabNode, health: Health):
     """gpu-operator#594 and RCM: the kubelet starts a failed installer again and again."""
-    node.replace_program("/usr/local/bin/containerd", REFUSES)
+    health.replace_containerd(REFUSES)
     first = failure(node)
     starts = node.containerd_starts()
     second = failure(node)

@@ -1,5 +1,6 @@
 """The node's images survive the switch: every pod can be created again, also with the registry down."""
 
+import json
 import re
 
 import pytest
@@ -119,12 +120,9 @@ def test_image_that_cannot_start_before_the_switch_is_pulled_again_after_it(
     """nydus-snapshotter#539: neither blobs nor unpacked layers are left of it."""
     node = discarding
     node.sh(f"ctr -n k8s.io content fetch --hosts-dir /etc/containerd/certs.d {names[0]}")
-    manifest = node.sh(f"ctr -n k8s.io images ls -q name=={names[0]}").strip()
-    assert manifest == names[0]
-    layer = node.sh(
-        "ctr -n k8s.io content ls | awk '/distribution.source/ {print $2, $1}' | sort -n | tail -n 1"
-    ).split()[1]
-    node.sh(f"ctr -n k8s.io content rm {layer}")
+    digest = node.sh(f"ctr -n k8s.io images ls name=={names[0]} | awk 'NR == 2 {{ print $3 }}'").strip()
+    manifest = json.loads(node.sh(f"ctr -n k8s.io content get {digest}"))
+    node.sh(f"ctr -n k8s.io content rm {manifest['layers'][0]['digest']}")
     assert incomplete(node, names[0])
     node.install()
     assert node.sh(f"ctr -n k8s.io images ls -q name=={names[0]}") == ""
