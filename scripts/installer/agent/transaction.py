@@ -135,7 +135,8 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
         sleep(POLL_SECONDS)
         polls += 1
         if polls % POLLS_PER_LOOK == 0 and not _is_running(host, name):
-            wait_for_running(host, sleep)  # if it was killed: undo what it began
+            if not host.read_text(f"{directory}/result"):
+                wait_for_running(host, sleep)  # it was killed: undo what it began
             break
     if text := host.read_text(f"{directory}/result"):
         return parse_result(text)

@@ -71,7 +71,7 @@ def test_every_pod_is_created_again_although_its_blobs_are_gone_and_the_registry
     pods.delete(*again)
     wait_for(lambda: not node.sh("ctr -n k8s.io tasks ls | grep RUNNING || :"), 60, "pods gone")
     node.sh("ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q)")
-    wait_for(lambda: not soci_snapshots(node), 60, "carried layers freed")
+    wait_for(lambda: not soci_snapshots(node), 240, "carried layers freed")
 
 
 def soci_snapshots(node: LabNode) -> list[str]:
