@@ -293,7 +293,10 @@ users() {
 restart_containerd() {
   started=$(now_ms)
   containerd_restarts=$((containerd_restarts + 1))
-  timeout 90 systemctl restart containerd.service || die "containerd did not start: $(last_words containerd.service)"
+  timeout 90 systemctl restart containerd.service || {
+    [ $? -ne 124 ] || die "containerd did not stop and start within 90 s: $(systemctl show containerd.service -p SubState)"
+    die "containerd did not start: $(last_words containerd.service)"
+  }
   restarted=$(now_ms)
   tries=0
   until cri_answers; do
@@ -342,7 +345,56 @@ stop_snapshotter() {
 }
 
 # last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
-last_words() { journalctl _SYSTEMD_UNIT="$1" --since=-120s -n 1 -o cat 2>/dev/null | cut -c1-300; }
+# With --since, journalctl's own -n 1 is the first line, and what a process wrote right before it died is still on
+# its way to the journal.
+last_words() {
+  journalctl --sync 2>/dev/null || :
+  journalctl _SYSTEMD_UNIT="$1" --since=-120s -o cat 2>/dev/null | tail -n 1 | cut -c1-300
+}
+
+# snapshots_of SNAPSHOTTER ARGUMENT...
+snapshots_of() {
+  of=$1
+  shift
+  ctr --namespace k8s.io snapshots --snapshotter "$of" "$@"
+}
+
+# carry_over DIR: images whose blobs are gone from the content store get their unpacked layers copied to soci.
+# Until an image refers to them, ctr's own label keeps the new snapshots from containerd's garbage collection.
+carry_over() {
+  [ -s "$1/layers" ] || return 0
+  for key in $(snapshots_of "$snapshotter" ls | awk '$1 ~ /^soci-cluster-carry-/ { print $1 }'); do snapshots_of "$snapshotter" rm "$key"; done
+  while read -r config chains; do carry_image; done <"$1/layers"
+  sync -f "$ROOT$data"
+  while read -r config chains; do
+    for chain in $chains; do
+      snapshots_of "$snapshotter" label "$chain" containerd.io/gc.root= >/dev/null
+    done
+  done <"$1/layers"
+}
+
+carry_image() {
+  key=soci-cluster-carry-$transaction
+  parent='' there=$(snapshots_of "$snapshotter" ls | awk '{ print $1 }')
+  mount=$(snapshots_of overlayfs view --target / "$key" "${chains##* }") || die "no layers to carry over: ${chains##* }"
+  snapshots_of overlayfs rm "$key" 2>/dev/null || : # garbage collection may have been faster
+  sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
+  for chain in $chains; do
+    if ! printf '%s\n' "$there" | grep -qxF "$chain"; then
+      mount=$(snapshots_of "$snapshotter" prepare --target / "$key" ${parent:+"$parent"}) || die "soci takes no layer on ${parent:-nothing}"
+      target=$(say "$mount" | mount_folders upperdir)
+      # Hard links need no space and no time, but work within one file system only. Lower layers never change.
+      cp -al "${sources##*:}/." "$target" 2>/dev/null || cp -a "${sources##*:}/." "$target" ||
+        die "the layer $chain was not copied to $target"
+      snapshots_of "$snapshotter" commit "$chain" "$key"
+    fi
+    parent=$chain sources=${sources%:*}
+  done
+  ctr --namespace k8s.io content label "$config" "containerd.io/gc.ref.snapshot.$snapshotter=$parent" >/dev/null
+}
+
+# mount_folders OPTION: the directories of a snapshot, from ctr's mount command; one without parent is a bind mount.
+mount_folders() { sed -n -e 's/^mount -t bind \([^ ]*\) .*/\1/p' -e "s/.*[ ,]$1=\([^, ]*\).*/\1/p"; }
 
 verify() {
   [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
@@ -353,6 +405,9 @@ verify() {
     [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
     sleep 0.1
   done
+  step=images
+  carry_over "$directory"
+  step=verify
   if [ -n "$pause_archive" ]; then
     ctr --namespace k8s.io images import --local --snapshotter "$snapshotter" --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null
@@ -387,9 +442,7 @@ report() {
     say "cause=$2"
     say "containerd_down_ms=$containerd_down_ms"
     say "containerd_restarts=$containerd_restarts"
-  } >"$directory/result.next"
-  sync "$directory/result.next"
-  mv -fT "$directory/result.next" "$directory/result"
+  } >"$directory/result.next" && sync "$directory/result.next" && mv -fT "$directory/result.next" "$directory/result"
 }
 
 # undo: the node's old files and daemons back. Called with the journal read and the lock held.
@@ -436,6 +489,8 @@ finish() {
   set +e
   [ "$status" -ne 0 ] || exit 0
   cause=$(tail -n 1 "$directory/log")
+  # On a full disk the cause could not be written down.
+  [ -n "$cause" ] || [ "$(stat -f -c %a "$directory")" -gt 16 ] || cause="no space left on $STATE"
   outcome=unchanged
   if [ "$state" != '' ]; then
     clear_canary
@@ -517,7 +572,10 @@ apply() {
   disarm
   report committed ''
   clear_canary
-  forget_all_but "$directory" "$STATE"/txn/*
+  for entry in "$STATE"/txn/*; do
+    # One without a result belongs to another installer that waits for the lock.
+    [ "$entry" = "$directory" ] || [ ! -e "$entry/result" ] || rm -rf "$entry"
+  done
   forget_versions
 }
 
@@ -528,9 +586,12 @@ incomplete_images() {
 }
 
 # The kubelet takes such an image for present and containerd then fails to unpack it: it has to be pulled anew. Those are
-# meant that were incomplete before the change already; later ones were pulled by the new daemon.
+# meant that were incomplete before the change already; later ones were pulled by the new daemon. At a switch what was
+# carried over is unpacked for the new snapshotter and stays.
 forget_images() {
-  images=$(incomplete_images | grep -xF -f "$directory/images-to-pull-again") || return 0
+  images=$(ctr --namespace k8s.io images check --snapshotter "$snapshotter" 2>/dev/null |
+    awk -v is_switch="$is_switch" '/incomplete/ && !(is_switch && $NF == "true") { print $1 }' |
+    grep -xF -f "$directory/images-to-pull-again") || return 0
   # Synchronously: layers that linger would be taken for unpacked by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks
   timeout 60 ctr --namespace k8s.io images rm --sync $images >/dev/null || :
@@ -549,13 +610,6 @@ forget_versions() {
     done
     [ "$is_used" = 1 ] || rm -rf "$folder"
   done
-}
-
-# forget_all_but KEPT ENTRY...: delete the entries other than KEPT.
-forget_all_but() {
-  kept=$1
-  shift
-  for entry; do [ "$entry" = "$kept" ] || rm -rf "$entry"; done
 }
 
 rollback() {

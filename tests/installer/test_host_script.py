@@ -235,6 +235,21 @@ def test_boot_leaves_what_others_wrote(node: Node) -> None:
     assert node.host.read(CONFIG) == b"version = 3 # by hand\n"
 
 
+@pytest.mark.failure_mode(37)
+@pytest.mark.parametrize("is_made_from_ours", [False, True])
+def test_rollback_takes_back_ours_and_no_other_tools_write(node: Node, is_made_from_ours: bool) -> None:
+    """gpu-operator#301: NVIDIA's toolkit wrote the file between our swap and the failure."""
+    node.install()
+    journal = node.host.path(f"{transaction.STATE}/journal")
+    journal.write_text(journal.read_text().replace("committed", "restarting"))
+    soci = b'[proxy_plugins.soci]\naddress = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"\n'
+    written = OLD_CONFIG + b"[plugins.nvidia]\n" + (soci if is_made_from_ours else b"")
+    node.host.path(CONFIG).write_bytes(written)
+    node.run("boot")
+    assert node.host.read(CONFIG) == (OLD_CONFIG if is_made_from_ours else written)
+    assert node.host.read(FIRST.unit_path) is None
+
+
 def test_boot_does_nothing_while_an_install_is_at_work(node: Node) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(OLD_CONFIG)

@@ -1,6 +1,7 @@
 """The agent's decisions from facts to the staged transaction, on a fake node."""
 
 import hashlib
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -271,6 +272,64 @@ def test_vain_restart_is_not_repeated(machine: Machine) -> None:
         with pytest.raises(InstallError, match="no"):
             install.install(task(machine), never)
     assert sum(command[0] == "systemd-run" for command in machine.commands) == 1
+
+
+def test_killed_transaction_says_nothing_against_the_change(machine: Machine) -> None:
+    """gpu-operator#456: the next run converges at once, although the rollback restarted containerd."""
+    commit = machine.answers["systemd-run"]
+
+    def killed(command: Sequence[str], text: str) -> Result:
+        result = "outcome=rolled-back\nstep=interrupted\ncause=killed\ncontainerd_restarts=1\n"
+        machine.write(f"{command[-1]}/result", result.encode())
+        return Result(0, "", "")
+
+    machine.answers["systemd-run"] = killed
+    with pytest.raises(InstallError, match="killed"):
+        install.install(task(machine), never)
+    machine.answers["systemd-run"] = commit
+    assert install.install(task(machine), never).changed
+
+
+def test_failure_is_not_recent_for_years_after_the_clock_was_set_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that boots with a wrong clock, fails, and is then set right."""
+    commit = machine.answers["systemd-run"]
+
+    def fail(command: Sequence[str], text: str) -> Result:
+        result = "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n"
+        machine.write(f"{command[-1]}/result", result.encode())
+        return Result(0, "", "")
+
+    machine.answers["systemd-run"] = fail
+    with pytest.raises(InstallError, match="no"):
+        install.install(task(machine), never)
+    machine.answers["systemd-run"] = commit
+    year_ago = time.time() - 365 * 86400
+    monkeypatch.setattr(install.time, "time", lambda: year_ago)
+    assert install.install(task(machine), never).changed
+
+
+def test_full_disk_at_staging_is_reported_as_such(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """stargz#1349; it used to end the agent with a traceback and no word to the API."""
+
+    def full(*arguments: object, **options: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transaction, "stage", full)
+    with pytest.raises(InstallError, match="No space left") as caught:
+        install.install(task(machine), never)
+    assert caught.value.step == "stage"
+
+
+def test_staged_transaction_of_another_installer_is_left_alone(machine: Machine) -> None:
+    """Two pods for a moment, at a rollout: one must not delete what the other is about to apply."""
+    other = f"{transaction.STATE}/txn/1-other"
+    machine.write(f"{other}/plan.env", b"")
+    machine.write(f"{transaction.STATE}/txn/1-failed/result", b"outcome=unchanged\n")
+    install.install(task(machine), never)
+    assert machine.exists(other)
+    assert not machine.exists(f"{transaction.STATE}/txn/1-failed")
 
 
 def test_symbolic_link_is_resolved_on_the_host(machine: Machine) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from .errors import InstallError
 from .host import Host
@@ -9,6 +10,7 @@ from .host import Host
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 MIN_CONTAINERD = (1, 7)
 MIN_FREE_BYTES = 300 << 20
+OUR_FOLDERS = ("/opt/soci-cluster", "/var/lib/soci-cluster", "/etc/soci-snapshotter-grpc")
 OUR_MARK = "# Written by SociCluster"
 
 
@@ -37,12 +39,17 @@ class Facts:
     @property
     def config_path(self) -> str:
         """The root configuration file: ``--config`` of the unit's command, or containerd's default."""
-        for index, argument in enumerate(self.containerd_command):
-            if argument in ("-c", "--config") and index + 1 < len(self.containerd_command):
-                return self.containerd_command[index + 1]
-            if argument.startswith(("--config=", "-c=")):
-                return argument.partition("=")[2]
-        return "/etc/containerd/config.toml"
+        return config_path(self.containerd_command)
+
+
+def config_path(command: tuple[str, ...]) -> str:
+    """The root configuration file that a containerd command line names."""
+    for index, argument in enumerate(command):
+        if argument in ("-c", "--config") and index + 1 < len(command):
+            return command[index + 1]
+        if argument.startswith(("--config=", "-c=")):
+            return argument.partition("=")[2]
+    return "/etc/containerd/config.toml"
 
 
 def read_facts(host: Host, machine: str) -> Facts:
@@ -62,7 +69,8 @@ def read_facts(host: Host, machine: str) -> Facts:
     other = next(
         (name for name in ("k3s", "rke2") if host.exists(f"/var/lib/rancher/{name}/agent/etc/containerd")), ""
     )
-    folders = ("/etc", "/opt", "/var/lib", "/etc/systemd/system")
+    config_folder = str(Path(host.resolve(config_path(command))).parent)
+    folders = ("/etc", "/opt", "/var/lib", "/etc/systemd/system", config_folder)
     return Facts(
         os_id=release.get("ID", ""),
         os_variant=release.get("VARIANT_ID", ""),
@@ -77,8 +85,8 @@ def read_facts(host: Host, machine: str) -> Facts:
             line.split()[-1] for line in host.read_text("/proc/filesystems").splitlines() if line
         ),
         has_dev_fuse=host.exists("/dev/fuse"),
-        read_only=next((folder for folder in folders if host.is_read_only(folder)), ""),
-        free_bytes=min(host.free_bytes("/opt"), host.free_bytes("/var/lib"), host.free_bytes("/etc")),
+        read_only=next((folder for folder in (*folders, *OUR_FOLDERS) if host.is_read_only(folder)), ""),
+        free_bytes=min(host.free_bytes(folder) for folder in (*OUR_FOLDERS, *folders)),
     )
 
 

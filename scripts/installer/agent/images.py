@@ -1,16 +1,26 @@
-"""The node's images at a switch of the snapshotter: the sandbox image has to start under the new one.
+"""The node's images at the switch: what starts under the new snapshotter, and how it comes to.
 
 The kubelet takes an image for present although its layers are unpacked for the old snapshotter only.
-containerd then unpacks them again from its content store, unless they were discarded or never loaded into it:
-those images the host script lets containerd forget, so that the kubelet pulls them again.
+containerd then unpacks them again from its content store, unless they were discarded there
+(discard_unpacked_layers, the default of EKS). Such layers still lie unpacked on the node's disk: the host
+script carries them over to soci, with the registry down and without anybody's credentials. What is neither
+complete nor unpacked then, such as what another SOCI daemon loaded lazily, it lets containerd forget, so that
+the kubelet pulls it again.
 """
 
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from . import slots
 from .errors import InstallError
 from .host import Host
 
 EKS_PAUSE_ARCHIVE = "/etc/eks/pause.tar"
+CARRIED_FROM = "overlayfs"
+FETCH_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -30,9 +40,44 @@ class Ctr:
         """Run ctr in the kubelet's namespace; whether it succeeded."""
         return self._run(*arguments, timeout=timeout).code == 0
 
-    def _run(self, *arguments: str, timeout: float):
+    def images(self, snapshotter: str) -> "dict[str, Image]":
+        """Every image by name. One that cannot be checked is an incomplete one and hides no other.
+
+        Raises:
+            InstallError: containerd lists nothing at all.
+        """
+        result = self._run("images", "check", "--snapshotter", snapshotter)
+        found = parse_check(result.output)
+        if result.code != 0 and not found:
+            raise InstallError(
+                "images", f"ctr images check: {result.error.strip()[-200:]}", "repair containerd"
+            )
+        return found
+
+    def _run(self, *arguments: str, timeout: float = 60):
         environment = ("env", f"PATH={self.search_path}", f"CONTAINERD_ADDRESS={self.address}")
         return self.host.run(*environment, "ctr", "--namespace", "k8s.io", *arguments, timeout=timeout)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One name in containerd's image store."""
+
+    digest: str
+    is_complete: bool  # all its blobs are in the content store
+    is_unpacked: bool  # for the snapshotter that was asked about
+
+
+@dataclass(frozen=True)
+class Layers:
+    """An image's unpacked layers: the digest of its configuration, and their chain IDs, lowest first."""
+
+    config: str
+    chains: tuple[str, ...]
+
+    def line(self) -> str:
+        """As the host script reads it."""
+        return " ".join((self.config, *self.chains)) + "\n"
 
 
 @dataclass(frozen=True)
@@ -41,12 +86,17 @@ class ImagePlan:
 
     pause: str
     pause_archive: str = ""
+    carry_over: tuple[Layers, ...] = ()
 
 
-def parse_check(output: str) -> dict[str, bool]:
-    """Image name to whether its content is complete, from ``ctr images check``."""
+def parse_check(output: str) -> dict[str, Image]:
+    """Image name to its state, from ``ctr images check``."""
     lines = [line.split() for line in output.splitlines()]
-    return {words[0]: "complete" in words[3:] for words in lines if len(words) > 3 and words[0] != "REF"}
+    return {
+        words[0]: Image(words[2], "complete" in words[3:], words[-1] == "true")
+        for words in lines
+        if len(words) > 3 and words[0] != "REF"
+    }
 
 
 def with_tag(image: str) -> str:
@@ -55,26 +105,100 @@ def with_tag(image: str) -> str:
     return image if ":" in last or "@" in last else image + ":latest"
 
 
-def plan(ctr: Ctr, pause: str, registry_directories: list[str], is_switch: bool) -> ImagePlan:
-    """Make sure that the sandbox image can be unpacked for another snapshotter.
+def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
+    """The names of an image's snapshots, lowest first (OCI image specification, "Layer ChainID")."""
+    chains: list[str] = []
+    for diff_id in diff_ids:
+        text = f"{chains[-1]} {diff_id}" if chains else ""
+        chains.append(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}" if text else diff_id)
+    return tuple(chains)
+
+
+def plan(
+    ctr: Ctr, pause: str, registry_directories: list[str], is_switch: bool, snapshotter: str
+) -> ImagePlan:
+    """Decide for each image on the node how it starts after the switch from ``snapshotter``.
+
+    Only the sandbox image is ever fetched: it needs no credentials, while those of other images are the
+    kubelet's and the pods'.
 
     Raises:
-        InstallError: the sandbox image's content is nowhere to be had; no pod could start after the switch.
+        InstallError: an image that starts today could not start after the switch. Nothing is changed.
     """
     name = with_tag(pause)
-    if not is_switch or parse_check(ctr.run("images", "check")).get(name):
+    if not is_switch:
         return ImagePlan(name)
-    if ctr.host.exists(EKS_PAUSE_ARCHIVE):
-        return ImagePlan(name, EKS_PAUSE_ARCHIVE)
-    hosts = ("--hosts-dir", registry_directories[0]) if registry_directories else ()
-    if not ctr.succeeds("content", "fetch", *hosts, name, timeout=120):
+    found = ctr.images(snapshotter)
+    lost = {image: state for image, state in found.items() if not state.is_complete}
+    archive = EKS_PAUSE_ARCHIVE if name in lost or name not in found else ""
+    if archive and not ctr.host.exists(archive):
+        archive = ""
+        hosts = ("--hosts-dir", registry_directories[0]) if registry_directories else ()
+        if ctr.succeeds("content", "fetch", *hosts, name, timeout=FETCH_SECONDS):
+            label = ("io.cri-containerd.image=managed", "io.cri-containerd.pinned=pinned")
+            ctr.run("images", "label", name, *label)
+            lost.pop(name, None)
+        elif snapshotter != CARRIED_FROM or name not in lost or not lost[name].is_unpacked:
+            raise InstallError(
+                "pause-image",
+                f"the content of the sandbox image {name} is neither on the node nor to be fetched",
+                "make the image reachable without credentials",
+            )
+    if snapshotter in (slots.FIRST.name, slots.SECOND.name):
+        return ImagePlan(name, archive)
+    unpacked = {state.digest for state in lost.values() if state.is_unpacked}
+    if unpacked and snapshotter != CARRIED_FROM:
         raise InstallError(
-            "pause-image",
-            f"the content of the sandbox image {name} is neither on the node nor to be fetched",
-            "make the image reachable without credentials, or discard_unpacked_layers = false on new nodes",
+            "images",
+            f"layers of {len(unpacked)} images exist only for the snapshotter {snapshotter}",
+            f"use fresh nodes; layers are carried over from {CARRIED_FROM} only",
         )
-    ctr.run("images", "label", name, "io.cri-containerd.image=managed", "io.cri-containerd.pinned=pinned")
-    return ImagePlan(name)
+    pause_first = sorted(
+        unpacked, key=lambda digest: (name not in lost or lost[name].digest != digest, digest)
+    )
+    carried = {digest: layers for digest in pause_first if (layers := _layers(ctr, digest))}
+    _check_space(ctr, {chain for layers in carried.values() for chain in layers.chains})
+    return ImagePlan(name, archive, tuple(carried.values()))
+
+
+def _layers(ctr: Ctr, digest: str) -> Layers | None:
+    """The layers of the image with the manifest or index ``digest``; None when that cannot be read."""
+    for manifest in _manifests(ctr, digest):
+        config = str(manifest["config"]["digest"])
+        if diff_ids := _json(ctr, config).get("rootfs", {}).get("diff_ids"):
+            return Layers(config, chain_ids(diff_ids))
+    return None
+
+
+def _manifests(ctr: Ctr, digest: str) -> Iterator[dict[str, Any]]:
+    content = _json(ctr, digest)
+    if "config" in content:
+        yield content
+    for entry in content.get("manifests", ()):
+        # Of the other platforms' manifests containerd keeps the descriptor only.
+        yield from _manifests(ctr, str(entry["digest"]))
+
+
+def _json(ctr: Ctr, digest: str) -> dict[str, Any]:
+    try:
+        return json.loads(ctr.run("content", "get", digest) or "{}")
+    except ValueError:
+        return {}
+
+
+def _check_space(ctr: Ctr, chains: set[str]) -> None:
+    if not chains:
+        return
+    usage = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "usage", "-b")
+    lines = (line.split() for line in usage.splitlines())
+    needed = sum(int(words[1]) for words in lines if words and words[0] in chains)
+    free = ctr.host.free_bytes(slots.FIRST.data)
+    if needed > free:
+        raise InstallError(
+            "images",
+            f"the images' layers need {needed >> 20} MiB in {slots.FIRST.data}, {free >> 20} MiB are free",
+            "free disk space, or use fresh nodes",
+        )
 
 
 def workload_containers(ctr: Ctr, own_namespace: str) -> list[str]:

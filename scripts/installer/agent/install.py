@@ -10,6 +10,7 @@ from . import (
     containerd_config,
     detect,
     images,
+    nodeadm,
     release,
     slots,
     soci_config,
@@ -121,9 +122,14 @@ class Plan:
     judgement: dict[str, str]  # what the host script needs to see containerd read the same as was judged here
 
     @property
+    def snapshotter(self) -> str:
+        """The one in effect before the change."""
+        return str(containerd_config.snapshotter(self.effective) or images.CARRIED_FROM)
+
+    @property
     def is_switch(self) -> bool:
         """Whether containerd uses another snapshotter so far."""
-        return containerd_config.snapshotter(self.effective) != self.slot.name
+        return self.snapshotter != self.slot.name
 
     @property
     def slot_is_new(self) -> bool:
@@ -192,7 +198,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if not pause:
         raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
     registries = containerd_config.registry_directories(plan.effective)
-    return _commit(task, plan, ctr, images.plan(ctr, pause, registries, plan.is_switch))
+    image_plan = images.plan(ctr, pause, registries, plan.is_switch, plan.snapshotter)
+    return _commit(task, plan, ctr, image_plan)
 
 
 def _busy(plan: Plan, host: Host, ctr: images.Ctr) -> Busy | None:
@@ -208,7 +215,6 @@ def _busy_with(slot: Slot, mounts: tuple[str, ...], ctr: images.Ctr) -> Busy:
 
 
 def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePlan) -> Installed | Busy:
-    task.host.write(transaction.SCRIPT, plan.script, 0o755)
     name = transaction.new_id()
     fields = {
         "slot": plan.slot.name,
@@ -223,7 +229,13 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
         **plan.judgement,
     }
-    transaction.stage(task.host, name, plan.files, fields)
+    layers = [layers.line() for layers in image_plan.carry_over]
+    try:
+        task.host.write(transaction.SCRIPT, plan.script, 0o755)
+        transaction.stage(task.host, name, plan.files, fields, layers)
+    except OSError as error:
+        remedy = f"free disk space, or make {STATE} and {transaction.SCRIPT} writable"
+        raise InstallError("stage", str(error), remedy) from error
     result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
         done = Installed(True, plan.slot, result.containerd_down_seconds, result.containerd_restarts)
@@ -280,6 +292,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         BOOT_UNIT: (task.payload / "soci-cluster-boot.service").read_text(),
         CONTAINERD_DROP_IN: (task.payload / "containerd-soci-cluster.conf").read_text(),
     }
+    if nodeadm.writes_configuration(host):
+        texts[nodeadm.DROP_IN] = nodeadm.render(containerd_config.image_table(effective), slot)
     files = [_file(host, "soci", name, content) for name, content in texts.items()]
     action = "start"
     if snapshotter.is_active:

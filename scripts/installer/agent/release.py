@@ -3,6 +3,7 @@
 Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the members below at its top level.
 """
 
+import gzip
 import hashlib
 import os
 import shutil
@@ -11,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -82,7 +84,15 @@ def download(url: str, archive: BinaryIO, digest: str) -> None:
 
 def unpack(host: Host, archive: BinaryIO, version: str, digest: str) -> None:
     """Unpack exactly the expected members of a checked archive into versions/<version>, by one rename."""
-    versions = host.path(VERSIONS)
+    try:
+        _unpack(host.path(VERSIONS), archive, version, digest)
+    except OSError as error:
+        raise InstallError(
+            "unpack", f"{VERSIONS}: {error}", "free disk space, or make it writable"
+        ) from error
+
+
+def _unpack(versions: Path, archive: BinaryIO, version: str, digest: str) -> None:
     versions.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=versions))
     try:
@@ -91,7 +101,7 @@ def unpack(host: Host, archive: BinaryIO, version: str, digest: str) -> None:
             with tarfile.open(fileobj=archive, mode="r:gz") as tar:
                 for member in tar:
                     _unpack_member(tar, member, staging)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InstallError(
                 "unpack", f"the archive of {version} is damaged: {error}", "publish it again"
             ) from error

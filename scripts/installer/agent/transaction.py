@@ -69,14 +69,20 @@ def new_id() -> str:
     return f"{int(time.time())}-{secrets.token_hex(3)}"
 
 
-def stage(host: Host, name: str, files: Sequence[File], plan: dict[str, str]) -> str:
-    """Write a transaction's directory to the node's disk; its path on the host."""
+def stage(
+    host: Host, name: str, files: Sequence[File], plan: dict[str, str], layers: Sequence[str] = ()
+) -> str:
+    """Write a transaction's directory to the node's disk; its path on the host.
+
+    ``layers`` are the lines of images to carry over to soci.
+    """
     directory = f"{STATE}/txn/{name}"
     _forget_failed(host)
     for file in files:
         if file.new is not None:
             host.write(f"{directory}/new/{file.name}", file.new, 0o600)
     host.write(f"{directory}/files", "".join(file.manifest_line() for file in files).encode(), 0o600)
+    host.write(f"{directory}/layers", "".join(layers).encode(), 0o600)
     host.write(f"{directory}/log", b"", 0o600)
     host.write(
         f"{directory}/plan.env", "".join(f"{key}={value}\n" for key, value in plan.items()).encode(), 0o600
@@ -86,12 +92,17 @@ def stage(host: Host, name: str, files: Sequence[File], plan: dict[str, str]) ->
 
 
 def _forget_failed(host: Host) -> None:
-    """Remove what earlier, failed tries left; ``current`` points to the committed transaction."""
+    """Remove what earlier, failed tries left; ``current`` points to the committed transaction.
+
+    One without a result may be another installer's, at work or about to be, unless it is old.
+    """
     link = host.path(f"{STATE}/current")
     kept = link.readlink().name if link.is_symlink() else ""
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
-        if entry.name != kept:
+        is_over = host.exists(f"{STATE}/txn/{entry.name}/result")
+        is_old = abs(time.time() - entry.stat().st_mtime) > 2 * DEADLINE_SECONDS
+        if entry.name != kept and (is_over or is_old):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -114,12 +125,9 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
             return parse_result(text)
         sleep(POLL_SECONDS)
         polls += 1
-        if (
-            polls % POLLS_PER_LOOK == 0
-            and not _is_running(host, name)
-            and not host.exists(f"{directory}/result")
-        ):
-            wait_for_running(host, sleep)  # it was killed: undo what it began
+        if polls % POLLS_PER_LOOK == 0 and not _is_running(host, name):
+            if not host.read_text(f"{directory}/result"):
+                wait_for_running(host, sleep)  # it was killed: undo what it began
             break
     if text := host.read_text(f"{directory}/result"):
         return parse_result(text)
@@ -165,8 +173,11 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
     for entry in folder.iterdir() if folder.is_dir() else ():
         path = f"{STATE}/txn/{entry.name}"
         result = parse_result(host.read_text(f"{path}/result"))
-        is_recent = now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
+        # A clock that was set back must not keep a failure recent for years.
+        is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
         was_in_vain = result.outcome == "rolled-back" and result.containerd_restarts > 0
+        # A kill says nothing against the change.
+        was_in_vain = was_in_vain and result.step != "interrupted"
         if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
             return result
     return None

@@ -1,0 +1,80 @@
+"""The installer's agent, driven on a lab node from this machine: no pod, no API server, seconds a run."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INSTALLER = REPOSITORY / "scripts" / "installer"
+sys.path[:0] = [str(INSTALLER), str(REPOSITORY / "scripts" / "lab")]
+
+import release as lab_release  # noqa: E402 (found through the path above)
+from agent import release  # noqa: E402
+from agent.host import Host, Result  # noqa: E402
+from agent.install import Busy, Installed, Node, Task, install  # noqa: E402
+from agent.settings import Settings  # noqa: E402
+from nodes import Node as Machine  # noqa: E402
+from settings import ADDRESS, RELEASE_PORT, VERSIONS, state_directory  # noqa: E402
+
+VERSION = VERSIONS["soci"]
+RELEASES = f"http://{ADDRESS}:{RELEASE_PORT}/releases"
+
+
+def wanted_settings() -> Settings:
+    """What the `local` stack would install, on nodes in service, too."""
+    name = f"soci-snapshotter-{VERSION}-linux-amd64-static.tar.gz"
+    folder = lab_release.release_directory() / f"releases/v{VERSION}"
+    digest = (folder / f"{name}.sha256sum").read_text().split()[0]
+    return Settings(VERSION, "lazy", RELEASES, {"amd64": digest}, ("v2", "v1"), "migrate")
+
+
+def never_waits(busy: Busy) -> None:
+    raise AssertionError(f"the install waits for {busy}")
+
+
+@dataclass(frozen=True)
+class AgentNode:
+    """A running lab node as the agent sees it. A reboot changes its leader, so nothing of it is kept here."""
+
+    name: str
+
+    @property
+    def machine(self) -> Machine:
+        return Machine.load(state_directory(), self.name)
+
+    @property
+    def host(self) -> Host:
+        return Host(Path(f"/proc/{self.machine.leader}/root"), self.run)
+
+    def run(self, command: Sequence[str], text: str = "", timeout: float = 60) -> Result:
+        """The agent's runner: `nsenter` into this node instead of the pod's own."""
+        line = self.machine.command(list(command))
+        try:
+            done = subprocess.run(
+                line, check=False, input=text, capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            return Result(124, "", f"{command[0]} did not end in {timeout:g} s")
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def sh(self, script: str, timeout: float = 60) -> str:
+        """Run a shell script on the node and return its output; raise RuntimeError when it fails."""
+        done = self.run(["sh", "-ec", script], timeout=timeout)
+        if done.code != 0:
+            raise RuntimeError(f"{self.name}: {script!r} exited {done.code}: {done.output}{done.error}")
+        return done.output
+
+    def install(self, payload: Path = INSTALLER, **changes) -> Installed:
+        """Run the agent once, with these changes to the settings; raises what `install` raises."""
+        wanted = replace(wanted_settings(), **changes)
+        task = Task(self.host, wanted, payload, "x86_64", lambda: Node(True, "soci-system"))
+        return install(task, never_waits)
+
+    def fetch_release(self) -> None:
+        """Put the release on the node, as the agent's first half does."""
+        wanted = wanted_settings()
+        if not release.is_present(self.host, VERSION, wanted.sha256["amd64"]):
+            url = release.archive_url(RELEASES, VERSION, "amd64")
+            release.install(self.host, url, VERSION, wanted.sha256["amd64"])

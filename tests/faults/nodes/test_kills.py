@@ -1,0 +1,114 @@
+"""The host script is killed, and the node's power is cut, at each of its steps on a real node.
+
+The kill points are every statement of the script's `apply`, read from the script itself.
+"""
+
+import contextlib
+import re
+from pathlib import Path
+
+import pytest
+from agent import transaction
+from agent.errors import InstallError
+from lab_node import HOST_SCRIPT, Health, LabNode, payload_that, wait_for
+
+pytestmark = [pytest.mark.root, pytest.mark.failure_mode(16)]
+LINES = HOST_SCRIPT.splitlines()
+KILL = "kill -KILL $$"
+WAITS = "while :; do sleep 1; done"
+
+
+def statements() -> list[int]:
+    """Line numbers (from 0) before which apply can be cut, from its first write to its last."""
+    begin = LINES.index("apply() {")
+    end = LINES.index("}", begin)
+    journal = LINES.index("  step=journal", begin)
+    not_alone = re.compile(r"\s*(done|fi|else|#|$)")
+    return [number for number in range(journal, end) if not not_alone.match(LINES[number])]
+
+
+POINTS = statements()
+ACTS = ("state=", "journal", "arm", "start_snapshotter", "restart_containerd", "verify", "report")
+STEPS = [number for number in POINTS if LINES[number].strip().startswith(ACTS)]
+QUICK = next(number for number in POINTS if LINES[number].strip() == "restart_containerd")
+
+
+def describe(number: int) -> str:
+    return f"{number}-{LINES[number].strip().split(' ')[0]}"
+
+
+def every(points: list[int]):
+    """All points with --full, of the quick run the one at which containerd is about to be restarted."""
+    marked = [
+        number if number == QUICK else pytest.param(number, marks=pytest.mark.slow) for number in points
+    ]
+    return pytest.mark.parametrize("number", marked, ids=describe)
+
+
+@every(POINTS)
+def test_killed_script_is_undone_by_the_agent_and_the_next_run_installs(
+    node: LabNode, health: Health, tmp_path: Path, number: int
+):
+    """gpu-operator#456, kata-containers PR#13551: an installer that dies half way."""
+    payload = payload_that(KILL, number, tmp_path)
+    with contextlib.suppress(InstallError):
+        node.install(payload)
+    assert node.host.exists("/run/soci-cluster-hook")
+    if node.journal().get("state") != "committed":
+        health.assert_old_state()
+    node.install()
+    health.assert_new_state()
+
+
+@every(STEPS)
+def test_dead_mans_timer_undoes_a_killed_script_when_the_agent_is_gone_too(
+    node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    """kata-containers PR#13551: the restart that it asked for killed the installer's pod."""
+    monkeypatch.setattr(transaction, "DEADLINE_SECONDS", 4)
+    monkeypatch.setattr(transaction, "commit", lambda host, name, sleep: start_only(node, name))
+    payload = payload_that(KILL, number, tmp_path)
+    with pytest.raises(AgentDiedError):
+        node.install(payload)
+    wait_for(lambda: node.host.exists("/run/soci-cluster-hook"), 30, "the script was killed")
+    wait_for(lambda: node.journal().get("state") not in ("armed", "restarting"), 60, "the timer undid it")
+    if node.journal().get("state") == "committed":
+        health.assert_new_state()
+    else:
+        health.assert_old_state()
+    monkeypatch.undo()
+    node.install()
+    health.assert_new_state()
+
+
+class AgentDiedError(Exception):
+    pass
+
+
+def start_only(node: LabNode, name: str) -> None:
+    unit = f"soci-cluster-txn-{name}"
+    directory = f"{transaction.STATE}/txn/{name}"
+    node.sh(f"systemd-run --quiet --collect --unit={unit} {transaction.SCRIPT} apply {directory}")
+    raise AgentDiedError
+
+
+@every(STEPS)
+def test_power_cut_ends_in_one_of_the_two_good_states(
+    node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    """Nine of the peers write in place: a reset left half a file. Here what was not synced is not lost."""
+    monkeypatch.setattr(transaction, "commit", lambda host, name, sleep: start_only(node, name))
+    with pytest.raises(AgentDiedError):
+        node.install(payload_that(WAITS, number, tmp_path))
+    wait_for(lambda: node.host.exists("/run/soci-cluster-hook"), 60, "the script came to the point")
+    node.power_cut()
+    wait_for(node.cri_answers, 60, "the CRI answers after the boot")
+    if node.effective_snapshotter() == "soci":
+        assert node.journal()["state"] == "committed"
+    else:
+        assert node.files() == health.files
+    monkeypatch.undo()
+    health.pods.await_running(health.witness)
+    node.install()
+    assert node.effective_snapshotter() == "soci"
+    health.pods.start(node)

@@ -1,0 +1,149 @@
+"""What the switch does about each image: nothing, carry its layers over, pull it again, or refuse."""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from agent import containerd_config, images, nodeadm
+from agent.errors import InstallError
+from agent.host import Result
+from fake_node import FakeHost
+
+PAUSE = "example.org/pause:3.10"
+DIFF_IDS = ["sha256:1", "sha256:2"]
+SECOND = f"sha256:{hashlib.sha256(b'sha256:1 sha256:2').hexdigest()}"
+
+
+class Containerd(FakeHost):
+    """A node whose ctr knows some images and some content."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.lines: list[str] = []
+        self.content: dict[str, object] = {
+            "index": {"manifests": [{"digest": "absent"}, {"digest": "manifest"}]},
+            "manifest": {"config": {"digest": "config"}},
+            "config": {"rootfs": {"diff_ids": DIFF_IDS}},
+        }
+        self.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} 50 1\nother 10000000000000000 1\n"
+        self.fails: set[str] = set()
+        self.answers = {"env": self._ctr}
+
+    def add(self, name: str, state: str, unpacked: bool = True, digest: str = "index") -> None:
+        self.lines.append(f"{name} type {digest} {state} (1/3) 1.0 KiB/2.0 MiB {str(unpacked).lower()}\n")
+
+    def _ctr(self, command: Sequence[str], text: str) -> Result:
+        what, *rest = command[6:]
+        if what in self.fails:
+            return Result(1, "".join(self.lines) if what == "images" else "", "no")
+        if (what, rest[0]) == ("images", "check"):
+            return Result(0, "REF TYPE DIGEST STATUS SIZE UNPACKED\n" + "".join(self.lines), "")
+        if (what, rest[0]) == ("content", "get"):
+            found = self.content.get(rest[1])
+            return Result(0, json.dumps(found), "") if found else Result(1, "", "not found")
+        return Result(0, self.usage if "usage" in rest else "", "")
+
+
+@pytest.fixture
+def containerd(root: Path) -> Containerd:
+    host = Containerd(root)
+    host.add(PAUSE, "complete", digest="pause")
+    host.fails = {"fetch"}
+    return host
+
+
+def plan(host: Containerd, snapshotter: str = "overlayfs") -> images.ImagePlan:
+    ctr = images.Ctr(host, "/run/containerd/containerd.sock", "/usr/bin")
+    return images.plan(ctr, PAUSE, [], True, snapshotter)
+
+
+def test_chain_ids_are_those_of_the_image_specification() -> None:
+    assert images.chain_ids(DIFF_IDS) == ("sha256:1", SECOND)
+    assert images.chain_ids([]) == ()
+
+
+@pytest.mark.failure_mode(22)
+def test_image_whose_blobs_are_gone_is_carried_over_once_whatever_its_names(containerd: Containerd) -> None:
+    """core-kit#580, stargz#2080: one image has a tag, a digest and an ID as its names."""
+    for name in ("example.org/app:1", "example.org/app@sha256:0", "sha256:config"):
+        containerd.add(name, "incomplete")
+    found = plan(containerd)
+    assert [layers.line() for layers in found.carry_over] == [f"config sha256:1 {SECOND}\n"]
+
+
+def test_complete_image_is_left_to_containerd(containerd: Containerd) -> None:
+    containerd.add("example.org/app:1", "complete", unpacked=False)
+    assert plan(containerd) == images.ImagePlan(PAUSE)
+
+
+@pytest.mark.parametrize("state", ["incomplete", "unavailable", "error"])
+def test_image_that_cannot_start_today_is_left_to_the_host_script(containerd: Containerd, state: str) -> None:
+    """nydus-snapshotter#539."""
+    containerd.add("example.org/app:1", state, unpacked=False)
+    assert plan(containerd) == images.ImagePlan(PAUSE)
+
+
+def test_image_that_cannot_be_checked_hides_no_other(containerd: Containerd) -> None:
+    """ctr exits with 1 then, but its list is there."""
+    containerd.add("example.org/app:1", "incomplete")
+    containerd.add("example.org/broken:1", "error", unpacked=False, digest="nowhere")
+    containerd.fails = set()
+    check = containerd.answers["env"]
+    containerd.answers["env"] = lambda command, text: (
+        Result(1, check(command, text).output, "no") if "check" in command else check(command, text)
+    )
+    found = plan(containerd)
+    assert len(found.carry_over) == 1
+
+
+def test_no_list_of_images_stops_the_install(containerd: Containerd) -> None:
+    containerd.lines, containerd.fails = [], {"images"}
+    with pytest.raises(InstallError, match="images check"):
+        plan(containerd)
+
+
+@pytest.mark.failure_mode(22)
+def test_layers_of_another_snapshotter_refuse_the_switch(containerd: Containerd) -> None:
+    """nydus-snapshotter#539: what cannot be carried over would be lost."""
+    containerd.add("example.org/app:1", "incomplete")
+    with pytest.raises(InstallError, match="1 images exist only for the snapshotter native"):
+        plan(containerd, "native")
+
+
+@pytest.mark.failure_mode(9)
+def test_layers_that_do_not_fit_refuse_the_switch(containerd: Containerd) -> None:
+    """stargz#1349. Only the layers that are carried over count."""
+    containerd.add("example.org/app:1", "incomplete")
+    containerd.usage = f"sha256:1 100 1\n{SECOND} {1 << 60} 1\n"
+    with pytest.raises(InstallError, match="MiB are free"):
+        plan(containerd)
+
+
+@pytest.mark.failure_mode(23)
+def test_sandbox_image_without_blobs_and_registry_is_carried_over_first(containerd: Containerd) -> None:
+    """amazon-eks-ami#2710, nydus-snapshotter#631: no sandbox starts without it."""
+    containerd.content |= {
+        "other": {"config": {"digest": "c2"}},
+        "c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
+    }
+    containerd.lines = []
+    containerd.add("example.org/app:1", "incomplete", digest="index")
+    containerd.add(PAUSE, "incomplete", digest="other")
+    answer = containerd.answers["env"]
+    containerd.answers["env"] = lambda command, text: (
+        Result(1, "", "refused") if "fetch" in command else answer(command, text)
+    )
+    found = plan(containerd)
+    assert [layers.config for layers in found.carry_over] == ["c2", "config"]
+
+
+@pytest.mark.parametrize("table", [containerd_config.CRI_1, containerd_config.CRI_2])
+def test_nodeadm_is_told_exactly_the_keys_that_are_written_here(table: containerd_config.Path) -> None:
+    """nodeadm merges spec.containerd.config; by the table's name it chooses its template (failures 35)."""
+    text = nodeadm.render(table)
+    config = "".join(line[6:] + "\n" for line in text.splitlines() if line.startswith("      "))
+    assert containerd_config.flatten(tomllib.loads(config)) == containerd_config.wanted(table)
+    assert "apiVersion: node.eks.aws/v1alpha1\nkind: NodeConfig\n" in text
