@@ -13,7 +13,8 @@
 #   soci-host.sh retire SLOT      take away the daemon that the other slot's replaced, once no container needs it
 #
 # A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
-# A transaction DIR holds plan.env, files (the manifest) and new/ (the staged files); apply adds old/, log and result.
+# A transaction DIR holds plan.env, files (the manifest), new/ (the staged files), layers (images to carry over) and
+# reserve (room for the way back); apply adds old/, log and result.
 # `remove` starts `remove-now` as a unit of its own, for the same reason.
 # Manifest: one line a file, tab separated: group path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.
@@ -68,34 +69,32 @@ sha() {
 }
 
 # put SOURCE TARGET MODE OWNER: TARGET becomes SOURCE in one step: wholly old or wholly new, also after a power cut.
+# A failure on the way leaves TARGET as it was, also where the shell does not end at one.
 put() {
   folder=$(dirname "$2")
   temporary=$2.soci-cluster-new
-  mkdir -p "$folder"
-  cp "$1" "$temporary"
-  chmod "$3" "$temporary"
-  chown "$4" "$temporary"
-  if [ -e /sys/fs/selinux/enforce ]; then
-    if [ -e "$2" ]; then chcon --reference="$2" "$temporary"; else chcon --reference="$folder" "$temporary"; fi
-  fi
-  sync "$temporary"
-  mv -fT "$temporary" "$2"
-  sync "$folder"
+  mkdir -p "$folder" && cp "$1" "$temporary" && chmod "$3" "$temporary" && chown "$4" "$temporary" &&
+    label "$2" "$temporary" && sync "$temporary" && mv -fT "$temporary" "$2" && sync "$folder"
+}
+
+# label TARGET FILE: the SELinux label of TARGET, or of a new file in its place.
+label() {
+  [ -e /sys/fs/selinux/enforce ] || return 0
+  if [ -e "$1" ]; then chcon --reference="$1" "$2"; else chcon --reference="$(dirname "$1")" "$2"; fi
 }
 
 drop() {
   if [ -e "$1" ]; then
-    rm -f "$1"
-    sync "$(dirname "$1")"
+    rm -f "$1" && sync "$(dirname "$1")"
   fi
 }
 
 # journal STATE: the one fact that a later boot trusts.
 journal() {
   printf 'state=%s\ntransaction=%s\nsnapshotter_was=%s\nkubelet_was=%s\n' \
-    "$1" "$transaction" "$snapshotter_was" "$kubelet_was" >"$STATE/journal.next"
-  put "$STATE/journal.next" "$STATE/journal" 0600 0:0
-  rm -f "$STATE/journal.next"
+    "$1" "$transaction" "$snapshotter_was" "$kubelet_was" >"$STATE/journal.next" &&
+    put "$STATE/journal.next" "$STATE/journal" 0600 0:0 &&
+    rm -f "$STATE/journal.next"
 }
 
 # read_plan DIR: what the agent decided; plain key=value lines, never run as code.
@@ -147,10 +146,13 @@ each_file() {
 # restore_files DIR: the old files back, in reverse: containerd's own file first, and what starts `boot` after it,
 # so that a power cut on the way back finds either something that resumes, or nothing that matters.
 restore_files() {
-  tac "$1/files" >"$1/files.reversed"
+  failed=0
   while IFS="$TAB" read -r group path mode owner old new name; do
-    restore "$1"
-  done <"$1/files.reversed"
+    restore "$1" || failed=1
+  done <<END
+$(tac "$1/files")
+END
+  return $failed
 }
 
 check_unchanged() {
@@ -162,12 +164,12 @@ save_old() {
   # The node's own version of a file is kept once, at the first install, for the uninstall.
   if ! cut -f1 "$STATE/originals/files" 2>/dev/null | grep -qxF "$path"; then
     mkdir -p "$STATE/originals"
+    remember_folders "$(dirname "$path")"
     [ "$old" = absent ] || put "$ROOT$path" "$STATE/originals/$name" 0600 0:0
     { cat "$STATE/originals/files" 2>/dev/null || :
       printf '%s\t%s\t%s\t%s\t%s\n' "$path" "$mode" "$owner" "$old" "$name"; } >"$STATE/originals/files.next"
     sync "$STATE/originals/files.next"
     mv -fT "$STATE/originals/files.next" "$STATE/originals/files"
-    remember_folders "$(dirname "$path")"
   else
     note_foreign_change
   fi
@@ -198,7 +200,10 @@ record_node() {
 # Directories that do not exist yet will be ours to remove.
 remember_folders() {
   [ -d "$ROOT$1" ] && return
-  say "$1" >>"$STATE/originals/folders"
+  if ! grep -qxF "$1" "$STATE/originals/folders" 2>/dev/null; then
+    say "$1" >>"$STATE/originals/folders"
+    sync "$STATE/originals/folders"
+  fi
   remember_folders "$(dirname "$1")"
 }
 
@@ -435,24 +440,31 @@ arm() {
 
 disarm() { systemctl stop "soci-cluster-deadman-$transaction.timer" >/dev/null 2>&1 || :; }
 
+# The agent staged a file of zeros: room for the way back and the result, should the disk run full meanwhile.
+free_reserved() { rm -f "$1/reserve"; }
+
 report() {
-  {
+  if {
     say "outcome=$1"
     say "step=$step"
     say "cause=$2"
     say "containerd_down_ms=$containerd_down_ms"
     say "containerd_restarts=$containerd_restarts"
-  } >"$directory/result.next" && sync "$directory/result.next" && mv -fT "$directory/result.next" "$directory/result"
+  } >"$directory/result.next" && sync "$directory/result.next"; then
+    mv -fT "$directory/result.next" "$directory/result"
+  fi
 }
 
 # undo: the node's old files and daemons back. Called with the journal read and the lock held.
+# When a file cannot be put back, the journal goes on to say so, and the timer, a boot or the next install tries again.
 undo() {
+  free_reserved "$directory"
   # Once containerd does not know the snapshotter any more it cannot delete what was created under it meanwhile.
   if [ "$slot_is_new" = 1 ] && [ "$state" = restarting ] && containerd_answers; then
     remove_containers
     remove_snapshots
   fi
-  restore_files "$directory"
+  restore_files "$directory" || return 1
   systemctl daemon-reload || :
   if [ "$state" = restarting ]; then restart_containerd; fi
   case $snapshotter_was in
@@ -489,15 +501,14 @@ finish() {
   set +e
   [ "$status" -ne 0 ] || exit 0
   cause=$(tail -n 1 "$directory/log")
-  # On a full disk the cause could not be written down.
-  [ -n "$cause" ] || [ "$(stat -f -c %a "$directory")" -gt 16 ] || cause="no space left on $STATE"
+  if [ -z "$cause" ] && ! say >>"$directory/log"; then cause="no space is left in $STATE"; fi
+  free_reserved "$directory"
   outcome=unchanged
   if [ "$state" != '' ]; then
     clear_canary
     outcome=rolled-back
-    (undo) || outcome=broken
+    if (undo); then disarm; else outcome=broken; fi
     [ "$state" != restarting ] || containerd_restarts=$((containerd_restarts + 1))
-    disarm
   fi
   report $outcome "${cause:-ended with status $status}"
   exit 1
@@ -526,12 +537,15 @@ apply() {
   case $found in
     armed | restarting) die "the transaction $transaction has not ended" ;;
     removing | restoring | cleaning) die "an uninstall has not ended" ;;
+    committed) make_current "$STATE/txn/$transaction" ;;
   esac
   transaction=${directory##*/}
 
   step=journal
   snapshotter_was=$(systemctl is-active "$unit" || :)
   mkdir -p "$directory/old"
+  # Without a committed install, what an earlier try recorded before it was cut short may be incomplete.
+  [ -e "$STATE/current" ] || rm -rf "$STATE/originals"
   record_node
   each_file "$directory" save_old
   arm
@@ -554,8 +568,8 @@ apply() {
     each_file "$directory" swap
     check_effect
     step=restart
+    journal restarting
     state=restarting
-    journal $state
     restart_containerd
     check_effect # of what it has just read: the last moment in which another tool can have written
   fi
@@ -565,17 +579,31 @@ apply() {
 
   step=commit
   if [ "$is_switch" = 1 ] || ! lazy_layers_are_back; then forget_images; fi
-  ln -sfn "$directory" "$STATE/current.next"
-  mv -fT "$STATE/current.next" "$STATE/current"
-  state=committed
-  journal $state
-  disarm
+  journal committed
+  trap - EXIT TERM INT # nothing is undone any more
+  free_reserved "$directory"
   report committed ''
   clear_canary
+  sweep
+  disarm
+}
+
+# make_current DIR: the committed transaction is the one to look at from now on. The journal comes first: when it says
+# so and this was cut short, whoever takes the lock next does it.
+make_current() {
+  ln -sfn "$1" "$STATE/current.next" && mv -fT "$STATE/current.next" "$STATE/current"
+}
+
+# sweep: what the committed transaction replaced. When it is cut short, the dead man's timer or a boot does it again.
+sweep() {
+  make_current "$directory"
   for entry in "$STATE"/txn/*; do
-    # One without a result belongs to another installer that waits for the lock.
+    # One without a result belongs to another installer that waits for the lock, or is about to.
     [ "$entry" = "$directory" ] || [ ! -e "$entry/result" ] || rm -rf "$entry"
   done
+  # A removal that was not synced is undone by a power cut.
+  free_reserved "$directory"
+  rm -f "$STATE"/*.next "$directory"/*.next
   forget_versions
 }
 
@@ -600,7 +628,8 @@ forget_images() {
 # The programs that no daemon's unit names any more. Not those that no process runs from: a daemon may be about to
 # be started again.
 forget_versions() {
-  for folder in "$PROGRAM"/versions/*; do
+  # The names with a dot are what an agent was unpacking when it was killed.
+  for folder in "$PROGRAM"/versions/* "$PROGRAM"/versions/.[0-9]*; do
     is_used=0
     for name in $SLOTS; do
       slot "$name"
@@ -619,9 +648,13 @@ rollback() {
   exec 9>"$STATE/lock"
   flock -w 30 9
   read_journal
-  case $state in armed | restarting) ;; *) return 0 ;; esac
   directory=$STATE/txn/$1 step=interrupted containerd_down_ms=0 containerd_restarts=0
+  case $state in armed | restarting | committed) ;; *) return 0 ;; esac
   read_plan "$directory"
+  if [ "$state" = committed ]; then
+    sweep
+    return
+  fi
   undo
   disarm
   report rolled-back "the install was cut short, or did not end in $deadline_seconds seconds"
@@ -651,6 +684,7 @@ boot() {
   case $state in
     armed | restarting)
       say "soci-cluster: the transaction $transaction was cut short; its files are put back"
+      free_reserved "$STATE/txn/$transaction"
       restore_files "$STATE/txn/$transaction"
       forget_originals
       journal rolled-back
@@ -665,6 +699,12 @@ boot() {
       restore_originals
       systemctl daemon-reload || :
       start_removal --no-block --property=After=containerd.service
+      ;;
+    committed)
+      directory=$STATE/txn/$transaction
+      each_file "$directory" reapply_if_original
+      read_plan "$directory"
+      sweep
       ;;
     *) if [ -e "$STATE/current/files" ]; then each_file "$STATE/current" reapply_if_original; fi ;;
   esac
@@ -837,6 +877,7 @@ look_at_installation() {
   exec 9>"$STATE/lock"
   flock -w 120 9 || die "an install is at work"
   read_journal
+  [ "$state" != committed ] || make_current "$STATE/txn/$transaction"
   case $state in
     armed | restarting)
       rollback "$transaction"
@@ -1068,7 +1109,11 @@ retire() {
   exec 9>"$STATE/lock"
   flock -w 60 9 || die "an install is at work"
   read_journal
-  case $state in committed | rolled-back) ;; *) die "the transaction $transaction has not ended" ;; esac
+  case $state in
+    committed) make_current "$STATE/txn/$transaction" ;;
+    rolled-back) ;;
+    *) die "the transaction $transaction has not ended" ;;
+  esac
   [ -e "$STATE/current/plan.env" ] || die "nothing is installed"
   read_plan "$STATE/current"
   [ "$1" != "$slot" ] || die "new containers are created under $1"

@@ -143,6 +143,15 @@ def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     Raises:
         InstallError: with step, cause and remedy. The node is then as before.
     """
+    try:
+        return _install(task, on_waiting)
+    except OSError as error:
+        raise InstallError(
+            "files", str(error), "free space on the node's disk, or make the file writable"
+        ) from error
+
+
+def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     uninstall.finish_begun(task.host, (task.payload / "soci-host.sh").read_bytes(), task.sleep)
     transaction.wait_for_running(task.host, task.sleep)
     facts = detect.read_facts(task.host, task.machine)
@@ -286,18 +295,19 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
     hosts = registry_hosts(host, containerd_config.registry_directories(effective))
     discard = bool(effective.get((*containerd_config.image_table(effective), "discard_unpacked_layers")))
+    # What undoes a cut install at boot is written first, and on the way back goes last.
     texts = {
-        slot.config: soci_config.render(settings, soci_config.mirrors(hosts), discard),
-        snapshotter.managed_path: snapshotter.render(task.payload, program),
         BOOT_UNIT: (task.payload / "soci-cluster-boot.service").read_text(),
         CONTAINERD_DROP_IN: (task.payload / "containerd-soci-cluster.conf").read_text(),
+        slot.config: soci_config.render(settings, soci_config.mirrors(hosts), discard),
+        snapshotter.managed_path: snapshotter.render(task.payload, program),
     }
     if nodeadm.writes_configuration(host):
         texts[nodeadm.DROP_IN] = nodeadm.render(containerd_config.image_table(effective), slot)
     files = [_file(host, "soci", name, content) for name, content in texts.items()]
     action = "start"
     if snapshotter.is_active:
-        is_stale = any(file.is_changed for file in files[:2]) or snapshotter.running_program != program
+        is_stale = any(file.is_changed for file in files[2:4]) or snapshotter.running_program != program
         action = "restart" if is_stale else "none"
     script = (task.payload / "soci-host.sh").read_bytes()
     judgement = {

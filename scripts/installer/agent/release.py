@@ -110,8 +110,12 @@ def _unpack(versions: Path, archive: BinaryIO, version: str, digest: str) -> Non
             raise InstallError(
                 "unpack", f"the archive of {version} has no {missing[0]}", "use an upstream release"
             )
-        (staging / DIGEST_FILE).write_text(digest + "\n")
+        with (staging / DIGEST_FILE).open("x") as file:
+            file.write(digest + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         staging.chmod(0o755)
+        sync_directory(staging)
         target = versions / version
         if target.exists():  # the same version from another archive; a running daemon keeps its open file
             old = Path(tempfile.mkdtemp(prefix=f".{version}-old-", dir=versions))

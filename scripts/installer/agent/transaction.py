@@ -16,6 +16,7 @@ DEADLINE_SECONDS = 400
 POLL_SECONDS = 0.05
 POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
 FORGET_FAILURE_SECONDS = 600
+RESERVED_BYTES = 128 << 10
 TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
 
 
@@ -78,6 +79,7 @@ def stage(
     """
     directory = f"{STATE}/txn/{name}"
     _forget_failed(host)
+    host.write(f"{directory}/reserve", bytes(RESERVED_BYTES), 0o600)  # room on the disk for the way back
     for file in files:
         if file.new is not None:
             host.write(f"{directory}/new/{file.name}", file.new, 0o600)
@@ -92,17 +94,20 @@ def stage(
 
 
 def _forget_failed(host: Host) -> None:
-    """Remove what earlier, failed tries left; ``current`` points to the committed transaction.
+    """Remove what earlier, failed tries left, but neither the current nor the committed transaction.
 
     One without a result may be another installer's, at work or about to be, unless it is old.
     """
     link = host.path(f"{STATE}/current")
-    kept = link.readlink().name if link.is_symlink() else ""
+    kept = {link.readlink().name if link.is_symlink() else ""}
+    journal = journal_state(host)
+    if journal.get("state") == "committed":  # and killed before it became the current one
+        kept.add(journal.get("transaction", ""))
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
         is_over = host.exists(f"{STATE}/txn/{entry.name}/result")
         is_old = abs(time.time() - entry.stat().st_mtime) > 2 * DEADLINE_SECONDS
-        if entry.name != kept and (is_over or is_old):
+        if entry.name not in kept and (is_over or is_old):
             shutil.rmtree(entry, ignore_errors=True)
 
 
@@ -131,6 +136,9 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
             break
     if text := host.read_text(f"{directory}/result"):
         return parse_result(text)
+    journal = journal_state(host)
+    if journal.get("state") == "committed" and journal.get("transaction") == name:
+        return Outcome("committed")  # only its report is lost
     raise InstallError("commit", "the host script gave no result", f"see journalctl -u {unit} on the node")
 
 
