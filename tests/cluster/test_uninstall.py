@@ -83,6 +83,12 @@ def is_clean(api, node: str) -> bool:
     return traces(node) == "" and marks(api, node) == []
 
 
+def workloads(node: str) -> str:
+    """The containers of pods in the namespace `default` that run on the node."""
+    query = 'labels."io.kubernetes.pod.namespace"==default'
+    return lab_client.on_node(node, f"ctr -n k8s.io containers ls -q '{query}' 2>/dev/null")
+
+
 def lazy_mounts(node: str) -> str:
     """The root directories of the running containers that SOCI serves."""
     return lab_client.on_node(node, "/opt/soci-cluster/soci-host.sh users")
@@ -197,7 +203,11 @@ def test_destroy_and_up_again(api, stack, run_pod):
     assert done.returncode == 0, done.stdout + done.stderr
     for node in SOCI_NODES:
         assert_clean(api, node)
-        run_pod(f"{REGISTRY}/python:3.11", node)
+        pod = run_pod(f"{REGISTRY}/python:3.11", node)
+        api.delete_namespaced_pod(pod, "default", grace_period_seconds=0)
+        wait_for(
+            lambda node=node: workloads(node) == "", 60, f"no workload on {node}, which is not in service"
+        )
     stack.must_go_up()
     for node in SOCI_NODES:
         run_pod(LAZY_IMAGE, node)
