@@ -8,9 +8,10 @@ import small_images
 from agent.errors import InstallError
 from agent.install import Installed
 from conftest import is_full
-from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE, SAMPLE_WITH_INDEX, Health, LabNode, Pods, wait_for
+from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods, wait_for
 
 pytestmark = pytest.mark.root
+WITHOUT_INDEX = f"{REGISTRY}/python:3.11"
 ANSWERS = [
     "/bin/sh",
     "-c",
@@ -184,12 +185,12 @@ def test_disk_use_of_the_snapshotter_is_the_kubelets_image_file_system(
         "path",
     )
     before = image_file_system(pods, node)
-    pods.start(node, SAMPLE, ["/bin/sh", "-c", "sleep 9999"])
-    wait_for(
-        lambda: image_file_system(pods, node) > before + 200_000_000,
-        120,
-        "the image's size in the statistics",
-    )
+    pod = pods.start(node, WITHOUT_INDEX, ["python3", "-c", "import time; time.sleep(9999)"])
+    grown = before + 50_000_000
+    wait_for(lambda: image_file_system(pods, node) > grown, 120, "the image's size in the statistics")
+    pods.delete(pod)
+    node.sh(f"ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q | grep -v {PAUSE})")
+    wait_for(lambda: image_file_system(pods, node) < grown, 180, "its space given back")
 
 
 def image_file_system(pods: Pods, node: LabNode) -> int:
