@@ -75,6 +75,26 @@ def test_every_pod_is_created_again_although_its_blobs_are_gone_and_the_registry
     wait_for(lambda: not soci_snapshots(node), 240, "carried layers freed")
 
 
+@pytest.mark.failure_mode(22)
+def test_layers_on_one_file_system_are_linked_and_take_no_space(
+    discarding: LabNode, pods: Pods, names: list[str]
+):
+    """The lab mounts each data directory by itself; on most nodes they share a file system."""
+    node = discarding
+    data = "/var/lib/soci-snapshotter-grpc"
+    node.sh(
+        f"umount {data} && rmdir {data} && mkdir /var/lib/containerd/soci && ln -s containerd/soci {data}"
+    )
+    pod = pods.start(node, names[0], ANSWERS)
+    with node.registry_down():
+        node.install()
+        pods.delete(pod)
+        again = pods.start(node, names[0], ANSWERS)
+    assert pods.api.read_namespaced_pod_log(again, "default").split() == ["0", "0", "4751"]
+    links = node.sh(f"find {data}/snapshotter/snapshots/ -name unique -exec stat -c %h {{}} +")
+    assert links.split() == ["2"]
+
+
 def soci_snapshots(node: LabNode) -> list[str]:
     return node.sh("ctr -n k8s.io snapshots --snapshotter soci ls | tail -n +2").split("\n")[:-1]
 
