@@ -389,7 +389,8 @@ carry_image() {
       mount=$(snapshots_of "$snapshotter" prepare --target / "$key" ${parent:+"$parent"}) || die "soci takes no layer on ${parent:-nothing}"
       target=$(say "$mount" | mount_folders upperdir)
       # Hard links need no space and no time, but work within one file system only. Lower layers never change.
-      cp -al "${sources##*:}/." "$target" 2>/dev/null || cp -a "${sources##*:}/." "$target" ||
+      cp -al "${sources##*:}/." "$target" 2>/dev/null ||
+        cp -a --remove-destination "${sources##*:}/." "$target" ||
         die "the layer $chain was not copied to $target"
       snapshots_of "$snapshotter" commit "$chain" "$key"
     fi

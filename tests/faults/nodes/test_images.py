@@ -7,9 +7,10 @@ import pytest
 import small_images
 from agent.errors import InstallError
 from conftest import is_full
-from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE, SAMPLE_WITH_INDEX, Health, LabNode, Pods, wait_for
+from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods, wait_for
 
 pytestmark = pytest.mark.root
+WITHOUT_INDEX = f"{REGISTRY}/python:3.11"
 ANSWERS = [
     "/bin/sh",
     "-c",
@@ -71,6 +72,26 @@ def test_every_pod_is_created_again_although_its_blobs_are_gone_and_the_registry
     wait_for(lambda: not node.sh("ctr -n k8s.io tasks ls | grep RUNNING || :"), 60, "pods gone")
     node.sh("ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q)")
     wait_for(lambda: not soci_snapshots(node), 240, "carried layers freed")
+
+
+@pytest.mark.failure_mode(22)
+def test_layers_on_one_file_system_are_linked_and_take_no_space(
+    discarding: LabNode, pods: Pods, names: list[str]
+):
+    """The lab mounts each data directory by itself; on most nodes they share a file system."""
+    node = discarding
+    data = "/var/lib/soci-snapshotter-grpc"
+    node.sh(
+        f"umount {data} && rmdir {data} && mkdir /var/lib/containerd/soci && ln -s containerd/soci {data}"
+    )
+    pod = pods.start(node, names[0], ANSWERS)
+    with node.registry_down():
+        node.install()
+        pods.delete(pod)
+        again = pods.start(node, names[0], ANSWERS)
+    assert pods.api.read_namespaced_pod_log(again, "default").split() == ["0", "0", "4751"]
+    links = node.sh(f"find {data}/snapshotter/snapshots/ -name unique -exec stat -c %h {{}} +")
+    assert links.split() == ["2"]
 
 
 def soci_snapshots(node: LabNode) -> list[str]:
@@ -183,12 +204,12 @@ def test_disk_use_of_the_snapshotter_is_the_kubelets_image_file_system(
         "path",
     )
     before = image_file_system(pods, node)
-    pods.start(node, SAMPLE, ["/bin/sh", "-c", "sleep 9999"])
-    wait_for(
-        lambda: image_file_system(pods, node) > before + 200_000_000,
-        120,
-        "the image's size in the statistics",
-    )
+    pod = pods.start(node, WITHOUT_INDEX, ["python3", "-c", "import time; time.sleep(9999)"])
+    grown = before + 50_000_000
+    wait_for(lambda: image_file_system(pods, node) > grown, 120, "the image's size in the statistics")
+    pods.delete(pod)
+    node.sh(f"ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q | grep -v {PAUSE})")
+    wait_for(lambda: image_file_system(pods, node) < grown, 180, "its space given back")
 
 
 def image_file_system(pods: Pods, node: LabNode) -> int:
@@ -203,11 +224,11 @@ def image_file_system(pods: Pods, node: LabNode) -> int:
 def test_data_directory_on_a_fast_disk_is_used_where_it_is(node: LabNode, pods: Pods, health: Health):
     """amazon-eks-ami PR#2548, PR#2588: instance storage is mounted there before the first pull."""
     data = "/var/lib/soci-snapshotter-grpc"
-    node.sh(f"truncate -s 1G /fast.img && mkfs.ext4 -q /fast.img && mount -o loop /fast.img {data}")
+    node.sh(f"mount -t tmpfs -o size=1g fast {data}")
     try:
         node.install()
         pods.start(node, SAMPLE_WITH_INDEX, ["/bin/sh", "-c", "sleep 9999"])
-        assert node.sh(f"findmnt -n -o FSTYPE {data}").split() == ["ext4"]
+        assert node.sh(f"stat -f -c %T {data}").strip() == "tmpfs"
         assert node.host.exists(f"{data}/snapshotter/metadata.db")
     finally:
         pods.close()
