@@ -31,7 +31,7 @@ EKS_PAUSE_ARCHIVE=/etc/eks/pause.tar
 REMOVAL_UNIT=soci-cluster-remove
 STOP_SECONDS=10
 TAB=$(printf '\t')
-step=start
+step=start steps=''
 
 say() { printf '%s\n' "$*"; }
 die() {
@@ -66,6 +66,12 @@ sha() {
   else
     say absent
   fi
+}
+
+# enter STEP: what is at work now, and when it began.
+enter() {
+  step=$1
+  steps="$steps $1:$(now_ms)"
 }
 
 # put SOURCE TARGET MODE OWNER: TARGET becomes SOURCE in one step: wholly old or wholly new, also after a power cut.
@@ -411,9 +417,9 @@ verify() {
     [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
     sleep 0.1
   done
-  step=images
+  enter images
   carry_over "$directory"
-  step=verify
+  enter verify
   if [ -n "$pause_archive" ]; then
     ctr --namespace k8s.io images import --local --snapshotter "$snapshotter" --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null
@@ -451,6 +457,7 @@ report() {
     say "cause=$2"
     say "containerd_down_ms=$containerd_down_ms"
     say "containerd_restarts=$containerd_restarts"
+    say "steps=$steps end:$(now_ms)"
   } >"$directory/result.next" && sync "$directory/result.next"; then
     mv -fT "$directory/result.next" "$directory/result"
   fi
@@ -524,7 +531,7 @@ apply() {
   exec 2>>"$directory/log"
   read_plan "$directory"
 
-  step=lock
+  enter lock
   exec 9>"$STATE/lock"
   flock -w 120 9 || die "another install holds $STATE/lock"
   each_file "$directory" check_unchanged
@@ -542,7 +549,7 @@ apply() {
   esac
   transaction=${directory##*/}
 
-  step=journal
+  enter journal
   snapshotter_was=$(systemctl is-active "$unit" || :)
   mkdir -p "$directory/old"
   # Without a committed install, what an earlier try recorded before it was cut short may be incomplete.
@@ -553,7 +560,7 @@ apply() {
   state=armed
   journal $state
 
-  step=snapshotter
+  enter snapshotter
   incomplete_images >"$directory/images-to-pull-again"
   lazy_layers >"$directory/lazy-layers"
   wanted=soci
@@ -562,23 +569,23 @@ apply() {
   start_snapshotter
 
   if [ "$containerd_restart" = 1 ]; then
-    step=swap
+    enter swap
     wanted=containerd
     # Just before the restart: what is pulled later is pulled by the new daemon.
     incomplete_images >"$directory/images-to-pull-again"
     each_file "$directory" swap
     check_effect
-    step=restart
+    enter restart
     journal restarting
     state=restarting
     restart_containerd
     check_effect # of what it has just read: the last moment in which another tool can have written
   fi
 
-  step=verify
+  enter verify
   verify
 
-  step=commit
+  enter commit
   if [ "$is_switch" = 1 ] || ! lazy_layers_are_back; then forget_images; fi
   journal committed
   trap - EXIT TERM INT # nothing is undone any more

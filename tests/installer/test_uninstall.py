@@ -163,7 +163,7 @@ def test_a_refused_uninstall_leaves_the_marks_true(host: Installed, api: Api, re
     with pytest.raises(uninstall.RefusedError, match="default/app") as caught:
         program.be_absent(host, reporter, wanted())
     assert api.marks == ALL_MARKS
-    assert program.fail(reporter, caught.value) == 1
+    assert program.fail(host, reporter, caught.value) == 1
     (condition,) = [entry for entry in api.node["status"]["conditions"] if entry["type"] == "SociReady"]
     assert (condition["status"], condition["reason"]) == ("True", "UninstallRefused"), (
         "SOCI serves the node still"

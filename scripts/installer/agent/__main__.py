@@ -15,6 +15,7 @@ from . import drain, report, settings, users
 from .errors import InstallError
 from .host import ENTER_HOST, Host
 from .install import Installed, Node, Task, install
+from .log import Log, in_words
 from .transaction import SCRIPT
 from .uninstall import claim, is_claimed_by_another, is_final, uninstall
 from .waiting import Waiting, uncordon
@@ -25,15 +26,14 @@ READY_FILE = Path("/run/soci-verified")
 REPORT_SECONDS = 3600.0
 MARKS_SECONDS = 20.0
 RETIRE_SECONDS = 30
+JOURNAL_MARK = "| "  # by which `pulumi up` tells the journal from the reason
 
 
 class PodEndsError(BaseException):
     """SIGTERM, while an install is at work."""
 
 
-def log(message: str) -> None:
-    """One line to the pod's log."""
-    print(message, file=sys.stderr, flush=True)
+log = Log(os.environ.get("NODE_NAME", ""))
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def main() -> int:
     except PodEndsError:
         return leave(host, reporter, wanted, owner)
     except InstallError as error:
-        return fail(reporter, error)
+        return fail(host, reporter, error)
     return 0
 
 
@@ -71,7 +71,15 @@ def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings,
     """Install, report, and become the watcher."""
     started = time.monotonic()
     pod = users.Pod(wanted.namespace, reporter.pod_name)
-    task = Task(host, wanted, PAYLOAD, os.uname().machine, lambda: _node(reporter, wanted.namespace), pod)
+    task = Task(
+        host,
+        wanted,
+        PAYLOAD,
+        os.uname().machine,
+        lambda: _node(reporter, wanted.namespace),
+        pod,
+        on_step=log.begin,
+    )
     try:
         done = install(task, Waiting(reporter, wanted.upgrade_policy, log).tell)
     except (InstallError, PodEndsError):
@@ -79,6 +87,7 @@ def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings,
         raise
     claim(host, owner)
     seconds = time.monotonic() - started
+    log.add(done.steps)
     log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
     succeed(reporter, wanted, done, seconds)
     if done.has_installer:
@@ -125,7 +134,7 @@ def leave(host: Host, reporter: report.Reporter, wanted: settings.Settings, owne
     try:
         take_back(host, reporter, wanted.force_uninstall)
     except InstallError as error:
-        return fail(reporter, error)
+        return fail(host, reporter, error)
     return 0
 
 
@@ -171,12 +180,13 @@ def _node(reporter: report.Reporter, namespace: str) -> Node:
     return Node(report.is_waiting_for_soci(node), namespace)
 
 
-def fail(reporter: report.Reporter, error: InstallError) -> int:
+def fail(host: Host, reporter: report.Reporter, error: InstallError) -> int:
     """Say why on every channel; an unreachable API must not hide the message."""
     line = f"node {reporter.node_name}: step {error.step}: {error.cause}. Remedy: {error.remedy}"
     log(line)
+    words = [line[:2500], *(f"{JOURNAL_MARK}{text[:160]}" for text in last_words(host))]
     with contextlib.suppress(OSError):
-        TERMINATION_LOG.write_text(line[:4000])
+        TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
     for action in (
         lambda: reporter.condition(error.still_serves, error.reason, str(error)),
         lambda: reporter.event("Warning", error.reason, line),
@@ -188,6 +198,13 @@ def fail(reporter: report.Reporter, error: InstallError) -> int:
     return 1
 
 
+def last_words(host: Host) -> list[str]:
+    """The end of the node's journal on containerd and the snapshotter."""
+    units = ("containerd", "soci-snapshotter", "soci-snapshotter-b")
+    choice = [argument for unit in units for argument in ("-u", unit)]
+    return host.run("journalctl", *choice, "-n", "6", "-o", "cat", "--no-pager").output.splitlines()
+
+
 def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installed, seconds: float) -> None:
     """Report until the API takes it: the node serves SOCI already, only its taint waits for this."""
     details = None
@@ -196,6 +213,7 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
             "verifiedSeconds": round(seconds, 3),
             "containerdDownSeconds": done.containerd_down_seconds,
             "containerdRestarts": done.containerd_restarts,
+            "steps": {step: round(taken, 3) for step, taken in log.seconds().items()},
             "version": wanted.version,
         }
     message = f"SOCI {wanted.version} serves this node's images in {wanted.mode} mode"
@@ -206,7 +224,8 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
     report.retry(lambda: reporter.success(wanted.version, details, message), REPORT_SECONDS)
     if done.changed:
         try:
-            reporter.event("Normal", "Installed", f"node {reporter.node_name}: {message}")
+            took = in_words(log.seconds())
+            reporter.event("Normal", "Installed", f"node {reporter.node_name}: {message} ({took})")
         except report.ApiError as error:
             log(f"no event: {error}")
 

@@ -59,6 +59,7 @@ class Installed:
     replaced: Slot | None = None  # the slot of an earlier daemon that still serves older containers
     on_replaced: int = 0  # how many
     has_installer: bool = False  # whether the installer's own pod is one of them
+    steps: tuple[tuple[str, float], ...] = ()  # of the host script: name and seconds
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Task:
     machine: str
     node: Callable[[], Node]
     pod: Pod = users.NO_POD  # the installer's own
+    on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -152,6 +154,7 @@ def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
 
 
 def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
+    task.on_step("preflight")
     uninstall.finish_begun(task.host, (task.payload / "soci-host.sh").read_bytes(), task.sleep)
     transaction.wait_for_running(task.host, task.sleep)
     facts = detect.read_facts(task.host, task.machine)
@@ -201,8 +204,10 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if busy:
         return busy
     if not has_release:
+        task.on_step("download")
         url = release.archive_url(settings.release_url, settings.version, facts.architecture)
         release.install(host, url, settings.version, digest)
+    task.on_step("images")
     pause = containerd_config.pause_image(plan.effective)
     if not pause:
         raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
@@ -224,6 +229,7 @@ def _busy_with(slot: Slot, mounts: tuple[str, ...], ctr: images.Ctr) -> Busy:
 
 
 def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePlan) -> Installed | Busy:
+    task.on_step("stage")
     name = transaction.new_id()
     fields = {
         "slot": plan.slot.name,
@@ -245,9 +251,16 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
     except OSError as error:
         remedy = f"free disk space, or make {STATE} and {transaction.SCRIPT} writable"
         raise InstallError("stage", str(error), remedy) from error
+    task.on_step("commit")
     result = transaction.commit(task.host, name, task.sleep)
     if result.outcome == "committed":
-        done = Installed(True, plan.slot, result.containerd_down_seconds, result.containerd_restarts)
+        done = Installed(
+            True,
+            plan.slot,
+            result.containerd_down_seconds,
+            result.containerd_restarts,
+            steps=result.steps,
+        )
         return _with_replaced(task, done, ctr)
     if result.cause.startswith(BUSY):
         return _busy_with(plan.slot, tuple(result.cause.removeprefix(BUSY).split()), ctr)

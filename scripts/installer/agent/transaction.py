@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .errors import InstallError
 from .host import Host
@@ -53,6 +54,7 @@ class Outcome:
     cause: str = ""
     containerd_down_seconds: float = 0.0
     containerd_restarts: int = 0
+    steps: tuple[tuple[str, float], ...] = ()  # name and seconds, in their order
 
 
 def sha256(content: bytes | None) -> str:
@@ -200,7 +202,14 @@ def parse_result(text: str) -> Outcome:
         cause=pairs.get("cause", ""),
         containerd_down_seconds=int(pairs.get("containerd_down_ms") or 0) / 1000,
         containerd_restarts=int(pairs.get("containerd_restarts") or 0),
+        steps=_steps(pairs.get("steps", "")),
     )
+
+
+def _steps(text: str) -> tuple[tuple[str, float], ...]:
+    """Name and seconds of each step, from ``name:milliseconds`` of its beginning; the last one is the end."""
+    begun = [(name, int(at)) for name, _, at in (part.partition(":") for part in text.split())]
+    return tuple((name, (end - at) / 1000) for (name, at), (_, end) in pairwise(begun))
 
 
 def _pairs(text: str) -> dict[str, str]:
