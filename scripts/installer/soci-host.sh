@@ -283,15 +283,19 @@ stop_snapshotter() {
 # last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
 last_words() { journalctl _SYSTEMD_UNIT="$1" --since=-120s -n 1 -o cat 2>/dev/null | cut -c1-300; }
 
-verify() {
-  [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
-  # containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+# containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+await_connection() {
   tries=0
   until ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls >/dev/null; do
     tries=$((tries + 1))
     [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
     sleep 0.1
   done
+}
+
+verify() {
+  [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
+  await_connection
   if [ -n "$pause_archive" ]; then
     ctr --namespace k8s.io images import --local --snapshotter "$snapshotter" --discard-unpacked-layers=false "$pause_archive" >/dev/null
     ctr --namespace k8s.io images label "$pause_image" io.cri-containerd.image=managed io.cri-containerd.pinned=pinned >/dev/null
@@ -418,6 +422,12 @@ apply() {
   each_file "$directory" swap
   systemctl daemon-reload
   start_snapshotter
+  if [ "$snapshotter_action" = restart ] && ! lazy_layers_are_back; then
+    await_connection
+    forget_images
+    # The daemon would not even try to fetch those again; without them it starts afresh.
+    [ -n "$(lazy_users)" ] || start_snapshotter
+  fi
 
   if [ "$containerd_restart" = 1 ]; then
     step=swap
@@ -435,7 +445,7 @@ apply() {
   verify
 
   step=commit
-  if [ "$is_switch" = 1 ] || ! lazy_layers_are_back; then forget_images; fi
+  [ "$is_switch" = 0 ] || forget_images
   ln -sfn "$directory" "$STATE/current.next"
   mv -fT "$STATE/current.next" "$STATE/current"
   state=committed
@@ -453,11 +463,11 @@ incomplete_images() {
   ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
 }
 
-# The kubelet takes such an image for present and containerd then fails to unpack it: it has to be pulled anew. Those are
-# meant that were incomplete before the change already; later ones were pulled by the new daemon.
+# The kubelet takes such an image for present, but no container of it can be made any more: it has to be pulled anew.
+# Those are meant that were incomplete before the change already; later ones were pulled by the new daemon.
 forget_images() {
   images=$(incomplete_images | grep -xF -f "$directory/images-to-pull-again") || return 0
-  # Synchronously: layers that linger would be taken for unpacked by the next pull.
+  # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks
   timeout 60 ctr --namespace k8s.io images rm --sync $images >/dev/null || :
 }
