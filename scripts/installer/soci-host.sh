@@ -408,15 +408,19 @@ carry_image() {
 # mount_folders OPTION: the directories of a snapshot, from ctr's mount command; one without parent is a bind mount.
 mount_folders() { sed -n -e 's/^mount -t bind \([^ ]*\) .*/\1/p' -e "s/.*[ ,]$1=\([^, ]*\).*/\1/p"; }
 
-verify() {
-  [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
-  # containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+# containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+await_connection() {
   tries=0
   until ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls >/dev/null; do
     tries=$((tries + 1))
     [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
     sleep 0.1
   done
+}
+
+verify() {
+  [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
+  await_connection
   enter images
   carry_over "$directory"
   enter verify
@@ -567,6 +571,12 @@ apply() {
   each_file "$directory" swap
   systemctl daemon-reload
   start_snapshotter
+  if [ "$snapshotter_action" = restart ] && ! lazy_layers_are_back; then
+    await_connection
+    forget_images
+    # The daemon would not even try to fetch those again; without them it starts afresh.
+    [ -n "$(lazy_users)" ] || start_snapshotter
+  fi
 
   if [ "$containerd_restart" = 1 ]; then
     enter swap
@@ -586,7 +596,7 @@ apply() {
   verify
 
   enter commit
-  if [ "$is_switch" = 1 ] || ! lazy_layers_are_back; then forget_images; fi
+  [ "$is_switch" = 0 ] || forget_images
   journal committed
   trap - EXIT TERM INT # nothing is undone any more
   free_reserved "$directory"
@@ -621,14 +631,14 @@ incomplete_images() {
   ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
 }
 
-# The kubelet takes such an image for present and containerd then fails to unpack it: it has to be pulled anew. Those are
-# meant that were incomplete before the change already; later ones were pulled by the new daemon. At a switch what was
-# carried over is unpacked for the new snapshotter and stays.
+# The kubelet takes such an image for present, but no container of it can be made any more: it has to be pulled anew.
+# Those are meant that were incomplete before the change already; later ones were pulled by the new daemon. At a switch
+# what was carried over is unpacked for the new snapshotter and stays.
 forget_images() {
   images=$(ctr --namespace k8s.io images check --snapshotter "$snapshotter" 2>/dev/null |
     awk -v is_switch="$is_switch" '/incomplete/ && !(is_switch && $NF == "true") { print $1 }' |
     grep -xF -f "$directory/images-to-pull-again") || return 0
-  # Synchronously: layers that linger would be taken for unpacked by the next pull.
+  # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks
   timeout 60 ctr --namespace k8s.io images rm --sync $images >/dev/null || :
 }

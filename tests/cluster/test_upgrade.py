@@ -141,7 +141,7 @@ def test_side_by_side_no_read_fails_whatever_changes(api, stack, readers, run_po
     done = stack.up()
     assert done.returncode != 0
     said = done.stdout + done.stderr
-    assert "lazily loaded containers run on the old daemon" in said, said
+    assert f"{READERS + 1} lazily loaded containers run on the two daemons" in said, said
     readers.must_go_on()
 
     starts = {node: containerd_starts(node) for node in SOCI_NODES}
@@ -276,6 +276,7 @@ def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, applicat
 def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, stack, run_pod):
     """What it served cannot be mounted again, as with expired credentials (soci#93, #487)."""
     node = SOCI_NODES[0]
+    pod_start.forget_image(node)
     name = run_pod(IMAGE, node)
     api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
     wait_for(lambda: lazy_containers(node, slot_in_use(node)) == 0, 60, "the pod's end")

@@ -388,6 +388,8 @@ def test_images_whose_layers_a_restart_lost_are_pulled_again(node: Node, are_bac
         node.set("loses-layers")
     assert node.apply(node.stage("2-b", version="2", snapshotter_action="restart")).outcome == "committed"
     assert bool(node.calls("ctr --namespace k8s.io images rm")) is not are_back
+    # A daemon does not try again to fetch what it failed to; without these layers it starts afresh.
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == (1 if are_back else 2)
 
 
 @pytest.mark.parametrize("fault", ["fail-start-soci-snapshotter-b.service", "canary-fails"])

@@ -30,7 +30,7 @@ class Waiting:
         else:
             remedy = "drain the node, or set soci:upgradePolicy to drain or side-by-side"
             if self._policy == "side-by-side":
-                served += ", and others on the one that it replaced"
+                served = f"{count} lazily loaded containers run on the two daemons, and one has to be idle"
                 remedy = "recreate these pods, or drain the node"
             reason = "WaitingForIdle"
             message = f"idle: {served}: {users.in_words(busy.pods)}. Remedy: {remedy}"
