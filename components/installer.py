@@ -290,8 +290,10 @@ class SociInstaller(pulumi.ComponentResource):
         }
 
     def _require_nodes(self, daemon_set: k8s.apps.v1.DaemonSet, status: object) -> k8s.apps.v1.DaemonSet:
-        """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure."""
-        if not self._is_absent and getattr(status, "desired_number_scheduled", None) == 0:
+        """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure. A preview cannot
+        tell: the API server's dry run of a new DaemonSet counts no node either."""
+        is_known = not pulumi.runtime.is_dry_run() and not self._is_absent
+        if is_known and getattr(status, "desired_number_scheduled", None) == 0:
             raise pulumi.RunError(no_nodes(self._settings.node_selector))
         return daemon_set
 
