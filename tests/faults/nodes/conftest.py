@@ -17,7 +17,7 @@ from processes import Processes  # noqa: E402
 from settings import state_directory  # noqa: E402
 
 HERE = Path(__file__).parent
-CONTAINERD = tuple(VERSIONS["containerd"].values())
+CONTAINERD = tuple(sorted({node["containerd"] for node in VERSIONS["nodes"].values()}))
 
 
 def is_full(config: pytest.Config) -> bool:
