@@ -293,3 +293,21 @@ def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, 
         lab_client.on_node(node, f"iptables -D {block}")
     run_pod(IMAGE, node)
     assert lazy_containers(node, slot_in_use(node)) == 1
+
+
+@pytest.mark.failure_mode(34)
+def test_power_cut_while_both_daemons_serve_ends_on_the_new_one(api, stack, run_pod):
+    node = SOCI_NODES[0]
+    old = slot_in_use(node)
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.set("soci:upgradePolicy", "side-by-side")
+    name = run_pod(IMAGE, node, ["/bin/sh", "-c", READER])
+    stack.set("soci:version", "0.16.0")
+    stack.must_go_up()
+    assert (slot_in_use(node), lazy_containers(node, old)) == (old.other, 1)
+    lab_client.lab("power-cut", node)
+    wait_for(lambda: lazy_containers(node, old.other) == 1, 120, "the pod's new container")
+    # The kubelet keeps the pod's ended container, which is the old daemon's, as long as the pod.
+    assert "/0.16.1/" in running_program(node, old)
+    api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+    wait_for(lambda: is_retired(node, old), 180, "the old daemon is retired")
