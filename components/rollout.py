@@ -40,7 +40,9 @@ def _explain_pod(pod: Object, conditions: Mapping[str, Object]) -> str | None:
         scheduled = _find(pod.get("status", {}).get("conditions"), "PodScheduled")
         return f"pod {name}: on no node yet: {scheduled.get('message', 'not scheduled')}"
     condition = conditions.get(node, {})
-    said = _termination_message(pod)
+    # Of an installer that waits, an earlier failure is past.
+    waits = condition.get("reason") in ("WaitingForIdle", "Draining")
+    said = "" if waits else _termination_message(pod)
     if not said and condition.get("status") == "False":
         said = condition.get("message", "").strip()
     if said:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The critical section of an install, on the node itself: swap the staged files, restart containerd once, verify,
-# and put everything back when anything fails. It needs systemd, coreutils, util-linux' flock and containerd's ctr.
+# and put everything back when anything fails. It needs systemd, coreutils, util-linux, awk, grep, sed and find,
+# and containerd's ctr.
 # Started by systemd-run, so neither the end of the installer's pod nor containerd's restart ends it.
 #
 #   soci-host.sh apply DIR        commit the staged transaction DIR, or leave the node as it was
@@ -38,6 +39,9 @@ die() {
   say "$*" >&2
   exit 1
 }
+
+# A daemon that accepts and never answers must not keep the way back from its end. `timeout` runs the program.
+ctr() { timeout -k 1 60 ctr "$@"; }
 
 # slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
 slot() {
@@ -152,6 +156,7 @@ each_file() {
 # restore_files DIR: the old files back, in reverse: containerd's own file first, and what starts `boot` after it,
 # so that a power cut on the way back finds either something that resumes, or nothing that matters.
 restore_files() {
+  [ -s "$1/files" ] || return 1
   failed=0
   while IFS="$TAB" read -r group path mode owner old new name; do
     restore "$1" || failed=1
@@ -184,10 +189,16 @@ save_old() {
 # What others wrote between two of our installs is in the file that we change now, but not in the original.
 note_foreign_change() {
   [ -e "$STATE/current/files" ] || return 0
+  ! is_generated || return 0
   installed=$(awk -F "$TAB" -v path="$path" '$2 == path { print $6 }' "$STATE/current/files")
+  # Of a slot that was not in use the current manifest knows nothing; what begins with our words is ours.
+  [ -n "$installed" ] || ! is_ours "$path" || return 0
   case $old in "$installed" | "$(original_sum)") return 0 ;; esac
   say "$path" >>"$STATE/originals/changed-by-others"
 }
+
+# nodeadm writes containerd's file anew at each boot, with the keys of our NodeConfig: nobody's work is in it.
+is_generated() { [ "$group" = containerd ] && cut -f2 "$STATE/current/files" | grep -qxF /etc/eks/nodeadm.d/50-soci-cluster.yaml; }
 
 original_sum() { awk -F "$TAB" -v path="$path" '$1 == path { print $4 }' "$STATE/originals/files"; }
 
@@ -319,7 +330,7 @@ restart_containerd() {
   containerd_down_ms=$((restarted - started))
 }
 
-containerd_answers() { ctr --connect-timeout 2s version >/dev/null 2>&1; }
+containerd_answers() { timeout 5 ctr --connect-timeout 2s version >/dev/null 2>&1; }
 
 # containerd reports itself started also when its CRI plugin failed to load.
 cri_answers() {
@@ -331,19 +342,18 @@ cri_answers() {
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
 # A daemon that has no snapshot yet answers with an error of its own.
 snapshotter_answers() {
-  answer=$(ctr --connect-timeout 1s --address "$socket" --namespace k8s.io snapshots ls 2>&1) && return
+  answer=$(timeout 5 ctr --connect-timeout 1s --address "$socket" --namespace k8s.io snapshots ls 2>&1) && return
   case $answer in *"bucket does not exist"*) return 0 ;; esac
   return 1
 }
 
 start_snapshotter() {
   if [ "$snapshotter_action" != none ]; then
-    timeout 150 systemctl "$snapshotter_action" "$unit" || die "$unit did not start: $(last_words "$unit")"
+    timeout 300 systemctl "$snapshotter_action" "$unit" || die "$unit did not start: $(last_words "$unit")"
   fi
-  tries=0
+  give_up=$(($(now_ms) + 60000))
   until snapshotter_answers; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || die "$unit does not answer on its socket: $(last_words "$unit")"
+    [ "$(now_ms)" -lt "$give_up" ] || die "$unit does not answer on its socket: $(last_words "$unit")"
     sleep 0.1
   done
 }
@@ -446,7 +456,7 @@ clear_canary() {
 
 arm() {
   systemd-run --quiet --collect --on-active="$deadline_seconds" --unit="soci-cluster-deadman-$transaction" \
-    "$PROGRAM/soci-host.sh" rollback "$transaction"
+    "$PROGRAM/soci-host.sh" rollback "$transaction" deadline
 }
 
 disarm() { systemctl stop "soci-cluster-deadman-$transaction.timer" >/dev/null 2>&1 || :; }
@@ -471,8 +481,10 @@ report() {
 # When a file cannot be put back, the journal goes on to say so, and the timer, a boot or the next install tries again.
 undo() {
   free_reserved "$directory"
-  # Once containerd does not know the snapshotter any more it cannot delete what was created under it meanwhile.
-  if [ "$slot_is_new" = 1 ] && [ "$state" = restarting ] && containerd_answers; then
+  # Once containerd does not know the snapshotter any more, or its daemon is stopped again, it cannot delete what was
+  # created under it meanwhile.
+  if [ "$state" = restarting ] && containerd_answers && snapshotter_answers &&
+    { [ "$slot_is_new" = 1 ] || { [ "$is_switch" = 1 ] && [ "$snapshotter_was" != active ]; }; }; then
     remove_containers
     remove_snapshots
   fi
@@ -486,7 +498,16 @@ undo() {
         systemctl restart "$unit" || :
       fi
       ;;
-    *) stop_snapshotter ;;
+    *)
+      # containerd depended on it already: it was between two starts.
+      if [ "$is_switch" = 0 ]; then
+        systemctl --no-block restart "$unit" || :
+      else
+        stop_snapshotter
+      fi
+      # A directory that was not there before this first install.
+      if [ ! -e "$STATE/current" ] && grep -qxF "$data" "$STATE/originals/folders" 2>/dev/null; then remove_data || :; fi
+      ;;
   esac
   forget_originals
   state=rolled-back
@@ -495,7 +516,7 @@ undo() {
 
 # After a failed first install nothing of ours is in place: the next one looks at the node afresh.
 forget_originals() {
-  if [ ! -e "$STATE/current" ]; then
+  if [ ! -L "$STATE/current" ]; then
     remove_folders "$STATE"
     rm -rf "$STATE/originals"
   fi
@@ -557,7 +578,10 @@ apply() {
   snapshotter_was=$(systemctl is-active "$unit" || :)
   mkdir -p "$directory/old"
   # Without a committed install, what an earlier try recorded before it was cut short may be incomplete.
-  [ -e "$STATE/current" ] || rm -rf "$STATE/originals"
+  if [ ! -e "$STATE/current" ]; then
+    [ ! -L "$STATE/current" ] || die "the record of what is installed, $(readlink "$STATE/current"), is gone: replace the node"
+    rm -rf "$STATE/originals"
+  fi
   record_node
   each_file "$directory" save_old
   arm
@@ -628,7 +652,7 @@ sweep() {
 # Images whose content is not on the node, neither in containerd's store nor, therefore, to be unpacked by another
 # snapshotter: their layers were loaded lazily, or discarded once they were unpacked.
 incomplete_images() {
-  ctr --namespace k8s.io images check 2>/dev/null | awk '/incomplete/ { print $1 }'
+  ctr --namespace k8s.io images check 2>/dev/null | awk '$4 == "incomplete" { print $1 }'
 }
 
 # The kubelet takes such an image for present, but no container of it can be made any more: it has to be pulled anew.
@@ -636,7 +660,7 @@ incomplete_images() {
 # what was carried over is unpacked for the new snapshotter and stays.
 forget_images() {
   images=$(ctr --namespace k8s.io images check --snapshotter "$snapshotter" 2>/dev/null |
-    awk -v is_switch="$is_switch" '/incomplete/ && !(is_switch && $NF == "true") { print $1 }' |
+    awk -v is_switch="$is_switch" '$4 == "incomplete" && !(is_switch && $NF == "true") { print $1 }' |
     grep -xF -f "$directory/images-to-pull-again") || return 0
   # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks
@@ -664,9 +688,9 @@ rollback() {
   [ "$transaction" = "$1" ] || die "the journal is about ${transaction:-nothing}, not about $1"
   systemctl kill --signal=KILL "soci-cluster-txn-$1.service" 2>/dev/null || :
   exec 9>"$STATE/lock"
-  flock -w 30 9
+  flock -w 30 9 || die "another install or an uninstall is at work"
   read_journal
-  directory=$STATE/txn/$1 step=interrupted containerd_down_ms=0 containerd_restarts=0
+  directory=$STATE/txn/$1 step=${2:-interrupted} containerd_down_ms=0 containerd_restarts=0
   case $state in armed | restarting | committed) ;; *) return 0 ;; esac
   read_plan "$directory"
   if [ "$state" = committed ]; then
@@ -696,8 +720,11 @@ boot() {
     return 0
   fi
   exec 9>"$STATE/lock"
-  # Held: an install is at work, and its own restart of containerd is why we run.
-  flock -n 9 || return 0
+  # Held by an install or uninstall: its own restart of containerd is why we run. By anything else: it ends soon.
+  if ! flock -n 9; then
+    read_journal
+    case $state in committed | rolled-back) flock -w 20 9 || return 0 ;; *) return 0 ;; esac
+  fi
   read_journal
   case $state in
     armed | restarting)
@@ -756,7 +783,7 @@ restore_original() {
 containers() {
   all=$(ctr --namespace k8s.io containers ls -q) || return
   for container in $all; do
-    if ctr --namespace k8s.io containers info "$container" 2>/dev/null | grep -q "\"Snapshotter\": \"$snapshotter\""; then
+    if ctr --namespace k8s.io containers info "$container" 2>/dev/null | grep -q "^    \"Snapshotter\": \"$snapshotter\""; then
       say "$container"
     fi
   done
@@ -805,11 +832,11 @@ remove_now() {
     leave_nothing
     return
   fi
+  state='' transaction='' kubelet_was=''
   trap removal_ended EXIT
   trap 'exit 143' TERM INT
   rm -f "$STATE/removal"
   exec 2>"$STATE/removal.log"
-  state='' transaction='' kubelet_was=''
 
   look_at_installation
   case $state in
@@ -818,6 +845,8 @@ remove_now() {
     *)
       check_removable
       kubelet_was=$(systemctl is-active kubelet.service || :)
+      # After a rollback the journal names the change that failed, not what is installed.
+      transaction=$(readlink "$STATE/current") transaction=${transaction##*/}
       state=removing
       journal $state
       ;;
@@ -903,6 +932,7 @@ look_at_installation() {
       ;;
   esac
   if [ ! -e "$STATE/current/files" ] || [ ! -e "$STATE/originals/files" ]; then
+    [ ! -e "$ROOT$BOOT_HOOK" ] || die "SOCI is installed, but its record in $STATE is incomplete: replace the node"
     state=none
     return
   fi
@@ -959,6 +989,7 @@ bring_pause() {
 }
 
 check_not_drifted() {
+  ! is_generated || return 0
   found=$(sha "$ROOT$path")
   if ! grep -qxF "$path" "$STATE/originals/changed-by-others" 2>/dev/null; then
     case $found in "$new" | "$(original_sum)") return 0 ;; esac
@@ -1004,9 +1035,19 @@ take_away_containers() {
     sleep 0.2
   done
   for container in $containers; do ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :; done
+  for name in $(our_slots); do
+    slot "$name"
+    left=$(all_users)
+    [ -z "$left" ] || die "containers did not end: $(pods_of "$left")"
+  done
   forget_images_of_soci
   for name in $(our_slots); do
     slot "$name"
+    # containerd must forget the snapshots before their directory goes, and for that it needs the daemon.
+    if { [ -e "$ROOT$unit_file" ] || [ -e "$ROOT$adoption" ]; } && ! snapshotter_answers; then
+      snapshotter_action=start
+      (start_snapshotter) || say "$unit does not start: containerd keeps the records of its snapshots" >&2
+    fi
     remove_snapshots
   done
 }
@@ -1028,7 +1069,7 @@ $container
 # takes them for present and would not pull them again. The last column says: unpacked under the previous snapshotter.
 forget_images_of_soci() {
   incomplete=$(ctr --namespace k8s.io images check --snapshotter "$previous" 2>/dev/null | awk -v pause="$pause_image" '
-    /incomplete/ && $NF == "false" && $1 != pause { print $1 }')
+    $4 == "incomplete" && $NF == "false" && $1 != pause { print $1 }')
   # shellcheck disable=SC2086 # a list
   [ -z "$incomplete" ] || ctr --namespace k8s.io images rm --sync $incomplete >/dev/null
 }
@@ -1095,7 +1136,8 @@ put_installed() {
 # Their snapshots are gone already; without them the kubelet's own clean-up of these pods succeeds.
 forget_containers() {
   [ "$previous" != "$slot" ] || return 0
-  for container in $(soci_containers); do
+  containers=$(soci_containers)
+  for container in $containers; do
     ctr --namespace k8s.io containers rm --keep-snapshot "$container" >/dev/null 2>&1 || :
   done
 }
@@ -1113,7 +1155,7 @@ clean_up() {
   stop_snapshotter
   awk -v data="$data/" 'index($5, data) == 1 { print $5 }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -r |
     while read -r mount; do umount --lazy "$mount" || :; done
-  remove_data
+  remove_data || die "$data is still in use"
   rm -rf "$ROOT$runtime_directory"
 }
 

@@ -3,6 +3,7 @@
 import json
 
 from agent import transaction
+from agent.errors import InstallError, clean
 from agent.log import Log, in_words
 
 
@@ -33,3 +34,10 @@ def test_seconds_of_the_agents_and_of_the_host_scripts_steps() -> None:
 
 def test_a_result_without_steps_is_read() -> None:
     assert transaction.parse_result("outcome=rolled-back\nstep=interrupted\n").steps == ()
+
+
+def test_what_is_told_holds_no_credentials_and_no_control_characters() -> None:
+    """Journals and errors hold signed layer addresses and proxies' passwords."""
+    words = "get https://s3.example/l?X-Amz-Signature=abc&x=1: via http://user:word@proxy:3128\x1b[2J"
+    assert clean(words) == "get https://s3.example/l?… via http://proxy:3128 [2J"
+    assert InstallError("download", words, "-").cause == clean(words)

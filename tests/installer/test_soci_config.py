@@ -62,3 +62,9 @@ def test_mirrors_are_rendered() -> None:
     host = data["resolver"]["host"]
     assert host["10.0.0.1:5000"]["mirrors"] == [{"host": "http://10.0.0.1:5000", "insecure": True}]
     assert host["docker.io"]["mirrors"] == [{"host": "https://m.example"}]
+
+
+def test_hosts_files_of_another_shape_are_passed_over() -> None:
+    """A broken file of one registry must not end the install."""
+    texts = {"a": 'host = "x"\n', "b": '[host]\n"http://[x" = 1\n', "c": '[host."http://c:5000"]\n'}
+    assert soci_config.mirrors(texts) == {"c": [("http://c:5000", True)]}

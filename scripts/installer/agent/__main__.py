@@ -8,11 +8,12 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from . import drain, report, settings, users
-from .errors import InstallError
+from .errors import InstallError, clean
 from .host import ENTER_HOST, Host
 from .install import Installed, Node, Task, install
 from .log import Log, in_words
@@ -59,6 +60,12 @@ def main() -> int:
         return leave(host, reporter, wanted, owner)
     except InstallError as error:
         return fail(host, reporter, error)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the user has to be told)
+        defect = InstallError(
+            "internal", f"{type(error).__name__}: {error}", "report this with the pod's log"
+        )
+        log(traceback.format_exc())
+        return fail(host, reporter, defect)
     return 0
 
 
@@ -103,6 +110,7 @@ def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings,
 
 def be_absent(host: Host, reporter: report.Reporter, wanted: settings.Settings) -> None:
     """Uninstall, report, and become a process that only waits."""
+    uncordon(reporter, log)
     started = time.monotonic()
     if take_back(host, reporter, wanted.force_uninstall):
         log(f"SOCI was taken off the node in {time.monotonic() - started:.2f} s")
@@ -182,6 +190,7 @@ def _node(reporter: report.Reporter, namespace: str) -> Node:
 
 def fail(host: Host, reporter: report.Reporter, error: InstallError) -> int:
     """Say why on every channel; an unreachable API must not hide the message."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     line = f"node {reporter.node_name}: step {error.step}: {error.cause}. Remedy: {error.remedy}"
     log(line)
     words = [line[:2500], *(f"{JOURNAL_MARK}{text[:160]}" for text in last_words(host))]
@@ -202,7 +211,8 @@ def last_words(host: Host) -> list[str]:
     """The end of the node's journal on containerd and the snapshotter."""
     units = ("containerd", "soci-snapshotter", "soci-snapshotter-b")
     choice = [argument for unit in units for argument in ("-u", unit)]
-    return host.run("journalctl", *choice, "-n", "6", "-o", "cat", "--no-pager").output.splitlines()
+    output = host.run("journalctl", *choice, "-n", "6", "-o", "cat", "--no-pager").output
+    return [clean(line) for line in output.splitlines()]
 
 
 def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installed, seconds: float) -> None:
@@ -219,9 +229,14 @@ def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installe
     message = f"SOCI {wanted.version} serves this node's images in {wanted.mode} mode"
     if done.replaced:
         message += f"; {done.on_replaced} containers still on the old daemon"
-    # An earlier pod of the installer may have been killed before it could lift its cordon.
-    report.retry(lambda: drain.uncordon(reporter), REPORT_SECONDS)
-    report.retry(lambda: reporter.success(wanted.version, details, message), REPORT_SECONDS)
+    try:
+        # An earlier pod of the installer may have been killed before it could lift its cordon.
+        report.retry(lambda: drain.uncordon(reporter), REPORT_SECONDS)
+        report.retry(lambda: reporter.success(wanted.version, details, message), REPORT_SECONDS)
+    except report.ApiError as error:
+        raise InstallError(
+            "report", f"the node serves SOCI but is not marked: {error}", "check RBAC"
+        ) from error
     if done.changed:
         try:
             took = in_words(log.seconds())

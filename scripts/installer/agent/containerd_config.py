@@ -15,6 +15,7 @@ from .slots import FIRST, Slot
 
 Path = tuple[str, ...]
 
+SECRET = re.compile("auth|passw|token|header|secret", re.IGNORECASE)
 CRI_1: Path = ("plugins", "io.containerd.grpc.v1.cri", "containerd")
 CRI_2: Path = ("plugins", "io.containerd.cri.v1.images")
 
@@ -158,7 +159,8 @@ def check_effect(before: str, after: str, slot: Slot = FIRST) -> list[str]:
             problems.append(f"{'.'.join(key)} would be {new.get(key)!r}, not {value!r}")
     for key in sorted(difference(old, new)):
         if key not in keys and key[:2] != proxy(slot):
-            problems.append(f"{'.'.join(key)} would change from {old.get(key)!r} to {new.get(key)!r}")
+            shown = "" if SECRET.search(".".join(key)) else f" from {old.get(key)!r} to {new.get(key)!r}"
+            problems.append(f"{'.'.join(key)} would change{shown}")
     runtimes = runtime_table(new)
     default = new.get((*runtimes, "default_runtime_name"), "runc")
     override = new.get((*runtimes, "runtimes", str(default), "snapshotter"))

@@ -1,4 +1,13 @@
-"""The one error that an install ends with."""
+"""The one error that an install ends with, and how its words are made fit to be told."""
+
+import re
+
+
+def clean(text: str) -> str:
+    """A line fit for Events and logs: without control characters, credentials in URLs and signed queries."""
+    line = re.sub(r"[\x00-\x1f\x7f]", " ", text)
+    line = re.sub(r"://[^\s/@]+@", "://", line)
+    return re.sub(r"(://[^\s\"'?]*)\?[^\s\"']*", r"\1?…", line)
 
 
 class InstallError(Exception):
@@ -7,6 +16,7 @@ class InstallError(Exception):
     still_serves = False  # SOCI works on the node nevertheless
 
     def __init__(self, step: str, cause: str, remedy: str) -> None:
+        cause = clean(cause)
         super().__init__(f"{step}: {cause}. Remedy: {remedy}.")
         self.step = step
         self.cause = cause

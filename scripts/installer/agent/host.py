@@ -27,7 +27,13 @@ def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> 
     """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it overran ``timeout``."""
     try:
         done = subprocess.run(
-            [*ENTER_HOST, *command], check=False, input=text, capture_output=True, text=True, timeout=timeout
+            [*ENTER_HOST, *command],
+            check=False,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired:
         return Result(124, "", f"{command[0]} did not end in {timeout:g} s")
@@ -109,20 +115,25 @@ class Host:
         temporary.replace(target)
         sync_directory(target.parent)
 
-    def free_bytes(self, path: str) -> int:
-        """Free bytes of the file system that holds ``path`` or its nearest existing parent."""
+    def _existing(self, path: str) -> Path:
+        """``path``, or its nearest existing parent."""
         place = self.path(path)
         while not place.exists():
             place = place.parent
-        found = os.statvfs(place)
+        return place
+
+    def device(self, path: str) -> int:
+        """The number of the file system that holds ``path`` or its nearest existing parent."""
+        return self._existing(path).stat().st_dev
+
+    def free_bytes(self, path: str) -> int:
+        """Free bytes of the file system that holds ``path`` or its nearest existing parent."""
+        found = os.statvfs(self._existing(path))
         return found.f_bavail * found.f_frsize
 
     def is_read_only(self, path: str) -> bool:
         """Whether the file system of ``path``, or of its nearest existing parent, is mounted read-only."""
-        place = self.path(path)
-        while not place.exists():
-            place = place.parent
-        return bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+        return bool(os.statvfs(self._existing(path)).f_flag & os.ST_RDONLY)
 
 
 def sync_directory(path: Path) -> None:

@@ -10,6 +10,7 @@ the kubelet pulls it again.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,9 @@ from .host import Host
 
 EKS_PAUSE_ARCHIVE = "/etc/eks/pause.tar"
 CARRIED_FROM = "overlayfs"
+CARRIED_DIRECTORY = "/var/lib/containerd"
 FETCH_SECONDS = 30
+DIGEST = re.compile("sha256:[0-9a-f]{64}")  # the host script reads them as words of a line
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,8 @@ def _layers(ctr: Ctr, digest: str) -> Layers | None:
     """The layers of the image with the manifest or index ``digest``; None when that cannot be read."""
     for manifest in _manifests(ctr, digest):
         config = str(manifest["config"]["digest"])
-        if diff_ids := _json(ctr, config).get("rootfs", {}).get("diff_ids"):
+        diff_ids = _json(ctr, config).get("rootfs", {}).get("diff_ids")
+        if diff_ids and all(DIGEST.fullmatch(str(digest)) for digest in (config, *diff_ids)):
             return Layers(config, chain_ids(diff_ids))
     return None
 
@@ -187,7 +191,8 @@ def _json(ctr: Ctr, digest: str) -> dict[str, Any]:
 
 
 def _check_space(ctr: Ctr, chains: set[str]) -> None:
-    if not chains:
+    # Within one file system the layers are linked, which takes no room.
+    if not chains or ctr.host.device(CARRIED_DIRECTORY) == ctr.host.device(slots.FIRST.data):
         return
     usage = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "usage", "-b")
     lines = (line.split() for line in usage.splitlines())

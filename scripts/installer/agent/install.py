@@ -163,7 +163,9 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
             return outcome
+        task.on_step("wait")
         _wait_for_change(task, outcome, on_waiting)
+        task.on_step("preflight")
 
 
 def _wait_for_change(task: Task, busy: Busy, on_waiting: Callable[[Busy], None]) -> None:
@@ -199,7 +201,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         raise InstallError(
             failure.step,
             f"{failure.cause} (the same change failed minutes ago and is not tried again yet)",
-            f"see journalctl -u containerd on the node; empty {STATE}/txn to try again at once",
+            "see journalctl -u containerd on the node; the next try is ten minutes after the failure",
         )
     if busy:
         return busy

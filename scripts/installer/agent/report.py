@@ -171,9 +171,13 @@ class Reporter:
         try:
             daemonset = self.call("GET", self._daemonset_path, None, "")
         except ApiError as error:
-            if error.status in (401, 403, 404):
+            if error.status == 403:
+                # Its rights are gone; unless the API server, just started, does not know any yet.
+                self.call("GET", "/version", None, "")
                 return True
-            raise
+            if error.status == 404:
+                return True
+            raise  # 401, too: a pod that was deleted by force has no valid token any more
         if daemonset["metadata"].get("deletionTimestamp"):
             return True
         try:
@@ -182,7 +186,7 @@ class Reporter:
         except ApiError as error:
             if error.status == 403:  # rights of an earlier version
                 return False
-            if error.status in (401, 404):
+            if error.status == 404:
                 return True
             raise
         return bool(namespace["metadata"].get("deletionTimestamp"))

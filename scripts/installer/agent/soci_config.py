@@ -6,7 +6,6 @@ Top-level keys come before every table: below one they would silently become mem
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from .settings import Settings
 
@@ -26,10 +25,12 @@ def mirrors(hosts_files: Mapping[str, str]) -> dict[str, list[Mirror]]:
             continue
         if registry == "_default":
             continue
+        hosts = data.get("host")
         entries = [
             _mirror(url, bool(host.get("skip_verify")))
-            for url, host in data.get("host", {}).items()
-            if {"pull", "resolve"} <= set(host.get("capabilities", ("pull", "resolve")))
+            for url, host in (hosts.items() if isinstance(hosts, dict) else ())
+            if isinstance(host, dict)
+            and {"pull", "resolve"} <= set(host.get("capabilities", ("pull", "resolve")))
         ]
         server = str(data.get("server", ""))
         if server.startswith("http://") or data.get("skip_verify"):
@@ -44,7 +45,7 @@ def _mirror(url: str, skip_verify: bool) -> Mirror:
     # SOCI needs the scheme: without one it fails to parse the host and silently falls back to whole pulls.
     if "://" not in url:
         url = "https://" + url
-    return url.rstrip("/"), skip_verify or urlsplit(url).scheme == "http"
+    return url.rstrip("/"), skip_verify or url.startswith("http://")
 
 
 def render(

@@ -101,10 +101,8 @@ def _forget_failed(host: Host) -> None:
     One without a result may be another installer's, at work or about to be, unless it is old.
     """
     link = host.path(f"{STATE}/current")
-    kept = {link.readlink().name if link.is_symlink() else ""}
-    journal = journal_state(host)
-    if journal.get("state") == "committed":  # and killed before it became the current one
-        kept.add(journal.get("transaction", ""))
+    # The journal's, too: it is at work, or committed and killed before it became the current one.
+    kept = {link.readlink().name if link.is_symlink() else "", journal_state(host).get("transaction", "")}
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
         is_over = host.exists(f"{STATE}/txn/{entry.name}/result")
@@ -122,7 +120,7 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
     directory = f"{STATE}/txn/{name}"
     unit = f"soci-cluster-txn-{name}"
     started = host.run("systemd-run", "--quiet", "--collect", f"--unit={unit}", SCRIPT, "apply", directory)
-    if started.code != 0:
+    if started.code not in (0, 124):  # 124: systemd is slow to say that it has started it
         shutil.rmtree(host.path(directory), ignore_errors=True)
         raise InstallError("commit", f"systemd-run: {started.error.strip()}", "see journalctl on the node")
     deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS

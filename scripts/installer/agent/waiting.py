@@ -25,6 +25,8 @@ class Waiting:
         """Say it; called again and again while nothing changes."""
         count = sum(map(len, busy.mounts.values()))
         served = f"{count} lazily loaded containers run on the old daemon"
+        if self._policy != "drain" and not self._last:
+            uncordon(self._reporter, self._log)  # of a drain that the policy was before
         if self._policy == "drain":
             reason, message = "Draining", f"drain: {served}; {self._drain(busy)}"
         else:
