@@ -12,7 +12,7 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
 from agent.settings import Settings
-from fake_node import CONFIG, INSTALLER, Machine, tree
+from fake_node import CONFIG, INSTALLER, Machine, furnish, tree
 
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
@@ -21,6 +21,7 @@ DIGEST = hashlib.sha256(b"archive").hexdigest()
 
 @pytest.fixture
 def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    furnish(root)
     machine = Machine(root)
 
     def unpack(host: Machine, url: str, version: str, digest: str) -> None:
