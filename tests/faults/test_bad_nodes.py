@@ -81,7 +81,7 @@ def test_a_restart_that_hangs_is_given_up_and_reported(node: Node) -> None:
     node.set("hang-restart-containerd.service")
     outcome = node.apply(directory)
     assert (outcome.outcome, outcome.step, outcome.containerd_restarts) == ("rolled-back", "restart", 2)
-    assert outcome.cause.startswith("containerd did not start")
+    assert outcome.cause.startswith("containerd did not stop and start within")
     assert_untouched(node, before)
 
 

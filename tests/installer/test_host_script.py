@@ -38,6 +38,7 @@ def test_install_commits(node: Node) -> None:
     ]
 
 
+@pytest.mark.failure_mode(12)
 def test_containerd_restarts_once_after_the_snapshotter_answered(node: Node) -> None:
     """nydus-snapshotter#796: containerd must not come up before the snapshotter answers a call."""
     node.install()
@@ -69,6 +70,10 @@ def test_second_install_restarts_nothing_that_is_in_place(node: Node) -> None:
     assert node.calls("systemctl start", "systemctl restart") == []
 
 
+@pytest.mark.failure_mode(13)
+@pytest.mark.failure_mode(14)
+@pytest.mark.failure_mode(15)
+@pytest.mark.failure_mode(21)
 @pytest.mark.parametrize(
     ("fault", "step", "restarts"),
     [
@@ -107,6 +112,7 @@ def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: Node)
     assert (outcome.outcome, outcome.cause) == ("committed", "")
 
 
+@pytest.mark.failure_mode(37)
 def test_a_file_changed_meanwhile_stops_the_install(node: Node) -> None:
     """Another installer wrote between our judgement and our swap (spegel#413)."""
     directory = node.stage()
@@ -186,6 +192,7 @@ def test_a_file_mounted_meanwhile_is_left_as_it_is(node: Node) -> None:
     assert node.etc() == before
 
 
+@pytest.mark.failure_mode(35)
 def test_boot_puts_the_installed_file_back(node: Node) -> None:
     """nodeadm writes the node's original at each boot (gpu-operator#1651, #1734)."""
     node.install()
@@ -194,6 +201,7 @@ def test_boot_puts_the_installed_file_back(node: Node) -> None:
     assert node.host.read(CONFIG) == NEW_CONFIG
 
 
+@pytest.mark.failure_mode(37)
 def test_boot_leaves_what_others_wrote(node: Node) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(b"version = 3 # by hand\n")

@@ -120,6 +120,7 @@ def test_pause_is_startable_before_anything_goes(node: Node, source: str) -> Non
     assert calls.index("systemctl stop kubelet.service") == 2
 
 
+@pytest.mark.failure_mode(29)
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -161,6 +162,7 @@ def test_forced_under_lazy_containers(node: Node) -> None:
     assert not node.host.exists(transaction.STATE)
 
 
+@pytest.mark.failure_mode(37)
 def test_a_file_that_others_changed_is_refused(node: Node) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(b"version = 2 # and nvidia\n")
@@ -216,6 +218,7 @@ def test_a_kubelet_that_cannot_be_stopped_leaves_the_node_installed(node: Node) 
     assert node.journal() == "committed"
 
 
+@pytest.mark.failure_mode(33)
 @pytest.mark.parametrize("was_active", [True, False])
 def test_a_unit_of_the_operating_system_goes_back_to_what_it_was(node: Node, was_active: bool) -> None:
     """nodeadm's unit is adopted by a drop-in; its data directory is the system's, too."""
