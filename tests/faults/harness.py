@@ -32,7 +32,10 @@ CONFIG = "etc/containerd/config.toml"
 HOOK, BOOT = (path.lstrip("/") for path in (install.CONTAINERD_DROP_IN, install.BOOT_UNIT))
 SLOTS = (FIRST, SECOND)
 UNIT = FIRST.unit_path.lstrip("/")
-LOADED = ("loaded-config", *(f"loaded-{kind}{slot.suffix}" for kind in ("unit", "soci-config") for slot in SLOTS))
+LOADED = (
+    "loaded-config",
+    *(f"loaded-{kind}{slot.suffix}" for kind in ("unit", "soci-config") for slot in SLOTS),
+)
 KUBELET = "kubelet.service"
 STRUCT = struct.Struct("7i")
 # The log is not committed on its own, and a rename does not flush the renamed file's data.
@@ -74,8 +77,8 @@ class State:
         found = (re.fullmatch(r"active-soci-cluster-deadman-(.*)\.timer", path) for path in self.fake)
         return [match[1] for match in found if match]
 
-    def snapshotters_of_containers(self) -> set[str]:
-        lines = self.fake.get("containers", (0, 0, 0, b""))[3].decode().splitlines()
+    def snapshotters_of_containers(self) -> set[bytes]:
+        lines = self.fake.get("containers", (0, 0, 0, b""))[3].splitlines()
         return {line.split()[1] for line in lines}
 
     def content(self, path: str) -> bytes | None:
@@ -339,11 +342,15 @@ def problems(state: State) -> list[str]:
     if loaded != state.content(CONFIG):
         found.append("containerd's loaded configuration is not the file")
     known = re.findall(rb"^\[proxy_plugins\.(\S+)\]", loaded, re.MULTILINE)
+    used = {
+        *re.findall(rb'^snapshotter = "(\S+)"', loaded, re.MULTILINE),
+        *state.snapshotters_of_containers(),
+    }
     for slot in SLOTS:
-        if slot.name.encode() in known and not state.is_active(slot.unit):
-            found.append(f"containerd knows {slot.name}, whose daemon is down")
-        if slot.name.encode() not in known and slot.name in state.snapshotters_of_containers():
-            found.append(f"containerd does not know {slot.name}, which containers need")
+        if slot.name.encode() in used and not state.is_active(slot.unit):
+            found.append(f"{slot.name} is in use, but its daemon is down")
+        if slot.name.encode() in used and slot.name.encode() not in known:
+            found.append(f"{slot.name} is in use, but containerd does not know it")
     if f"enabled-{KUBELET}" in state.fake and not state.is_active(KUBELET):
         found.append("the kubelet is down")
     if state.timers():

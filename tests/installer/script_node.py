@@ -43,15 +43,6 @@ def program(version: str) -> str:
 class Node:
     """A node's root, the state of its fake daemons, and the script on it."""
 
-    @classmethod
-    def at(cls, path: Path) -> "Node":
-        """The node that is in a directory already."""
-        node = cls.__new__(cls)
-        node.root, node.fake = path / "root", path / "fake"
-        node.script = INSTALLER / "soci-host.sh"
-        node.host, node.mount_table = Host(node.root), node.fake / "mountinfo"
-        return node
-
     def __init__(self, path: Path) -> None:
         self.root = path / "root"
         self.fake = path / "fake"
