@@ -3,7 +3,7 @@ PYTHON_FILES = __main__.py components scripts tests
 SHELL_FILES = scripts/setup scripts/stages scripts/installer/soci-host.sh .ci/run
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup build up down bench test lint types unit installer engine cluster format
+.PHONY: help setup build up down bench test lint types unit installer engine cluster faults format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -36,14 +36,21 @@ types: setup ## ty
 unit: setup ## components and settings, without an engine (seconds)
 	@$(PYTEST) tests/unit
 
-installer: build ## agent and host script: fake host root, real containerd binaries
+installer: build ## agent and host script: fake host root, real containerd binaries, faults at some of the points
 	@$(PYTEST) tests/installer
+	@$(PYTEST) tests/faults --ignore tests/faults/nodes
 
 engine: build ## the real Pulumi engine runs the real program against a real API server
 	@$(PYTEST) tests/engine
 
-cluster: build ## the lab: real nodes, real pods
+cluster: build ## the lab: real nodes, real pods, real faults
 	@$(PYTEST) tests/cluster
+	@$(PYTEST) tests/faults/nodes
+
+faults: build ## faults at every call of the node transaction, every containerd, on real nodes; .lab/faults.json
+	@$(PYTEST) tests/faults --ignore tests/faults/nodes --full
+	@$(PYTEST) tests/installer/test_effective_config.py --full
+	@$(PYTEST) tests/faults/nodes --full
 
 format: setup ## rewrite the Python files the way `make lint` wants them
 	@.venv/bin/ruff format $(PYTHON_FILES)

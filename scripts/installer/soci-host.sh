@@ -195,6 +195,7 @@ note_foreign_change() {
   [ -n "$installed" ] || ! is_ours "$path" || return 0
   case $old in "$installed" | "$(original_sum)") return 0 ;; esac
   say "$path" >>"$STATE/originals/changed-by-others"
+  sync "$STATE/originals/changed-by-others"
 }
 
 # nodeadm writes containerd's file anew at each boot, with the keys of our NodeConfig: nobody's work is in it.
@@ -212,6 +213,7 @@ record_node() {
     remember_folders "$runtime_directory"
   done)
   say "$snapshotter_was" >"$STATE/originals/snapshotter-was"
+  sync "$STATE/originals/snapshotter-was"
 }
 
 # Directories that do not exist yet will be ours to remove.
@@ -235,6 +237,7 @@ swap() {
 # made from ours.
 restore() {
   [ "$old" != "$new" ] || return 0
+  rm -f "$ROOT$path.soci-cluster-new"
   found=$(sha "$ROOT$path")
   if [ "$group" = containerd ] && [ "$found" != "$new" ] && [ "$found" != "$old" ] && [ "$found" != absent ] &&
     ! grep -qF /run/soci-snapshotter "$ROOT$path"; then
@@ -246,7 +249,7 @@ restore() {
 
 # restore_from FOLDER: the file of the current line as it was; FOLDER has its content.
 restore_from() {
-  rm -f "$ROOT$path.soci-cluster-new"
+  rm -f "$ROOT$path.soci-cluster-new" # of a put that was cut short
   if [ "$old" = absent ]; then
     drop "$ROOT$path"
   elif [ "$(sha "$ROOT$path")" != "$old" ]; then
@@ -901,13 +904,14 @@ check_recorded() {
 
 # leave_nothing: the last step, also for a boot or a call that comes after a cut in it.
 leave_nothing() {
-  if [ -e "$ROOT$BOOT_HOOK" ] || [ -e "$ROOT$BOOT_UNIT" ]; then
+  if [ -d "$REMOVED" ] || [ -e "$ROOT$BOOT_HOOK" ] || [ -e "$ROOT$BOOT_UNIT" ]; then
     drop "$ROOT$BOOT_HOOK"
     drop "$ROOT$BOOT_UNIT"
     remove_folders "$REMOVED"
     systemctl daemon-reload || :
   fi
-  rm -rf "$PROGRAM/versions" "$PROGRAM" "$REMOVED"
+  # This script last: as long as anything else is left, it is there to be called again.
+  rm -rf "$PROGRAM/versions" "$REMOVED" "$PROGRAM"
 }
 
 # removable [--force]: refuse in words what `remove` would refuse.

@@ -52,6 +52,8 @@ def test_second_up_changes_nothing_and_touches_no_node(stack):
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
 
 
+@pytest.mark.failure_mode(17)
+@pytest.mark.failure_mode(38)
 def test_deleting_the_installer_pods_restarts_and_writes_nothing(api, deployed):
     """gpu-operator#594, #712, dragonfly-charts#294: restarts though nothing changed."""
     before = [(containerd_starts(node), host_files(node)) for node in SOCI_NODES]
@@ -67,6 +69,7 @@ def test_deleting_the_installer_pods_restarts_and_writes_nothing(api, deployed):
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
 
 
+@pytest.mark.failure_mode(46)
 def test_wrong_digest_fails_the_up_with_the_cause_and_leaves_the_node_as_it_was(api, stack):
     """Kata #7961: unverified downloads were unpacked on the host."""
     before = [(containerd_starts(node), host_files(node)) for node in SOCI_NODES]
@@ -82,6 +85,7 @@ def test_wrong_digest_fails_the_up_with_the_cause_and_leaves_the_node_as_it_was(
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
 
 
+@pytest.mark.failure_mode(34)
 def test_version_change_swaps_the_daemon_and_leaves_containerd_running(api, stack):
     """RCM#577: the running version is read from the process, not from a marker."""
     before = [containerd_starts(node) for node in SOCI_NODES]
@@ -98,6 +102,7 @@ def test_version_change_swaps_the_daemon_and_leaves_containerd_running(api, stac
     assert [containerd_starts(node) for node in SOCI_NODES] == before
 
 
+@pytest.mark.failure_mode(35)
 @pytest.mark.parametrize("way", ["reboot", "power-cut"])
 def test_node_comes_back_on_soci(api, deployed, run_pod, way):
     """gpu-operator#1651, #1734: configurations lost by a reboot."""

@@ -1,5 +1,6 @@
 """Fixtures for the node installer: a fake host root, a fake host runner."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_node import FakeHost
+
+# In memory: the host script syncs each file that it writes, and on a disk the tests would wait for little else.
+if os.path.isdir("/dev/shm"):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 
 @pytest.fixture

@@ -36,22 +36,26 @@ class FakeHost(Host):
         return answer(command, text) if answer else Result(127, "", f"{command[0]}: not found")
 
 
+def furnish(root: Path) -> None:
+    """The files of a node with containerd 1.7 on which SOCI can be installed."""
+    for path, text in {
+        "etc/os-release": "ID=debian\n",
+        "etc/containerd/config.toml": CONFIG,
+        "proc/1/comm": "systemd\n",
+        "proc/filesystems": "nodev\toverlay\nnodev\tfuse\n",
+        "dev/fuse": "",
+        "opt/x": "",
+        "var/lib/x": "",
+    }.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+
+
 class Machine(FakeHost):
-    """A node with containerd 1.7 whose host script always commits."""
+    """A furnished node with containerd 1.7 whose host script always commits."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        for path, text in {
-            "etc/os-release": "ID=debian\n",
-            "etc/containerd/config.toml": CONFIG,
-            "proc/1/comm": "systemd\n",
-            "proc/filesystems": "nodev\toverlay\nnodev\tfuse\n",
-            "dev/fuse": "",
-            "opt/x": "",
-            "var/lib/x": "",
-        }.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(text)
         self.running: dict[str, str] = {}  # unit -> program
         self.unit = ""  # of the operating system
         header = "REF TYPE DIGEST STATUS SIZE UNPACKED\n"
@@ -105,7 +109,8 @@ class Machine(FakeHost):
 
     def plan(self) -> dict[str, str]:
         """The last transaction's plan."""
-        (directory,) = (self.root / "var/lib/soci-cluster/txn").iterdir()
+        directories = (self.root / "var/lib/soci-cluster/txn").iterdir()
+        directory = max(directories, key=lambda directory: directory.stat().st_mtime_ns)
         return dict(line.split("=", 1) for line in (directory / "plan.env").read_text().splitlines())
 
 

@@ -35,17 +35,13 @@ LAZY = f"""\
 """
 
 
+def program(version: str) -> str:
+    """The daemon's program of a version."""
+    return f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"
+
+
 class Node:
     """A node's root, the state of its fake daemons, and the script on it."""
-
-    @classmethod
-    def at(cls, path: Path) -> "Node":
-        """The node that is in a directory already."""
-        node = cls.__new__(cls)
-        node.root, node.fake = path / "root", path / "fake"
-        node.script = INSTALLER / "soci-host.sh"
-        node.host, node.mount_table = Host(node.root), node.fake / "mountinfo"
-        return node
 
     def __init__(self, path: Path) -> None:
         self.root = path / "root"
@@ -73,12 +69,11 @@ class Node:
 
     def files(self, version: str = "1", slot: Slot = FIRST, config: bytes = NEW_CONFIG) -> list[File]:
         """The managed files of an install, as they are and as they shall be."""
-        program = f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"
         texts = {
-            slot.config: f"{MARK}# {version}\n",
-            slot.unit_path: f"{MARK}[Service]\nExecStart={program}\n",
             BOOT: "[Service] # boot\n",
             HOOK: "[Unit] # hook\n",
+            slot.config: f"{MARK}# {version}\n",
+            slot.unit_path: f"{MARK}[Service]\nExecStart={program(version)}\n",
         }
         files = [File("soci", path, self.host.read(path), text.encode()) for path, text in texts.items()]
         return [*files, File("containerd", CONFIG, self.host.read(CONFIG), config, "0640")]
@@ -93,7 +88,7 @@ class Node:
         **plan: str,
     ) -> str:
         self.host.write(transaction.SCRIPT, self.script.read_bytes(), 0o755)
-        (self.root / "opt/soci-cluster/versions" / version).mkdir(parents=True, exist_ok=True)
+        self.host.write(program(version), b"#!/bin/sh\n", 0o755)
         files = self.files(version, slot, config)
         is_first = self.host.read(CONFIG) == OLD_CONFIG
         fields = {
@@ -111,35 +106,49 @@ class Node:
         }
         return str(self.host.path(transaction.stage(self.host, name, files, fields | plan)))
 
-    def run(
-        self, *arguments: str, cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
-    ) -> subprocess.CompletedProcess[str]:
-        command = ["sh", str(self.root / "opt/soci-cluster/soci-host.sh"), *arguments]
-        return self.run_command(command, cut_at, cut_after, cut_at_call)
-
-    def run_command(
-        self, command: Sequence[str], cut_at: int = 0, cut_after: bool = False, cut_at_call: int = 0
-    ) -> subprocess.CompletedProcess[str]:
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the script: what stands for the root, and fakes instead of the daemons' tools."""
+        return {
             **os.environ,
             "PATH": f"{FAKES}:{os.environ['PATH']}",
             "ROOT": str(self.root),
             "FAKE": str(self.fake),
             "MOUNTINFO": str(self.mount_table),
-            "CUT_AT": str(cut_at),
-            "CUT_AFTER": "1" if cut_after else "",
-            "CUT_AT_CALL": str(cut_at_call),
         }
-        (self.fake / "renames").unlink(missing_ok=True)
+
+    def run(self, *arguments: str, cut_at_call: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run the script to its end, or until a power cut at that call of a fake."""
+        return self.run_command([*self._script(), *arguments], cut_at_call)
+
+    def run_command(self, command: Sequence[str], cut_at_call: int = 0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             check=False,
-            env=environment,
+            env={**self.environment, "CUT_AT_CALL": str(cut_at_call)},
             start_new_session=True,
             capture_output=True,
             text=True,
             timeout=120,
         )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start the script, as a process group of its own."""
+        return subprocess.Popen(
+            [*self._script(), *arguments],
+            env=self.environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _script(self) -> list[str]:
+        return ["sh", str(self.root / "opt/soci-cluster/soci-host.sh")]
+
+    def cut_at(self, call: str) -> None:
+        """Cut the power at a call of systemctl, named ``<verb>-<unit>``."""
+        (self.fake / f"on-{call}").write_text(f'rm "$FAKE/on-{call}" && kill -KILL 0\n')
 
     def apply(self, directory: str) -> transaction.Outcome:
         self.run("apply", directory)

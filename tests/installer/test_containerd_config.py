@@ -113,6 +113,7 @@ def table_of(schema: int) -> config.Path:
     return config.tables_for(schema, 2 if schema >= 3 else 1)[0]
 
 
+@pytest.mark.failure_mode(4)
 @pytest.mark.parametrize("name", EDITABLE)
 def test_sets_the_wanted_keys_and_no_other(name: str) -> None:
     """Types and values of all other keys stay (coco-operator#305, kata-containers#8678)."""
@@ -153,6 +154,7 @@ def test_keeps_windows_line_ends() -> None:
     assert edited.count("\n") == edited.count("\r\n")
 
 
+@pytest.mark.failure_mode(1)
 @pytest.mark.parametrize("text", ["", "\n", "# nothing here\n# version = 1\n"])
 @pytest.mark.parametrize(("major", "schema"), [(1, 2), (2, 3)])
 def test_empty_file_gets_a_version(text: str, major: int, schema: int) -> None:
@@ -198,6 +200,7 @@ def test_refuses_broken_toml() -> None:
         config.schema_of("version = \n", PATH, 2)
 
 
+@pytest.mark.failure_mode(3)
 def test_effect_must_be_exact() -> None:
     """Lost keys are found in the merged dump; containerd only warns (nydus#1810, shim-spin#386)."""
     table = "[plugins.'io.containerd.cri.v1.images']\n"

@@ -28,6 +28,8 @@ REFUSED = {
 }
 
 
+@pytest.mark.failure_mode(20)
+@pytest.mark.failure_mode(49)
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals_name_cause_and_remedy(name: str) -> None:
     changes, cause = REFUSED[name]

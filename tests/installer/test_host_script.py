@@ -1,6 +1,6 @@
 """The host script, run for real in a directory that stands for the root, with fakes of the daemons' tools.
 
-The fakes in fakes/ log their calls. What a power cut leaves is found by a kill at each of its renames.
+The fakes in fakes/ log their calls. What faults at its single calls leave is for tests/faults.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND, Slot
 from fake_node import tree
-from script_node import CONFIG, DATA, FLIPPED_CONFIG, HOOK, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+from script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -38,6 +38,7 @@ def test_install_commits(node: Node) -> None:
     ]
 
 
+@pytest.mark.failure_mode(12)
 def test_containerd_restarts_once_after_the_snapshotter_answered(node: Node) -> None:
     """nydus-snapshotter#796: containerd must not come up before the snapshotter answers a call."""
     node.install()
@@ -69,6 +70,10 @@ def test_second_install_restarts_nothing_that_is_in_place(node: Node) -> None:
     assert node.calls("systemctl start", "systemctl restart") == []
 
 
+@pytest.mark.failure_mode(13)
+@pytest.mark.failure_mode(14)
+@pytest.mark.failure_mode(15)
+@pytest.mark.failure_mode(21)
 @pytest.mark.parametrize(
     ("fault", "step", "restarts"),
     [
@@ -107,6 +112,7 @@ def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: Node)
     assert (outcome.outcome, outcome.cause) == ("committed", "")
 
 
+@pytest.mark.failure_mode(37)
 def test_a_file_changed_meanwhile_stops_the_install(node: Node) -> None:
     """Another installer wrote between our judgement and our swap (spegel#413)."""
     directory = node.stage()
@@ -186,40 +192,7 @@ def test_a_file_mounted_meanwhile_is_left_as_it_is(node: Node) -> None:
     assert node.etc() == before
 
 
-@pytest.mark.parametrize("cut_after", [False, True])
-@pytest.mark.parametrize("fault", ["", "canary-fails"])
-def test_power_cut_at_every_rename(tmp_path: Path, fault: str, cut_after: bool) -> None:
-    """Hard reset at each write, on the way there and on the way back: the next boot ends in a good state."""
-    for cut_at in range(1, 60):
-        node = Node(tmp_path / str(cut_at))
-        before = node.etc()
-        directory = node.stage()
-        if fault:
-            node.set(fault)
-        node.run("apply", directory, cut_at=cut_at, cut_after=cut_after)
-        was_cut = int((node.fake / "renames").read_text()) == cut_at
-        assert node.host.read(CONFIG) in (OLD_CONFIG, NEW_CONFIG)
-        if node.host.exists(HOOK):  # otherwise nothing starts it at boot
-            node.run("boot")
-        config = node.host.read(CONFIG)
-        if config == NEW_CONFIG:
-            assert node.is_installed(), cut_at
-            assert node.journal() == "committed", cut_at
-        else:
-            assert config == OLD_CONFIG, cut_at
-            assert node.journal() != "committed", cut_at
-            # What may be left is not started by anything, and the next install undoes it.
-            if node.journal() in ("armed", "restarting"):
-                node.run("rollback", "1-a")
-            assert set(node.etc()) - set(before) <= {path for path in node.etc() if path.endswith("-new")}, (
-                cut_at
-            )
-        shutil.rmtree(node.root)
-        if not was_cut:
-            return
-    pytest.fail("the script never ran to its end")
-
-
+@pytest.mark.failure_mode(35)
 def test_boot_puts_the_installed_file_back(node: Node) -> None:
     """nodeadm writes the node's original at each boot (gpu-operator#1651, #1734)."""
     node.install()
@@ -228,6 +201,7 @@ def test_boot_puts_the_installed_file_back(node: Node) -> None:
     assert node.host.read(CONFIG) == NEW_CONFIG
 
 
+@pytest.mark.failure_mode(37)
 def test_boot_leaves_what_others_wrote(node: Node) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(b"version = 3 # by hand\n")
@@ -411,27 +385,6 @@ def test_failed_flip_leaves_the_first_daemon_and_its_containers_alone(lazy_node:
     assert (lazy_node.fake / "loaded-config").read_bytes() == NEW_CONFIG
 
 
-def test_flip_cut_short_ends_in_one_of_the_two_good_states(lazy_node: Node, tmp_path: Path) -> None:
-    """A power cut at each of its calls of systemd and containerd, and the boot after it."""
-    before = lazy_node.etc()
-    flip(lazy_node)
-    for cut_at_call in range(1, 60):
-        shutil.copytree(lazy_node.root, tmp_path / "copy/root", symlinks=True)
-        shutil.copytree(lazy_node.fake, tmp_path / "copy/fake")
-        node = Node.at(tmp_path / "copy")
-        done = node.run("apply", str(node.root / "var/lib/soci-cluster/txn/2-b"), cut_at_call=cut_at_call)
-        node.run("boot")
-        if node.journal() == "committed" and node.host.read(CONFIG) == FLIPPED_CONFIG:
-            assert None not in of_slot(node, SECOND), cut_at_call
-        else:
-            assert node.etc() == before, cut_at_call
-        assert None not in of_slot(node, FIRST), cut_at_call
-        shutil.rmtree(tmp_path / "copy")
-        if done.returncode == 0:
-            return
-    pytest.fail("the script never ran to its end")
-
-
 @pytest.mark.failure_mode(29)
 def test_replaced_daemon_stays_while_a_container_uses_it(flipped: Node) -> None:
     """Lazily or not: to delete a container its daemon is needed."""
@@ -477,9 +430,8 @@ def test_replaced_daemon_is_retired(flipped: Node) -> None:
     assert flipped.run("retire", "soci").returncode == 0, "there is nothing left to do"
 
 
-@pytest.mark.parametrize("cut_after", [False, True])
-def test_retirement_cut_short_is_finished_by_the_next_call(tmp_path: Path, cut_after: bool) -> None:
-    """A kill or power cut at each of its calls of systemd and containerd."""
+def test_retirement_cut_short_is_finished_by_the_next_call(tmp_path: Path) -> None:
+    """A power cut at each of its calls of systemd and containerd."""
     for cut_at_call in range(1, 60):
         node = Node(tmp_path / str(cut_at_call))
         node.install()
@@ -489,8 +441,7 @@ def test_retirement_cut_short_is_finished_by_the_next_call(tmp_path: Path, cut_a
         (node.root / FIRST.data.lstrip("/") / "snapshotter").mkdir(parents=True)
         (node.fake / "calls").write_text("")
         first = node.run("retire", "soci", cut_at_call=cut_at_call)
-        if cut_after:  # the daemon is away, too
-            (node.fake / f"active-{FIRST.unit}").unlink(missing_ok=True)
+        (node.fake / f"active-{FIRST.unit}").unlink(missing_ok=True)
         done = node.run("retire", "soci")
         assert (done.returncode, done.stderr) == (0, ""), cut_at_call
         assert of_slot(node, FIRST) == [None, None]
@@ -541,5 +492,5 @@ def test_remove_takes_both_daemons_away(node: Node) -> None:
 
 @pytest.mark.failure_mode(29)
 def test_remove_refuses_under_containers_of_the_replaced_daemon(flipped: Node) -> None:
-    assert "drain the node first" in flipped.run("remove").stderr
+    assert "lazily loaded containers are running" in flipped.run("remove").stderr
     assert touched(flipped, FIRST) == []

@@ -1,6 +1,8 @@
 """The agent's decisions from facts to the staged transaction, on a fake node."""
 
+import errno
 import hashlib
+import os
 import time
 import tomllib
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
 from agent.settings import Settings
-from fake_node import CONFIG, INSTALLER, Machine, tree
+from fake_node import CONFIG, INSTALLER, Machine, furnish, tree
 
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
@@ -21,6 +23,7 @@ DIGEST = hashlib.sha256(b"archive").hexdigest()
 
 @pytest.fixture
 def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    furnish(root)
     machine = Machine(root)
 
     def unpack(host: Machine, url: str, version: str, digest: str) -> None:
@@ -63,6 +66,7 @@ def test_first_install(machine: Machine) -> None:
     assert machine.read_text(slots.FIRST.unit_path).count("--address /run/soci-snapshotter-grpc/") == 1
 
 
+@pytest.mark.failure_mode(17)
 def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> None:
     """Ten pod deletes, zero restarts (gpu-operator#594, #712; dragonfly-charts#294)."""
     install.install(task(machine), never)
@@ -75,6 +79,7 @@ def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> Non
     assert not any("restart" in command for command in machine.commands)
 
 
+@pytest.mark.failure_mode(34)
 def test_running_version_is_read_from_the_process(machine: Machine) -> None:
     """Not from a marker file (RCM#577)."""
     install.install(task(machine), never)
@@ -82,6 +87,7 @@ def test_running_version_is_read_from_the_process(machine: Machine) -> None:
     assert install.install(task(machine), never).changed
 
 
+@pytest.mark.failure_mode(33)
 def test_unit_of_the_operating_system_is_adopted(machine: Machine) -> None:
     """nodeadm's unit is not overwritten, and its socket is kept."""
     machine.unit = slots.FIRST.unit_path
@@ -245,6 +251,7 @@ def test_pause_without_content_stops_before_the_swap(machine: Machine) -> None:
     assert not machine.exists(transaction.STATE)
 
 
+@pytest.mark.failure_mode(16)
 def test_killed_transaction_is_undone_first(machine: Machine) -> None:
     """An earlier pod and its transaction were killed (gpu-operator#456, kata-containers#13551)."""
     machine.write(f"{transaction.STATE}/journal", b"state=armed\ntransaction=1-a\n")
@@ -259,6 +266,7 @@ def test_killed_transaction_is_undone_first(machine: Machine) -> None:
     assert ("sh", transaction.SCRIPT, "rollback", "1-a") in machine.commands
 
 
+@pytest.mark.failure_mode(15)
 def test_vain_restart_is_not_repeated(machine: Machine) -> None:
     """149 restarts of a daemon that could not come up (aicr#1688)."""
 
@@ -322,6 +330,7 @@ def test_full_disk_at_staging_is_reported_as_such(machine: Machine, monkeypatch:
     assert caught.value.step == "stage"
 
 
+@pytest.mark.failure_mode(37)
 def test_staged_transaction_of_another_installer_is_left_alone(machine: Machine) -> None:
     """Two pods for a moment, at a rollout: one must not delete what the other is about to apply."""
     other = f"{transaction.STATE}/txn/1-other"
@@ -330,6 +339,19 @@ def test_staged_transaction_of_another_installer_is_left_alone(machine: Machine)
     install.install(task(machine), never)
     assert machine.exists(other)
     assert not machine.exists(f"{transaction.STATE}/txn/1-failed")
+
+
+@pytest.mark.failure_mode(9)
+def test_full_disk_is_reported_as_what_it_is(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system must not end the agent without a word on the node's condition."""
+
+    def unpack(host: Machine, *arguments: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), release.VERSIONS)
+
+    monkeypatch.setattr(release, "install", unpack)
+    with pytest.raises(InstallError, match="No space left on device") as caught:
+        install.install(task(machine), never)
+    assert caught.value.step == "files"
 
 
 def test_symbolic_link_is_resolved_on_the_host(machine: Machine) -> None:

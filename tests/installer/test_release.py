@@ -80,6 +80,7 @@ def install(host: FakeHost, server: Server, path: str, sha256: str) -> None:
     release.install(host, f"http://127.0.0.1:{server.server_port}{path}", "1.2.3", sha256)
 
 
+@pytest.mark.failure_mode(46)
 @pytest.mark.parametrize(
     ("path", "cause"),
     [("/missing", "404"), ("/html", "an HTML page"), ("/cut", "cut short"), ("/short", "sha256")],
@@ -143,6 +144,7 @@ def test_other_archive_of_the_same_version_replaces_it(server: Server, fake_host
     assert fake_host.read("/opt/soci-cluster/versions/1.2.3/soci") == b"rebuilt"
 
 
+@pytest.mark.failure_mode(47)
 def test_proxy_is_honoured(server: Server, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """A private subnet's way out (sysbox#522)."""
     server.bodies["http://releases.example/archive"] = GOOD
@@ -152,6 +154,7 @@ def test_proxy_is_honoured(server: Server, fake_host: FakeHost, monkeypatch: pyt
     assert release.is_present(fake_host, "1.2.3", digest(GOOD))
 
 
+@pytest.mark.failure_mode(48)
 def test_static_build_is_taken() -> None:
     """An older glibc on the node must not matter (AWS DLC guide's warning)."""
     url = release.archive_url("https://example.org/r", "0.16.1", "arm64")

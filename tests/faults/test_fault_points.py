@@ -1,0 +1,104 @@
+"""Whatever strikes at whichever call of the transaction: the node ends wholly old or wholly new, by itself.
+
+The points are the calls that a clean run makes to change the node's files. Each is tried in a run of its own,
+and judged as harness.Judge says: with neither pod nor API server at first, then by the next complete run.
+"""
+
+import os
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from harness import SCENARIOS, TALLY, Judge, Memory, Node, Scenario, Verdict, finish, prepare, start
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system and gives files to root"),
+    pytest.mark.timeout(3 * 3600),  # in the full run a test is hundreds of runs
+]
+
+CHANGES = list(SCENARIOS)
+# The uninstall and the retirement are no transactions of an agent's: it only waits for them.
+INSTALLS = [name for name in CHANGES if name not in ("uninstall", "retirement")]
+
+
+def strike_everywhere(
+    nodes: list[Node], name: str, action: str, stride: int, script_only: bool = False
+) -> list[str]:
+    """Strike at every ``stride``-th point of a scenario, on all nodes at once; a line for each bad end."""
+    memory = Memory()
+    first = 1 + zlib.crc32(f"{name} {action}".encode()) % stride
+
+    def strike_on(number: int) -> list[tuple[str, Verdict]]:
+        prepared = prepare(nodes[number], name)
+        calls = [call for call in prepared.calls if not script_only or call.startswith("script")]
+        judge = Judge(nodes[number], prepared.scenario, memory)
+        points = range(first, len(calls) + 1, stride)[number :: len(nodes)]
+        return [(f"{at}: {calls[at - 1]}", strike(judge, action, at, script_only)) for at in points]
+
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        found = [item for items in pool.map(strike_on, range(len(nodes))) for item in items]
+    TALLY.ended.update(verdict.ended for _, verdict in found)
+    return [f"{point}: {verdict.why}" for point, verdict in found if verdict.ended == "bad"]
+
+
+def strike(judge: Judge, action: str, at: int, script_only: bool) -> Verdict:
+    """One point: the act with a strike at call ``at``, and the verdict on what came of it."""
+    node, scenario = judge.node, judge.scenario
+    start(node, scenario)
+    run = scenario.act(at=at, action=action, **({"script_only": True} if script_only else {}))
+    finish(node, scenario)
+    verdict = judge.after(action)
+    if not run.struck:
+        return Verdict("bad", f"only {len(run.calls)} calls were made")
+    if action == "disk full" and not says_why(run.outcome, scenario):
+        return Verdict("bad", f"no reason was given: {run.output}")
+    return verdict
+
+
+def says_why(outcome: dict, scenario: Scenario) -> bool:
+    """Whether the agent finished, or said at which step it stopped and why."""
+    if outcome.get("outcome") == "done":
+        return True
+    cause = outcome.get("cause", "").lower()
+    return bool(outcome.get("step")) and ("no space" in cause or bool(scenario.faults and cause))
+
+
+@pytest.mark.failure_mode(16)
+@pytest.mark.parametrize("name", CHANGES)
+def test_agent_and_script_killed_at_every_call(nodes, name: str, stride: int) -> None:
+    """gpu-operator#456, kata-containers#13551: killed by the very restart that it had asked for."""
+    bad = strike_everywhere(nodes, name, "kill all", stride)
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.failure_mode(16)
+@pytest.mark.parametrize("name", INSTALLS)
+def test_script_killed_at_every_call_of_it(nodes, name: str, stride: int) -> None:
+    """The agent that lives on undoes what its host script began."""
+    bad = strike_everywhere(nodes, name, "kill script", stride, script_only=True)
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.failure_mode(16)
+@pytest.mark.failure_mode(38)
+@pytest.mark.parametrize("name", INSTALLS)
+def test_agent_killed_at_every_call_of_its_script(nodes, name: str, stride: int) -> None:
+    """The host script ends what it began, whatever becomes of the pod."""
+    bad = strike_everywhere(nodes, name, "kill agent", stride, script_only=True)
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.failure_mode(8)
+@pytest.mark.parametrize("name", CHANGES)
+def test_power_cut_at_every_call(nodes, name: str, stride: int) -> None:
+    """Plain writes of the peers leave half a file; here what was not synced is lost, and the node boots."""
+    bad = strike_everywhere(nodes, name, "power cut", stride)
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.failure_mode(9)
+@pytest.mark.parametrize("name", INSTALLS)
+def test_disk_full_from_every_call_on(nodes, name: str, stride: int) -> None:
+    """stargz-snapshotter#1349: the disk stays full, and the way back must do without it."""
+    bad = strike_everywhere(nodes, name, "disk full", stride)
+    assert not bad, "\n".join(bad)
