@@ -156,6 +156,7 @@ def test_failed_install_names_node_step_cause_and_remedy(stack: Stack, nodes: Fa
 
 def test_absent_takes_soci_off_every_node_and_the_sample_away(stack: Stack, nodes: FakeNodes) -> None:
     before = daemon_set(nodes)["metadata"]["uid"]
+    nodes.left.clear()  # of the modules before
     stack.set(state="absent", releaseUrl="http://mirror.invalid")  # nothing is asked of it
     stack.up()
     assert daemon_set(nodes)["metadata"]["uid"] == before

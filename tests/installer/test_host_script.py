@@ -224,16 +224,21 @@ def test_rollback_takes_back_ours_and_no_other_tools_write(node: Node, is_made_f
     assert node.host.read(FIRST.unit_path) is None
 
 
-def test_boot_does_nothing_while_an_install_is_at_work(node: Node) -> None:
+@pytest.mark.parametrize(("state", "is_put_back"), [("restarting", False), ("committed", True)])
+def test_boot_waits_for_a_look_and_leaves_an_install_at_work_alone(
+    node: Node, state: str, is_put_back: bool
+) -> None:
+    """The lock is also held by those who only look, while the operating system rewrites and restarts."""
     node.install()
     node.host.path(CONFIG).write_bytes(OLD_CONFIG)
+    journal = node.host.path(f"{transaction.STATE}/journal")
+    journal.write_text(journal.read_text().replace("state=committed", f"state={state}"))
     lock = node.root / "var/lib/soci-cluster/lock"
-    with subprocess.Popen(["flock", str(lock), "sleep", "5"]) as holder:
+    with subprocess.Popen(["flock", str(lock), "sleep", "2"]):
         while subprocess.run(["flock", "-n", str(lock), "true"], check=False).returncode == 0:
             pass
         node.run("boot")
-        holder.terminate()
-    assert node.host.read(CONFIG) == OLD_CONFIG
+        assert node.host.read(CONFIG) == (NEW_CONFIG if is_put_back else OLD_CONFIG)
 
 
 def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:

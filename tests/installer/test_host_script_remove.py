@@ -158,8 +158,24 @@ def test_refused_in_words_with_nothing_changed(node: Node, fault: str, reason: s
 def test_forced_under_lazy_containers(node: Node) -> None:
     node.install()
     node.mount_table.write_text(LAZY)
+    (node.fake / "containers").write_text("lazy soci\nplain soci\nshort soci\nnew soci\n")
     assert node.run("remove", "--force").returncode == 0
     assert not node.host.exists(transaction.STATE)
+
+
+def test_files_of_containers_that_do_not_end_are_not_deleted(node: Node) -> None:
+    """A shim that hangs, or a container of another tool: its directory is in use, whatever is forced."""
+    node.install()
+    node.mount_table.write_text(LAZY)
+    (node.fake / "containers").write_text("lazy soci\nplain soci\nshort soci\nnew soci\n")
+    kept = node.root / "var/lib/soci-snapshotter-grpc/snapshotter"
+    kept.mkdir(parents=True)
+    node.set("hung")
+    done = node.run("remove", "--force")
+    assert done.returncode == 1
+    assert "did not end" in done.stderr
+    assert node.is_installed()
+    assert (node.journal(), kept.exists()) == ("committed", True)
 
 
 @pytest.mark.failure_mode(37)

@@ -114,10 +114,14 @@ def test_layers_of_another_snapshotter_refuse_the_switch(containerd: Containerd)
 
 
 @pytest.mark.failure_mode(9)
-def test_layers_that_do_not_fit_refuse_the_switch(containerd: Containerd) -> None:
-    """stargz#1349. Only the layers that are carried over count."""
+def test_layers_that_do_not_fit_refuse_the_switch(
+    containerd: Containerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stargz#1349. Only the layers that are carried over count; within a file system they are linked."""
     containerd.add("example.org/app:1", "incomplete")
     containerd.usage = f"sha256:1 100 1\n{SECOND} {1 << 60} 1\n"
+    assert plan(containerd).carry_over
+    monkeypatch.setattr(containerd, "device", hash)
     with pytest.raises(InstallError, match="MiB are free"):
         plan(containerd)
 

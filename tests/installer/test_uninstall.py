@@ -198,9 +198,7 @@ def test_the_end_of_a_pod_alone_leaves_the_node_configured(
 
 
 @pytest.mark.failure_mode(39)
-@pytest.mark.parametrize(
-    "case", ["foreground", "background", "namespace", "namespace gone", "rights gone"]
-)
+@pytest.mark.parametrize("case", ["foreground", "background", "namespace", "namespace gone", "rights gone"])
 def test_the_end_of_the_installer_takes_soci_off(
     host: Installed, api: Api, reporter: Reporter, case: str
 ) -> None:

@@ -23,7 +23,7 @@ EKS_PAUSE_ARCHIVE = "/etc/eks/pause.tar"
 CARRIED_FROM = "overlayfs"
 CARRIED_DIRECTORY = "/var/lib/containerd"
 FETCH_SECONDS = 30
-DIGEST = re.compile("sha256:[0-9a-f]{64}")  # the host script reads them as words of a line
+DIGEST = re.compile(r"[\w+.:-]+")  # the host script reads them as words of a line
 
 
 @dataclass(frozen=True)
