@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_node import FakeHost
 
-# In memory: the host script syncs every file that it writes, and on a disk that is what most of the time goes for.
+# In memory: the host script syncs every file that it writes, and most of the time goes for that on a disk.
 if os.path.isdir("/dev/shm"):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
