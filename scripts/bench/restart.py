@@ -1,8 +1,8 @@
 """What an install costs a node: containerd's downtime and the whole time, beside what cannot be avoided.
 
 On fresh nodes of the running lab, in turn: a bare restart of containerd, the parts that no installer can
-leave out (copy, start of the daemon), our install, and the ancestor's flow re-enacted. Then the restarts that
-must not be. Prints medians and ratios, and writes .lab/restart.json.
+leave out (copy, start of the daemon), our install, and a blind one (as in converged-computing/soci-installer).
+Then the restarts that must not be. Prints medians and ratios, and writes .lab/restart.json.
 """
 
 import argparse
@@ -51,7 +51,7 @@ systemctl daemon-reload
 systemctl enable --now soci-snapshotter.service 2>/dev/null
 test -S {SOCKET}
 """
-# The keys go into the table of the node's own schema, unlike the ancestor's, which knew schema 2 only.
+# The keys go into the table of the node's own schema, unlike that installer, which knew schema 2 only.
 EDIT = """
 sed -i "/^ *\\[plugins.*{table}\\]$/a snapshotter = 'soci'\\ndisable_snapshot_annotations = false" {config}
 cat >>{config} <<'END'
@@ -96,16 +96,16 @@ def ours(node: AgentNode, containerd: str) -> dict[str, float]:
     }
 
 
-def ancestor(node: AgentNode, containerd: str) -> dict[str, float]:
+def blind(node: AgentNode, containerd: str) -> dict[str, float]:
     """Download unchecked, unpack, edit blindly, mark as done, wait, restart; without its pip and yum."""
     table = "containerd" if containerd.startswith("1.") else "images'"
     edit = EDIT.format(table=table, config=CONFIG, socket=SOCKET)
     begin = time.monotonic()
     node.sh(COPY + START + edit + MARK)
-    return {"ancestor_downtime": measured_restart(node), "ancestor_install": time.monotonic() - begin}
+    return {"blind_downtime": measured_restart(node), "blind_install": time.monotonic() - begin}
 
 
-ARMS = (bare, ours, ancestor)
+ARMS = (bare, ours, blind)
 
 
 def with_fresh_node(containerd: str, action: Callable[[AgentNode], dict[str, float]]) -> dict[str, float]:
@@ -153,8 +153,8 @@ def summary(samples: dict[str, list[float]], needless: dict[str, float]) -> dict
     ratios = {
         "downtime_by_bare_restart": median["downtime"] / median["bare_restart"],
         "install_by_unavoidable": median["install"] / unavoidable,
-        "ancestor_downtime_by_bare_restart": median["ancestor_downtime"] / median["bare_restart"],
-        "ancestor_install_by_unavoidable": median["ancestor_install"] / unavoidable,
+        "blind_downtime_by_bare_restart": median["blind_downtime"] / median["bare_restart"],
+        "blind_install_by_unavoidable": median["blind_install"] / unavoidable,
     }
     met = {
         "downtime": ratios["downtime_by_bare_restart"] <= DOWNTIME_TARGET,

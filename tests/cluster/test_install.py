@@ -87,7 +87,7 @@ def test_wrong_digest_fails_the_up_with_the_cause_and_leaves_the_node_as_it_was(
 
 @pytest.mark.failure_mode(34)
 def test_version_change_swaps_the_daemon_and_leaves_containerd_running(api, stack):
-    """RCM#577: the running version is read from the process, not from a marker."""
+    """runtime-class-manager#577: the running version is read from the process, not from a marker."""
     before = [containerd_starts(node) for node in SOCI_NODES]
     stack.set("soci:sampleWorkload.enabled", "false", path=True)
     stack.must_go_up()

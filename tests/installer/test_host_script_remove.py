@@ -96,7 +96,7 @@ def test_containers_go_gently_and_the_kubelet_does_not_see_it(node: Node) -> Non
 
 
 def test_images_that_only_soci_could_unpack_are_pulled_again(node: Node) -> None:
-    """soci facts: a lazily loaded image has no blobs; the kubelet takes it for present (soci#1389)."""
+    """A lazily loaded image has no blobs; the kubelet takes it for present (soci#1389)."""
     node.install()
     in_use(node)
     assert node.run("remove").returncode == 0

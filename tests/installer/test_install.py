@@ -81,7 +81,7 @@ def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> Non
 
 @pytest.mark.failure_mode(34)
 def test_running_version_is_read_from_the_process(machine: Machine) -> None:
-    """Not from a marker file (RCM#577)."""
+    """Not from a marker file (runtime-class-manager#577)."""
     install.install(task(machine), never)
     machine.running[slots.FIRST.unit] = f"{release.VERSIONS}/0.15.0/soci-snapshotter-grpc"
     assert install.install(task(machine), never).changed

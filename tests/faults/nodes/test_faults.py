@@ -176,7 +176,7 @@ def test_stop_job_that_hangs_for_good_is_reported(node: LabNode, health: Health)
 
 @pytest.mark.failure_mode(37)
 def test_two_installers_at_once_end_in_one_install(node: LabNode, health: Health):
-    """No lock is shared by any of the peers: two of them wrote the file in turns."""
+    """No lock is shared by any installer of this kind: two of them wrote the file in turns."""
     results: list[Installed | InstallError] = []
 
     def run() -> None:
