@@ -1,7 +1,7 @@
 """What an install costs a node: containerd's downtime and the whole time, beside what cannot be avoided.
 
 On fresh nodes of the running lab, in turn: a bare restart of containerd, the parts that no installer can
-leave out (copy, start of the daemon), our install, and a blind one (as in converged-computing/soci-installer).
+leave out (copy, start of the daemon), our install, and a blind one (converged-computing/soci-installer).
 Then the restarts that must not be. Prints medians and ratios, and writes .lab/restart.json.
 """
 
@@ -168,7 +168,7 @@ def summary(samples: dict[str, list[float]], needless: dict[str, float]) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=5, help="nodes per arm and containerd (default 5)")
-    parser.add_argument("--containerd", action="append", help="versions (default: all that are pinned)")
+    parser.add_argument("--containerd", action="append", help="versions (default: those of the lab's nodes)")
     arguments = parser.parse_args()
     environment = {
         "cores": os.cpu_count(),
@@ -178,7 +178,8 @@ def main() -> None:
     }
     print(f"environment: {environment}")
     report: dict[str, object] = {"environment": environment}
-    for containerd in arguments.containerd or VERSIONS["containerd"].values():
+    of_nodes = sorted({node["containerd"] for node in VERSIONS["nodes"].values()})
+    for containerd in arguments.containerd or of_nodes:
         samples = measure(containerd, arguments.repetitions)
         needless = with_fresh_node(containerd, needless_restarts)
         result = summary(samples, needless)

@@ -91,7 +91,7 @@ def test_agent_killed_at_every_call_of_its_script(nodes, name: str, stride: int)
 @pytest.mark.failure_mode(8)
 @pytest.mark.parametrize("name", CHANGES)
 def test_power_cut_at_every_call(nodes, name: str, stride: int) -> None:
-    """Plain writes of other installers leave half a file; here what was not synced is lost, and the node boots."""
+    """Plain writes leave half a file; here what was not synced is lost, and the node boots."""
     bad = strike_everywhere(nodes, name, "power cut", stride)
     assert not bad, "\n".join(bad)
 

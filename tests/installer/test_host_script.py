@@ -264,7 +264,7 @@ def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
 
 @pytest.mark.failure_mode(34)
 def test_upgrade_and_back(node: Node) -> None:
-    """runtime-class-manager#577: version n+1 replaces n and back again; the first original stays the one to return to."""
+    """runtime-class-manager#577: n+1 replaces n and back again; the first original stays the one to return to."""
     original = node.etc()
     node.install()
     assert node.apply(node.stage("2-b", version="2", snapshotter_action="restart")).outcome == "committed"

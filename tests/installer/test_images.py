@@ -146,7 +146,7 @@ def test_sandbox_image_without_blobs_and_registry_is_carried_over_first(containe
 
 @pytest.mark.parametrize("table", [containerd_config.CRI_1, containerd_config.CRI_2])
 def test_nodeadm_is_told_exactly_the_keys_that_are_written_here(table: containerd_config.Path) -> None:
-    """nodeadm merges spec.containerd.config; by the table's name it chooses its template (gpu-operator#1651)."""
+    """nodeadm merges spec.containerd.config; the table's name chooses its template (gpu-operator#1651)."""
     text = nodeadm.render(table)
     config = "".join(line[6:] + "\n" for line in text.splitlines() if line.startswith("      "))
     assert containerd_config.flatten(tomllib.loads(config)) == containerd_config.wanted(table)

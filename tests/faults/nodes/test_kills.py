@@ -96,7 +96,7 @@ def start_only(node: LabNode, name: str) -> None:
 def test_power_cut_ends_in_one_of_the_two_good_states(
     node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
-    """Nine installers of this kind write in place: a reset left half a file. Here what was not synced is not lost."""
+    """Installers that write in place leave half a file. Here what was not synced is not lost."""
     monkeypatch.setattr(transaction, "commit", lambda host, name, sleep: start_only(node, name))
     with pytest.raises(AgentDiedError):
         node.install(payload_that(WAITS, number, tmp_path))

@@ -56,7 +56,7 @@ def test_installed_after_ours(node: LabNode, health: Health, containerd: str):
 
 
 def test_written_while_ours_is_being_prepared(node: LabNode, health: Health, containerd: str, monkeypatch):
-    """No lock is shared by any installer of this kind: here the other one writes between our plan and our swap."""
+    """No installer of this kind shares a lock: here the other one writes between our plan and our swap."""
     from agent import transaction
 
     stage = transaction.stage
