@@ -265,6 +265,14 @@ check_effect() {
     die "containerd's configuration changed while the install was being prepared: look for a new file among its imports"
 }
 
+# What another tool wrote up to the restart may stay, as long as ours is in effect with it.
+check_snapshotter() {
+  [ -n "$containerd_dump" ] || return 0
+  found=$("$containerd_program" --config "$ROOT$containerd_config" config dump | snapshotter_in_dump)
+  [ "$found" = "$snapshotter" ] ||
+    die "another tool changed containerd's configuration meanwhile: the snapshotter in effect is ${found:-containerd's own}"
+}
+
 # The mounts of containers that have a layer served by the slot's daemon; a restart of it breaks them for good.
 lazy_users() {
   awk -v data="$data" '
@@ -616,7 +624,7 @@ apply() {
     journal restarting
     state=restarting
     restart_containerd
-    check_effect # of what it has just read: the last moment in which another tool can have written
+    check_snapshotter
   fi
 
   enter verify

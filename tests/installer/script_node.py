@@ -17,7 +17,8 @@ from fake_node import INSTALLER, tree
 FAKES = Path(__file__).parent / "fakes"
 CONFIG = "/etc/containerd/config.toml"
 OLD_CONFIG = b"version = 2 # the node's own\n"
-NEW_CONFIG = b'version = 2 # the node\'s own\nsnapshotter = "soci"\n[proxy_plugins.soci]\n'
+IMAGES_TABLE = b'[plugins."io.containerd.grpc.v1.cri".containerd]\n'
+NEW_CONFIG = OLD_CONFIG + IMAGES_TABLE + b'snapshotter = "soci"\n[proxy_plugins.soci]\n'
 FLIPPED_CONFIG = NEW_CONFIG.replace(b'"soci"', b'"soci-b"') + b"[proxy_plugins.soci-b]\n"
 MARK = "# Written by SociCluster\n"
 BOOT = "/etc/systemd/system/soci-cluster-boot.service"

@@ -70,7 +70,7 @@ def test_full_disk_is_refused(node: LabNode, health: Health, folder: str):
     [
         ("/opt/soci-cluster", "1m", "unpack"),
         ("/var/lib/soci-cluster", "8k", "stage"),
-        ("/var/lib/soci-cluster", "48k", "journal|commit"),
+        ("/var/lib/soci-cluster", "200k", "journal|snapshotter|swap|commit"),
         ("/etc/soci-snapshotter-grpc", "0", "snapshotter"),
     ],
 )

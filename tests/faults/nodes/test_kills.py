@@ -22,7 +22,7 @@ def statements() -> list[int]:
     """Line numbers (from 0) before which apply can be cut, from its first write to its last."""
     begin = LINES.index("apply() {")
     end = LINES.index("}", begin)
-    journal = LINES.index("  step=journal", begin)
+    journal = LINES.index("  enter journal", begin)
     not_alone = re.compile(r"\s*(done|fi|else|#|$)")
     return [number for number in range(journal, end) if not not_alone.match(LINES[number])]
 
