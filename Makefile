@@ -43,13 +43,13 @@ installer: build ## agent and host script: fake host root, real containerd binar
 engine: build ## the real Pulumi engine runs the real program against a real API server
 	@$(PYTEST) tests/engine
 
-cluster: build ## the lab: real nodes, real pods, real faults
+cluster: build ## the lab: real nodes, real pods
 	@$(PYTEST) tests/cluster
-	@$(PYTEST) tests/faults/nodes
 
-faults: build ## faults at every call of the node transaction, every containerd, on real nodes; .lab/faults.json
+faults: build ## every test: faults at every call, every containerd, on real nodes (hours); .lab/faults.json
 	@$(PYTEST) tests/faults --ignore tests/faults/nodes --full
 	@$(PYTEST) tests/installer/test_effective_config.py --full
+	@$(PYTEST) tests/cluster --full
 	@$(PYTEST) tests/faults/nodes --full
 
 format: setup ## rewrite the Python files the way `make lint` wants them

@@ -124,6 +124,7 @@ def is_ready(pod) -> bool:
     return bool(pod) and any(status.ready for status in pod.status.container_statuses or [])
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(24)
 @pytest.mark.failure_mode(39)
 @pytest.mark.failure_mode(41)
@@ -182,6 +183,7 @@ def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(api, s
     assert pod_start.fuse_mounts(node) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(42)
 def test_a_node_that_joins_while_soci_is_absent_is_schedulable(api, stack):
     """cilium#31943: taints of nodes that joined during an uninstall stayed for ever."""
@@ -214,6 +216,7 @@ def test_destroy_and_up_again(api, stack, run_pod):
         assert pod_start.fuse_mounts(node) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(39)
 def test_namespace_deleted_first(api, restored):
     """sysbox#688, nydus-snapshotter#740. The namespace takes the pods before their DaemonSet."""
@@ -223,6 +226,7 @@ def test_namespace_deleted_first(api, restored):
         assert_clean(api, node)
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(39)
 def test_cluster_role_deleted_first(api, restored):
     """Nobody may take the label off then; the node itself ends clean."""
@@ -261,6 +265,7 @@ def test_rollout_and_pod_delete_leave_the_nodes_configured(api, deployed):
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
 
 
+@pytest.mark.slow
 def test_forced_under_a_lazy_pod_restarts_it_whole(api, stack, run_pod):
     """With the user's word its containers are ended and started again, not left on dead mounts."""
     node = SOCI_NODES[0]

@@ -45,6 +45,7 @@ def test_containerd_waits_for_a_slow_snapshotter(node: Node) -> None:
     assert calls[-1] == "systemctl restart containerd.service"
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(13)
 def test_containerd_is_not_touched_for_a_snapshotter_that_never_answers(node: Node) -> None:
     """nydus-snapshotter#796: it is started, and its socket stays mute."""

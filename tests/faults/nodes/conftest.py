@@ -6,7 +6,6 @@ Without `--full` a quick subset runs, on the newest containerd only.
 import contextlib
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,6 @@ from lab_node import VERSIONS, Health, LabNode, Pods, lab_client  # noqa: E402 (
 from processes import Processes  # noqa: E402
 from settings import state_directory  # noqa: E402
 
-HERE = Path(__file__).parent
 CONTAINERD = tuple(sorted({node["containerd"] for node in VERSIONS["nodes"].values()}))
 
 
@@ -28,14 +26,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "containerd" in metafunc.fixturenames:
         versions = CONTAINERD if is_full(metafunc.config) else CONTAINERD[-1:]
         metafunc.parametrize("containerd", versions, scope="session")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if is_full(config):
-        return
-    left_out = [item for item in items if HERE in item.path.parents and item.get_closest_marker("slow")]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")
