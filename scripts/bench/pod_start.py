@@ -25,6 +25,7 @@ REFERENCE_NODE = "node3"
 SOCI_NODES = ("node2", "node1")  # the first one has the reference node's containerd
 INSTALLED_LABEL = "soci-cluster.io/version"
 INSTALL_ANNOTATION = "soci-cluster.io/install"
+POLL_SECONDS = 1.0  # each question costs processor time beside the start; the stamp is the node's
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
@@ -128,7 +129,7 @@ def wait_for_ready_line(api, name: str, deadline: float) -> float:
             stamp, _, text = line.partition(" ")
             if text.startswith("ready"):
                 return datetime.fromisoformat(stamp[:26] + "+00:00").timestamp()
-        time.sleep(0.1)
+        time.sleep(POLL_SECONDS)
     status = api.read_namespaced_pod(name, "default").status
     raise TimeoutError(
         f"pod {name} printed no ready line in time: {status.phase}, {status.container_statuses}"
