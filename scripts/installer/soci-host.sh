@@ -270,7 +270,7 @@ check_snapshotter() {
   [ -n "$containerd_dump" ] || return 0
   found=$("$containerd_program" --config "$ROOT$containerd_config" config dump | snapshotter_in_dump)
   [ "$found" = "$snapshotter" ] ||
-    die "another tool changed containerd's configuration meanwhile: the snapshotter in effect is ${found:-containerd's own}"
+    die "another tool changed containerd's configuration meanwhile: its snapshotter is ${found:-the default}"
 }
 
 # The mounts of containers that have a layer served by the slot's daemon; a restart of it breaks them for good.
