@@ -81,9 +81,10 @@ def test_rights_are_no_more_than_the_upgrade_policy_needs(recorder: Recorder, ru
         return everywhere, own
 
     always = {"nodes", "nodes/status", "events"}
-    assert rights("when-idle") == (always, {"daemonsets"})
-    assert rights("drain") == (always | {"pods", "pods/eviction"}, {"daemonsets"})
-    assert rights("side-by-side") == (always, {"daemonsets", "pods"})
+    own = {"daemonsets", "namespaces"}
+    assert rights("when-idle") == (always, own)
+    assert rights("drain") == (always | {"pods", "pods/eviction"}, own)
+    assert rights("side-by-side") == (always, own | {"pods"})
 
 
 def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder, run) -> None:
