@@ -99,9 +99,15 @@ def kubectl(*arguments: str) -> None:
 
 
 @pytest.fixture
-def restored(stack: Stack) -> Iterator[Stack]:
+def restored(api, stack: Stack) -> Iterator[Stack]:
     """The stack, for tests that delete its objects behind its back; whole again afterwards."""
     yield stack
+    # What is still going would be taken for there, and then waited for in vain.
+    wait_for(
+        lambda: all(found.status.phase == "Active" for found in api.list_namespace().items),
+        PATIENCE_S,
+        "no namespace is going any more",
+    )
     stack.must_go_up("--refresh")
 
 
