@@ -266,6 +266,20 @@ def test_killed_transaction_is_undone_first(machine: Machine) -> None:
     assert ("sh", transaction.SCRIPT, "rollback", "1-a") in machine.commands
 
 
+def fail_once(machine: Machine, result: str, cause: str) -> None:
+    """Install with a host script that ends with this result; the next one commits again."""
+    commit = machine.answers["systemd-run"]
+
+    def fail(command: Sequence[str], text: str) -> Result:
+        machine.write(f"{command[-1]}/result", result.encode())
+        return Result(0, "", "")
+
+    machine.answers["systemd-run"] = fail
+    with pytest.raises(InstallError, match=cause):
+        install.install(task(machine), never)
+    machine.answers["systemd-run"] = commit
+
+
 @pytest.mark.failure_mode(15)
 def test_vain_restart_is_not_repeated(machine: Machine) -> None:
     """149 restarts of a daemon that could not come up (aicr#1688)."""
@@ -284,17 +298,9 @@ def test_vain_restart_is_not_repeated(machine: Machine) -> None:
 
 def test_killed_transaction_says_nothing_against_the_change(machine: Machine) -> None:
     """gpu-operator#456: the next run converges at once, although the rollback restarted containerd."""
-    commit = machine.answers["systemd-run"]
-
-    def killed(command: Sequence[str], text: str) -> Result:
-        result = "outcome=rolled-back\nstep=interrupted\ncause=killed\ncontainerd_restarts=1\n"
-        machine.write(f"{command[-1]}/result", result.encode())
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = killed
-    with pytest.raises(InstallError, match="killed"):
-        install.install(task(machine), never)
-    machine.answers["systemd-run"] = commit
+    fail_once(
+        machine, "outcome=rolled-back\nstep=interrupted\ncause=killed\ncontainerd_restarts=1\n", "killed"
+    )
     assert install.install(task(machine), never).changed
 
 
@@ -302,17 +308,7 @@ def test_failure_is_not_recent_for_years_after_the_clock_was_set_back(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that boots with a wrong clock, fails, and is then set right."""
-    commit = machine.answers["systemd-run"]
-
-    def fail(command: Sequence[str], text: str) -> Result:
-        result = "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n"
-        machine.write(f"{command[-1]}/result", result.encode())
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = fail
-    with pytest.raises(InstallError, match="no"):
-        install.install(task(machine), never)
-    machine.answers["systemd-run"] = commit
+    fail_once(machine, "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n", "no")
     year_ago = time.time() - 365 * 86400
     monkeypatch.setattr(install.time, "time", lambda: year_ago)
     assert install.install(task(machine), never).changed
@@ -387,17 +383,7 @@ def test_mounted_file_is_refused(machine: Machine) -> None:
 
 def test_failure_without_a_restart_is_tried_again_at_once(machine: Machine) -> None:
     """Only restarts of containerd are worth sparing; whatever else failed may be over already."""
-    commit = machine.answers["systemd-run"]
-
-    def fail(command: Sequence[str], text: str) -> Result:
-        result = "outcome=rolled-back\nstep=verify\ncause=no\ncontainerd_restarts=0\n"
-        machine.write(f"{command[-1]}/result", result.encode())
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = fail
-    with pytest.raises(InstallError, match="no"):
-        install.install(task(machine), never)
-    machine.answers["systemd-run"] = commit
+    fail_once(machine, "outcome=rolled-back\nstep=verify\ncause=no\ncontainerd_restarts=0\n", "no")
     assert install.install(task(machine), never).changed
 
 
