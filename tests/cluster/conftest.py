@@ -17,6 +17,8 @@ sys.path[:0] = [str(REPOSITORY / "scripts" / name) for name in ("bench", "instal
 
 import lab_client  # noqa: E402 (found through the path above)
 
+from tests.waiting import wait_for  # noqa: E402
+
 SOCI_NODES = ["node1", "node2"]
 
 
@@ -111,16 +113,6 @@ def run_pod(api) -> Iterator[Callable[..., str]]:
     for name in names:
         with contextlib.suppress(ApiException):  # the test may have deleted it
             api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Return when the condition holds; fail the test when it does not within timeout_s seconds."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.2)
-    pytest.fail(f"{what}: not within {timeout_s:.0f} s")
 
 
 def containerd_starts(node: str) -> str:

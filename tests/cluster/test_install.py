@@ -6,7 +6,9 @@ import time
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, condition, containerd_starts, host_files, wait_for
+from conftest import SOCI_NODES, condition, containerd_starts, host_files
+
+from tests.waiting import wait_for
 
 REGISTRY = "10.77.0.1:5000"
 

@@ -2,7 +2,9 @@
 
 import lab_client
 import pytest
-from conftest import condition, install_report, wait_for
+from conftest import condition, install_report
+
+from tests.waiting import wait_for
 
 
 @pytest.fixture(params=["1.7.35", "2.3.7"], ids=["containerd 1.7", "containerd 2.3"])

@@ -8,7 +8,9 @@ from pathlib import Path
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, Stack, condition, containerd_starts, host_files, wait_for
+from conftest import SOCI_NODES, Stack, condition, containerd_starts, host_files
+
+from tests.waiting import wait_for
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lab"))
 

@@ -12,9 +12,11 @@ import lab_client
 import pod_start
 import pytest
 from agent.slots import FIRST, SECOND, Slot
-from conftest import SOCI_NODES, condition, containerd_starts, install_report, wait_for
+from conftest import SOCI_NODES, condition, containerd_starts, install_report
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
+
+from tests.waiting import wait_for
 
 IMAGE = "10.77.0.1:5000/sample:1-soci"
 SCRIPT = "/opt/soci-cluster/soci-host.sh"

@@ -201,13 +201,18 @@ def test_side_by_side_restarts_in_place_when_nobody_would_notice(machine: Machin
     assert machine.plan()["containerd_restart"] == "0"
 
 
+def start_second_daemon(machine: Machine) -> None:
+    """Two releases side by side, and containers read from both daemons."""
+    install.install(task(machine), never)
+    machine.lazy |= {"soci": "/run/c/old/rootfs\n"}
+    install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
+    machine.lazy |= {"soci-b": "/run/c/new/rootfs\n"}
+
+
 @pytest.mark.failure_mode(34)
 def test_back_to_the_old_daemon_while_it_still_runs(machine: Machine) -> None:
     """Version n again: what runs already is used, nothing is started."""
-    install.install(task(machine), never)
-    machine.lazy |= {"soci": "/run/c/abc/rootfs\n"}
-    install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
-    machine.lazy |= {"soci-b": "/run/c/new/rootfs\n"}
+    start_second_daemon(machine)
     done = install.install(task(machine, upgrade_policy="side-by-side"), never)
     assert (done.slot, done.replaced) == (slots.FIRST, slots.SECOND)
     plan = machine.plan()
@@ -217,10 +222,7 @@ def test_back_to_the_old_daemon_while_it_still_runs(machine: Machine) -> None:
 @pytest.mark.failure_mode(29)
 def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) -> None:
     """There is no third place; the first to become idle is used."""
-    install.install(task(machine), never)
-    machine.lazy |= {"soci": "/run/c/old/rootfs\n"}
-    install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
-    machine.lazy |= {"soci-b": "/run/c/new/rootfs\n"}
+    start_second_daemon(machine)
     waited = []
 
     def on_waiting(busy: install.Busy) -> None:

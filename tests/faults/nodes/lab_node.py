@@ -18,6 +18,8 @@ from agent import transaction  # noqa: E402
 from lab_agent import INSTALLER, VERSION, AgentNode  # noqa: E402
 from settings import ADDRESS, REGISTRY, VERSIONS  # noqa: E402
 
+from tests.waiting import wait_for  # noqa: E402
+
 HOST_SCRIPT = (INSTALLER / "soci-host.sh").read_text()
 CONFIG = "/etc/containerd/config.toml"
 PROGRAMS = f"/opt/soci-cluster/versions/{VERSION}"
@@ -30,16 +32,6 @@ HOST_FILES = """
 find /etc /usr/local/bin -xdev -type f -exec sha256sum {} +
 find /etc -xdev -type l -printf '%l %p\\n'
 """
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Return when the condition holds; fail when it does not within timeout_s seconds."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"{what}: not within {timeout_s:.0f} s")
 
 
 class LabNode(AgentNode):

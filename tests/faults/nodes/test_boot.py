@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from agent import nodeadm
 from binaries import build
-from lab_node import CONFIG, SAMPLE_WITH_INDEX, VERSIONS, Health, LabNode, Pods, wait_for
+from lab_node import CONFIG, SAMPLE_WITH_INDEX, VERSIONS, Health, LabNode, Pods
+
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.root
 STAND_IN = Path(__file__).with_name("nodeadm-stand-in.sh")
@@ -40,6 +42,15 @@ ExecStart=/usr/bin/nodeadm run
 [Install]
 WantedBy=multi-user.target
 """
+
+
+def start_by_nodeadm(node: LabNode, program: str) -> None:
+    """At the next boot nodeadm writes containerd's configuration and starts it and the kubelet."""
+    node.sh(f"mkdir -p /etc/eks && cp {CONFIG} /etc/eks/template.toml")
+    node.write(nodeadm.PROGRAM, program, 0o755)
+    node.write(f"{UNITS}/nodeadm-config.service", NODEADM_CONFIG)
+    node.write(f"{UNITS}/nodeadm-run.service", NODEADM_RUN)
+    node.sh("systemctl enable nodeadm-config nodeadm-run && systemctl disable containerd kubelet 2>&1")
 
 
 def assert_serves(node: LabNode, pods: Pods) -> None:
@@ -86,11 +97,7 @@ def test_original_written_back_by_the_operating_system_is_replaced_before_contai
 @pytest.mark.failure_mode(35)
 def test_nodeadm_itself_writes_the_keys_where_it_reads_drop_ins(node: LabNode, pods: Pods):
     """amazon-eks-ami: from v20251023 on nodeadm merges /etc/eks/nodeadm.d; here a stand-in does."""
-    node.sh(f"mkdir -p /etc/eks && cp {CONFIG} /etc/eks/template.toml")
-    node.write(nodeadm.PROGRAM, STAND_IN.read_text(), 0o755)
-    node.write(f"{UNITS}/nodeadm-config.service", NODEADM_CONFIG)
-    node.write(f"{UNITS}/nodeadm-run.service", NODEADM_RUN)
-    node.sh("systemctl enable nodeadm-config nodeadm-run && systemctl disable containerd kubelet 2>&1")
+    start_by_nodeadm(node, STAND_IN.read_text())
     node.install()
     node.reboot()
     assert_serves(node, pods)
@@ -102,11 +109,7 @@ def test_nodeadm_itself_writes_the_keys_where_it_reads_drop_ins(node: LabNode, p
 @pytest.mark.failure_mode(35)
 def test_older_nodeadm_without_drop_ins_comes_up_on_soci_too(node: LabNode, pods: Pods):
     """amazon-eks-ami before v20251023: the drop-in is dead text, and the boot unit does it."""
-    node.sh(f"mkdir -p /etc/eks && cp {CONFIG} /etc/eks/template.toml")
-    node.write(nodeadm.PROGRAM, STAND_IN.read_text().replace("/etc/eks/nodeadm.d", "/nowhere"), 0o755)
-    node.write(f"{UNITS}/nodeadm-config.service", NODEADM_CONFIG)
-    node.write(f"{UNITS}/nodeadm-run.service", NODEADM_RUN)
-    node.sh("systemctl enable nodeadm-config nodeadm-run && systemctl disable containerd kubelet 2>&1")
+    start_by_nodeadm(node, STAND_IN.read_text().replace("/etc/eks/nodeadm.d", "/nowhere"))
     node.install()
     node.reboot()
     assert_serves(node, pods)

@@ -7,7 +7,9 @@ import pytest
 import small_images
 from agent.errors import InstallError
 from conftest import is_full
-from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods, wait_for
+from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods
+
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.root
 WITHOUT_INDEX = f"{REGISTRY}/python:3.11"

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from agent.errors import InstallError
-from lab_node import CONFIG, HOST_SCRIPT, Health, LabNode, payload_that, wait_for
+from lab_node import CONFIG, HOST_SCRIPT, Health, LabNode, payload_that
+
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.failure_mode(37)]
 RUNTIME = {
