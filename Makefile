@@ -1,6 +1,6 @@
 # SociCluster. `make up` shows the product at work, `make test` proves it; `make help` lists the rest.
 PYTHON_FILES = __main__.py components scripts tests
-SHELL_FILES = scripts/setup scripts/stages scripts/installer/soci-host.sh .ci/run
+SHELL_FILES = scripts/setup scripts/stages .ci/run
 PYTEST = .venv/bin/python -m pytest -q
 
 .PHONY: help setup build up down bench test lint types unit installer engine cluster faults format
@@ -29,6 +29,7 @@ lint: setup ## ruff (lint and format) and shellcheck
 	@.venv/bin/ruff check $(PYTHON_FILES)
 	@.venv/bin/ruff format --check --quiet $(PYTHON_FILES)
 	@.venv/bin/shellcheck $(SHELL_FILES)
+	@cat scripts/installer/host/*.sh | .venv/bin/shellcheck -
 
 types: setup ## ty
 	@.venv/bin/ty check --quiet $(PYTHON_FILES)

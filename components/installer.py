@@ -388,8 +388,9 @@ def embedded_files(directory: Path | None = None) -> dict[str, str]:
         pulumi.RunError: the program is not there, or too large for a ConfigMap.
     """
     root = directory or program_directory()
-    files = [*root.glob("agent/*.py"), *(file for file in root.glob("[!.]*") if file.is_file())]
-    program = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in sorted(files)}
+    found = sorted(path for pattern in ("agent/*.py", "host/*.sh", "[!.]*") for path in root.glob(pattern))
+    files = [path for path in found if path.is_file()]
+    program = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in files}
     size = sum(len(text.encode()) for text in program.values())
     if not any(path.startswith("agent/") for path in program):
         raise pulumi.RunError(f"the installer's program is not in {root}. Remedy: install the package again")

@@ -115,7 +115,7 @@ def sleep(seconds: float) -> None:
 
 def run_uninstall() -> dict:
     """One run of the agent's flow that takes SOCI off the node."""
-    script = (INSTALLER / "soci-host.sh").read_bytes()
+    script = transaction.host_script(INSTALLER)
     try:
         changed = uninstall.uninstall(machine(), script, False, lambda: None, sleep)
     except InstallError as error:

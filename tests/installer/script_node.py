@@ -57,7 +57,7 @@ class Node:
         (self.root / "var/lib").mkdir(parents=True)
         self.set("active-containerd.service")
         (self.fake / "loaded-config").write_bytes(OLD_CONFIG)
-        self.script = INSTALLER / "soci-host.sh"
+        self.script = transaction.host_script(INSTALLER)
         self.host = Host(self.root)
         self.mount_table = self.fake / "mountinfo"
         self.mount_table.write_text("")
@@ -88,7 +88,7 @@ class Node:
         config: bytes = NEW_CONFIG,
         **plan: str,
     ) -> str:
-        self.host.write(transaction.SCRIPT, self.script.read_bytes(), 0o755)
+        self.host.write(transaction.SCRIPT, self.script, 0o755)
         self.host.write(program(version), b"#!/bin/sh\n", 0o755)
         files = self.files(version, slot, config)
         is_first = self.host.read(CONFIG) == OLD_CONFIG

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from agent import containerd_config, detect, install, slots
+from agent import containerd_config, detect, install, slots, transaction
 from agent.errors import InstallError
 from agent.host import Host, Result
 from agent.install import Node as NodeInApi
@@ -311,7 +311,7 @@ def test_host_script_sees_what_the_agent_saw(series: str, schema: int, node: Nod
 
 def seen_by_host_script(judgement: dict[str, str]) -> int:
     """The status of the host script's own function, alone."""
-    script = (INSTALLER / "soci-host.sh").read_text()
+    script = transaction.host_script(INSTALLER).decode()
     functions = script[: script.index("\nverb=")]
     variables = "".join(f"{name}='{value}'\n" for name, value in judgement.items())
     return run_here(["sh", "-c", f"{functions}\n{variables}check_effect"]).code

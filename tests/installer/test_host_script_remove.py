@@ -290,7 +290,7 @@ def test_half_deleted_by_hand(node: Node, gone: str) -> None:
         shutil.rmtree(program / "versions")
     elif gone == "script-only":
         shutil.rmtree(program)
-        node.host.write(transaction.SCRIPT, node.script.read_bytes(), 0o755)
+        node.host.write(transaction.SCRIPT, node.script, 0o755)
     else:
         shutil.rmtree(node.root / transaction.STATE.strip("/"))
     done = node.run("remove")
@@ -306,7 +306,7 @@ def test_half_deleted_by_hand(node: Node, gone: str) -> None:
 
 def test_nothing_to_remove_is_no_failure(node: Node) -> None:
     before = tree(node.root)
-    node.host.write(transaction.SCRIPT, node.script.read_bytes(), 0o755)
+    node.host.write(transaction.SCRIPT, node.script, 0o755)
     assert node.run("removable").returncode == 0
     assert node.run("remove").returncode == 0
     assert tree(node.root) == before

@@ -11,7 +11,7 @@ from agent.host import Result
 from agent.report import ApiError, Reporter
 from fake_node import INSTALLER, FakeHost
 
-SCRIPT = (INSTALLER / "soci-host.sh").read_bytes()
+SCRIPT = transaction.host_script(INSTALLER)
 OWNER = "soci-system/soci-installer"
 LAZY = "lazily loaded containers are running: default/app"
 

@@ -56,7 +56,7 @@ def test_every_child_uses_the_given_provider(recorder: Recorder, run) -> None:
 def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder, run) -> None:
     run(install(index_versions=["v2", "v1"], existing_nodes="migrate"))
     data = recorder.inputs("soci-program")["data"]
-    assert {"soci-host.sh", "__main__.py", "settings.json"} <= set(data)
+    assert {"00-head.sh", "__main__.py", "settings.json"} <= set(data)
     assert json.loads(data["settings.json"]) == {
         "version": "0.16.1",
         "state": "present",
@@ -105,7 +105,7 @@ def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder,
     }
     items = {item["key"]: item["path"] for item in pod["volumes"][0]["configMap"]["items"]}
     assert items["__main__.py"] == "agent/__main__.py"
-    assert items["soci-host.sh"] == "soci-host.sh"
+    assert items["00-head.sh"] == "host/00-head.sh"
     assert set(items) == set(recorder.inputs("soci-program")["data"])
 
 
@@ -243,7 +243,7 @@ def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:
     program = embedded_files()
-    assert {"agent/__main__.py", "soci-host.sh"} <= set(program)
+    assert {"agent/__main__.py", "host/00-head.sh", "soci-snapshotter.service"} <= set(program)
     assert len({key_of(path) for path in program}) == len(program)
 
 

@@ -17,7 +17,7 @@ from .errors import InstallError, clean
 from .host import ENTER_HOST, Host
 from .install import Installed, Node, Task, install
 from .log import Log, in_words
-from .transaction import SCRIPT
+from .transaction import SCRIPT, host_script
 from .uninstall import claim, is_claimed_by_another, is_final, uninstall
 from .waiting import Waiting, uncordon
 
@@ -160,7 +160,7 @@ def take_back(host: Host, reporter: report.Reporter, force: bool) -> bool:
         taken.update(_tell(reporter.take_marks, "its marks stay, see kubectl describe node") or {})
 
     try:
-        was_there = uninstall(host, (PAYLOAD / "soci-host.sh").read_bytes(), force, before)
+        was_there = uninstall(host, host_script(PAYLOAD), force, before)
     except InstallError:
         _tell(lambda: reporter.put_marks(taken), "its label is not put back")
         raise

@@ -100,7 +100,7 @@ class Snapshotter:
 
 @dataclass(frozen=True)
 class Task:
-    """What to bring to which node. ``payload`` has the host script and units; ``node`` asks the API."""
+    """What to bring to which node. ``payload`` has the host script and the units; ``node`` asks the API."""
 
     host: Host
     settings: Settings
@@ -110,6 +110,10 @@ class Task:
     pod: Pod = users.NO_POD  # the installer's own
     on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     sleep: Callable[[float], None] = time.sleep
+
+    @property
+    def script(self) -> bytes:
+        return transaction.host_script(self.payload)
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
 
 def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     task.on_step("preflight")
-    uninstall.finish_begun(task.host, (task.payload / "soci-host.sh").read_bytes(), task.sleep)
+    uninstall.finish_begun(task.host, task.script, task.sleep)
     transaction.wait_for_running(task.host, task.sleep)
     facts = detect.read_facts(task.host, task.machine)
     detect.check(facts, task.settings.mode, task.settings.sha256)
@@ -170,7 +174,7 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
 
 def _wait_for_change(task: Task, busy: Busy, on_waiting: Callable[[Busy], None]) -> None:
     """Wait until other containers are lazily served than these. This may take days, so it costs little."""
-    script = (task.payload / "soci-host.sh").read_bytes()
+    script = task.script
     same = True
     while same:
         on_waiting(busy)
@@ -278,7 +282,7 @@ def _with_replaced(task: Task, done: Installed, ctr: images.Ctr) -> Installed:
     files = (other.unit_path, other.adoption, other.config)
     if not any(task.host.read_text(path).startswith(detect.OUR_MARK) for path in files):
         return done
-    script = (task.payload / "soci-host.sh").read_bytes()
+    script = task.script
     mounts = users.all_mounts(task.host, script, other)
     has_installer = users.has_pod(ctr, mounts, task.pod)
     return replace(done, replaced=other, on_replaced=len(mounts), has_installer=has_installer)
@@ -324,7 +328,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     if snapshotter.is_active:
         is_stale = any(file.is_changed for file in files[2:4]) or snapshotter.running_program != program
         action = "restart" if is_stale else "none"
-    script = (task.payload / "soci-host.sh").read_bytes()
+    script = task.script
     judgement = {
         "containerd_program": facts.containerd_command[0],
         "containerd_config": name,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from .errors import InstallError
 from .host import Host
@@ -60,6 +61,11 @@ class Outcome:
 def sha256(content: bytes | None) -> str:
     """Hex digest of a content; ``absent`` for no file, as in the manifest."""
     return "absent" if content is None else hashlib.sha256(content).hexdigest()
+
+
+def host_script(payload: Path) -> bytes:
+    """The host script, of its parts in the installer's program: one file, so that it changes as a whole."""
+    return b"\n".join(part.read_bytes() for part in sorted((payload / "host").glob("*.sh")))
 
 
 def journal_state(host: Host) -> dict[str, str]:

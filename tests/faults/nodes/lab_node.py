@@ -20,7 +20,7 @@ from settings import ADDRESS, REGISTRY, VERSIONS  # noqa: E402
 
 from tests.waiting import wait_for  # noqa: E402
 
-HOST_SCRIPT = (INSTALLER / "soci-host.sh").read_text()
+HOST_SCRIPT = transaction.host_script(INSTALLER).decode()
 CONFIG = "/etc/containerd/config.toml"
 PROGRAMS = f"/opt/soci-cluster/versions/{VERSION}"
 PAUSE = f"{REGISTRY}/pause:{VERSIONS['pause']}"
@@ -209,5 +209,7 @@ def payload_that(action: str, number: int, folder: Path) -> Path:
     lines.insert(
         number, f"  if [ ! -e /run/soci-cluster-hook ]; then touch /run/soci-cluster-hook; {action}; fi"
     )
-    (copied / "soci-host.sh").write_text("\n".join(lines) + "\n")
+    shutil.rmtree(copied / "host")
+    (copied / "host").mkdir()
+    (copied / "host" / "whole.sh").write_text("\n".join(lines) + "\n")
     return copied

@@ -1,0 +1,81 @@
+# --- containerd and the snapshotter's daemons -------------------------------------------------------------------------
+
+# A daemon that accepts and never answers must not keep the way back from its end. `timeout` runs the program.
+ctr() { timeout -k 1 60 ctr "$@"; }
+
+restart_containerd() {
+  started=$(now_ms)
+  containerd_restarts=$((containerd_restarts + 1))
+  timeout 90 systemctl restart containerd.service || {
+    [ $? -ne 124 ] || die "containerd did not stop and start within 90 s: $(systemctl show containerd.service -p SubState)"
+    die "containerd did not start: $(last_words containerd.service)"
+  }
+  restarted=$(now_ms)
+  tries=0
+  until cri_answers; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || die "containerd is active but its CRI plugin did not load"
+    sleep 0.1
+    restarted=$(now_ms)
+  done
+  containerd_down_ms=$((restarted - started))
+}
+
+containerd_answers() { timeout 5 ctr --connect-timeout 2s version >/dev/null 2>&1; }
+
+# containerd reports itself started also when its CRI plugin failed to load.
+cri_answers() {
+  ctr plugins ls 2>/dev/null | awk '
+    $1 == "io.containerd.grpc.v1" && $2 == "cri" || $1 == "io.containerd.cri.v1" { seen = 1; if ($NF != "ok") bad = 1 }
+    END { exit !seen || bad }'
+}
+
+snapshotter_in_dump() {
+  awk '{ gsub(/["'\'']/, "") }
+    $1 ~ /^\[/ { found = $1 == "[plugins.io.containerd.cri.v1.images]" || $1 == "[plugins.io.containerd.grpc.v1.cri.containerd]" }
+    found && $1 == "snapshotter" { print $3 }'
+}
+
+# A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
+# A daemon that has no snapshot yet answers with an error of its own.
+snapshotter_answers() {
+  answer=$(timeout 5 ctr --connect-timeout 1s --address "$socket" --namespace k8s.io snapshots ls 2>&1) && return
+  case $answer in *"bucket does not exist"*) return 0 ;; esac
+  return 1
+}
+
+start_snapshotter() {
+  if [ "$snapshotter_action" != none ]; then
+    timeout 300 systemctl "$snapshotter_action" "$unit" || die "$unit did not start: $(last_words "$unit")"
+  fi
+  give_up=$(($(now_ms) + 60000))
+  until snapshotter_answers; do
+    [ "$(now_ms)" -lt "$give_up" ] || die "$unit does not answer on its socket: $(last_words "$unit")"
+    sleep 0.1
+  done
+}
+
+# SIGINT, unlike systemd's SIGTERM, makes the daemon unmount what it served.
+stop_snapshotter() {
+  systemctl kill --signal=INT "$unit" 2>/dev/null || :
+  timeout 60 systemctl stop "$unit" 2>/dev/null || :
+  systemctl reset-failed "$unit" 2>/dev/null || :
+}
+
+# containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+await_connection() {
+  tries=0
+  until ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls >/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
+    sleep 0.1
+  done
+}
+
+# last_words UNIT: the last line that its own processes wrote, not what systemd says about them.
+# With --since, journalctl's own -n 1 is the first line, and what a process wrote right before it died is still on
+# its way to the journal.
+last_words() {
+  journalctl --sync 2>/dev/null || :
+  journalctl _SYSTEMD_UNIT="$1" --since=-120s -o cat 2>/dev/null | tail -n 1 | cut -c1-300
+}
