@@ -16,6 +16,12 @@ DOMAIN = "soci-cluster.io"
 VERSION_LABEL = f"{DOMAIN}/version"
 STARTUP_TAINT = f"{DOMAIN}/not-ready"
 RBAC_GROUP = "rbac.authorization.k8s.io"
+NODE_EVENTS_NAMESPACE = "default"  # where Kubernetes keeps the Events about nodes, which have no namespace
+EVENTS_RULE: k8s.rbac.v1.PolicyRuleArgsDict = {
+    "api_groups": [""],
+    "resources": ["events"],
+    "verbs": ["create"],
+}
 MOUNT_PATH = "/opt/soci-cluster"
 # A ConfigMap may hold 1 MiB; what is left is for its metadata and for growth of settings.json.
 MAX_PROGRAM_BYTES = 900 * 1024
@@ -163,20 +169,30 @@ class SociInstaller(pulumi.ComponentResource):
             subjects=[subject],
             opts=self._child(depends_on=[cluster_role, account]),
         )
-        role = k8s.rbac.v1.Role(
-            f"{self._name}-role",
-            metadata=home,
-            rules=own_rules(self._settings.upgrade_policy, self._settings.namespace),
-            opts=self._child(),
-        )
-        binding = k8s.rbac.v1.RoleBinding(
-            f"{self._name}-role-binding",
-            metadata=home,
+        own = own_rules(self._settings.upgrade_policy, self._settings.namespace)
+        bindings = [cluster_binding, self._grant("role", home, own, subject, account)]
+        if self._settings.namespace != NODE_EVENTS_NAMESPACE:
+            beside: k8s.meta.v1.ObjectMetaArgsDict = {**everywhere, "namespace": NODE_EVENTS_NAMESPACE}
+            bindings += [self._grant("events-role", beside, [EVENTS_RULE], subject, account)]
+        return [account, *bindings]
+
+    def _grant(
+        self,
+        name: str,
+        metadata: k8s.meta.v1.ObjectMetaArgsDict,
+        rules: list[k8s.rbac.v1.PolicyRuleArgsDict],
+        subject: k8s.rbac.v1.SubjectArgsDict,
+        account: k8s.core.v1.ServiceAccount,
+    ) -> k8s.rbac.v1.RoleBinding:
+        """Rights in one namespace, that of the metadata."""
+        role = k8s.rbac.v1.Role(f"{self._name}-{name}", metadata=metadata, rules=rules, opts=self._child())
+        return k8s.rbac.v1.RoleBinding(
+            f"{self._name}-{name}-binding",
+            metadata=metadata,
             role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": NAME},
             subjects=[subject],
             opts=self._child(depends_on=[role, account]),
         )
-        return [account, cluster_binding, binding]
 
     def _config_map(self, namespace: k8s.core.v1.Namespace, program: dict[str, str]) -> k8s.core.v1.ConfigMap:
         """Autonamed: a changed byte makes a new ConfigMap, which rolls the DaemonSet; nothing else does."""
@@ -303,8 +319,6 @@ def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
         {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
         {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-        # Events about nodes belong to the namespace `default`, those about the DaemonSet to its own.
-        {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
     ]
     if upgrade_policy == "drain":
         rules += [
@@ -320,6 +334,7 @@ def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRul
         # A pod that ends asks both: its node is uninstalled only if the installer itself goes.
         {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
         {"api_groups": [""], "resources": ["namespaces"], "resource_names": [namespace], "verbs": ["get"]},
+        EVENTS_RULE,
     ]
     if upgrade_policy == "side-by-side":
         # Its own pod is made anew under the new daemon, else the old one would have to stay for it.

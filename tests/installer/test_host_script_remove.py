@@ -33,10 +33,23 @@ def in_use(node: Node) -> None:
     (node.fake / "containers").write_text("sandbox soci\napp soci\nearlier overlayfs\n")
     (node.fake / "tasks").write_text("sandbox 7 RUNNING\napp 8 RUNNING\nearlier 9 RUNNING\n")
     (node.fake / "images").write_text(IMAGES)
-    (node.fake / "snapshots-soci").write_text("sha256:1 - Committed\nsha256:2 sha256:1 Committed\n")
+    (node.fake / "snapshots-soci").write_text("sha256:1 Committed\nsha256:2 sha256:1 Committed\n")
     (node.root / "var/lib/soci-snapshotter-grpc/snapshotter").mkdir(parents=True)
     (node.root / "run/soci-snapshotter-grpc").mkdir(parents=True)
     (node.fake / "calls").write_text("")
+
+
+def test_snapshots_are_removed_children_first(node: Node) -> None:
+    """Each is asked for once: the kubelet is stopped meanwhile, and a node can have thousands."""
+    node.install()
+    in_use(node)
+    (node.fake / "snapshots-soci").write_text(
+        "1 Committed\n2 1 Committed\n3 2 Active\n4 Committed\n5 2 Active\n"
+    )
+    assert node.run("remove").returncode == 0
+    assert (node.fake / "snapshots-soci").read_text() == ""
+    removed = [call.split()[-1] for call in node.calls("ctr --namespace k8s.io snapshots") if " rm " in call]
+    assert sorted(removed) == ["1", "2", "3", "4", "5"]
 
 
 @pytest.mark.failure_mode(40)

@@ -1,26 +1,23 @@
 """Readiness follows the daemon, in a process that costs little."""
 
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agent import __main__ as program
 from fake_node import INSTALLER
+
+from tests.waiting import wait_for
 
 WATCHER = INSTALLER / "agent" / "watch.py"
 MAX_RSS_KIB = 15 * 1024
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -48,11 +45,11 @@ def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
             time.sleep(1.5)
             assert not ready.exists(), "systemd's socket accepts although no daemon runs"
             with subprocess.Popen([daemon, "60"]) as process:
-                wait_for(ready.exists)
+                wait_for(ready.exists, 15, "ready")
                 rss = Path(f"/proc/{watcher.pid}/status").read_text().split("VmRSS:")[1].split()[0]
                 assert int(rss) <= MAX_RSS_KIB
                 process.kill()
-            wait_for(lambda: not ready.exists())
+            wait_for(lambda: not ready.exists(), 15, "not ready")
     finally:
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait(5) == 40, "the agent finds out whether SOCI leaves, too"
@@ -63,7 +60,8 @@ def test_without_arguments_it_only_waits_for_the_pods_end() -> None:
     try:
         status = Path(f"/proc/{watcher.pid}/status")
         caught = 1 << (signal.SIGTERM - 1)
-        wait_for(lambda: bool(int(status.read_text().split("SigCgt:")[1].split()[0], 16) & caught))
+        signals = lambda: int(status.read_text().split("SigCgt:")[1].split()[0], 16)  # noqa: E731
+        wait_for(lambda: bool(signals() & caught), 15, "SIGTERM is handled")
     finally:
         watcher.send_signal(signal.SIGTERM)
         assert watcher.wait(5) == 0
@@ -105,3 +103,24 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
     assert (folder / "tries").read_text().count("x") == 3
     assert (folder / "reported").exists()
     assert 0 < rss <= MAX_RSS_KIB
+
+
+def test_end_of_the_pod_between_two_programs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first process of a container ignores a signal it does not handle; the node would keep SOCI."""
+
+    commands: list[list[str]] = []
+
+    monkeypatch.setattr(os, "execv", lambda path, command: commands.append(command))
+    try:
+        program.become_watcher()
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    assert signal.SIGTERM in blocked
+    start = (
+        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.kill(os.getpid(), 15); "
+    )
+    started = subprocess.Popen(
+        [sys.executable, "-c", start + "os.execv(sys.argv[1], sys.argv[1:])", *commands[0]]
+    )
+    assert started.wait(15) == 0

@@ -37,6 +37,8 @@ def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, ru
         "DaemonSet",
         "Namespace",
         "Role",
+        "Role",
+        "RoleBinding",
         "RoleBinding",
         "ServiceAccount",
         "SociInstaller",
@@ -80,8 +82,8 @@ def test_rights_are_no_more_than_the_upgrade_policy_needs(recorder: Recorder, ru
         everywhere, own = ({resource for rule in found for resource in rule["resources"]} for found in rules)
         return everywhere, own
 
-    always = {"nodes", "nodes/status", "events"}
-    own = {"daemonsets", "namespaces"}
+    always = {"nodes", "nodes/status"}
+    own = {"daemonsets", "namespaces", "events"}
     assert rights("when-idle") == (always, own)
     assert rights("drain") == (always | {"pods", "pods/eviction"}, own)
     assert rights("side-by-side") == (always, own | {"pods"})
@@ -163,10 +165,22 @@ def test_a_pod_that_ends_may_ask_for_its_owner_and_has_time_to_uninstall(recorde
         recorder.inputs("soci-daemon-set")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 120
     )
     rules = recorder.inputs("soci-role")["rules"]
-    assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in rules] == [
+    assert [(rule["resources"], rule["resourceNames"], rule["verbs"]) for rule in rules[:2]] == [
         (["daemonsets"], ["soci-installer"], ["get"]),
         (["namespaces"], ["soci"], ["get"]),
     ]
+
+
+def test_events_are_granted_where_they_are_written_and_nowhere_else(recorder: Recorder, run) -> None:
+    """Those about nodes belong to the namespace `default`, those about the DaemonSet to its own."""
+    run(install(namespace="soci"))
+    granted = {
+        inputs["metadata"]["namespace"]
+        for inputs in (recorder.inputs(name) for name in ("soci-role", "soci-events-role"))
+        if {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]} in inputs["rules"]
+    }
+    assert granted == {"soci", "default"}
+    assert "events" not in json.dumps(recorder.inputs("soci-cluster-role")["rules"])
 
 
 def test_bad_arguments_are_refused_before_anything_exists(recorder: Recorder) -> None:

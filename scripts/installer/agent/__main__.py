@@ -20,6 +20,7 @@ from .log import Log, in_words
 from .transaction import SCRIPT, host_script
 from .uninstall import claim, is_claimed_by_another, is_final, uninstall
 from .waiting import Waiting, uncordon
+from .watch import ENDS, handle_end
 
 PAYLOAD = Path("/opt/soci-cluster")
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -50,7 +51,7 @@ def main() -> int:
         wanted = settings.load(PAYLOAD / "settings.json", namespace)
         if sys.argv[1:] == ["leave"]:
             return leave(host, reporter, wanted, owner)
-        signal.signal(signal.SIGTERM, _pod_ends)
+        handle_end(_pod_ends)
         READY_FILE.unlink(missing_ok=True)
         if wanted.state == "absent":
             be_absent(host, reporter, wanted)
@@ -259,6 +260,7 @@ def become_watcher(*arguments: str) -> None:
     """Replace this process by the small one that keeps the pod's readiness true to the snapshotter, and runs
     this program again, with `leave`, at the pod's end. Without arguments it only waits for that end."""
     watcher = Path(__file__).with_name("watch.py")
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", str(watcher), *arguments])
 
 

@@ -16,6 +16,9 @@ import time
 
 PERIOD_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
+# Blocked from before one program becomes the next until that one handles it: the first process of a container
+# ignores what it does not handle, and the pod's end would go unnoticed.
+ENDS = (signal.SIGTERM,)
 INSTALLER = [sys.executable, "-B", "-m", "agent"]
 
 
@@ -91,8 +94,15 @@ def watch(socket_path, program, ready_file, errand):
             if now - away_since > PATIENCE_SECONDS:
                 return 1
         if errand and errand.is_done():
+            signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
             os.execv(INSTALLER[0], INSTALLER)
         time.sleep(PERIOD_SECONDS)
+
+
+def handle_end(handler):
+    """Have ``handler`` called at the pod's end, also when that came before."""
+    signal.signal(signal.SIGTERM, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
 
 
 def leave(number, frame):
@@ -102,7 +112,7 @@ def leave(number, frame):
 
 def rest():
     """Wait for the pod's end: nothing of ours is on the node."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    handle_end(lambda number, frame: sys.exit(0))
     while True:
         signal.pause()
 
@@ -110,6 +120,6 @@ def rest():
 if __name__ == "__main__":
     if not sys.argv[1:]:
         rest()
-    signal.signal(signal.SIGTERM, leave)
+    handle_end(leave)
     seconds, command = sys.argv[4:5], sys.argv[5:]
     sys.exit(watch(*sys.argv[1:4], Errand(float(seconds[0]), command) if command else None))
