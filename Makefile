@@ -48,7 +48,7 @@ cluster: build ## the lab: real nodes, real pods
 	@$(PYTEST) tests/cluster
 
 faults: build ## every test: faults at every call, every containerd, on real nodes (hours); .lab/faults.json
-	@$(PYTEST) tests/faults --ignore tests/faults/nodes --full
+	@$(PYTEST) tests/faults --ignore tests/faults/nodes --full --log-cli-level INFO
 	@$(PYTEST) tests/installer/test_effective_config.py --full
 	@$(PYTEST) tests/cluster --full
 	@$(PYTEST) tests/faults/nodes --full

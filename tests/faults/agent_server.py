@@ -41,6 +41,8 @@ class LiveMachine(Machine):
     def __init__(self, root: Path, fake: Path) -> None:
         super().__init__(root)
         self.fake = fake
+        if (fake / "ctr.json").exists():
+            self.ctr = json.loads((fake / "ctr.json").read_text())
         self.answers[str(FAKES / "containerd")] = self.answers["/usr/bin/containerd"]
         self.answers["systemd-run"] = self._start
         self.answers["sh"] = self._shell

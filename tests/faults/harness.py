@@ -25,7 +25,7 @@ from pathlib import Path
 from agent import install, transaction
 from agent.slots import FIRST, SECOND
 from fake_node import furnish  # ty: ignore[import-not-found]
-from script_node import FAKES, LAZY  # ty: ignore[import-not-found]
+from script_node import FAKES, LAZY, furnish_layers  # ty: ignore[import-not-found]
 
 HERE = Path(__file__).parent
 CONFIG = "etc/containerd/config.toml"
@@ -41,6 +41,7 @@ STRUCT = struct.Struct("7i")
 # The log is not committed on its own, and a rename does not flush the renamed file's data.
 MOUNT_OPTIONS = "loop,noatime,noauto_da_alloc,commit=1000"
 ACTIONS = {"none": 0, "kill all": 1, "kill script": 2, "kill agent": 3, "power cut": 4, "disk full": 5}
+PAUSE_LINE = "REF TYPE DIGEST STATUS SIZE UNPACKED\nexample.org/pause:3.10 type d complete (1/1) 1 true\n"
 TEMPORARY = ".soci-cluster-new"
 
 Entry = tuple[int, int, int, bytes]  # mode, owner, group, content or target
@@ -523,6 +524,20 @@ def first_install_that_fails(node: Node) -> Scenario:
     return _install(node, "first install that fails", node.state(), ("canary-fails",))
 
 
+def first_install_with_layers(node: Node) -> Scenario:
+    """A container's image whose blobs were discarded once it was unpacked: its layers are carried over."""
+    diff_ids = ["sha256:1", "sha256:2"]
+    furnish_layers(node.root, len(diff_ids))
+    (node.fake / "images").write_text("example.org/app:1 type index incomplete 1 true\n")
+    answers = {
+        "images check": f"{PAUSE_LINE}example.org/app:1 type index incomplete (1/3) 1 true\n",
+        "content get index": json.dumps({"config": {"digest": "sha256:config"}}),
+        "content get sha256:config": json.dumps({"rootfs": {"diff_ids": diff_ids}}),
+    }
+    (node.fake / "ctr.json").write_text(json.dumps(answers))
+    return _install(node, "first install with layers", node.state())
+
+
 def adoption(node: Node) -> Scenario:
     """A node whose operating system brought a snapshotter with a unit of its own, which runs."""
     for path, text, mode in (
@@ -643,6 +658,7 @@ SCENARIOS = {
     for build in (
         first_install,
         first_install_that_fails,
+        first_install_with_layers,
         adoption,
         version_change,
         version_change_that_fails,

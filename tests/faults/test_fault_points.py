@@ -4,6 +4,7 @@ The points are the calls that a clean run makes to change the node's files. Each
 and judged as harness.Judge says: with neither pod nor API server at first, then by the next complete run.
 """
 
+import logging
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ pytestmark = [
     pytest.mark.timeout(3 * 3600),  # in the full run a test is hundreds of runs
 ]
 
+LOG = logging.getLogger(__name__)
 CHANGES = list(SCENARIOS)
 # The uninstall and the retirement are no transactions of an agent's: it only waits for them.
 INSTALLS = [name for name in CHANGES if name not in ("uninstall", "retirement")]
@@ -33,7 +35,12 @@ def strike_everywhere(
         calls = [call for call in prepared.calls if not script_only or call.startswith("script")]
         judge = Judge(nodes[number], prepared.scenario, memory)
         points = range(first, len(calls) + 1, stride)[number :: len(nodes)]
-        return [(f"{at}: {calls[at - 1]}", strike(judge, action, at, script_only)) for at in points]
+        found = []
+        for at in points:
+            if len(found) % 50 == 0:
+                LOG.info("%s, %s: at call %d of %d", name, action, at, len(calls))
+            found.append((f"{at}: {calls[at - 1]}", strike(judge, action, at, script_only)))
+        return found
 
     with ThreadPoolExecutor(len(nodes)) as pool:
         found = [item for items in pool.map(strike_on, range(len(nodes))) for item in items]

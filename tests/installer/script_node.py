@@ -36,6 +36,15 @@ LAZY = f"""\
 """
 
 
+def furnish_layers(root: Path, count: int) -> None:
+    """An image's unpacked layers, the topmost the first by name; each has a file of its number."""
+    for number in range(1, count + 1):
+        folder = root / f"var/lib/containerd/layers/{count - number}" / "fs"
+        folder.mkdir(parents=True)
+        folder.chmod(0o750)
+        (folder / str(number)).write_text(f"layer {number}\n")
+
+
 def program(version: str) -> str:
     """The daemon's program of a version."""
     return f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"

@@ -147,6 +147,14 @@ def mount_points(text: str) -> frozenset[str]:
     return frozenset(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points)
 
 
+def mount_point_of(host: Host, path: str) -> str:
+    """The mount point below which ``path`` lies: no link leads from one to another, within a file system
+    neither (link(2), EXDEV)."""
+    points = mount_points(host.read_text("/proc/1/mountinfo"))
+    place = host.resolve(path) + "/"
+    return max((point for point in points if place.startswith(point.rstrip("/") + "/")), key=len, default="/")
+
+
 def parse_version(text: str) -> tuple[int, ...]:
     """The version in the output of ``containerd --version``; empty when there is none."""
     match = re.search(r"\bv?(\d+)\.(\d+)(?:\.(\d+))?\b", text)

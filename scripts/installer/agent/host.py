@@ -122,10 +122,6 @@ class Host:
             place = place.parent
         return place
 
-    def device(self, path: str) -> int:
-        """The number of the file system that holds ``path`` or its nearest existing parent."""
-        return self._existing(path).stat().st_dev
-
     def free_bytes(self, path: str) -> int:
         """Free bytes of the file system that holds ``path`` or its nearest existing parent."""
         found = os.statvfs(self._existing(path))

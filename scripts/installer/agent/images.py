@@ -3,9 +3,9 @@
 The kubelet takes an image for present although its layers are unpacked for the old snapshotter only.
 containerd then unpacks them again from its content store, unless they were discarded there
 (discard_unpacked_layers, the default of EKS). Such layers still lie unpacked on the node's disk: the host
-script carries them over to soci, with the registry down and without anybody's credentials. What is neither
-complete nor unpacked then, such as what another SOCI daemon loaded lazily, it lets containerd forget, so that
-the kubelet pulls it again.
+script links or copies them to soci's directory and hands them over at the switch, with the registry down and
+without anybody's credentials. What is neither complete nor unpacked then, such as what another SOCI daemon
+loaded lazily, it lets containerd forget, so that the kubelet pulls it again.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import slots
+from . import detect, slots
 from .errors import InstallError
 from .host import Host
 
@@ -90,6 +90,7 @@ class ImagePlan:
     pause: str
     pause_archive: str = ""
     carry_over: tuple[Layers, ...] = ()
+    bytes_to_copy: int = 0
 
 
 def parse_check(output: str) -> dict[str, Image]:
@@ -160,8 +161,15 @@ def plan(
         unpacked, key=lambda digest: (name not in lost or lost[name].digest != digest, digest)
     )
     carried = {digest: layers for digest in pause_first if (layers := _layers(ctr, digest))}
-    _check_space(ctr, {chain for layers in carried.values() for chain in layers.chains})
-    return ImagePlan(name, archive, tuple(carried.values()))
+    size = _bytes_to_copy(ctr, {chain for layers in carried.values() for chain in layers.chains})
+    free = ctr.host.free_bytes(slots.FIRST.data)
+    if size > free:
+        raise InstallError(
+            "images",
+            f"the images' layers need {size >> 20} MiB in {slots.FIRST.data}, {free >> 20} MiB are free",
+            "free disk space, or use fresh nodes",
+        )
+    return ImagePlan(name, archive, tuple(carried.values()), size)
 
 
 def _layers(ctr: Ctr, digest: str) -> Layers | None:
@@ -190,20 +198,14 @@ def _json(ctr: Ctr, digest: str) -> dict[str, Any]:
         return {}
 
 
-def _check_space(ctr: Ctr, chains: set[str]) -> None:
-    # Within one file system the layers are linked, which takes no room.
-    if not chains or ctr.host.device(CARRIED_DIRECTORY) == ctr.host.device(slots.FIRST.data):
-        return
+def _bytes_to_copy(ctr: Ctr, chains: set[str]) -> int:
+    """Room that the layers take at their new place: none below one mount point, where they are linked."""
+    places = {detect.mount_point_of(ctr.host, path) for path in (CARRIED_DIRECTORY, slots.FIRST.data)}
+    if not chains or len(places) == 1:
+        return 0
     usage = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "usage", "-b")
     lines = (line.split() for line in usage.splitlines())
-    needed = sum(int(words[1]) for words in lines if words and words[0] in chains)
-    free = ctr.host.free_bytes(slots.FIRST.data)
-    if needed > free:
-        raise InstallError(
-            "images",
-            f"the images' layers need {needed >> 20} MiB in {slots.FIRST.data}, {free >> 20} MiB are free",
-            "free disk space, or use fresh nodes",
-        )
+    return sum(int(words[1]) for words in lines if words and words[0] in chains)
 
 
 def workload_containers(ctr: Ctr, own_namespace: str) -> list[str]:

@@ -247,7 +247,7 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "path": ctr.search_path,
         "pause_image": image_plan.pause,
         "pause_archive": image_plan.pause_archive,
-        "deadline_seconds": str(transaction.DEADLINE_SECONDS),
+        "deadline_seconds": str(transaction.deadline_seconds(image_plan.bytes_to_copy)),
         **plan.judgement,
     }
     layers = [layers.line() for layers in image_plan.carry_over]

@@ -18,6 +18,7 @@ DEADLINE_SECONDS = 400
 POLL_SECONDS = 0.05
 POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
 FORGET_FAILURE_SECONDS = 600
+COPIED_BYTES_PER_SECOND = 10 << 20  # many small files, from and to one network disk
 RESERVED_BYTES = 128 << 10
 TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
 
@@ -71,6 +72,11 @@ def host_script(payload: Path) -> bytes:
 def journal_state(host: Host) -> dict[str, str]:
     """The journal's fields; empty before the first transaction."""
     return _pairs(host.read_text(f"{STATE}/journal"))
+
+
+def deadline_seconds(bytes_to_copy: int) -> int:
+    """After how many seconds a transaction that has not ended is undone."""
+    return DEADLINE_SECONDS + bytes_to_copy // COPIED_BYTES_PER_SECOND
 
 
 def new_id() -> str:
@@ -129,7 +135,7 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
     if started.code not in (0, 124):  # 124: systemd is slow to say that it has started it
         shutil.rmtree(host.path(directory), ignore_errors=True)
         raise InstallError("commit", f"systemd-run: {started.error.strip()}", "see journalctl on the node")
-    deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS
+    deadline = time.monotonic() + _patience(host, name)
     polls = 0
     while time.monotonic() < deadline:
         if text := host.read_text(f"{directory}/result"):
@@ -154,10 +160,10 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
     Raises:
         InstallError: the transaction neither ended nor could be undone.
     """
-    deadline = time.monotonic() + DEADLINE_SECONDS + TAKING_LONGER_SECONDS
+    started = time.monotonic()
     while journal_state(host).get("state") in ("armed", "restarting"):
         name = journal_state(host).get("transaction", "")
-        if not _is_running(host, name) or time.monotonic() > deadline:
+        if not _is_running(host, name) or time.monotonic() - started > _patience(host, name):
             result = host.run("sh", SCRIPT, "rollback", name, timeout=180)
             if result.code != 0 and journal_state(host).get("state") in ("armed", "restarting"):
                 raise InstallError(
@@ -165,6 +171,12 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
                 )
             return
         sleep(0.2)
+
+
+def _patience(host: Host, name: str) -> float:
+    """Seconds after which the transaction's own timer must have undone it."""
+    plan = _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
+    return float(plan.get("deadline_seconds", DEADLINE_SECONDS)) + TAKING_LONGER_SECONDS
 
 
 def _is_running(host: Host, name: str) -> bool:

@@ -33,6 +33,7 @@ REMOVED=$STATE.removed
 EKS_PAUSE_ARCHIVE=/etc/eks/pause.tar
 REMOVAL_UNIT=soci-cluster-remove
 STOP_SECONDS=10
+COPIES=carried-by-soci-cluster # below a slot's data
 TAB=$(printf '\t')
 step=start steps=''
 

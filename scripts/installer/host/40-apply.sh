@@ -47,6 +47,9 @@ apply() {
   state=armed
   journal $state
 
+  enter copy
+  copy_layers "$directory"
+
   enter snapshotter
   incomplete_images >"$directory/images-to-pull-again"
   lazy_layers >"$directory/lazy-layers"
@@ -235,6 +238,7 @@ sweep() {
   done
   # A removal that was not synced is undone by a power cut.
   free_reserved "$directory"
+  clear_copies
   rm -f "$STATE"/*.next "$directory"/*.next
   forget_versions
 }

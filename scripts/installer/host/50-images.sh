@@ -7,7 +7,34 @@ snapshots_of() {
   ctr --namespace k8s.io snapshots --snapshotter "$of" "$@"
 }
 
-# carry_over DIR: images whose blobs are gone from the content store get their unpacked layers copied to soci.
+# copy_layers DIR: images whose blobs are gone from the content store have unpacked layers only. These are brought to
+# the slot's directory while everything still runs; after the restart they only need to be moved to their places.
+copy_layers() {
+  [ -s "$1/layers" ] || return 0
+  clear_copies
+  while read -r config chains; do copy_image; done <"$1/layers"
+  sync -f "$ROOT$data"
+}
+
+copy_image() {
+  key=soci-cluster-carry-$transaction
+  mount=$(snapshots_of overlayfs view --target / "$key" "${chains##* }") || die "no layers to carry over: ${chains##* }"
+  snapshots_of overlayfs rm "$key" 2>/dev/null || : # garbage collection may have been faster
+  sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
+  for chain in $chains; do
+    copy=$ROOT$data/$COPIES/$chain
+    if [ ! -d "$copy" ]; then
+      mkdir -p "$copy"
+      # Hard links need no space and no time, but work below one mount point only. Lower layers never change.
+      cp -al "${sources##*:}/." "$copy" 2>/dev/null ||
+        problem=$(cp -a --remove-destination "${sources##*:}/." "$copy" 2>&1) ||
+        die "the layer $chain was not copied to $copy: ${problem##*: }"
+    fi
+    sources=${sources%:*}
+  done
+}
+
+# carry_over DIR: the copies become snapshots of soci.
 # Until an image refers to them, ctr's own label keeps the new snapshots from containerd's garbage collection.
 carry_over() {
   [ -s "$1/layers" ] || return 0
@@ -24,23 +51,20 @@ carry_over() {
 carry_image() {
   key=soci-cluster-carry-$transaction
   parent='' there=$(snapshots_of "$snapshotter" ls | awk '{ print $1 }')
-  mount=$(snapshots_of overlayfs view --target / "$key" "${chains##* }") || die "no layers to carry over: ${chains##* }"
-  snapshots_of overlayfs rm "$key" 2>/dev/null || : # garbage collection may have been faster
-  sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
   for chain in $chains; do
     if ! printf '%s\n' "$there" | grep -qxF "$chain"; then
       mount=$(snapshots_of "$snapshotter" prepare --target / "$key" ${parent:+"$parent"}) || die "soci takes no layer on ${parent:-nothing}"
       target=$(say "$mount" | mount_folders upperdir)
-      # Hard links need no space and no time, but work within one file system only. Lower layers never change.
-      cp -al "${sources##*:}/." "$target" 2>/dev/null ||
-        cp -a --remove-destination "${sources##*:}/." "$target" ||
-        die "the layer $chain was not copied to $target"
+      problem=$(mv -T "$ROOT$data/$COPIES/$chain" "$target" 2>&1) ||
+        die "the layer $chain was not moved to $target: ${problem##*: }"
       snapshots_of "$snapshotter" commit "$chain" "$key"
     fi
-    parent=$chain sources=${sources%:*}
+    parent=$chain
   done
   ctr --namespace k8s.io content label "$config" "containerd.io/gc.ref.snapshot.$snapshotter=$parent" >/dev/null
 }
+
+clear_copies() { rm -rf "$ROOT${data:?}/$COPIES"; }
 
 # mount_folders OPTION: the directories of a snapshot, from ctr's mount command; one without parent is a bind mount.
 mount_folders() { sed -n -e 's/^mount -t bind \([^ ]*\) .*/\1/p' -e "s/.*[ ,]$1=\([^, ]*\).*/\1/p"; }

@@ -51,6 +51,7 @@ undo() {
       if [ ! -e "$STATE/current" ] && grep -qxF "$data" "$STATE/originals/folders" 2>/dev/null; then (remove_data) || :; fi
       ;;
   esac
+  clear_copies
   forget_originals
   state=rolled-back
   journal $state
