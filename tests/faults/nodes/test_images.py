@@ -6,7 +6,7 @@ import re
 import pytest
 import small_images
 from agent.errors import InstallError
-from conftest import is_full
+from conftest import CONTAINERD, is_full
 from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods
 
 from tests.waiting import wait_for
@@ -151,23 +151,15 @@ def test_image_that_cannot_start_before_the_switch_is_pulled_again_after_it(
     pods.start(node, names[0])
 
 
-@pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)
 @pytest.mark.failure_mode(22)
-def test_no_sandbox_ever_fails_over_many_installs_and_reboots(pool, pods: Pods, request, containerd: str):
-    """amazon-eks-ami#2710, nydus-snapshotter#539, kata#8407: counted by the kubelet's own journal."""
-    installs_never_fail_a_sandbox(pool, pods, containerd, 50)
-
-
 @pytest.mark.failure_mode(43)
-def test_no_sandbox_fails_over_three_installs_and_reboots(pool, pods: Pods, request, containerd: str):
-    """amazon-eks-ami#2710, nydus-snapshotter#539, kata#8407: counted by the kubelet's own journal."""
-    if is_full(request.config):
-        pytest.skip("the fifty are run instead")
-    installs_never_fail_a_sandbox(pool, pods, containerd, 3)
+def test_no_sandbox_fails_over_many_installs_and_reboots(pool, pods: Pods, request, containerd: str):
+    """amazon-eks-ami#2710, nydus-snapshotter#539, kata#8407: counted by the kubelet's own journal.
 
-
-def installs_never_fail_a_sandbox(pool, pods: Pods, containerd: str, count: int) -> None:
-    """Install on fresh nodes and reboot them, with pods created all along."""
+    Fifty times with --full, else three times; on fresh nodes, with pods created all along.
+    """
+    count = 50 // len(CONTAINERD) if is_full(request.config) else 3
     for _ in range(count):
         node = pool.make(containerd)
         try:
