@@ -11,6 +11,7 @@ VERSIONS = tomllib.loads((HERE / "versions.toml").read_text())
 ADDRESS = "10.77.0.1"
 BRIDGE = "br-lab"
 API_PORT, REGISTRY_PORT, RELEASE_PORT = 6443, 5000, 8080
+FEATURE_GATES = {"ImageVolume": True}  # of Kubernetes; on by default from 1.35 on
 REGISTRY = f"{ADDRESS}:{REGISTRY_PORT}"
 
 

@@ -247,7 +247,7 @@ def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
     node.stage()
     node.mount_table.write_text(LAZY)
     users = node.run("users").stdout.split()
-    assert users == ["/run/c/lazy/rootfs", "/run/c/new", "/run/c/short/rootfs"]
+    assert users == ["/run/c/lazy/rootfs", "/run/c/new/rootfs", "/run/c/short/rootfs"]
 
 
 @pytest.mark.failure_mode(29)

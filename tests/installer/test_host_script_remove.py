@@ -8,7 +8,7 @@ import pytest
 from agent import transaction
 from agent.slots import FIRST
 from fake_node import tree
-from script_node import CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+from script_node import CONFIG, DATA, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -50,6 +50,19 @@ def test_snapshots_are_removed_children_first(node: Node) -> None:
     assert (node.fake / "snapshots-soci").read_text() == ""
     removed = [call.split()[-1] for call in node.calls("ctr --namespace k8s.io snapshots") if " rm " in call]
     assert sorted(removed) == ["1", "2", "3", "4", "5"]
+
+
+def test_image_volumes_of_pods_are_unmounted(node: Node) -> None:
+    """containerd does it with the pod, which the kubelet, stopped meanwhile, cannot end."""
+    node.install()
+    in_use(node)
+    volume = "/run/containerd/io.containerd.grpc.v1.cri/image-volumes/sandbox/image"
+    node.mount_table.write_text(
+        f"46 21 0:46 / {volume} rw - overlay o rw,lowerdir={DATA}/5/fs,upperdir={DATA}/9/fs\n"
+    )
+    done = node.run("remove", "--force")
+    assert done.returncode == 0, done.stderr
+    assert node.calls("umount") == [f"umount {volume}"]
 
 
 @pytest.mark.failure_mode(40)

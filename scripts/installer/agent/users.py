@@ -48,7 +48,8 @@ def has_pod(ctr: Ctr, mounts: Sequence[str], pod: Pod) -> bool:
 
 
 def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:
-    """The pods of containers, by the mount points of their root file systems (``.../<container id>/rootfs``).
+    """The pods of containers, by their mount points: a root file system is ``.../<container id>/rootfs``, an
+    image volume ``.../image-volumes/<sandbox id>/<image id>`` (containerd, container_image_mount.go).
 
     A container that is no pod's, or is gone by now, stands for itself.
     """

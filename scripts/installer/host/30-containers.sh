@@ -59,6 +59,14 @@ remove_containers() {
     ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :
     ctr --namespace k8s.io containers rm "$container" >/dev/null 2>&1 || :
   done
+  unmount_image_volumes
+}
+
+# They belong to a pod, not to a container: containerd unmounts them with the pod only.
+unmount_image_volumes() {
+  for mount in $(all_users); do
+    case $mount in */image-volumes/*) umount "$mount" || : ;; esac
+  done
 }
 
 # Their keys, children first: a snapshot with a child cannot be removed.
@@ -82,7 +90,7 @@ remove_data() {
 # pods_of MOUNTS: namespace/name of the pods whose containers have these root directories.
 pods_of() {
   for mount in $1; do
-    container=${mount%/rootfs}
+    container=${mount%/*} # .../<container>/rootfs, or .../image-volumes/<sandbox>/<image>
     container=${container##*/}
     ctr --namespace k8s.io containers info "$container" 2>/dev/null | awk -F '"' -v otherwise="$container" '
       $2 == "io.kubernetes.pod.namespace" { namespace = $4 }

@@ -229,6 +229,7 @@ take_away_containers() {
   for container in $containers; do ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :; done
   for name in $(our_slots); do
     slot "$name"
+    unmount_image_volumes
     left=$(all_users)
     [ -z "$left" ] || die "containers did not end: $(pods_of "$left")"
   done

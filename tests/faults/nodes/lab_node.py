@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 for folder in ("installer", "lab", "bench"):
@@ -105,9 +106,16 @@ class Pods:
         self.api = lab_client.kubernetes_api()
         self.names: list[str] = []
 
-    def create(self, node: LabNode, image: str = PAUSE, command: list[str] | None = None) -> str:
+    def create(
+        self,
+        node: LabNode,
+        image: str = PAUSE,
+        command: list[str] | None = None,
+        volume_image: str = "",
+    ) -> str:
+        """Make a pod; ``volume_image`` is mounted at /volume in it."""
         name = f"{node.name}-{len(self.names)}-{time.monotonic_ns() % 10**8}"
-        container = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent"}
+        container: dict[str, Any] = {"name": "main", "image": image, "imagePullPolicy": "IfNotPresent"}
         if command:
             container["command"] = command
         spec = {
@@ -116,6 +124,9 @@ class Pods:
             "containers": [container],
             "tolerations": [{"operator": "Exists"}],
         }
+        if volume_image:
+            container["volumeMounts"] = [{"name": "volume", "mountPath": "/volume"}]
+            spec["volumes"] = [{"name": "volume", "image": {"reference": volume_image}}]
         self.api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": spec})
         self.names.append(name)
         return name
