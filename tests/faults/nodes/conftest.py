@@ -23,7 +23,8 @@ def is_full(config: pytest.Config) -> bool:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "containerd" in metafunc.fixturenames:
+    chosen = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
+    if "containerd" in metafunc.fixturenames and "containerd" not in " ".join(chosen):
         versions = CONTAINERD if is_full(metafunc.config) else CONTAINERD[-1:]
         metafunc.parametrize("containerd", versions, scope="session")
 

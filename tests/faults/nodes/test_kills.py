@@ -5,11 +5,13 @@ The kill points are every statement of the script's `apply`, read from the scrip
 
 import contextlib
 import re
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from agent import transaction
 from agent.errors import InstallError
+from conftest import CONTAINERD
 from lab_node import HOST_SCRIPT, Health, LabNode, payload_that
 
 from tests.waiting import wait_for
@@ -35,16 +37,20 @@ STEPS = [number for number in POINTS if LINES[number].strip().startswith(ACTS)]
 QUICK = next(number for number in POINTS if LINES[number].strip() == "restart_containerd")
 
 
-def describe(number: int) -> str:
-    return f"{number}-{LINES[number].strip().split(' ')[0]}"
-
-
 def every(points: list[int]):
-    """All points with --full, of the quick run the one at which containerd is about to be restarted."""
-    marked = [
-        number if number == QUICK else pytest.param(number, marks=pytest.mark.slow) for number in points
-    ]
-    return pytest.mark.parametrize("number", marked, ids=describe)
+    """All points with --full, the containerds taking turns; else the one before containerd's restart."""
+
+    def case(number: int, containerd: str):
+        words = LINES[number].split()
+        return pytest.param(
+            number,
+            CONTAINERD[-1] if number == QUICK else containerd,
+            marks=[] if number == QUICK else [pytest.mark.slow],
+            id=f"{number}-{words[0]}",
+        )
+
+    turns = [case(number, containerd) for number, containerd in zip(points, cycle(CONTAINERD), strict=False)]
+    return pytest.mark.parametrize(("number", "containerd"), turns)
 
 
 @every(POINTS)
