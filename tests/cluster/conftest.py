@@ -139,3 +139,13 @@ def condition(api, node: str) -> dict:
 
 def install_report(api, node: str) -> dict:
     return json.loads(api.read_node(node).metadata.annotations["soci-cluster.io/install"])
+
+
+def installer_pod(api, node: str):
+    """The live installer pod of a node; None when there is none."""
+    pods = api.list_namespaced_pod("soci-system", field_selector=f"spec.nodeName={node}").items
+    return next((pod for pod in pods if not pod.metadata.deletion_timestamp), None)
+
+
+def is_ready(pod) -> bool:
+    return bool(pod) and any(status.ready for status in pod.status.container_statuses or [])

@@ -6,7 +6,7 @@ import time
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, condition, containerd_starts, host_files
+from conftest import SOCI_NODES, condition, containerd_starts, host_files, installer_pod, is_ready
 
 from tests.waiting import wait_for
 
@@ -69,6 +69,26 @@ def test_deleting_the_installer_pods_restarts_and_writes_nothing(api, deployed):
 
     wait_for(replaced, 60, "the DaemonSet's new pods are ready")
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
+
+
+@pytest.mark.slow
+@pytest.mark.failure_mode(32)
+def test_installer_starts_by_itself_once_the_daemon_does(api, deployed):
+    """dragonfly-charts#206, #387: no pod starts without the snapshotter, so its start must need none."""
+    node, before = "node1", containerd_starts("node1")
+    program = "/opt/soci-cluster/versions/*/soci-snapshotter-grpc"
+    lab_client.on_node(node, f"chmod -x {program}; systemctl kill --signal=KILL soci-snapshotter")
+    try:
+        old = installer_pod(api, node)
+        api.delete_namespaced_pod(old.metadata.name, "soci-system")
+        failures = "journalctl -u kubelet --since=-60s -o cat | grep -c 'CreatePodSandbox.*soci' || :"
+        wait_for(lambda: lab_client.on_node(node, failures).strip() != "0", 60, "a sandbox fails")
+        assert not is_ready(installer_pod(api, node))
+    finally:
+        lab_client.on_node(node, f"chmod +x {program}")
+    wait_for(lambda: is_ready(installer_pod(api, node)), 90, "the installer is ready")
+    assert condition(api, node)["status"] == "True"
+    assert containerd_starts(node) == before
 
 
 @pytest.mark.failure_mode(46)

@@ -8,7 +8,7 @@ from pathlib import Path
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, Stack, condition, containerd_starts, host_files
+from conftest import SOCI_NODES, Stack, condition, containerd_starts, host_files, installer_pod, is_ready
 
 from tests.waiting import wait_for
 
@@ -120,16 +120,6 @@ def bystander(request, api, deployed) -> Iterator[str]:
     lab_client.lab("add-node", "bystander", *arguments)
     yield "bystander"
     lab_client.lab("remove-node", "bystander")
-
-
-def installer_pod(api, node: str):
-    """The live installer pod of a node; None when there is none."""
-    pods = api.list_namespaced_pod("soci-system", field_selector=f"spec.nodeName={node}").items
-    return next((pod for pod in pods if not pod.metadata.deletion_timestamp), None)
-
-
-def is_ready(pod) -> bool:
-    return bool(pod) and any(status.ready for status in pod.status.container_statuses or [])
 
 
 @pytest.mark.slow
