@@ -407,7 +407,7 @@ def embedded_files(directory: Path | None = None) -> dict[str, str]:
     files = [path for path in found if path.is_file()]
     program = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in files}
     size = sum(len(text.encode()) for text in program.values())
-    if not any(path.startswith("agent/") for path in program):
+    if not {"agent/__main__.py", "host/00-head.sh"} <= set(program):
         raise pulumi.RunError(f"the installer's program is not in {root}. Remedy: install the package again")
     if size > MAX_PROGRAM_BYTES or len({key_of(path) for path in program}) < len(program):
         raise pulumi.RunError(

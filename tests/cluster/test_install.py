@@ -81,8 +81,14 @@ def test_installer_starts_by_itself_once_the_daemon_does(api, deployed):
     try:
         old = installer_pod(api, node)
         api.delete_namespaced_pod(old.metadata.name, "soci-system")
-        failures = "journalctl -u kubelet --since=-60s -o cat | grep -c 'CreatePodSandbox.*soci' || :"
-        wait_for(lambda: lab_client.on_node(node, failures).strip() != "0", 60, "a sandbox fails")
+        wait_for(
+            lambda: (pod := installer_pod(api, node)) and pod.metadata.uid != old.metadata.uid,
+            60,
+            "a new pod",
+        )
+        new = installer_pod(api, node).metadata.name
+        failures = f"journalctl -u kubelet -o cat | grep -c 'CreatePodSandbox.*{new}' || :"
+        wait_for(lambda: lab_client.on_node(node, failures).strip() != "0", 60, "its sandbox fails")
         assert not is_ready(installer_pod(api, node))
     finally:
         lab_client.on_node(node, f"chmod +x {program}")

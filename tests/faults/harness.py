@@ -531,8 +531,8 @@ def first_install_with_layers(node: Node) -> Scenario:
     (node.fake / "images").write_text("example.org/app:1 type index incomplete 1 true\n")
     answers = {
         "images check": f"{PAUSE_LINE}example.org/app:1 type index incomplete (1/3) 1 true\n",
-        "content get index": json.dumps({"config": {"digest": "sha256:config"}}),
-        "content get sha256:config": json.dumps({"rootfs": {"diff_ids": diff_ids}}),
+        "content get index": json.dumps({"config": {"digest": "sha256:c0"}}),
+        "content get sha256:c0": json.dumps({"rootfs": {"diff_ids": diff_ids}}),
     }
     (node.fake / "ctr.json").write_text(json.dumps(answers))
     return _install(node, "first install with layers", node.state())

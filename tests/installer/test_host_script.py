@@ -57,9 +57,8 @@ def test_containerd_restarts_once_after_the_snapshotter_answered(node: Node) -> 
 def test_the_dead_mans_timer_is_armed_before_and_stopped_after(node: Node) -> None:
     node.install()
     calls = node.calls("systemd-run", "systemctl restart", "systemctl stop")
-    assert calls[0].startswith(
-        "systemd-run --quiet --collect --on-active=400 --unit=soci-cluster-deadman-1-a"
-    )
+    assert calls[0].startswith("systemd-run --quiet --collect --on-active=400 ")
+    assert " --unit=soci-cluster-deadman-1-a " in calls[0]
     assert calls[-1] == "systemctl stop soci-cluster-deadman-1-a.timer"
 
 

@@ -44,12 +44,14 @@ def test_snapshots_are_removed_children_first(node: Node) -> None:
     node.install()
     in_use(node)
     (node.fake / "snapshots-soci").write_text(
-        "1 Committed\n2 1 Committed\n3 2 Active\n4 Committed\n5 2 Active\n"
+        "1 Committed\n2 1 Committed\n3 2 Active\n4 Committed\nextract-5-a sha256:9 2 Active\n"
     )
     assert node.run("remove").returncode == 0
     assert (node.fake / "snapshots-soci").read_text() == ""
-    removed = [call.split()[-1] for call in node.calls("ctr --namespace k8s.io snapshots") if " rm " in call]
-    assert sorted(removed) == ["1", "2", "3", "4", "5"]
+    removed = [
+        call.split(" rm ")[1] for call in node.calls("ctr --namespace k8s.io snapshots") if " rm " in call
+    ]
+    assert sorted(removed) == ["1", "2", "3", "4", "extract-5-a sha256:9"], "containerd: UnpackKeyFormat"
 
 
 def test_image_volumes_of_pods_are_unmounted(node: Node) -> None:

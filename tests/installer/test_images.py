@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from agent import containerd_config, images, nodeadm
+from agent import containerd_config, images, nodeadm, transaction
 from agent.errors import InstallError
 from agent.host import Result
 from fake_node import FakeHost
 
+CONFIG = "sha256:c1"
 PAUSE = "example.org/pause:3.10"
 DIFF_IDS = ["sha256:1", "sha256:2"]
 SECOND = f"sha256:{hashlib.sha256(b'sha256:1 sha256:2').hexdigest()}"
@@ -25,8 +26,8 @@ class Containerd(FakeHost):
         self.lines: list[str] = []
         self.content: dict[str, object] = {
             "index": {"manifests": [{"digest": "absent"}, {"digest": "manifest"}]},
-            "manifest": {"config": {"digest": "config"}},
-            "config": {"rootfs": {"diff_ids": DIFF_IDS}},
+            "manifest": {"config": {"digest": CONFIG}},
+            CONFIG: {"rootfs": {"diff_ids": DIFF_IDS}},
         }
         self.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} 50 1\nother 10000000000000000 1\n"
         self.fails: set[str] = set()
@@ -72,10 +73,10 @@ def test_chain_ids_are_those_of_the_image_specification() -> None:
 @pytest.mark.failure_mode(22)
 def test_image_whose_blobs_are_gone_is_carried_over_once_whatever_its_names(containerd: Containerd) -> None:
     """core-kit#580, stargz#2080: one image has a tag, a digest and an ID as its names."""
-    for name in ("example.org/app:1", "example.org/app@sha256:0", "sha256:config"):
+    for name in ("example.org/app:1", "example.org/app@sha256:0", CONFIG):
         containerd.add(name, "incomplete")
     found = plan(containerd)
-    assert [layers.line() for layers in found.carry_over] == [f"config sha256:1 {SECOND}\n"]
+    assert [layers.line() for layers in found.carry_over] == [f"{CONFIG} sha256:1 {SECOND}\n"]
 
 
 def test_complete_image_is_left_to_containerd(containerd: Containerd) -> None:
@@ -121,19 +122,66 @@ def test_layers_of_another_snapshotter_refuse_the_switch(containerd: Containerd)
 def test_layers_that_do_not_fit_refuse_the_switch(containerd: Containerd) -> None:
     """stargz#1349. Only the layers that are carried over count; below one mount point they are linked."""
     containerd.add("example.org/app:1", "incomplete")
-    containerd.usage = f"sha256:1 100 1\n{SECOND} {1 << 60} 1\n"
+    containerd.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} {1 << 60} 1\n"
     assert plan(containerd).bytes_to_copy == 0
     containerd.mount("/var/lib/containerd", "/")
-    with pytest.raises(InstallError, match="MiB are free"):
+    with pytest.raises(InstallError, match="has room for"):
         plan(containerd)
+
+
+@pytest.mark.failure_mode(22)
+def test_layers_are_copied_where_they_cannot_be_linked_and_have_the_time_for_it(
+    containerd: Containerd,
+) -> None:
+    """link(2): no link leads from one mount point to another, within a file system neither."""
+    containerd.add("example.org/app:1", "incomplete")
+    containerd.mount("/mnt/disk", "/var/lib/containerd", "/")
+    assert plan(containerd).bytes_to_copy == 150
+    containerd.mount("/mnt/disk", "/")
+    for path in ("containerd", "soci-snapshotter-grpc"):
+        containerd.path(f"/mnt/disk/{path}").mkdir(parents=True)
+        containerd.path("/var/lib").mkdir(parents=True, exist_ok=True)
+        containerd.path(f"/var/lib/{path}").symlink_to(f"/mnt/disk/{path}")
+    assert plan(containerd).bytes_to_copy == 0
+    assert (
+        transaction.copy_seconds(0),
+        transaction.copy_seconds(150),
+        transaction.copy_seconds(25 << 20),
+    ) == (0, 1, 3)
+
+
+def test_layers_of_unknown_size_refuse_the_switch(containerd: Containerd) -> None:
+    """A snapshot that vanishes makes ctr print nothing at all; that is not "nothing to copy"."""
+    containerd.add("example.org/app:1", "incomplete")
+    containerd.mount("/var/lib/containerd", "/")
+    containerd.usage = f"KEY SIZE INODES\n{SECOND} 50 1\n"
+    with pytest.raises(InstallError, match="how large"):
+        plan(containerd)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"index": ["no", "object"]},
+        {"manifest": {"config": "no object"}},
+        {CONFIG: {"rootfs": None}},
+        {CONFIG: {"rootfs": {"diff_ids": ["sha256:1", "../../etc"]}}},
+        {CONFIG: {"rootfs": {"diff_ids": ["--help"]}}},
+    ],
+)
+def test_image_with_odd_content_is_pulled_again_and_stops_no_install(containerd: Containerd, content) -> None:
+    """Whoever may run a pod chooses what its image says."""
+    containerd.add("example.org/app:1", "incomplete")
+    containerd.content |= content
+    assert plan(containerd).carry_over == ()
 
 
 @pytest.mark.failure_mode(23)
 def test_sandbox_image_without_blobs_and_registry_is_carried_over_first(containerd: Containerd) -> None:
     """amazon-eks-ami#2710, nydus-snapshotter#631: no sandbox starts without it."""
     containerd.content |= {
-        "other": {"config": {"digest": "c2"}},
-        "c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
+        "other": {"config": {"digest": "sha256:c2"}},
+        "sha256:c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
     }
     containerd.lines = []
     containerd.add("example.org/app:1", "incomplete", digest="index")
@@ -143,7 +191,7 @@ def test_sandbox_image_without_blobs_and_registry_is_carried_over_first(containe
         Result(1, "", "refused") if "fetch" in command else answer(command, text)
     )
     found = plan(containerd)
-    assert [layers.config for layers in found.carry_over] == ["c2", "config"]
+    assert [layers.config for layers in found.carry_over] == ["sha256:c2", CONFIG]
 
 
 @pytest.mark.parametrize("table", [containerd_config.CRI_1, containerd_config.CRI_2])

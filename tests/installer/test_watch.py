@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from agent import __main__ as program
@@ -71,7 +72,8 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
     """A replaced daemon is retired from here; no larger process stays for that."""
     daemon = folder / "soci-daemon"
     shutil.copy("/bin/sleep", daemon)
-    (folder / "agent.py").write_text("open('reported', 'w').close()")
+    blocked = "signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])"
+    (folder / "agent.py").write_text(f"import signal; open('reported', 'w').write(str({blocked}))")
     script = "echo x >>tries; [ $(wc -l <tries) = 3 ]"
     with socket.socket(socket.AF_UNIX) as server, subprocess.Popen([daemon, "60"]) as process:
         server.bind(str(folder / "socket"))
@@ -101,26 +103,35 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
         process.kill()
     assert watcher.returncode == 0
     assert (folder / "tries").read_text().count("x") == 3
-    assert (folder / "reported").exists()
+    assert (folder / "reported").read_text() == "True", "the pod's end waits until the installer handles it"
     assert 0 < rss <= MAX_RSS_KIB
 
 
 def test_end_of_the_pod_between_two_programs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first process of a container ignores a signal it does not handle; the node would keep SOCI."""
-
     commands: list[list[str]] = []
-
     monkeypatch.setattr(os, "execv", lambda path, command: commands.append(command))
     try:
         program.become_watcher()
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
-    assert signal.SIGTERM in blocked
-    start = (
-        "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.kill(os.getpid(), 15); "
-    )
-    started = subprocess.Popen(
-        [sys.executable, "-c", start + "os.execv(sys.argv[1], sys.argv[1:])", *commands[0]]
-    )
-    assert started.wait(15) == 0
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+    end = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.kill(os.getpid(), 15)"
+    start = [sys.executable, "-c", f"{end}; os.execv(sys.argv[1], sys.argv[1:])", *commands[0]]
+    assert subprocess.run(start, timeout=15, check=False).returncode == 0
+
+
+def test_installer_handles_the_end_that_came_while_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher that became the installer again has it blocked, and its children would inherit that."""
+    monkeypatch.setenv("NODE_NAME", "node")
+    monkeypatch.setattr(program.settings, "load", lambda path, namespace: SimpleNamespace(state="present"))
+    monkeypatch.setattr(program, "be_present", lambda *arguments: pytest.fail("the pod has ended"))
+    monkeypatch.setattr(program, "leave", lambda *arguments: 40)
+    monkeypatch.setattr(sys, "argv", ["agent"])
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        assert program.main() == 40
+        assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

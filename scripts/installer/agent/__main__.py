@@ -20,7 +20,7 @@ from .log import Log, in_words
 from .transaction import SCRIPT, host_script
 from .uninstall import claim, is_claimed_by_another, is_final, uninstall
 from .waiting import Waiting, uncordon
-from .watch import ENDS, handle_end
+from .watch import END_SIGNAL, handle_end
 
 PAYLOAD = Path("/opt/soci-cluster")
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -260,7 +260,7 @@ def become_watcher(*arguments: str) -> None:
     """Replace this process by the small one that keeps the pod's readiness true to the snapshotter, and runs
     this program again, with `leave`, at the pod's end. Without arguments it only waits for that end."""
     watcher = Path(__file__).with_name("watch.py")
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [END_SIGNAL])
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", str(watcher), *arguments])
 
 

@@ -204,6 +204,11 @@ def server_address(dump: Mapping[Path, object]) -> str:
     return str(found or "/run/containerd/containerd.sock")
 
 
+def root(dump: Mapping[Path, object]) -> str:
+    """containerd's own directory, which has the unpacked layers of overlayfs."""
+    return str(dump.get(("root",)) or "/var/lib/containerd")
+
+
 def registry_directories(dump: Mapping[Path, object]) -> list[str]:
     """The certs.d directories in effect; containerd separates several by colons."""
     value = dump.get((*CRI_2, "registry", "config_path")) or dump.get(

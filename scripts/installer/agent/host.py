@@ -117,15 +117,16 @@ class Host:
 
     def _existing(self, path: str) -> Path:
         """``path``, or its nearest existing parent."""
-        place = self.path(path)
+        place = self.path(self.resolve(path))
         while not place.exists():
             place = place.parent
         return place
 
-    def free_bytes(self, path: str) -> int:
-        """Free bytes of the file system that holds ``path`` or its nearest existing parent."""
+    def free_bytes(self, path: str, kept: float = 0.0) -> int:
+        """Free bytes of the file system that holds ``path`` or its nearest existing parent, less ``kept`` (a
+        fraction of the whole)."""
         found = os.statvfs(self._existing(path))
-        return found.f_bavail * found.f_frsize
+        return int((found.f_bavail - kept * found.f_blocks) * found.f_frsize)
 
     def is_read_only(self, path: str) -> bool:
         """Whether the file system of ``path``, or of its nearest existing parent, is mounted read-only."""

@@ -21,18 +21,20 @@ from .host import Host
 
 EKS_PAUSE_ARCHIVE = "/etc/eks/pause.tar"
 CARRIED_FROM = "overlayfs"
-CARRIED_DIRECTORY = "/var/lib/containerd"
+COPIES = "carried-by-soci-cluster"  # below a slot's data, also in the host script
+KEPT_FREE = 0.15  # the kubelet begins to evict pods below it (imagefs.available)
 FETCH_SECONDS = 30
-DIGEST = re.compile(r"[\w+.:-]+")  # the host script reads them as words of a line
+DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]+")  # the host script reads them as words of a line
 
 
 @dataclass(frozen=True)
 class Ctr:
-    """containerd's own client on the host, at the socket of the node's containerd."""
+    """containerd's own client on the host, at the node's containerd, whose own directory is ``root``."""
 
     host: Host
     address: str
     search_path: str
+    root: str = "/var/lib/containerd"
 
     def run(self, *arguments: str, timeout: float = 60) -> str:
         """Run ctr in the kubelet's namespace; its output, empty when it failed."""
@@ -161,24 +163,27 @@ def plan(
         unpacked, key=lambda digest: (name not in lost or lost[name].digest != digest, digest)
     )
     carried = {digest: layers for digest in pause_first if (layers := _layers(ctr, digest))}
-    size = _bytes_to_copy(ctr, {chain for layers in carried.values() for chain in layers.chains})
-    free = ctr.host.free_bytes(slots.FIRST.data)
-    if size > free:
+    size = _bytes_to_copy(ctr, sorted({chain for layers in carried.values() for chain in layers.chains}))
+    room = max(0, ctr.host.free_bytes(slots.FIRST.data, KEPT_FREE))
+    if size > room:
         raise InstallError(
             "images",
-            f"the images' layers need {size >> 20} MiB in {slots.FIRST.data}, {free >> 20} MiB are free",
-            "free disk space, or use fresh nodes",
+            f"the images' layers need {size >> 20} MiB, {slots.FIRST.data} has room for {room >> 20} MiB",
+            "free disk space (15 % have to stay free), or use fresh nodes",
         )
     return ImagePlan(name, archive, tuple(carried.values()), size)
 
 
 def _layers(ctr: Ctr, digest: str) -> Layers | None:
     """The layers of the image with the manifest or index ``digest``; None when that cannot be read."""
-    for manifest in _manifests(ctr, digest):
-        config = str(manifest["config"]["digest"])
-        diff_ids = _json(ctr, config).get("rootfs", {}).get("diff_ids")
-        if diff_ids and all(DIGEST.fullmatch(str(digest)) for digest in (config, *diff_ids)):
-            return Layers(config, chain_ids(diff_ids))
+    try:
+        for manifest in _manifests(ctr, digest):
+            config = manifest["config"]["digest"]
+            diff_ids = _json(ctr, config)["rootfs"]["diff_ids"]
+            if diff_ids and all(DIGEST.fullmatch(digest) for digest in (config, *diff_ids)):
+                return Layers(config, chain_ids(diff_ids))
+    except (LookupError, TypeError, AttributeError, RecursionError):
+        pass  # whatever an image's author wrote there must not keep the node from its install
     return None
 
 
@@ -198,14 +203,16 @@ def _json(ctr: Ctr, digest: str) -> dict[str, Any]:
         return {}
 
 
-def _bytes_to_copy(ctr: Ctr, chains: set[str]) -> int:
+def _bytes_to_copy(ctr: Ctr, chains: Sequence[str]) -> int:
     """Room that the layers take at their new place: none below one mount point, where they are linked."""
-    places = {detect.mount_point_of(ctr.host, path) for path in (CARRIED_DIRECTORY, slots.FIRST.data)}
+    places = {detect.mount_point_of(ctr.host, path) for path in (ctr.root, slots.FIRST.data)}
     if not chains or len(places) == 1:
         return 0
-    usage = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "usage", "-b")
-    lines = (line.split() for line in usage.splitlines())
-    return sum(int(words[1]) for words in lines if words and words[0] in chains)
+    usage = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "usage", "-b", *chains)
+    sizes = dict(line.split()[:2] for line in usage.splitlines()[1:])
+    if not sizes.keys() >= set(chains):
+        raise InstallError("images", "containerd does not say how large the images' layers are", "try again")
+    return sum(int(sizes[chain]) for chain in chains)
 
 
 def workload_containers(ctr: Ctr, own_namespace: str) -> list[str]:

@@ -190,7 +190,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     plan = make_plan(task, facts)
     digest = settings.sha256[facts.architecture]
     has_release = release.is_present(host, settings.version, digest)
-    ctr = images.Ctr(host, containerd_config.server_address(plan.effective), _search_path(facts))
+    address = containerd_config.server_address(plan.effective)
+    ctr = images.Ctr(host, address, _search_path(facts), containerd_config.root(plan.effective))
     if has_release and is_in_place(host, plan):
         return _with_replaced(task, Installed(changed=False, slot=plan.slot), ctr)
 
@@ -218,6 +219,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if not pause:
         raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
     registries = containerd_config.registry_directories(plan.effective)
+    if any(host.exists(f"{slot.data}/{images.COPIES}") for slot in (slots.FIRST, slots.SECOND)):
+        host.run("sh", "-s", "clear-copies", text=plan.script.decode(), timeout=600)
     image_plan = images.plan(ctr, pause, registries, plan.is_switch, plan.snapshotter)
     return _commit(task, plan, ctr, image_plan)
 
@@ -247,7 +250,8 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         "path": ctr.search_path,
         "pause_image": image_plan.pause,
         "pause_archive": image_plan.pause_archive,
-        "deadline_seconds": str(transaction.deadline_seconds(image_plan.bytes_to_copy)),
+        "deadline_seconds": str(transaction.DEADLINE_SECONDS),
+        "copy_seconds": str(transaction.copy_seconds(image_plan.bytes_to_copy)),
         **plan.judgement,
     }
     layers = [layers.line() for layers in image_plan.carry_over]

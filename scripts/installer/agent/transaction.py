@@ -65,8 +65,15 @@ def sha256(content: bytes | None) -> str:
 
 
 def host_script(payload: Path) -> bytes:
-    """The host script, of its parts in the installer's program: one file, so that it changes as a whole."""
-    return b"\n".join(part.read_bytes() for part in sorted((payload / "host").glob("*.sh")))
+    """The host script, of its parts in the installer's program: one file, so that it changes as a whole.
+
+    Raises:
+        FileNotFoundError: there is no part; an empty script would succeed at everything.
+    """
+    parts = sorted((payload / "host").glob("*.sh"))
+    if not parts:
+        raise FileNotFoundError(f"{payload}/host has no part of the host script")
+    return b"\n".join(part.read_bytes() for part in parts)
 
 
 def journal_state(host: Host) -> dict[str, str]:
@@ -74,9 +81,9 @@ def journal_state(host: Host) -> dict[str, str]:
     return _pairs(host.read_text(f"{STATE}/journal"))
 
 
-def deadline_seconds(bytes_to_copy: int) -> int:
-    """After how many seconds a transaction that has not ended is undone."""
-    return DEADLINE_SECONDS + bytes_to_copy // COPIED_BYTES_PER_SECOND
+def copy_seconds(bytes_to_copy: int) -> int:
+    """How long a transaction may take for its copies; 0 when it has none to make."""
+    return -(-bytes_to_copy // COPIED_BYTES_PER_SECOND)
 
 
 def new_id() -> str:
@@ -176,7 +183,8 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
 def _patience(host: Host, name: str) -> float:
     """Seconds after which the transaction's own timer must have undone it."""
     plan = _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
-    return float(plan.get("deadline_seconds", DEADLINE_SECONDS)) + TAKING_LONGER_SECONDS
+    seconds = float(plan.get("deadline_seconds", DEADLINE_SECONDS)) + float(plan.get("copy_seconds", 0))
+    return seconds + TAKING_LONGER_SECONDS
 
 
 def _is_running(host: Host, name: str) -> bool:
@@ -190,7 +198,7 @@ def is_at_work(host: Host, unit: str) -> bool:
 
 
 def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | None:
-    """The outcome of the very same change, if it restarted containerd in vain in the last ten minutes.
+    """The outcome of the very same change, if it restarted containerd or made copies in vain minutes ago.
 
     The kubelet starts a failed installer again and again; each try would restart containerd twice.
     """
@@ -201,7 +209,8 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
         result = parse_result(host.read_text(f"{path}/result"))
         # A clock that was set back must not keep a failure recent for years.
         is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
-        was_in_vain = result.outcome == "rolled-back" and result.containerd_restarts > 0
+        was_costly = result.containerd_restarts > 0 or result.step in ("copy", "deadline")
+        was_in_vain = result.outcome == "rolled-back" and was_costly
         # A kill says nothing against the change.
         was_in_vain = was_in_vain and result.step != "interrupted"
         if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:

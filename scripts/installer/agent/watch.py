@@ -18,7 +18,7 @@ PERIOD_SECONDS = 1.0
 PATIENCE_SECONDS = 60.0
 # Blocked from before one program becomes the next until that one handles it: the first process of a container
 # ignores what it does not handle, and the pod's end would go unnoticed.
-ENDS = (signal.SIGTERM,)
+END_SIGNAL = signal.SIGTERM
 INSTALLER = [sys.executable, "-B", "-m", "agent"]
 
 
@@ -94,15 +94,15 @@ def watch(socket_path, program, ready_file, errand):
             if now - away_since > PATIENCE_SECONDS:
                 return 1
         if errand and errand.is_done():
-            signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [END_SIGNAL])
             os.execv(INSTALLER[0], INSTALLER)
         time.sleep(PERIOD_SECONDS)
 
 
 def handle_end(handler):
     """Have ``handler`` called at the pod's end, also when that came before."""
-    signal.signal(signal.SIGTERM, handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    signal.signal(END_SIGNAL, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [END_SIGNAL])
 
 
 def leave(number, frame):

@@ -70,7 +70,7 @@ read_journal() {
 
 # read_plan DIR: what the agent decided; plain key=value lines, never run as code.
 read_plan() {
-  snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400
+  snapshotter_action=none containerd_restart=0 pause_image='' pause_archive='' deadline_seconds=400 copy_seconds=0
   slot=soci slot_is_new=0 is_switch=0 containerd_program='' containerd_config='' containerd_dump=''
   while IFS='=' read -r key value; do
     case $key in
@@ -81,6 +81,7 @@ read_plan() {
       pause_image) pause_image=$value ;;
       pause_archive) pause_archive=$value ;;
       deadline_seconds) deadline_seconds=$value ;;
+      copy_seconds) copy_seconds=$value ;;
       slot) slot=$value ;;
       slot_is_new) slot_is_new=$value ;;
       is_switch) is_switch=$value ;;

@@ -53,7 +53,7 @@ containers() {
   done
 }
 
-# containerd cannot delete them once the snapshotter is gone; the kubelet makes them anew.
+# containerd cannot delete the slot's containers once the snapshotter is gone; the kubelet makes them anew.
 remove_containers() {
   for container in $(containers); do
     ctr --namespace k8s.io tasks rm --force "$container" >/dev/null 2>&1 || :
@@ -62,22 +62,26 @@ remove_containers() {
   unmount_image_volumes
 }
 
-# They belong to a pod, not to a container: containerd unmounts them with the pod only.
+# Image volumes belong to a pod, not to a container: containerd unmounts them with the pod only.
 unmount_image_volumes() {
   for mount in $(all_users); do
-    case $mount in */image-volumes/*) umount "$mount" || : ;; esac
+    case $mount in */image-volumes/*) timeout 20 umount "$mount" || : ;; esac
   done
 }
 
-# Their keys, children first: a snapshot with a child cannot be removed.
+# The keys of the slot's snapshots, children first: a snapshot with a child cannot be removed.
 snapshots() {
   listed=$(ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls) || return
-  say "$listed" | awk 'NR > 1 { print $1, (NF > 2 ? $2 : $1) }' | tsort
+  say "$listed" | awk '
+    NR == 1 { next }
+    # The key of a pull has two words (containerd: UnpackKeyFormat).
+    $1 ~ /^extract-/ { $1 = $1 "%" $2; $2 = ""; $0 = $0 }
+    { print $1, (NF > 2 ? $2 : $1) }' | tsort | tr % ' '
 }
 
 remove_snapshots() {
-  for key in $(snapshots 2>/dev/null); do
-    ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" rm "$key" >/dev/null 2>&1 || :
+  snapshots 2>/dev/null | while read -r key; do
+    ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" rm "$key" >/dev/null 2>&1 </dev/null || :
   done
 }
 

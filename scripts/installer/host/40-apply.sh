@@ -19,10 +19,7 @@ apply() {
   exec 9>"$STATE/lock"
   flock -w 120 9 || die "another install holds $STATE/lock"
   each_file "$directory" check_unchanged
-  if [ "$snapshotter_action" = restart ]; then
-    users=$(lazy_users | tr '\n' ' ')
-    [ -z "$users" ] || die "busy: $users"
-  fi
+  check_idle
   read_journal
   # Whatever has not ended is not ours to undo: from here on the state is that of this transaction.
   found=$state state=''
@@ -43,12 +40,17 @@ apply() {
   fi
   record_node
   each_file "$directory" save_old
-  arm
+  if [ "$copy_seconds" = 0 ]; then arm '' "$deadline_seconds"; else arm -copy $((copy_seconds + deadline_seconds)); fi
   state=armed
   journal $state
 
   enter copy
   copy_layers "$directory"
+  check_idle # it may have taken minutes
+  if [ "$copy_seconds" != 0 ]; then
+    arm '' "$deadline_seconds"
+    disarm_copy
+  fi
 
   enter snapshotter
   incomplete_images >"$directory/images-to-pull-again"
@@ -88,12 +90,20 @@ apply() {
   free_reserved "$directory"
   report committed ''
   clear_canary
+  clear_copies
   sweep
   disarm
 }
 
 check_unchanged() {
   [ "$(sha "$ROOT$path")" = "$old" ] || die "$path changed while the install was being prepared"
+}
+
+# A restart of the daemon would break these for good.
+check_idle() {
+  [ "$snapshotter_action" = restart ] || return 0
+  users=$(lazy_users | tr '\n' ' ')
+  [ -z "$users" ] || die "busy: $users"
 }
 
 # What the first install finds besides files: the state of the system's own daemon, and which directories there are.
@@ -147,12 +157,20 @@ note_foreign_change() {
   sync "$STATE/originals/changed-by-others"
 }
 
+# arm SUFFIX SECONDS: the dead man's timer. Should the way back fail, it is tried again.
 arm() {
-  systemd-run --quiet --collect --on-active="$deadline_seconds" --unit="soci-cluster-deadman-$transaction" \
-    "$PROGRAM/soci-host.sh" rollback "$transaction" deadline
+  systemd-run --quiet --collect --on-active="$2" --property=Restart=on-failure --property=RestartSec=30 \
+    --unit="soci-cluster-deadman-$transaction$1" "$PROGRAM/soci-host.sh" rollback "$transaction" deadline
 }
 
-disarm() { systemctl stop "soci-cluster-deadman-$transaction.timer" >/dev/null 2>&1 || :; }
+disarm_copy() {
+  [ "$copy_seconds" = 0 ] || systemctl stop "soci-cluster-deadman-$transaction-copy.timer" >/dev/null 2>&1 || :
+}
+
+disarm() {
+  disarm_copy
+  systemctl stop "soci-cluster-deadman-$transaction.timer" >/dev/null 2>&1 || :
+}
 
 swap() {
   [ "$group" = "$wanted" ] || return 0
@@ -187,7 +205,7 @@ lazy_layers_are_back() {
 verify() {
   [ "$containerd_restarts" -gt 0 ] || cri_answers || die "containerd's CRI plugin did not load"
   await_connection
-  enter images
+  enter carry-over
   carry_over "$directory"
   enter verify
   if [ -n "$pause_archive" ]; then
@@ -238,7 +256,6 @@ sweep() {
   done
   # A removal that was not synced is undone by a power cut.
   free_reserved "$directory"
-  clear_copies
   rm -f "$STATE"/*.next "$directory"/*.next
   forget_versions
 }

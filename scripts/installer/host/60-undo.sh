@@ -2,7 +2,10 @@
 
 rollback() {
   read_journal
-  [ "$transaction" = "$1" ] || die "the journal is about ${transaction:-nothing}, not about $1"
+  if [ "$transaction" != "$1" ]; then
+    say "the journal is about ${transaction:-nothing}, not about $1"
+    return
+  fi
   systemctl kill --signal=KILL "soci-cluster-txn-$1.service" 2>/dev/null || :
   exec 9>"$STATE/lock"
   flock -w 30 9 || die "another install or an uninstall is at work"
@@ -11,6 +14,7 @@ rollback() {
   case $state in armed | restarting | committed) ;; *) return 0 ;; esac
   read_plan "$directory"
   if [ "$state" = committed ]; then
+    clear_copies
     sweep
     return
   fi
@@ -23,12 +27,16 @@ rollback() {
 # When a file cannot be put back, the journal goes on to say so, and the timer, a boot or the next install tries again.
 undo() {
   free_reserved "$directory"
+  # Records of snapshots whose directory is gone would stay in containerd for good, and in the way of the next install.
+  is_forgotten=0
+  if [ "$state" = armed ] || [ -z "$(ls "$ROOT$data/snapshotter/snapshots" 2>/dev/null)" ]; then is_forgotten=1; fi
   # Once containerd does not know the snapshotter any more, or its daemon is stopped again, it cannot delete what was
   # created under it meanwhile.
   if [ "$state" = restarting ] && containerd_answers && snapshotter_answers &&
     { [ "$slot_is_new" = 1 ] || { [ "$is_switch" = 1 ] && [ "$snapshotter_was" != active ]; }; }; then
     remove_containers
     remove_snapshots
+    left=$(snapshots) && [ -z "$left" ] && is_forgotten=1
   fi
   restore_files "$directory" || return 1
   systemctl daemon-reload || :
@@ -48,7 +56,8 @@ undo() {
         stop_snapshotter
       fi
       # A directory that was not there before this first install.
-      if [ ! -e "$STATE/current" ] && grep -qxF "$data" "$STATE/originals/folders" 2>/dev/null; then (remove_data) || :; fi
+      if [ "$is_forgotten" = 1 ] && [ ! -e "$STATE/current" ] && grep -qxF "$data" "$STATE/originals/folders" 2>/dev/null
+      then (remove_data) || :; fi
       ;;
   esac
   clear_copies

@@ -17,8 +17,6 @@ boot() {
       say "soci-cluster: the transaction $transaction was cut short; its files are put back"
       free_reserved "$STATE/txn/$transaction"
       restore_files "$STATE/txn/$transaction"
-      read_plan "$STATE/txn/$transaction"
-      clear_copies
       forget_originals
       journal rolled-back
       systemctl daemon-reload || :

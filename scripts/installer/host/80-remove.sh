@@ -49,7 +49,7 @@ remove_now() {
 
   look_at_installation
   case $state in
-    none) ;;
+    none) for name in $SLOTS; do slot "$name" && clear_copies; done ;;
     removing | restoring | cleaning) ;; # it was decided before
     *)
       check_removable

@@ -22,9 +22,14 @@ def is_full(config: pytest.Config) -> bool:
     return bool(config.getoption("--full", default=False))
 
 
+def names_of(mark: pytest.Mark) -> list[str]:
+    """The arguments that a parametrize marker gives."""
+    return mark.args[0].replace(",", " ").split() if isinstance(mark.args[0], str) else list(mark.args[0])
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    chosen = [str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize")]
-    if "containerd" in metafunc.fixturenames and "containerd" not in " ".join(chosen):
+    chosen = {name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)}
+    if "containerd" in metafunc.fixturenames and "containerd" not in chosen:
         versions = CONTAINERD if is_full(metafunc.config) else CONTAINERD[-1:]
         metafunc.parametrize("containerd", versions, scope="session")
 
