@@ -62,6 +62,20 @@ def test_the_dead_mans_timer_is_armed_before_and_stopped_after(node: Node) -> No
     assert calls[-1] == "systemctl stop soci-cluster-deadman-1-a.timer"
 
 
+@pytest.mark.failure_mode(16)
+@pytest.mark.parametrize("is_running", [True, False])
+def test_only_an_install_that_is_still_at_work_took_too_long(node: Node, is_running: bool) -> None:
+    """A kill says nothing against the change, and it is tried again at once."""
+    directory = Path(node.stage())
+    node.cut_at("daemon-reload-daemon-reload")
+    node.run("apply", str(directory))
+    if is_running:
+        node.set("active-soci-cluster-txn-1-a.service")
+    node.run("rollback", "1-a", "deadline")
+    result = transaction.parse_result((directory / "result").read_text())
+    assert (result.outcome, result.step) == ("rolled-back", "deadline" if is_running else "interrupted")
+
+
 def test_second_install_restarts_nothing_that_is_in_place(node: Node) -> None:
     node.install()
     (node.fake / "calls").write_text("")

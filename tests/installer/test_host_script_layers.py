@@ -18,11 +18,11 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def with_layers(node: Node, **plan: str) -> Path:
+def with_layers(node: Node, copy_seconds: str = "0") -> Path:
     """A staged install that has an image's layers to carry over."""
     if not (node.root / "var/lib/containerd/layers").exists():
         furnish_layers(node.root, 2)
-    directory = Path(node.stage(**plan))
+    directory = Path(node.stage(copy_seconds=copy_seconds))
     (directory / "layers").write_text(LAYERS)
     return directory
 

@@ -1,6 +1,7 @@
 """The node, seen from the pod: its files below /host, its commands through PID 1's namespaces."""
 
 import contextlib
+import fcntl
 import os
 import stat
 import subprocess
@@ -107,12 +108,17 @@ class Host:
         target = self.path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".new")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(mode)
-        temporary.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)  # another installer may be at work
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(mode)
+            temporary.replace(target)
+        finally:
+            os.close(folder)
         sync_directory(target.parent)
 
     def _existing(self, path: str) -> Path:

@@ -168,10 +168,16 @@ def plan(
     if size > room:
         raise InstallError(
             "images",
-            f"the images' layers need {size >> 20} MiB, {slots.FIRST.data} has room for {room >> 20} MiB",
+            f"layers need {size >> 20} MiB, {slots.FIRST.data} has room for {room >> 20} MiB",
             "free disk space (15 % have to stay free), or use fresh nodes",
         )
     return ImagePlan(name, archive, tuple(carried.values()), size)
+
+
+def clear_copies(host: Host, script: bytes) -> None:
+    """Delete what an install that was cut short had copied; no start of containerd waits for that."""
+    if any(host.exists(f"{slot.data}/{COPIES}") for slot in (slots.FIRST, slots.SECOND)):
+        host.run("sh", "-s", "clear-copies", text=script.decode(), timeout=600)
 
 
 def _layers(ctr: Ctr, digest: str) -> Layers | None:

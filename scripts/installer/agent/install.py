@@ -161,6 +161,7 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     task.on_step("preflight")
     uninstall.finish_begun(task.host, task.script, task.sleep)
     transaction.wait_for_running(task.host, task.sleep)
+    images.clear_copies(task.host, task.script)
     facts = detect.read_facts(task.host, task.machine)
     detect.check(facts, task.settings.mode, task.settings.sha256)
     while True:
@@ -219,8 +220,6 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if not pause:
         raise InstallError("preflight", "containerd names no sandbox image", "enable its CRI plugin")
     registries = containerd_config.registry_directories(plan.effective)
-    if any(host.exists(f"{slot.data}/{images.COPIES}") for slot in (slots.FIRST, slots.SECOND)):
-        host.run("sh", "-s", "clear-copies", text=plan.script.decode(), timeout=600)
     image_plan = images.plan(ctr, pause, registries, plan.is_switch, plan.snapshotter)
     return _commit(task, plan, ctr, image_plan)
 

@@ -36,7 +36,7 @@ apply() {
   # Without a committed install, what an earlier try recorded before it was cut short may be incomplete.
   if [ ! -e "$STATE/current" ]; then
     [ ! -L "$STATE/current" ] || die "the record of what is installed, $(readlink "$STATE/current"), is gone: replace the node"
-    rm -rf "$STATE/originals"
+    forget_originals
   fi
   record_node
   each_file "$directory" save_old

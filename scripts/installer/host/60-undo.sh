@@ -6,6 +6,8 @@ rollback() {
     say "the journal is about ${transaction:-nothing}, not about $1"
     return
   fi
+  # Only of one that was still at work can it be said that it took too long.
+  [ "$(systemctl is-active "soci-cluster-txn-$1.service" || :)" = active ] || set -- "$1"
   systemctl kill --signal=KILL "soci-cluster-txn-$1.service" 2>/dev/null || :
   exec 9>"$STATE/lock"
   flock -w 30 9 || die "another install or an uninstall is at work"
@@ -93,10 +95,19 @@ restore() {
   restore_from "$1/old"
 }
 
-# After a failed first install nothing of ours is in place: the next one looks at the node afresh.
+# After a failed first install nothing of ours is in place: the next one looks at the node afresh. Only directories that
+# are not empty yet are still ours to remove.
 forget_originals() {
-  if [ ! -L "$STATE/current" ]; then
-    remove_folders "$STATE"
+  [ ! -L "$STATE/current" ] || return 0
+  remove_folders "$STATE"
+  find "$STATE/originals" -mindepth 1 ! -name folders -delete 2>/dev/null || :
+  [ -e "$STATE/originals/folders" ] || return 0
+  while read -r folder; do [ ! -d "$ROOT$folder" ] || say "$folder"; done \
+    <"$STATE/originals/folders" >"$STATE/originals/folders.next"
+  if [ -s "$STATE/originals/folders.next" ]; then
+    sync "$STATE/originals/folders.next"
+    mv -fT "$STATE/originals/folders.next" "$STATE/originals/folders"
+  else
     rm -rf "$STATE/originals"
   fi
 }

@@ -94,7 +94,7 @@ def node(pool: Pool, containerd: str) -> Iterator[LabNode]:
     yield taken
     # Traces of a failed install are what the next test must not find.
     if taken.machine.leader and not taken.host.exists("/var/lib/soci-cluster/current"):
-        taken.run(["rm", "-rf", "/var/lib/soci-cluster", "/opt/soci-cluster"])
+        taken.run(["rm", "-rf", "/var/lib/soci-cluster", "/opt/soci-cluster", "/run/soci-cluster-hook"])
 
 
 @pytest.fixture

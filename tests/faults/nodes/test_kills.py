@@ -23,12 +23,19 @@ WAITS = "while :; do sleep 1; done"
 
 
 def statements() -> list[int]:
-    """Line numbers (from 0) before which apply can be cut, from its first write to its last."""
+    """Line numbers (from 0) before which the apply of a first install can be cut, from its first write on."""
     begin = LINES.index("apply() {")
     end = LINES.index("}", begin)
     journal = LINES.index("  enter journal", begin)
     not_alone = re.compile(r"\s*(done|fi|else|#|$)")
-    return [number for number in range(journal, end) if not not_alone.match(LINES[number])]
+    found, inside_other = [], False
+    for number in range(journal, end):
+        if inside_other:  # of a restart of the daemon, or of copies
+            inside_other = LINES[number] != "  fi"
+        elif not not_alone.match(LINES[number]):
+            found.append(number)
+            inside_other = bool(re.match(r"  if .*(snapshotter_action|copy_seconds).*; then$", LINES[number]))
+    return found
 
 
 POINTS = statements()
@@ -61,7 +68,7 @@ def test_killed_script_is_undone_by_the_agent_and_the_next_run_installs(
     payload = payload_that(KILL, number, tmp_path)
     with contextlib.suppress(InstallError):
         node.install(payload)
-    assert node.host.exists("/run/soci-cluster-hook")
+    wait_for(lambda: node.host.exists("/run/soci-cluster-hook"), 30, "the script was killed")
     if node.journal().get("state") != "committed":
         health.assert_old_state()
     node.install()
