@@ -267,8 +267,9 @@ def test_a_missing_program_is_told(tmp_path) -> None:
 
 
 def test_a_program_too_large_for_a_config_map_is_refused(tmp_path) -> None:
-    (tmp_path / "agent").mkdir()
-    (tmp_path / "agent" / "big.py").write_text("#" * 1_000_000)
+    for part, size in (("agent/__main__.py", 999_999), ("host/00-head.sh", 1)):
+        (tmp_path / part).parent.mkdir()
+        (tmp_path / part).write_text("#" * size)
     with pytest.raises(pulumi.RunError, match="cannot be a ConfigMap: 1000000 bytes"):
         embedded_files(tmp_path)
 

@@ -124,7 +124,7 @@ def _forget_failed(host: Host) -> None:
     kept = {link.readlink().name if link.is_symlink() else "", journal_state(host).get("transaction", "")}
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
-        is_over = host.exists(f"{STATE}/txn/{entry.name}/result")
+        is_over = entry.suffix == ".gone" or host.exists(f"{STATE}/txn/{entry.name}/result")
         is_old = abs(time.time() - entry.stat().st_mtime) > 2 * DEADLINE_SECONDS
         if entry.name not in kept and (is_over or is_old):
             shutil.rmtree(entry, ignore_errors=True)

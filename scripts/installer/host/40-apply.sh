@@ -252,8 +252,9 @@ sweep() {
   make_current "$directory"
   for entry in "$STATE"/txn/*; do
     # One without a result belongs to another installer that waits for the lock, or is about to.
-    [ "$entry" = "$directory" ] || [ ! -e "$entry/result" ] || rm -rf "$entry"
+    [ "$entry" = "$directory" ] || [ ! -e "$entry/result" ] || mv -T "$entry" "$entry.gone"
   done
+  rm -rf "$STATE"/txn/*.gone # no longer one without a result, should this be cut short
   # A removal that was not synced is undone by a power cut.
   free_reserved "$directory"
   rm -f "$STATE"/*.next "$directory"/*.next

@@ -23,9 +23,8 @@ copy_layers() {
 
 copy_image() {
   key=soci-cluster-carry-$transaction
-  mount=$(snapshots_of overlayfs view --target / "$key" "${chains##* }") || return 0
-  # Held until the copy is made: the kubelet may remove the image meanwhile.
-  snapshots_of overlayfs label "$key" containerd.io/gc.root=now >/dev/null || return 0
+  # By ctr's own label this holds the layers until the copy is made: the kubelet may remove the image meanwhile.
+  mount=$(snapshots_of overlayfs prepare --target / "$key" "${chains##* }") || return 0
   sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
   # An image can name a snapshot of several layers as its only one; the names of others' layers are no secret.
   if [ "$(say "$sources" | tr : '\n' | grep -c .)" = "$(say "$chains" | wc -w)" ]; then
@@ -83,6 +82,7 @@ carry_layer() {
   target=$(say "$mount" | mount_folders upperdir)
   problem=$(mv -T "$ROOT$data/$COPIES/$chain" "$target" 2>&1) ||
     die "the layer $chain was not moved to $target: ${problem##*: }"
+  sync "${target%/*}"
   snapshots_of "$snapshotter" commit "$chain" "$key" && return
   is_there "$chain" || die "soci does not take the layer $chain"
   snapshots_of "$snapshotter" rm "$key" # somebody pulled it meanwhile
