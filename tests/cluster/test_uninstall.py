@@ -159,7 +159,7 @@ def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(api, s
     pod = run_pod(LAZY_IMAGE, node)
     assert pod_start.fuse_mounts(node) > 0
     stack.set("soci:state", "absent")
-    stack.set("soci:rolloutTimeoutSeconds", "45")
+    stack.set("soci:rolloutTimeoutSeconds", "75")
     done = stack.up()
     said = done.stdout + done.stderr
     assert done.returncode != 0
