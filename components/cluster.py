@@ -30,6 +30,7 @@ class SampleWorkloadSettings(TypedDict):
 class SociClusterArgs(TypedDict):
     """The cluster and what to install on it; everything has a default."""
 
+    # The settings of SociInstallerArgs are repeated: the schema takes no description from a base class.
     cluster: NotRequired[str]
     """eks (default): make an EKS cluster; existing: use the one of `kubeconfig`."""
     version: NotRequired[str]
