@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from . import (
@@ -111,7 +112,7 @@ class Task:
     on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     sleep: Callable[[float], None] = time.sleep
 
-    @property
+    @cached_property
     def script(self) -> bytes:
         return transaction.host_script(self.payload)
 
@@ -175,13 +176,12 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
 
 def _wait_for_change(task: Task, busy: Busy, on_waiting: Callable[[Busy], None]) -> None:
     """Wait until other containers are lazily served than these. This may take days, so it costs little."""
-    script = task.script
     same = True
     while same:
         on_waiting(busy)
         task.sleep(IDLE_POLL_SECONDS)
         same = all(
-            users.lazy_mounts(task.host, script, slot) == mounts for slot, mounts in busy.mounts.items()
+            users.lazy_mounts(task.host, task.script, slot) == mounts for slot, mounts in busy.mounts.items()
         )
 
 
@@ -285,8 +285,7 @@ def _with_replaced(task: Task, done: Installed, ctr: images.Ctr) -> Installed:
     files = (other.unit_path, other.adoption, other.config)
     if not any(task.host.read_text(path).startswith(detect.OUR_MARK) for path in files):
         return done
-    script = task.script
-    mounts = users.all_mounts(task.host, script, other)
+    mounts = users.all_mounts(task.host, task.script, other)
     has_installer = users.has_pod(ctr, mounts, task.pod)
     return replace(done, replaced=other, on_replaced=len(mounts), has_installer=has_installer)
 
@@ -331,14 +330,13 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     if snapshotter.is_active:
         is_stale = any(file.is_changed for file in files[2:4]) or snapshotter.running_program != program
         action = "restart" if is_stale else "none"
-    script = task.script
     judgement = {
         "containerd_program": facts.containerd_command[0],
         "containerd_config": name,
         "containerd_dump": transaction.sha256(containerd_config.without_imports(after).encode()),
     }
     files = [*files, _file(host, "containerd", path, new_text)]
-    return Plan(slot, files, script, action, effective, judgement)
+    return Plan(slot, files, task.script, action, effective, judgement)
 
 
 def is_in_place(host: Host, plan: Plan) -> bool:

@@ -210,9 +210,8 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
         # A clock that was set back must not keep a failure recent for years.
         is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
         was_costly = result.containerd_restarts > 0 or result.step in ("copy", "deadline")
-        was_in_vain = result.outcome == "rolled-back" and was_costly
         # A kill says nothing against the change.
-        was_in_vain = was_in_vain and result.step != "interrupted"
+        was_in_vain = result.outcome == "rolled-back" and was_costly and result.step != "interrupted"
         if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
             return result
     return None

@@ -3,6 +3,13 @@
 # A daemon that accepts and never answers must not keep the way back from its end. `timeout` runs the program.
 ctr() { timeout -k 1 60 ctr "$@"; }
 
+# snapshots_of SNAPSHOTTER ARGUMENT...
+snapshots_of() {
+  of=$1
+  shift
+  ctr --namespace k8s.io snapshots --snapshotter "$of" "$@"
+}
+
 restart_containerd() {
   started=$(now_ms)
   containerd_restarts=$((containerd_restarts + 1))
@@ -65,7 +72,7 @@ stop_snapshotter() {
 # containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
 await_connection() {
   tries=0
-  until ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls >/dev/null; do
+  until snapshots_of "$snapshotter" ls >/dev/null; do
     tries=$((tries + 1))
     [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
     sleep 0.1

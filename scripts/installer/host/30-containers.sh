@@ -71,7 +71,7 @@ unmount_image_volumes() {
 
 # The keys of the slot's snapshots, children first: a snapshot with a child cannot be removed.
 snapshots() {
-  listed=$(ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" ls) || return
+  listed=$(snapshots_of "$snapshotter" ls) || return
   say "$listed" | awk '
     NR == 1 { next }
     # The key of a pull has two words (containerd: UnpackKeyFormat).
@@ -81,7 +81,7 @@ snapshots() {
 
 remove_snapshots() {
   snapshots 2>/dev/null | while read -r key; do
-    ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" rm "$key" >/dev/null 2>&1 </dev/null || :
+    snapshots_of "$snapshotter" rm "$key" >/dev/null 2>&1 </dev/null || :
   done
 }
 

@@ -1,12 +1,5 @@
 # --- images whose layers are not, or no more, in containerd's content store -------------------------------------------
 
-# snapshots_of SNAPSHOTTER ARGUMENT...
-snapshots_of() {
-  of=$1
-  shift
-  ctr --namespace k8s.io snapshots --snapshotter "$of" "$@"
-}
-
 # copy_layers DIR: images whose blobs are gone from the content store have unpacked layers only. These are brought to
 # the slot's directory while everything still runs; after the restart they only need to be moved to their places.
 # An image of which that cannot be done is left out, and with it forgotten at the switch: DIR/carried has the others.
@@ -102,13 +95,17 @@ clear_copies() {
   rm -rf "$ROOT${data:?}/$COPIES" || :
 }
 
-# clear-copies: of an install that was cut short. At a boot they stay: containerd's start does not wait for that.
 clear_all_copies() {
+  for name in $SLOTS; do slot "$name" && clear_copies; done
+}
+
+# clear-copies: of an install that was cut short. At a boot they stay: containerd's start does not wait for that.
+clear_copies_left() {
   exec 9>"$STATE/lock"
   flock -w 60 9 || die "an install is at work"
   read_journal
   case $state in armed | restarting) return 0 ;; esac
-  for name in $SLOTS; do slot "$name" && clear_copies; done
+  clear_all_copies
 }
 
 # mount_folders OPTION: the directories of a snapshot, from ctr's mount command; one without parent is a bind mount.

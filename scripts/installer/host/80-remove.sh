@@ -49,7 +49,7 @@ remove_now() {
 
   look_at_installation
   case $state in
-    none) for name in $SLOTS; do slot "$name" && clear_copies; done ;;
+    none) clear_all_copies ;;
     removing | restoring | cleaning) ;; # it was decided before
     *)
       check_removable

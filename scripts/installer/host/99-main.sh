@@ -17,7 +17,7 @@ verb=${1:-status}
 case $verb in
   apply | boot | rollback | remove | removable | status | users | retire) "$verb" "$@" ;;
   remove-now) remove_now "$@" ;;
-  clear-copies) clear_all_copies ;; # the agent's, of what a cut install left
+  clear-copies) clear_copies_left ;; # the agent's, of what a cut install left
   *) die "usage: soci-host.sh apply DIR | boot | rollback ID | remove [--force] | removable [--force] | status |
        users [SLOT [all]] | retire SLOT" ;;
 esac
