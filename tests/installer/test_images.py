@@ -31,6 +31,7 @@ class Containerd(FakeHost):
         }
         self.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} 50 1\nother 10000000000000000 1\n"
         self.fails: set[str] = set()
+        self.gets = 0
         self.answers = {"env": self._ctr}
 
     def add(self, name: str, state: str, unpacked: bool = True, digest: str = "index") -> None:
@@ -47,6 +48,7 @@ class Containerd(FakeHost):
         if (what, rest[0]) == ("images", "check"):
             return Result(0, "REF TYPE DIGEST STATUS SIZE UNPACKED\n" + "".join(self.lines), "")
         if (what, rest[0]) == ("content", "get"):
+            self.gets += 1
             found = self.content.get(rest[1])
             return Result(0, json.dumps(found), "") if found else Result(1, "", "not found")
         return Result(0, self.usage if "usage" in rest else "", "")
@@ -102,6 +104,14 @@ def test_image_that_cannot_be_checked_hides_no_other(containerd: Containerd) -> 
     )
     found = plan(containerd)
     assert len(found.carry_over) == 1
+
+
+def test_endless_indexes_keep_no_node_from_its_install(containerd: Containerd) -> None:
+    """Indexes within indexes, each named twice: whoever may run a pod may bring such an image."""
+    containerd.content |= {f"{depth}": {"manifests": [{"digest": f"{depth + 1}"}] * 2} for depth in range(12)}
+    containerd.add("example.org/app:1", "incomplete", digest="0")
+    assert plan(containerd).carry_over == ()
+    assert containerd.gets <= 100
 
 
 def test_no_list_of_images_stops_the_install(containerd: Containerd) -> None:

@@ -117,9 +117,10 @@ class Host:
                 os.fsync(file.fileno())
             temporary.chmod(mode)
             temporary.replace(target)
+            with contextlib.suppress(OSError):  # not every file system knows it
+                os.fsync(folder)
         finally:
             os.close(folder)
-        sync_directory(target.parent)
 
     def _existing(self, path: str) -> Path:
         """``path``, or its nearest existing parent."""

@@ -24,6 +24,7 @@ CARRIED_FROM = "overlayfs"
 COPIES = "carried-by-soci-cluster"  # below a slot's data, also in the host script
 KEPT_FREE = 0.15  # the kubelet begins to evict pods below it (imagefs.available)
 FETCH_SECONDS = 30
+BLOBS_READ_PER_IMAGE = 100  # indexes and manifests; one for two dozen platforms names half as many
 DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]+")  # the host script reads them as words of a line
 
 
@@ -194,12 +195,15 @@ def _layers(ctr: Ctr, digest: str) -> Layers | None:
 
 
 def _manifests(ctr: Ctr, digest: str) -> Iterator[dict[str, Any]]:
-    content = _json(ctr, digest)
-    if "config" in content:
-        yield content
-    for entry in content.get("manifests", ()):
+    todo = [digest]
+    for _ in range(BLOBS_READ_PER_IMAGE):
+        if not todo:
+            return
+        content = _json(ctr, todo.pop(0))
+        if "config" in content:
+            yield content
         # Of the other platforms' manifests containerd keeps the descriptor only.
-        yield from _manifests(ctr, str(entry["digest"]))
+        todo += [str(entry["digest"]) for entry in content.get("manifests", ())]
 
 
 def _json(ctr: Ctr, digest: str) -> dict[str, Any]:
