@@ -45,9 +45,9 @@ class Cluster:
             self.condition = body["status"]["conditions"][0]
         elif path.endswith("/nodes/n1"):
             return self._node(method, body)
-        elif method == "POST":
+        elif path.endswith("/eviction"):
             return self._evict(path.split("/")[-2], body)
-        elif path.rsplit("/", maxsplit=1)[-1] not in self.pods:
+        elif not path.endswith("/events") and path.rsplit("/", maxsplit=1)[-1] not in self.pods:
             raise ApiError("gone", 404)
         return {"metadata": self.pods.get(path.rsplit("/", maxsplit=1)[-1], {})}
 
@@ -146,6 +146,17 @@ def test_condition_says_for_whom_an_idle_node_is_waited(cluster: Cluster, report
         assert words in cluster.condition["message"]
     assert not cluster.unschedulable
     assert not cluster.evictions
+
+
+def test_wait_is_told_again_after_a_step_was_told_meanwhile(
+    cluster: Cluster, reporter: report.Reporter
+) -> None:
+    """A reader came between the last look and the change."""
+    waiting = Waiting(reporter, "when-idle", print)
+    waiting.tell(busy(APP))
+    reporter.step("commit")
+    waiting.tell(busy(APP))
+    assert cluster.condition["reason"] == "WaitingForIdle"
 
 
 def test_condition_names_both_daemons_when_both_are_read_from(

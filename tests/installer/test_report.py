@@ -1,9 +1,12 @@
 """What the API is told, in which order, and that it may be away."""
 
+import json
 from typing import Any
 
 import pytest
 from agent import report
+from agent.log import Log
+from agent.progress import Progress
 
 NODE = {
     "metadata": {"resourceVersion": "7"},
@@ -75,6 +78,35 @@ def test_events_on_daemonset_and_node(api: Api, reporter: report.Reporter) -> No
         ("/api/v1/namespaces/default/events", "Node", "n1"),
         ("/api/v1/namespaces/soci-system/events", "DaemonSet", "u"),
     ]
+
+
+def test_steps_of_a_change_are_told_and_looking_is_not(api: Api, reporter: report.Reporter) -> None:
+    """A node that serves keeps its status while another version is brought to it."""
+    lines: list[str] = []
+    progress = Progress(reporter, Log("n1", lines.append))
+    progress.begin("preflight")
+    assert not api.writes
+    progress.begin("download")
+    event, condition = api.writes
+    assert (event[1]["reason"], event[1]["message"]) == ("Installing", "node n1: step download")
+    (entry,) = condition[1]["status"]["conditions"]
+    assert (entry["status"], entry["reason"], entry["message"]) == ("True", "Installing", "step download")
+    assert [json.loads(line)["step"] for line in lines] == ["preflight", "download"]
+
+
+def test_api_server_that_is_away_is_asked_once_and_holds_up_no_step() -> None:
+    asked = []
+
+    def away(method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
+        asked.append(path)
+        raise report.ApiError("no route")
+
+    lines: list[str] = []
+    progress = Progress(report.Reporter("n1", "p1", "s", "d", away), Log("n1", lines.append))
+    for step in ("download", "images", "stage"):
+        progress.begin(step)
+    assert len(asked) == 1
+    assert [json.loads(line)["message"] for line in lines].count("begins") == 3
 
 
 @pytest.mark.parametrize(("status", "calls"), [(0, 4), (409, 4), (503, 4), (403, 1), (404, 1)])

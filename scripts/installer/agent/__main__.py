@@ -17,6 +17,7 @@ from .errors import InstallError, clean
 from .host import ENTER_HOST, Host
 from .install import Installed, Node, Task, install
 from .log import Log, in_words
+from .progress import Progress
 from .transaction import SCRIPT, host_script
 from .uninstall import claim, is_claimed_by_another, is_final, uninstall
 from .waiting import Waiting, uncordon
@@ -86,7 +87,7 @@ def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings,
         os.uname().machine,
         lambda: _node(reporter, wanted.namespace),
         pod,
-        on_step=log.begin,
+        on_step=Progress(reporter, log).begin,
     )
     try:
         done = install(task, Waiting(reporter, wanted.upgrade_policy, log).tell)

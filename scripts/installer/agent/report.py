@@ -95,6 +95,7 @@ class Reporter:
         self._namespace = namespace
         self._daemonset = daemonset
         self.call = call
+        self.told = ("", "")  # reason and message of the condition that was set last
 
     def node(self) -> Json:
         """The Node object."""
@@ -109,11 +110,11 @@ class Reporter:
         self.condition(True, "Verified", message)
         self.remove_taint()
 
-    def condition(self, ready: bool, reason: str, message: str) -> None:
-        """Set the node's SociReady condition."""
+    def condition(self, ready: bool | None, reason: str, message: str) -> None:
+        """Set the node's SociReady condition; with ``ready`` None its status stays, False at first."""
         now = _now()
-        status = "True" if ready else "False"
         old = {c["type"]: c for c in self.node().get("status", {}).get("conditions", [])}.get(CONDITION, {})
+        status = old.get("status", "False") if ready is None else str(ready)
         condition = {
             "type": CONDITION,
             "status": status,
@@ -124,6 +125,12 @@ class Reporter:
         }
         body = {"status": {"conditions": [condition]}}
         self.call("PATCH", f"/api/v1/nodes/{self.node_name}/status", body, STRATEGIC)
+        self.told = (reason, message)
+
+    def step(self, name: str) -> None:
+        """Tell that a step of an install begins: by an Event on the node, and by its condition."""
+        self._emit(self._on_node, "Normal", "Installing", f"node {self.node_name}: step {name}")
+        self.condition(None, "Installing", f"step {name}")
 
     def delete_pod(self) -> None:
         """Delete this very pod; its DaemonSet makes another one."""
@@ -195,10 +202,13 @@ class Reporter:
     def _daemonset_path(self) -> str:
         return f"/apis/apps/v1/namespaces/{self._namespace}/daemonsets/{self._daemonset}"
 
+    @property
+    def _on_node(self) -> Json:
+        return {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": self.node_name}
+
     def event(self, kind: str, reason: str, message: str) -> None:
         """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""
-        on_node = {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": self.node_name}
-        self._emit(on_node, kind, reason, message)
+        self._emit(self._on_node, kind, reason, message)
         daemonset = self.call("GET", self._daemonset_path, None, "")
         on_daemonset = {
             "apiVersion": "apps/v1",

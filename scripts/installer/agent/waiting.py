@@ -19,14 +19,15 @@ class Waiting:
         self._reporter = reporter
         self._policy = policy
         self._log = log
-        self._last = ""
+        self._is_first = True
 
     def tell(self, busy: Busy) -> None:
         """Say it; called again and again while nothing changes."""
         count = sum(map(len, busy.mounts.values()))
         served = f"{count} lazily loaded containers run on the old daemon"
-        if self._policy != "drain" and not self._last:
+        if self._policy != "drain" and self._is_first:
             uncordon(self._reporter, self._log)  # of a drain that the policy was before
+        self._is_first = False
         if self._policy == "drain":
             reason, message = "Draining", f"drain: {served}; {self._drain(busy)}"
         else:
@@ -36,12 +37,11 @@ class Waiting:
                 remedy = "recreate these pods, or drain the node"
             reason = "WaitingForIdle"
             message = f"idle: {served}: {users.in_words(busy.pods)}. Remedy: {remedy}"
-        if message == self._last:
+        if self._reporter.told == (reason, message):
             return
         self._log(message)
         with contextlib.suppress(report.ApiError):
             self._reporter.condition(False, reason, message)
-            self._last = message
 
     def _drain(self, busy: Busy) -> str:
         try:
