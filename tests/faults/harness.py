@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent import install, transaction
+from agent import images, install, transaction
 from agent.slots import FIRST, SECOND
 from fake_node import furnish  # ty: ignore[import-not-found]
 from script_node import FAKES, LAZY, furnish_layers  # ty: ignore[import-not-found]
@@ -531,6 +531,7 @@ def first_install_with_layers(node: Node) -> Scenario:
     (node.fake / "images").write_text("example.org/app:1 type index incomplete 1 true\n")
     answers = {
         "images check": f"{PAUSE_LINE}example.org/app:1 type index incomplete (1/3) 1 true\n",
+        "snapshots --snapshotter overlayfs ls": "".join(f"{chain}\n" for chain in images.chain_ids(diff_ids)),
         "content get index": json.dumps({"config": {"digest": "sha256:c0"}}),
         "content get sha256:c0": json.dumps({"rootfs": {"diff_ids": diff_ids}}),
     }

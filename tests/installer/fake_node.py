@@ -59,7 +59,10 @@ class Machine(FakeHost):
         self.running: dict[str, str] = {}  # unit -> program
         self.unit = ""  # of the operating system
         header = "REF TYPE DIGEST STATUS SIZE UNPACKED\n"
-        self.ctr = {"images check": header + "example.org/pause:3.10 t d complete (1/1) 1 true\n"}
+        self.ctr = {
+            "images check": header + "example.org/pause:3.10 t d complete (1/1) 1 true\n",
+            "snapshots --snapshotter overlayfs ls": "KEY PARENT KIND\n",
+        }
         self.lazy: dict[str, str] = {}  # of each slot
         self.answers = {
             "systemctl": self._systemctl,

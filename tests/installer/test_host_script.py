@@ -277,6 +277,20 @@ def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
     assert node.etc() == before
 
 
+@pytest.mark.failure_mode(29)
+def test_the_daemon_is_not_restarted_under_a_container_that_came_during_the_install(node: Node) -> None:
+    node.install()
+    before = node.etc()
+    (node.fake / "lazy").write_text(LAZY)
+    (node.fake / "on-daemon-reload-daemon-reload").write_text('cp "$FAKE/lazy" "$MOUNTINFO"\n')
+    (node.fake / "calls").write_text("")
+    outcome = node.apply(node.stage("2-b", version="2", snapshotter_action="restart"))
+    assert outcome.outcome == "rolled-back"
+    assert outcome.cause.startswith("busy: ")
+    assert node.calls("systemctl restart", "systemctl stop soci-snapshotter.service") == []
+    assert node.etc() == before
+
+
 @pytest.mark.failure_mode(34)
 def test_upgrade_and_back(node: Node) -> None:
     """runtime-class-manager#577: n+1 replaces n and back again; the first original stays."""
@@ -376,12 +390,14 @@ def test_change_within_a_slot_forgets_no_image(node: Node) -> None:
 def test_images_whose_layers_a_restart_lost_are_pulled_again(node: Node, are_back: bool) -> None:
     """The credentials have expired, say: no pod of them could start any more (soci#93, #487)."""
     node.install()
-    (node.fake / "images").write_text(INCOMPLETE_IMAGE)
+    (node.fake / "images").write_text(f"example.org/pause:1 t d incomplete (1/2) 1 true\n{INCOMPLETE_IMAGE}")
     node.mount_table.write_text("".join(line for line in LAZY.splitlines(True) if "fuse.rawBridge" in line))
     if not are_back:
         node.set("loses-layers")
     assert node.apply(node.stage("2-b", version="2", snapshotter_action="restart")).outcome == "committed"
-    assert bool(node.calls("ctr --namespace k8s.io images rm")) is not are_back
+    removed = [call.split("--sync ")[1] for call in node.calls("ctr --namespace k8s.io images rm")]
+    # The sandbox image, which was carried over, would be pulled without the kubelet's credentials.
+    assert removed == ([] if are_back else [INCOMPLETE_IMAGE.split(maxsplit=1)[0]])
     # A daemon does not try again to fetch what it failed to; without these layers it starts afresh.
     assert len(node.calls(f"systemctl restart {FIRST.unit}")) == (1 if are_back else 2)
 

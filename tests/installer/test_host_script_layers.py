@@ -93,6 +93,15 @@ def test_layers_that_cannot_be_linked_are_copied_only_when_that_was_planned(node
     assert armed == ["400", "500", "400"], "the time for the copies is over with them"
 
 
+def test_layer_with_more_links_than_can_be_doubled_is_left_out(node: Node) -> None:
+    """An image's author chooses how many names a file has; ext4 allows 65,000."""
+    directory = with_layers(node)
+    node.set("many-links")
+    assert node.apply(str(directory)).outcome == "committed"
+    assert (directory / "carried").read_text() == ""
+    assert not (node.root / COPIES).exists()
+
+
 @pytest.mark.failure_mode(22)
 @pytest.mark.parametrize("answers", [True, False])
 def test_undo_deletes_snapshots_only_when_containerd_has_forgotten_them(node: Node, answers: bool) -> None:

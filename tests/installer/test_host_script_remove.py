@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from agent import transaction
-from agent.slots import FIRST
+from agent.slots import FIRST, SECOND
 from fake_node import tree
-from script_node import CONFIG, DATA, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+from script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -307,6 +307,49 @@ def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: Node) -> 
         )
         == []
     )
+
+
+@pytest.mark.failure_mode(33)
+def test_the_daemon_that_the_operating_system_brought_stays_where_ours_ran_beside_it(node: Node) -> None:
+    """Lazily loaded containers ran on it at the first install, side by side; it was never adopted."""
+    node.host.write(UNIT, b"[Service] # of the system\n")
+    node.host.path(CONFIG).write_bytes(NEW_CONFIG)
+    (node.fake / "loaded-config").write_bytes(NEW_CONFIG)
+    (node.fake / "original-dump").write_text(
+        "[proxy_plugins]\n  [proxy_plugins.soci]\n"
+        "[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
+    )
+    data = node.root / "var/lib/soci-snapshotter-grpc"
+    data.mkdir()
+    (data / "theirs").touch()
+    node.set(f"active-{FIRST.unit}")
+    before = tree(node.root)
+    plan = {"slot_is_new": "1", "is_switch": "1"}
+    directory = node.stage(slot=SECOND, config=FLIPPED_CONFIG, **plan)
+    assert node.apply(directory).outcome == "committed"
+    assert (node.root / "var/lib/soci-cluster/originals/snapshotter-was").read_text() == "active\n"
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert tree(node.root) == before
+    assert (node.fake / f"active-{FIRST.unit}").exists()
+
+
+def test_pods_that_came_back_between_two_tries_are_ended_like_the_others(node: Node) -> None:
+    """Whoever failed to restore the files started the kubelet again, and containerd still ran with soci."""
+    node.install()
+    in_use(node)
+    node.set("fail-daemon-reload-daemon-reload")
+    assert node.run("remove").returncode == 1
+    assert node.journal() == "restoring"
+    assert (node.fake / "active-kubelet.service").exists()
+    node.clear("fail-daemon-reload-daemon-reload")
+    (node.fake / "containers").write_text("again soci\n")
+    (node.fake / "tasks").write_text("again 9 RUNNING\n")
+    node.mount_table.write_text(LAZY.replace("/run/c/lazy/", "/run/c/again/").splitlines(True)[2])
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    ended = node.calls("ctr --namespace k8s.io tasks kill again", "systemctl restart containerd")
+    assert ended == ["ctr --namespace k8s.io tasks kill again", "systemctl restart containerd.service"]
 
 
 @pytest.mark.parametrize("gone", ["programs", "script-only", "record"])

@@ -29,6 +29,7 @@ class Containerd(FakeHost):
             "manifest": {"config": {"digest": CONFIG}},
             CONFIG: {"rootfs": {"diff_ids": DIFF_IDS}},
         }
+        self.snapshots = ["sha256:1", f"{SECOND} sha256:1"]
         self.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} 50 1\nother 10000000000000000 1\n"
         self.fails: set[str] = set()
         self.gets = 0
@@ -51,6 +52,8 @@ class Containerd(FakeHost):
             self.gets += 1
             found = self.content.get(rest[1])
             return Result(0, json.dumps(found), "") if found else Result(1, "", "not found")
+        if (what, rest[2]) == ("snapshots", "ls"):
+            return Result(0, "".join(f"{line} Committed\n" for line in ("KEY PARENT", *self.snapshots)), "")
         return Result(0, self.usage if "usage" in rest else "", "")
 
 
@@ -104,6 +107,21 @@ def test_image_that_cannot_be_checked_hides_no_other(containerd: Containerd) -> 
     )
     found = plan(containerd)
     assert len(found.carry_over) == 1
+
+
+@pytest.mark.failure_mode(22)
+def test_the_platform_that_is_unpacked_is_carried_over_whichever_is_named_first(
+    containerd: Containerd,
+) -> None:
+    """Another image may have brought the other platform's manifest."""
+    other = {
+        "other": {"config": {"digest": "sha256:c2"}},
+        "sha256:c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
+    }
+    containerd.content |= other | {"index": {"manifests": [{"digest": "other"}, {"digest": "manifest"}]}}
+    containerd.add("example.org/app:1", "incomplete")
+    containerd.mount("/var/lib/containerd", "/")
+    assert [layers.config for layers in plan(containerd).carry_over] == [CONFIG]
 
 
 def test_endless_indexes_keep_no_node_from_its_install(containerd: Containerd) -> None:
@@ -193,6 +211,7 @@ def test_sandbox_image_without_blobs_and_registry_is_carried_over_first(containe
         "other": {"config": {"digest": "sha256:c2"}},
         "sha256:c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
     }
+    containerd.snapshots.append("sha256:9")
     containerd.lines = []
     containerd.add("example.org/app:1", "incomplete", digest="index")
     containerd.add(PAUSE, "incomplete", digest="other")

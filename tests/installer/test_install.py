@@ -61,7 +61,8 @@ def never(busy: install.Busy) -> None:
 
 def test_first_install(machine: Machine) -> None:
     done = install.install(task(machine), never)
-    assert done == install.Installed(True, slots.FIRST, 0.16, 1)
+    program = "/opt/soci-cluster/versions/0.16.1/soci-snapshotter-grpc"
+    assert done == install.Installed(True, slots.FIRST, program, 0.16, 1)
     assert 'snapshotter = "soci"' in machine.read_text("/etc/containerd/config.toml")
     assert machine.read_text(slots.FIRST.unit_path).count("--address /run/soci-snapshotter-grpc/") == 1
 
@@ -280,6 +281,20 @@ def fail_once(machine: Machine, result: str, cause: str) -> None:
     with pytest.raises(InstallError, match=cause):
         install.install(task(machine), never)
     machine.answers["systemd-run"] = commit
+
+
+def test_transaction_that_systemd_started_without_saying_so_keeps_its_directory(machine: Machine) -> None:
+    """Its answer is lost when D-Bus times out, or systemd executes itself anew."""
+    commit = machine.answers["systemd-run"]
+
+    def silent(command: Sequence[str], text: str) -> Result:
+        commit(command, text)
+        name = Path(command[-1]).name
+        machine.write(f"{transaction.STATE}/journal", f"state=committed\ntransaction={name}\n".encode())
+        return Result(1, "", "Failed to start transient service unit: Connection timed out")
+
+    machine.answers["systemd-run"] = silent
+    assert install.install(task(machine), never).changed
 
 
 @pytest.mark.failure_mode(15)

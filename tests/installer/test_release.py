@@ -137,11 +137,28 @@ def test_good_archive_is_unpacked_once(server: Server, fake_host: FakeHost) -> N
     assert (folder / "soci-snapshotter-grpc").stat().st_mode & 0o777 == 0o755
 
 
-def test_other_archive_of_the_same_version_replaces_it(server: Server, fake_host: FakeHost) -> None:
+def test_other_archive_of_the_same_version_gets_a_place_of_its_own(
+    server: Server, fake_host: FakeHost
+) -> None:
+    """The daemon that runs is what an install goes back to when the other one does not start."""
     install(fake_host, server, "/good", digest(GOOD))
     server.bodies["/again"] = again = archive(PROGRAMS | {"soci": b"rebuilt"})
     install(fake_host, server, "/again", digest(again))
-    assert fake_host.read("/opt/soci-cluster/versions/1.2.3/soci") == b"rebuilt"
+    for content, program in ((GOOD, b"cli"), (again, b"rebuilt")):
+        assert release.is_present(fake_host, "1.2.3", digest(content))
+        assert fake_host.read(f"{release.folder(fake_host, '1.2.3', digest(content))}/soci") == program
+
+
+def test_program_that_somebody_took_away_is_put_back_beside_the_other(
+    server: Server, fake_host: FakeHost
+) -> None:
+    install(fake_host, server, "/good", digest(GOOD))
+    folder = fake_host.root / "opt/soci-cluster/versions/1.2.3"
+    (folder / "soci").unlink()
+    assert not release.is_present(fake_host, "1.2.3", digest(GOOD))
+    install(fake_host, server, "/good", digest(GOOD))
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+    assert [path.name for path in folder.parent.iterdir()] == ["1.2.3"]
 
 
 @pytest.mark.failure_mode(47)

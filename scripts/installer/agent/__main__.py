@@ -102,7 +102,7 @@ def be_present(host: Host, reporter: report.Reporter, wanted: settings.Settings,
     if done.has_installer:
         move(reporter)
     READY_FILE.touch()
-    program = f"/{wanted.version}/soci-snapshotter-grpc"
+    program = "/" + "/".join(Path(done.program).parts[-2:])  # whatever is mounted where on the host
     arguments = [str(host.path(done.slot.socket)), program, str(READY_FILE)]
     if done.replaced:
         # The watcher has the replaced daemon retired, then runs this program again, which says so.

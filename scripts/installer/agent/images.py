@@ -163,7 +163,8 @@ def plan(
     pause_first = sorted(
         unpacked, key=lambda digest: (name not in lost or lost[name].digest != digest, digest)
     )
-    carried = {digest: layers for digest in pause_first if (layers := _layers(ctr, digest))}
+    there = _snapshots(ctr) if unpacked else frozenset()
+    carried = {digest: layers for digest in pause_first if (layers := _layers(ctr, digest, there))}
     size = _bytes_to_copy(ctr, sorted({chain for layers in carried.values() for chain in layers.chains}))
     room = max(0, ctr.host.free_bytes(slots.FIRST.data, KEPT_FREE))
     if size > room:
@@ -181,14 +182,25 @@ def clear_copies(host: Host, script: bytes) -> None:
         host.run("sh", "-s", "clear-copies", text=script.decode(), timeout=600)
 
 
-def _layers(ctr: Ctr, digest: str) -> Layers | None:
-    """The layers of the image with the manifest or index ``digest``; None when that cannot be read."""
+def _snapshots(ctr: Ctr) -> frozenset[str]:
+    """The names of all unpacked layers."""
+    lines = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "ls").splitlines()
+    if not lines:
+        raise InstallError("images", "containerd does not list its layers", "try again")
+    return frozenset(line.split()[0] for line in lines if line.strip())
+
+
+def _layers(ctr: Ctr, digest: str, there: frozenset[str]) -> Layers | None:
+    """The layers of the image with the manifest or index ``digest``, of the platform that is unpacked here;
+    None when that cannot be found out."""
     try:
         for manifest in _manifests(ctr, digest):
             config = manifest["config"]["digest"]
             diff_ids = _json(ctr, config)["rootfs"]["diff_ids"]
             if diff_ids and all(DIGEST.fullmatch(digest) for digest in (config, *diff_ids)):
-                return Layers(config, chain_ids(diff_ids))
+                layers = Layers(config, chain_ids(diff_ids))
+                if there.issuperset(layers.chains):
+                    return layers
     except (LookupError, TypeError, AttributeError, RecursionError):
         pass  # whatever an image's author wrote there must not keep the node from its install
     return None

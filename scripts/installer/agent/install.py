@@ -55,6 +55,7 @@ class Installed:
 
     changed: bool
     slot: Slot
+    program: str = ""  # of the slot's daemon, a path on the node
     containerd_down_seconds: float = 0.0
     containerd_restarts: int = 0
     replaced: Slot | None = None  # the slot of an earlier daemon that still serves older containers
@@ -122,6 +123,7 @@ class Plan:
     """What differs between the node and the wanted state with the daemon in ``slot``."""
 
     slot: Slot
+    program: str  # of the daemon, a path on the node
     files: list[File]  # containerd's configuration is the last
     script: bytes
     snapshotter_action: str  # none, start or restart
@@ -194,7 +196,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     address = containerd_config.server_address(plan.effective)
     ctr = images.Ctr(host, address, _search_path(facts), containerd_config.root(plan.effective))
     if has_release and is_in_place(host, plan):
-        return _with_replaced(task, Installed(changed=False, slot=plan.slot), ctr)
+        return _with_replaced(task, Installed(False, plan.slot, plan.program), ctr)
 
     if plan.is_switch and not host.exists(f"{STATE}/current"):
         _refuse_node_in_service(task, ctr)
@@ -266,6 +268,7 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
         done = Installed(
             True,
             plan.slot,
+            plan.program,
             result.containerd_down_seconds,
             result.containerd_restarts,
             steps=result.steps,
@@ -313,7 +316,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         )
 
     snapshotter = read_snapshotter(host, slot)
-    program = f"{release.VERSIONS}/{settings.version}/soci-snapshotter-grpc"
+    place = release.folder(host, settings.version, settings.sha256[facts.architecture])
+    program = f"{place}/soci-snapshotter-grpc"
     hosts = registry_hosts(host, containerd_config.registry_directories(effective))
     discard = bool(effective.get((*containerd_config.image_table(effective), "discard_unpacked_layers")))
     # What undoes a cut install at boot is written first, and on the way back goes last.
@@ -336,7 +340,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         "containerd_dump": transaction.sha256(containerd_config.without_imports(after).encode()),
     }
     files = [*files, _file(host, "containerd", path, new_text)]
-    return Plan(slot, files, task.script, action, effective, judgement)
+    return Plan(slot, program, files, task.script, action, effective, judgement)
 
 
 def is_in_place(host: Host, plan: Plan) -> bool:

@@ -33,11 +33,21 @@ def archive_url(release_url: str, version: str, architecture: str) -> str:
     return f"{release_url}/v{version}/soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
 
 
+def folder(host: Host, version: str, digest: str) -> str:
+    """The directory on the node for the programs of this archive, whether it is there or not.
+
+    Another archive of the same version gets one of its own: the daemon that runs must stay, to go back to.
+    """
+    plain, own = f"{VERSIONS}/{version}", f"{VERSIONS}/{version}-{digest[:12]}"
+    is_taken = host.read_text(f"{plain}/{DIGEST_FILE}").strip() not in ("", digest)
+    return own if is_taken or host.exists(own) else plain
+
+
 def is_present(host: Host, version: str, digest: str) -> bool:
     """Whether exactly this archive is already unpacked on the node."""
-    folder = f"{VERSIONS}/{version}"
-    return host.read_text(f"{folder}/{DIGEST_FILE}").strip() == digest and all(
-        host.exists(f"{folder}/{program}") for program in PROGRAMS
+    place = folder(host, version, digest)
+    return host.read_text(f"{place}/{DIGEST_FILE}").strip() == digest and all(
+        host.exists(f"{place}/{program}") for program in PROGRAMS
     )
 
 
@@ -83,16 +93,17 @@ def download(url: str, archive: BinaryIO, digest: str) -> None:
 
 
 def unpack(host: Host, archive: BinaryIO, version: str, digest: str) -> None:
-    """Unpack exactly the expected members of a checked archive into versions/<version>, by one rename."""
+    """Unpack exactly the expected members of a checked archive into its folder, by one rename."""
+    target = host.path(folder(host, version, digest))
     try:
-        _unpack(host.path(VERSIONS), archive, version, digest)
+        _unpack(host.path(VERSIONS), target, archive, version, digest)
     except OSError as error:
         raise InstallError(
             "unpack", f"{VERSIONS}: {error}", "free disk space, or make it writable"
         ) from error
 
 
-def _unpack(versions: Path, archive: BinaryIO, version: str, digest: str) -> None:
+def _unpack(versions: Path, target: Path, archive: BinaryIO, version: str, digest: str) -> None:
     versions.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{version}-", dir=versions))
     try:
@@ -116,12 +127,10 @@ def _unpack(versions: Path, archive: BinaryIO, version: str, digest: str) -> Non
             os.fsync(file.fileno())
         staging.chmod(0o755)
         sync_directory(staging)
-        target = versions / version
-        if target.exists():  # the same version from another archive; a running daemon keeps its open file
-            old = Path(tempfile.mkdtemp(prefix=f".{version}-old-", dir=versions))
-            target.rename(old / "was")
-            staging.rename(target)
-            shutil.rmtree(old)
+        if target.exists():  # with the same bytes, of which somebody took some away: never without a program
+            for name in (*PROGRAMS, DIGEST_FILE):
+                (staging / name).rename(target / name)
+            sync_directory(target)
         else:
             staging.rename(target)
         sync_directory(versions)

@@ -139,8 +139,9 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
     directory = f"{STATE}/txn/{name}"
     unit = f"soci-cluster-txn-{name}"
     started = host.run("systemd-run", "--quiet", "--collect", f"--unit={unit}", SCRIPT, "apply", directory)
-    if started.code not in (0, 124):  # 124: systemd is slow to say that it has started it
-        shutil.rmtree(host.path(directory), ignore_errors=True)
+    # systemd may have started it all the same, and be slow to say so; then its directory is needed.
+    began = _is_running(host, name) or journal_state(host).get("transaction") == name
+    if started.code not in (0, 124) and not began:
         raise InstallError("commit", f"systemd-run: {started.error.strip()}", "see journalctl on the node")
     deadline = time.monotonic() + _patience(host, name)
     polls = 0

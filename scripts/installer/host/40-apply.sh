@@ -58,6 +58,7 @@ apply() {
   wanted=soci
   each_file "$directory" swap
   systemctl daemon-reload
+  check_idle # once more: the looks at the images took their time
   start_snapshotter
   if [ "$snapshotter_action" = restart ] && ! lazy_layers_are_back; then
     await_connection
@@ -115,7 +116,8 @@ record_node() {
     remember_folders "$data"
     remember_folders "$runtime_directory"
   done)
-  say "$snapshotter_was" >"$STATE/originals/snapshotter-was"
+  # Of the first slot, whichever is installed: no operating system has a daemon in the second.
+  (slot soci && systemctl is-active "$unit" || :) >"$STATE/originals/snapshotter-was"
   sync "$STATE/originals/snapshotter-was"
 }
 

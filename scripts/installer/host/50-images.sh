@@ -21,11 +21,12 @@ copy_image() {
   sources=$(say "$mount" | mount_folders lowerdir) # separated by colons, the lowest last
   # An image can name a snapshot of several layers as its only one; the names of others' layers are no secret.
   if [ "$(say "$sources" | tr : '\n' | grep -c .)" = "$(say "$chains" | wc -w)" ]; then
+    is_copied=1
     for chain in $chains; do
-      copy_layer "${sources##*:}" "$ROOT$data/$COPIES/$chain"
+      copy_layer "${sources##*:}" "$ROOT$data/$COPIES/$chain" || { is_copied=0 && break; }
       sources=${sources%:*}
     done
-    say "$config $chains" >>"$1/carried"
+    [ "$is_copied" = 0 ] || say "$config $chains" >>"$1/carried"
   else
     say "${chains##* } has other layers than its image says; the image is pulled again" >&2
   fi
@@ -33,12 +34,18 @@ copy_image() {
 }
 
 # copy_layer SOURCE TARGET: by hard links, which need no space and no time, but work below one mount point only. Lower
-# layers never change. Without room and time for it nothing is copied.
+# layers never change. Without room and time for it nothing is copied. Fails where the layer itself has more links to
+# one file than the file system allows twice.
 copy_layer() {
   [ ! -d "$2" ] || return 0
-  mkdir "$2"
-  ! cp -al "$1/." "$2" 2>/dev/null || return 0
-  [ "$copy_seconds" != 0 ] || die "the layer $1 cannot be linked to $2, and its copy was not planned"
+  mkdir "$2" || die "$2 cannot be made"
+  problem=$(LC_ALL=C cp -al "$1/." "$2" 2>&1) && return
+  if [ "$copy_seconds" = 0 ]; then
+    case $problem in
+      *'Too many links'*) say "the layer $1 cannot be linked; its image is pulled again" >&2 && rm -rf "$2" && return 1 ;;
+      *) die "the layer $1 cannot be linked to $2, and its copy was not planned: ${problem##*: }" ;;
+    esac
+  fi
   problem=$(cp -a --preserve=xattr --remove-destination "$1/." "$2" 2>&1) ||
     die "the layer $1 was not copied to $2: ${problem##*: }"
 }
@@ -119,10 +126,11 @@ incomplete_images() {
 
 # The kubelet takes such an image for present, but no container of it can be made any more: it has to be pulled anew.
 # Those are meant that were incomplete before the change already; later ones were pulled by the new daemon. At a switch
-# what was carried over is unpacked for the new snapshotter and stays.
+# what was carried over is unpacked for the new snapshotter and stays. So does the sandbox image: no kubelet pulls it.
 forget_images() {
   images=$(ctr --namespace k8s.io images check --snapshotter "$snapshotter" 2>/dev/null |
-    awk -v is_switch="$is_switch" '$4 == "incomplete" && !(is_switch && $NF == "true") { print $1 }' |
+    awk -v is_switch="$is_switch" -v pause="$pause_image" '
+      $4 == "incomplete" && $1 != pause && !(is_switch && $NF == "true") { print $1 }' |
     grep -xF -f "$directory/images-to-pull-again") || return 0
   # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks

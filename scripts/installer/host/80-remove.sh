@@ -61,8 +61,11 @@ remove_now() {
       ;;
   esac
 
-  if [ "$state" = removing ]; then
+  # Whoever failed at it started the kubelet again, which may have made containers under soci meanwhile.
+  if [ "$state" = removing ] || { [ "$state" = restoring ] && containerd_answers; }; then
     take_away_containers
+  fi
+  if [ "$state" = removing ]; then
     state=restoring
     journal $state
   fi
@@ -319,6 +322,9 @@ clean_up() {
     esac
     return
   fi
+  # A slot without a unit of ours is the operating system's, or nobody's.
+  grep -q "^$unit_file$TAB" "$STATE/originals/files" || return 0
+  [ -z "$(all_users)" ] || die "containers are still on $snapshotter"
   stop_snapshotter
   awk -v data="$data/" 'index($5, data) == 1 { print $5 }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -r |
     while read -r mount; do umount --lazy "$mount" || :; done
