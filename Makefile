@@ -47,11 +47,16 @@ engine: build ## the real Pulumi engine runs the real program against a real API
 cluster: build ## the lab: real nodes, real pods
 	@$(PYTEST) tests/cluster
 
+# A part that fails keeps no other from its run: the report has them all.
 faults: build ## every test: faults at every call, every containerd, on real nodes (hours); .lab/faults.json
-	@$(PYTEST) tests/faults --ignore tests/faults/nodes --full --log-cli-level INFO
-	@$(PYTEST) tests/installer/test_effective_config.py --full
-	@$(PYTEST) tests/cluster --full
-	@$(PYTEST) tests/faults/nodes --full
+	@rm -f .lab/faults.json
+	@$(PYTEST) tests/unit --full || failed=1; \
+	$(PYTEST) tests/faults --ignore tests/faults/nodes --full --log-cli-level INFO || failed=1; \
+	$(PYTEST) tests/installer --full || failed=1; \
+	$(PYTEST) tests/engine --full || failed=1; \
+	$(PYTEST) tests/cluster --full || failed=1; \
+	$(PYTEST) tests/faults/nodes --full || failed=1; \
+	exit $${failed:-0}
 
 format: setup ## rewrite the Python files the way `make lint` wants them
 	@.venv/bin/ruff format $(PYTHON_FILES)

@@ -2,11 +2,18 @@
 
 import pytest
 
+from tests.fault_report import Outcomes
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="every version and every fault point, also slow tests"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--full"):
+        config.pluginmanager.register(Outcomes())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,10 +1,9 @@
 """Faults at generated points of the node transaction: at some of them, or with --full at every one.
 
-The full run, `make faults`, writes .lab/faults.json and prints it in short.
+The counts stand in the last lines, of a full run in .lab/faults.json too.
 """
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -18,10 +17,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "installer"), str(REPOSITORY / "scr
 
 import harness  # noqa: E402
 
-from tests import failure_modes  # noqa: E402
+from tests import fault_report  # noqa: E402
 
 QUICK_STRIDE = 61
-REPORT = REPOSITORY / ".lab" / "faults.json"
 
 
 @pytest.fixture(scope="session")
@@ -37,38 +35,25 @@ def stride(request: pytest.FixtureRequest) -> int:
     return 1 if request.config.getoption("--full") else QUICK_STRIDE
 
 
-def report() -> dict:
-    """The content of faults.json."""
+def counts() -> dict[str, float]:
+    """What was struck, and how it ended."""
     ended = harness.TALLY.ended
-    tests = failure_modes.covered()
-    modes = {
-        str(number): {"behaviour": entry["behaviour"], "tests": tests.get(number, [])}
-        | ({"untested": entry["untested"]} if "untested" in entry else {})
-        for number, entry in failure_modes.load().items()
-    }
     return {
         "points": ended.total(),
         "ended_old": ended["old"],
         "ended_new": ended["new"],
         "ended_bad": ended["bad"],
         "slowest_rollback_s": round(max(harness.TALLY.rollback_seconds, default=0.0), 2),
-        "failure_modes": modes,
     }
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The counts; in a full run also the file."""
     if not harness.TALLY.ended:
         return
-    found = report()
+    found = counts()
     terminalreporter.write_line(
         f"faults: {found['points']} points, ended old {found['ended_old']}, new {found['ended_new']}, "
         f"bad {found['ended_bad']}; slowest way back {found['slowest_rollback_s']} s"
     )
     if terminalreporter.config.getoption("--full"):
-        REPORT.parent.mkdir(exist_ok=True)
-        REPORT.write_text(json.dumps(found, indent=1) + "\n")
-        covered = sum(bool(mode["tests"]) for mode in found["failure_modes"].values())
-        terminalreporter.write_line(
-            f"faults: {covered} of {len(found['failure_modes'])} failure modes have a test; see {REPORT}"
-        )
+        fault_report.add(found)

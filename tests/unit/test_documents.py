@@ -1,10 +1,14 @@
 """The generated parts of the documents are up to date."""
 
 import json
+import re
+from pathlib import Path
 
 import configuration_table
 import pytest
 import result_picture
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("path", configuration_table.DOCUMENTS, ids=lambda path: path.name)
@@ -20,3 +24,11 @@ def test_the_result_in_the_readme_is_the_recorded_one() -> None:
     readme = result_picture.README.read_text()
     assert readme == result_picture.with_section(readme, measured), "run scripts/docs/result_picture.py"
     assert result_picture.PICTURE.read_text() == result_picture.picture(measured)
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    sources = "".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    documents = "".join(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))
+    named = set(re.findall(r"`(test_\w+)`", documents))
+    assert named
+    assert {name for name in named if f"def {name}(" not in sources} == set()
