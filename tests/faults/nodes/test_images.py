@@ -32,10 +32,14 @@ def names(lab, request: pytest.FixtureRequest) -> list[str]:
 @pytest.fixture
 def discarding(node: LabNode, containerd: str) -> LabNode:
     """A node whose containerd drops the blobs of what it has unpacked, as on EKS."""
+    discard_blobs(node, containerd)
+    return node
+
+
+def discard_blobs(node: LabNode, containerd: str) -> None:
     header, line = DISCARD[containerd[0]]
     node.edit(CONFIG, lambda text: text.replace(header, header + line))
     restart_without_images(node)
-    return node
 
 
 def restart_without_images(node: LabNode) -> None:
@@ -154,20 +158,24 @@ def test_image_that_cannot_start_before_the_switch_is_pulled_again_after_it(
 @pytest.mark.timeout(3 * 3600)
 @pytest.mark.failure_mode(22)
 @pytest.mark.failure_mode(43)
-def test_no_sandbox_fails_over_many_installs_and_reboots(pool, pods: Pods, request, containerd: str):
+def test_no_sandbox_fails_over_many_installs_and_reboots(
+    pool, pods: Pods, names: list[str], request, containerd: str
+):
     """amazon-eks-ami#2710, nydus-snapshotter#539, kata#8407: counted by the kubelet's own journal.
 
-    Fifty times with --full, else three times; on fresh nodes, with pods created all along.
+    Fifty times with --full, else three times; on fresh nodes that keep no blobs, with pods created all along.
     """
     count = 50 // len(CONTAINERD) if is_full(request.config) else 3
     for _ in range(count):
         node = pool.make(containerd)
         try:
-            running = pods.start(node)
+            discard_blobs(node, containerd)
+            running = [pods.start(node, name) for name in (PAUSE, *names[:3])]
             node.install()
-            pods.await_running(pods.create(node))
+            again = [pods.create(node, name) for name in (PAUSE, *names[:3])]
+            pods.await_running(*again)
             node.reboot()
-            pods.await_running(running)
+            pods.await_running(*running, *again)
             pods.start(node)
             words = node.sh("journalctl -u kubelet -o cat | grep -E 'Failed.*PodSandbox' || :")
             assert failures(words) == [], node.name
