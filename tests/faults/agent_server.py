@@ -160,12 +160,12 @@ def run_agent(job: dict) -> dict:
 def child(job: dict, result: int) -> None:
     """The forked process of a job; does not return."""
     os.setsid()
-    if job["program"] == "script":
+    if job["program"] == "shell":
         os.environ["FAULT_ROLE"] = "script"
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor, target in ((null, 0), (result, 1), (result, 2)):
             os.dup2(descriptor, target)
-        os.execvp("sh", ["sh", os.environ["ROOT"] + transaction.SCRIPT, *job["arguments"]])
+        os.execvp("sh", ["sh", *job["arguments"]])
     with open(os.environ["FAULT_STATE"], "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
         struct.pack_into("i", shared, AGENT_GROUP_OFFSET, os.getpgrp())
     outcome = run_agent(job) if job["program"] == "agent" else run_uninstall()

@@ -19,7 +19,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from agent import images, install, transaction
@@ -37,6 +39,17 @@ LOADED = (
     *(f"loaded-{kind}{slot.suffix}" for kind in ("unit", "soci-config") for slot in SLOTS),
 )
 KUBELET = "kubelet.service"
+JOURNAL_CHANGES = "script rename /var/lib/soci-cluster/journal"  # as the log of calls has it
+# What systemd starts at a boot. An uninstall that the boot queued runs once containerd does.
+BOOT_COMMANDS = f"""
+systemctl daemon-reload
+systemctl start containerd.service
+[ ! -e "$FAKE/enabled-{KUBELET}" ] || systemctl start {KUBELET}
+[ ! -e "$FAKE/queued-removal" ] || {{
+  rm "$FAKE/queued-removal"
+  sh "$ROOT{transaction.SCRIPT}" remove-now || :
+}}
+"""
 STRUCT = struct.Struct("7i")
 # The log is not committed on its own, and a rename does not flush the renamed file's data.
 MOUNT_OPTIONS = "loop,noatime,noauto_da_alloc,commit=1000"
@@ -215,32 +228,27 @@ class Node:
 
     def script(self, *arguments: str, at: int = 0, action: str = "none") -> Run:
         """One run of the host script."""
-        return self._run({"program": "script", "arguments": arguments}, at, action, False)
+        return self._shell(f"{self.root}{transaction.SCRIPT}", *arguments, at=at, action=action)
+
+    def _shell(self, *arguments: str, at: int, action: str) -> Run:
+        return self._run({"program": "shell", "arguments": arguments}, at, action, False)
 
     def uninstaller(self) -> Run:
         """One run of the agent that takes SOCI off the node."""
         return self._run({"program": "uninstaller"}, 0, "none", False)
 
-    def boot(self) -> None:
-        """What systemd does at a boot: no daemon and no timer is left, and containerd and the kubelet start.
+    def boot(self, at: int = 0, action: str = "none") -> Run:
+        """A boot: no daemon and no timer is left, and containerd and the kubelet start.
 
-        Containers come back as they were. An uninstall that the boot queued runs once containerd does.
+        Containers come back as they were.
         """
         for path in self.fake.glob("active-*"):
             path.unlink()
         for name in (*LOADED, "tasks", "queued-removal"):
             (self.fake / name).unlink(missing_ok=True)
-        self._systemctl("daemon-reload")
-        self._systemctl("start", "containerd.service")
-        if (self.fake / f"enabled-{KUBELET}").exists():
-            self._systemctl("start", KUBELET)
-        if (self.fake / "queued-removal").exists():
-            (self.fake / "queued-removal").unlink()
-            self.script("remove-now")
-
-    def _systemctl(self, *command: str) -> None:
-        environment = {**self.environment, "LD_PRELOAD": ""}
-        subprocess.run([str(FAKES / "systemctl"), *command], check=True, env=environment, capture_output=True)
+        run = self._shell("-ec", BOOT_COMMANDS, at=at, action=action)
+        assert run.struck or not run.status, run
+        return run
 
     def lose_power(self) -> None:
         """After a power cut: what the file system makes of its log."""
@@ -371,7 +379,10 @@ def difference(found: dict, wanted: dict) -> list[str]:
 
 @dataclass
 class Scenario:
-    """A change of the node: the state before it, how it is made, and how the next run makes it again."""
+    """A change of the node: the state before it, how it is made, and how the next run makes it again.
+
+    Or what goes on with a change that was cut short: that begins at ``cut``, and has one good end only.
+    """
 
     name: str
     old: State
@@ -380,6 +391,8 @@ class Scenario:
     faults: tuple[str, ...] = ()  # of the fakes, during the act only
     new: State = field(default_factory=lambda: State({}, {}))
     final: State = field(default_factory=lambda: State({}, {}))  # where every next run ends
+    cut: State | None = None
+    ends: tuple[str, ...] = ("old", "new")
     helper: str = "timers"  # what ends a run that was killed: the dead man's timer, or the unit's own restart
     is_only_resumed: bool = False  # by the next run; until then anything may be between old and new
 
@@ -404,6 +417,7 @@ def classify(scenario: Scenario, state: State) -> Verdict:
     differences = {
         ended: difference(found, in_effect(wanted))
         for ended, wanted in (("old", scenario.old), ("new", scenario.new))
+        if ended in scenario.ends
     }
     for ended, differs in differences.items():
         if not differs:
@@ -451,12 +465,12 @@ class Judge:
             self._timers(self.node.state())  # while it is full
             self.node.free_disk()
         state = self.node.state()
-        ways = [self.scenario.helper, "boot"]
+        ways = list(dict.fromkeys([self.scenario.helper, "boot"]))
         ways = {"power cut": ["boot"], "disk full": ["stay"]}.get(action, ways)
         known = (ways[0], key(state))
         if known not in self._known:
             verdicts = [self._follow(state, way) for way in ways]
-            if action.startswith("kill"):
+            if action.startswith("kill") and self.scenario.helper != "boot":
                 self.node.become(state)
                 if problem := self._next_run():
                     verdicts.append(Verdict("bad", f"at once: {problem}"))
@@ -619,6 +633,57 @@ def retirement(node: Node) -> Scenario:
     return Scenario("retirement", old, act, act, new=new, final=new, is_only_resumed=True)
 
 
+def rollback(change: Callable[[Node], Scenario], node: Node) -> Scenario:
+    """What the dead man's timer does about a change that was killed before it was committed."""
+    scenario = change(node)
+
+    def act(**fault) -> Run:
+        return node.script("rollback", "1-a", **fault)
+
+    return _recovery(node, scenario, _cut(node, scenario, "kill all"), act=act, ends=("old",))
+
+
+def boot(change: Callable[[Node], Scenario], node: Node, end: str = "old", journal: int = -1) -> Scenario:
+    """The boot after a power cut, see `_cut`."""
+    scenario = change(node)
+    cut = _cut(node, scenario, "power cut", journal)
+    return _recovery(node, scenario, cut, act=node.boot, ends=(end,), helper="boot")
+
+
+def boot_with_original(node: Node) -> Scenario:
+    """The boot of an installed node whose operating system wrote its own configuration of containerd anew."""
+    scenario = first_install(node)
+    node.become(scenario.new)
+    (node.root / CONFIG).write_bytes(scenario.old.content(CONFIG) or b"")
+    return _recovery(node, scenario, node.state(), act=node.boot, ends=("new",), helper="boot")
+
+
+def _cut(node: Node, scenario: Scenario, action: str, journal: int = -1) -> State:
+    """The node after a strike right before a change of the journal, by default the one that commits."""
+    start(node, scenario)
+    calls = scenario.act().calls
+    # mv tries a rename that replaces nothing first.
+    changes = [
+        at for at, (call, after) in enumerate(pairwise(calls), 1) if call == JOURNAL_CHANGES and after != call
+    ]
+    start(node, scenario)
+    assert scenario.act(at=changes[journal], action=action).struck
+    if action == "power cut":
+        node.lose_power()
+    for path in node.fake.glob("process-*"):  # its number is another's sooner or later
+        path.unlink()
+    return node.state()
+
+
+def _recovery(node: Node, scenario: Scenario, cut: State, **how) -> Scenario:
+    found = replace(scenario, name=f"recovery from {scenario.name}", cut=cut, **how)
+    start(node, found)
+    assert classify(found, node.state()).ended == "bad"
+    found.act()
+    assert (classify(found, node.state()).ended,) == found.ends
+    return found
+
+
 def _install(node: Node, name: str, old: State, faults: tuple[str, ...] = ()) -> Scenario:
     def act(**fault) -> Run:
         return node.agent("0.16.1", "1-a", **fault)
@@ -654,7 +719,7 @@ def prepare(node: Node, name: str) -> Prepared:
     return node.prepared[name]
 
 
-SCENARIOS = {
+SCENARIOS: dict[str, Callable[[Node], Scenario]] = {
     build.__name__: build
     for build in (
         first_install,
@@ -666,13 +731,20 @@ SCENARIOS = {
         side_by_side,
         uninstall,
         retirement,
+        boot_with_original,
     )
 }
+for change in (first_install, adoption, version_change, side_by_side):
+    SCENARIOS[f"rollback_of_{change.__name__}"] = partial(rollback, change)
+    SCENARIOS[f"boot_in_{change.__name__}"] = partial(boot, change)
+SCENARIOS["boot_in_first_install_with_layers"] = partial(boot, first_install_with_layers)
+SCENARIOS["boot_in_uninstall_of_containers"] = partial(boot, uninstall, end="new", journal=-2)
+SCENARIOS["boot_in_uninstall_of_files"] = partial(boot, uninstall, end="new")
 
 
 def start(node: Node, scenario: Scenario) -> None:
     """The node before the act, with the scenario's own faults in its daemons."""
-    node.become(scenario.old)
+    node.become(scenario.cut or scenario.old)
     for fault in scenario.faults:
         (node.fake / fault).touch()
 
