@@ -734,10 +734,9 @@ SCENARIOS: dict[str, Callable[[Node], Scenario]] = {
         boot_with_original,
     )
 }
-for change in (first_install, adoption, version_change, side_by_side):
+for change in (first_install, first_install_with_layers, adoption, version_change, side_by_side):
     SCENARIOS[f"rollback_of_{change.__name__}"] = partial(rollback, change)
     SCENARIOS[f"boot_in_{change.__name__}"] = partial(boot, change)
-SCENARIOS["boot_in_first_install_with_layers"] = partial(boot, first_install_with_layers)
 SCENARIOS["boot_in_uninstall_of_containers"] = partial(boot, uninstall, end="new", journal=-2)
 SCENARIOS["boot_in_uninstall_of_files"] = partial(boot, uninstall, end="new")
 
