@@ -117,6 +117,16 @@ def test_a_failure_leaves_the_node_as_it_was(node: Node, fault: str, step: str, 
         assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
 
 
+def test_the_journal_is_looked_at_before_the_way_back_starts_the_daemons_again(node: Node) -> None:
+    """Their new lines would hide why it was taken."""
+    directory = node.stage()
+    node.set("canary-fails")
+    node.apply(directory)
+    calls = node.calls("systemctl restart containerd", "journalctl -u")
+    assert [call.split()[0] for call in calls] == ["systemctl", "journalctl", "systemctl"]
+    assert Path(directory, "last-words").read_text() == "last words of the daemon\n"
+
+
 def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: Node) -> None:
     """Its gRPC client waits up to three seconds between attempts, and fails every call meanwhile."""
     node.install()

@@ -297,6 +297,19 @@ def test_transaction_that_systemd_started_without_saying_so_keeps_its_directory(
     assert install.install(task(machine), never).changed
 
 
+def test_a_failed_transaction_brings_the_daemons_last_words_along(machine: Machine) -> None:
+    def fail(command: Sequence[str], text: str) -> Result:
+        machine.write(f"{command[-1]}/last-words", b"one\ntwo\n")
+        machine.write(f"{command[-1]}/result", b"outcome=rolled-back\nstep=restart\ncontainerd_restarts=2\n")
+        return Result(0, "", "")
+
+    machine.answers["systemd-run"] = fail
+    for _ in ("now", "and when it is not tried again"):
+        with pytest.raises(InstallError) as caught:
+            install.install(task(machine), never)
+        assert caught.value.last_words == ("one", "two")
+
+
 @pytest.mark.failure_mode(15)
 def test_vain_restart_is_not_repeated(machine: Machine) -> None:
     """149 restarts of a daemon that could not come up (aicr#1688)."""

@@ -269,6 +269,14 @@ def test_a_refusal_at_the_installers_end_is_told(host: Installed, api: Api, repo
     assert "default/app" in program.TERMINATION_LOG.read_text()
 
 
+def test_the_journal_below_the_reason_is_the_one_of_the_failure(reporter: Reporter, host: Installed) -> None:
+    host.answers["journalctl"] = lambda command, text: Result(0, "all is well again\n", "")
+    program.fail(host, reporter, InstallError("restart", "no", "look", ["panic: https://me:secret@host"]))
+    assert program.TERMINATION_LOG.read_text().splitlines()[1:] == ["| panic: https://host"]
+    program.fail(host, reporter, InstallError("preflight", "no", "look"))
+    assert program.TERMINATION_LOG.read_text().splitlines()[1:] == ["| all is well again"]
+
+
 def test_an_uninstall_that_was_cut_short_is_finished_before_an_install(host: Installed) -> None:
     """kata-containers#10167: deploy, cleanup, deploy."""
     uninstall.finish_begun(host, SCRIPT)

@@ -195,7 +195,8 @@ def fail(host: Host, reporter: report.Reporter, error: InstallError) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     line = f"node {reporter.node_name}: step {error.step}: {error.cause}. Remedy: {error.remedy}"
     log(line)
-    words = [line[:2500], *(f"{JOURNAL_MARK}{text[:160]}" for text in last_words(host))]
+    journal = [clean(text)[:160] for text in error.last_words or last_words(host)]
+    words = [line[:2500], *(f"{JOURNAL_MARK}{text}" for text in journal)]
     with contextlib.suppress(OSError):
         TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
     for action in (
@@ -210,11 +211,10 @@ def fail(host: Host, reporter: report.Reporter, error: InstallError) -> int:
 
 
 def last_words(host: Host) -> list[str]:
-    """The end of the node's journal on containerd and the snapshotter."""
+    """The end of the node's journal on containerd and the snapshotter, as it is now."""
     units = ("containerd", "soci-snapshotter", "soci-snapshotter-b")
     choice = [argument for unit in units for argument in ("-u", unit)]
-    output = host.run("journalctl", *choice, "-n", "6", "-o", "cat", "--no-pager").output
-    return [clean(line) for line in output.splitlines()]
+    return host.run("journalctl", *choice, "-n", "6", "-o", "cat", "--no-pager").output.splitlines()
 
 
 def succeed(reporter: report.Reporter, wanted: settings.Settings, done: Installed, seconds: float) -> None:

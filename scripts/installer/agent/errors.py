@@ -1,6 +1,7 @@
 """The one error that an install ends with, and how its words are made fit to be told."""
 
 import re
+from collections.abc import Sequence
 
 
 def clean(text: str) -> str:
@@ -15,12 +16,14 @@ class InstallError(Exception):
 
     still_serves = False  # SOCI works on the node nevertheless
 
-    def __init__(self, step: str, cause: str, remedy: str) -> None:
+    def __init__(self, step: str, cause: str, remedy: str, last_words: Sequence[str] = ()) -> None:
+        """``last_words`` are lines of the daemons' journal from when it stopped, if that was looked at."""
         cause = clean(cause)
         super().__init__(f"{step}: {cause}. Remedy: {remedy}.")
         self.step = step
         self.cause = cause
         self.remedy = remedy
+        self.last_words = last_words
 
     @property
     def reason(self) -> str:

@@ -210,6 +210,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
             failure.step,
             f"{failure.cause} (the same change failed minutes ago and is not tried again yet)",
             "see journalctl -u containerd on the node; the next try is ten minutes after the failure",
+            failure.last_words,
         )
     if busy:
         return busy
@@ -279,7 +280,7 @@ def _commit(task: Task, plan: Plan, ctr: images.Ctr, image_plan: images.ImagePla
     remedy = "the node is as before; see journalctl -u soci-snapshotter -u containerd on it"
     if result.outcome == "broken":
         remedy = "its old configuration is back but containerd is not: reboot or replace the node"
-    raise InstallError(result.step, result.cause, remedy)
+    raise InstallError(result.step, result.cause, remedy, result.last_words)
 
 
 def _with_replaced(task: Task, done: Installed, ctr: images.Ctr) -> Installed:

@@ -5,7 +5,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class Outcome:
     containerd_down_seconds: float = 0.0
     containerd_restarts: int = 0
     steps: tuple[tuple[str, float], ...] = ()  # name and seconds, in their order
+    last_words: tuple[str, ...] = ()  # of the daemons' journal, when it failed
 
 
 def sha256(content: bytes | None) -> str:
@@ -146,16 +147,16 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
     deadline = time.monotonic() + _patience(host, name)
     polls = 0
     while time.monotonic() < deadline:
-        if text := host.read_text(f"{directory}/result"):
-            return parse_result(text)
+        if outcome := _result(host, directory):
+            return outcome
         sleep(POLL_SECONDS)
         polls += 1
         if polls % POLLS_PER_LOOK == 0 and not _is_running(host, name):
             if not host.read_text(f"{directory}/result"):
                 wait_for_running(host, sleep)  # it was killed: undo what it began
             break
-    if text := host.read_text(f"{directory}/result"):
-        return parse_result(text)
+    if outcome := _result(host, directory):
+        return outcome
     journal = journal_state(host)
     if journal.get("state") == "committed" and journal.get("transaction") == name:
         return Outcome("committed")  # only its report is lost
@@ -207,7 +208,9 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
         path = f"{STATE}/txn/{entry.name}"
-        result = parse_result(host.read_text(f"{path}/result"))
+        result = _result(host, path)
+        if not result:
+            continue
         # A clock that was set back must not keep a failure recent for years.
         is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
         was_costly = result.containerd_restarts > 0 or result.step in ("copy", "deadline")
@@ -216,6 +219,13 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
         if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
             return result
     return None
+
+
+def _result(host: Host, directory: str) -> Outcome | None:
+    """What the host script said of the transaction, once it has."""
+    text = host.read_text(f"{directory}/result")
+    words = tuple(host.read_text(f"{directory}/last-words").splitlines())
+    return replace(parse_result(text), last_words=words) if text else None
 
 
 def parse_result(text: str) -> Outcome:

@@ -17,7 +17,7 @@
 #
 # A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
 # A transaction DIR holds plan.env, files (the manifest), new/ (the staged files), layers (images to carry over) and
-# reserve (room for the way back); apply adds old/, log and result.
+# reserve (room for the way back); apply adds old/, log, result, and last-words of the daemons when it fails.
 # `remove` starts `remove-now` as a unit of its own, for the same reason.
 # Manifest: one line a file, tab separated: group path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.

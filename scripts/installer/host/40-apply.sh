@@ -238,6 +238,9 @@ finish() {
   cause=$(tail -n 1 "$directory/log")
   if [ -z "$cause" ] && ! say >>"$directory/log"; then cause="no space is left in $STATE"; fi
   free_reserved "$directory"
+  # Before the way back starts the daemons again: what they say then would hide why it is taken.
+  timeout 20 journalctl -u containerd -u soci-snapshotter -u soci-snapshotter-b -n 6 -o cat --no-pager \
+    >"$directory/last-words" 2>/dev/null
   outcome=unchanged
   if [ "$state" != '' ]; then
     clear_canary
