@@ -53,7 +53,9 @@ def test_joining_node_is_verified_before_any_workload_and_after_one_restart(api,
 
     found = condition(api, joined_node)
     assert (found["reason"], "SOCI 0.16.1 serves" in found["message"]) == ("Verified", True)
+    joined = api.read_node(joined_node).metadata.creation_timestamp  # there were others of that name
     events = api.list_namespaced_event("default", field_selector=f"involvedObject.name={joined_node}").items
+    events = [event for event in events if event.first_timestamp and event.first_timestamp >= joined]
     said = {event.message for event in events}
     assert {f"node {joined_node}: step {step}" for step in ("download", "images", "stage", "commit")} <= said
     (installed,) = [event.message for event in events if event.reason == "Installed"]
