@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,10 +17,22 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "scripts" / name) for name in ("bench", "installer")]
 
 import lab_client  # noqa: E402 (found through the path above)
+from agent.slots import FIRST, SECOND, Slot  # noqa: E402
 
 from tests.waiting import wait_for  # noqa: E402
 
 SOCI_NODES = ["node1", "node2"]
+# Every read opens its file anew, which goes to the daemon each time.
+READER = """
+reads=0 errors=0
+while :; do
+  for file in /opt/sample/data/*/*; do
+    if head -c 4096 "$file" >/dev/null; then reads=$((reads + 1)); else errors=$((errors + 1)); fi
+    if [ $((reads % 20)) = 0 ] || [ $errors -gt 0 ]; then echo "reads=$reads errors=$errors"; fi
+    usleep 30000
+  done
+done
+"""
 
 
 class Stack:
@@ -57,6 +70,41 @@ class Stack:
         done = self.up(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+
+class Readers:
+    """Pods that read in loops, and what they have counted."""
+
+    def __init__(self, api, names: list[str]) -> None:
+        self.api = api
+        self.names = names
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Reads and errors so far of each pod."""
+        counted = {}
+        for name in self.names:
+            log = self.api.read_namespaced_pod_log(name, "default", tail_lines=1)
+            found = re.fullmatch(r"reads=(\d+) errors=(\d+)", log.strip())
+            counted[name] = (int(found[1]), int(found[2])) if found else (0, 0)
+        return counted
+
+    def must_go_on(self) -> None:
+        """Each pod reads on, without having met an error, in its first container."""
+        before = self.counts()
+
+        def all_read() -> bool:
+            now = self.counts()
+            assert {name: errors for name, (_, errors) in now.items()} == dict.fromkeys(self.names, 0)
+            return all(now[name][0] > before[name][0] + 40 for name in self.names)
+
+        wait_for(all_read, 60, f"further reads beyond {before}")
+        for name in self.names:
+            (status,) = self.api.read_namespaced_pod(name, "default").status.container_statuses
+            assert (status.ready, status.restart_count) == (True, 0)
+
+    def delete(self) -> None:
+        for name in self.names:
+            self.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +168,20 @@ def containerd_starts(node: str) -> str:
     return lab_client.on_node(
         node, "systemctl show containerd -p MainPID -p ActiveEnterTimestampMonotonic --value"
     )
+
+
+def slot_in_use(node: str) -> Slot:
+    return (
+        SECOND
+        if "soci-b" in lab_client.on_node(node, "containerd config dump | grep 'snapshotter = '")
+        else FIRST
+    )
+
+
+def running_program(node: str, slot: Slot) -> str:
+    """What the slot's process runs; empty when there is none."""
+    pid = f"$(systemctl show {slot.unit} -p MainPID --value)"
+    return lab_client.on_node(node, f"readlink /proc/{pid}/exe || true").strip()
 
 
 def host_files(node: str) -> str:

@@ -11,8 +11,17 @@ from typing import Any
 import lab_client
 import pod_start
 import pytest
-from agent.slots import FIRST, SECOND, Slot
-from conftest import SOCI_NODES, condition, containerd_starts, install_report
+from agent.slots import Slot
+from conftest import (
+    READER,
+    SOCI_NODES,
+    Readers,
+    condition,
+    containerd_starts,
+    install_report,
+    running_program,
+    slot_in_use,
+)
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
@@ -21,52 +30,6 @@ from tests.waiting import wait_for
 IMAGE = "10.77.0.1:5000/sample:1-soci"
 SCRIPT = "/opt/soci-cluster/soci-host.sh"
 READERS = 3
-# Every read opens its file anew, which goes to the daemon each time.
-READER = """
-reads=0 errors=0
-while :; do
-  for file in /opt/sample/data/*/*; do
-    if head -c 4096 "$file" >/dev/null; then reads=$((reads + 1)); else errors=$((errors + 1)); fi
-    if [ $((reads % 20)) = 0 ] || [ $errors -gt 0 ]; then echo "reads=$reads errors=$errors"; fi
-    usleep 30000
-  done
-done
-"""
-
-
-class Readers:
-    """Pods that read in loops, and what they have counted."""
-
-    def __init__(self, api, names: list[str]) -> None:
-        self.api = api
-        self.names = names
-
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Reads and errors so far of each pod."""
-        counted = {}
-        for name in self.names:
-            log = self.api.read_namespaced_pod_log(name, "default", tail_lines=1)
-            found = re.fullmatch(r"reads=(\d+) errors=(\d+)", log.strip())
-            counted[name] = (int(found[1]), int(found[2])) if found else (0, 0)
-        return counted
-
-    def must_go_on(self) -> None:
-        """Each pod reads on, without having met an error, in its first container."""
-        before = self.counts()
-
-        def all_read() -> bool:
-            now = self.counts()
-            assert {name: errors for name, (_, errors) in now.items()} == dict.fromkeys(self.names, 0)
-            return all(now[name][0] > before[name][0] + 40 for name in self.names)
-
-        wait_for(all_read, 60, f"further reads beyond {before}")
-        for name in self.names:
-            (status,) = self.api.read_namespaced_pod(name, "default").status.container_statuses
-            assert (status.ready, status.restart_count) == (True, 0)
-
-    def delete(self) -> None:
-        for name in self.names:
-            self.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
 
 
 @pytest.fixture
@@ -83,20 +46,6 @@ def readers(api, stack, run_pod) -> Readers:
 
 def lazy_containers(node: str, slot: Slot) -> int:
     return len(lab_client.on_node(node, f"sh {SCRIPT} users {slot.name}").split())
-
-
-def slot_in_use(node: str) -> Slot:
-    return (
-        SECOND
-        if "soci-b" in lab_client.on_node(node, "containerd config dump | grep 'snapshotter = '")
-        else FIRST
-    )
-
-
-def running_program(node: str, slot: Slot) -> str:
-    """What the slot's process runs; empty when there is none."""
-    pid = f"$(systemctl show {slot.unit} -p MainPID --value)"
-    return lab_client.on_node(node, f"readlink /proc/{pid}/exe || true").strip()
 
 
 def is_retired(node: str, slot: Slot) -> bool:
