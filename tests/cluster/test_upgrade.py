@@ -5,7 +5,8 @@ Without care each of these restarts the daemon, and the pods' reads fail from th
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lab_client
@@ -267,3 +268,62 @@ def test_power_cut_while_both_daemons_serve_ends_on_the_new_one(api, stack, run_
     assert "/0.16.1/" in running_program(node, old)
     api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
     wait_for(lambda: is_retired(node, old), 180, "the old daemon is retired")
+
+
+@pytest.fixture
+def read_image(api, run_pod) -> Callable[[str], None]:
+    """Run a pod of the image on a node until it has read a part of it, and wait for its end."""
+
+    def read(node: str) -> None:
+        name = run_pod(IMAGE, node, pod_start.COMMAND)
+        pod_start.wait_for_ready_line(api, name, time.time() + 60)
+        api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+        pod_start.wait_until_gone(api, name, time.time() + 60)
+
+    return read
+
+
+@pytest.mark.slow
+def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(api, stack, read_image):
+    """Silent full pulls are this field's typical failure (soci#1558, #1655); an image that was pulled in the
+    mode before still starts."""
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.must_go_up()
+    starts = {node: containerd_starts(node) for node in SOCI_NODES}
+    for mode, is_lazy in (("parallel", False), ("lazy-or-parallel", True), ("lazy", True)):
+        for node in SOCI_NODES:
+            pod_start.forget_image(node)
+            read_image(node)
+        stack.set("soci:mode", mode)
+        stack.must_go_up()
+        for node in SOCI_NODES:
+            assert f"in {mode} mode" in message(api, node)
+            read_image(node)
+            pod_start.forget_image(node)
+            assert pod_start.fuse_mounts(node) == 0
+            read_image(node)
+            assert (pod_start.fuse_mounts(node) > 0) == is_lazy, f"{node} in {mode} mode"
+    assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
+
+
+@pytest.mark.slow
+@pytest.mark.failure_mode(29)
+def test_mode_change_side_by_side_no_read_fails(api, stack, readers, run_pod):
+    """The old daemon goes on loading lazily for its containers, the new one pulls whole."""
+    old = {node: slot_in_use(node) for node in SOCI_NODES}
+    mounts = {node: pod_start.fuse_mounts(node) for node in SOCI_NODES}
+    stack.set("soci:upgradePolicy", "side-by-side")
+    stack.set("soci:mode", "parallel")
+    stack.must_go_up()
+    readers.must_go_on()
+    for node in SOCI_NODES:
+        assert slot_in_use(node) == old[node].other
+        run_pod(IMAGE, node)
+        assert lazy_containers(node, old[node]) == READERS
+        assert lazy_containers(node, old[node].other) == 0
+        assert pod_start.fuse_mounts(node) == mounts[node]
+    readers.must_go_on()
+    readers.delete()
+    for node in SOCI_NODES:
+        wait_for(lambda node=node: is_retired(node, old[node]), 120, f"{node}: the old daemon is retired")
+        assert pod_start.fuse_mounts(node) == 0
