@@ -8,7 +8,17 @@ from pathlib import Path
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, Stack, condition, containerd_starts, host_files, installer_pod, is_ready
+from conftest import (
+    READER,
+    SOCI_NODES,
+    Readers,
+    Stack,
+    condition,
+    containerd_starts,
+    host_files,
+    installer_pod,
+    is_ready,
+)
 
 from tests.waiting import wait_for
 
@@ -88,7 +98,10 @@ def is_clean(api, node: str) -> bool:
 def workloads(node: str) -> str:
     """The containers of pods in the namespace `default` that run on the node."""
     query = 'labels."io.kubernetes.pod.namespace"==default'
-    return lab_client.on_node(node, f"ctr -n k8s.io containers ls -q '{query}' 2>/dev/null")
+    # A pod's ended sandbox stays in the list for up to a minute.
+    running = '"$(ctr -n k8s.io tasks ls -q 2>/dev/null)"'
+    listed = f"ctr -n k8s.io containers ls -q '{query}' 2>/dev/null"
+    return lab_client.on_node(node, f"{listed} | grep -xF {running} || true")
 
 
 def lazy_mounts(node: str) -> str:
@@ -98,6 +111,11 @@ def lazy_mounts(node: str) -> str:
 
 def kubectl(*arguments: str) -> None:
     lab_client.lab("kubectl", *arguments)
+
+
+def destroy(stack: Stack) -> None:
+    done = stack.pulumi("destroy", "--yes", "--non-interactive")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -150,6 +168,40 @@ def test_three_rounds_by_hand_without_an_api_server_leave_every_byte_as_it_was(a
         api.delete_namespaced_pod(old, "soci-system")
 
 
+@pytest.mark.slow
+@pytest.mark.failure_mode(24)
+@pytest.mark.failure_mode(41)
+@pytest.mark.failure_mode(42)
+def test_absent_then_present_then_destroy_leave_every_byte_as_it_was(api, stack, bystander, run_pod):
+    """kata-containers#10167: deploy, cleanup, deploy; coco-operator#270: leftovers meet the next install."""
+    node = bystander
+    before = tree(node)
+    kubectl("label", "node", node, "soci-cluster.io/install=true")
+
+    def load_lazily() -> None:
+        wait_for(lambda: condition(api, node).get("status") == "True", PATIENCE_S, f"{node} verified")
+        pod = run_pod(LAZY_IMAGE, node)
+        assert pod_start.fuse_mounts(node) > 0
+        api.delete_namespaced_pod(pod, "default", grace_period_seconds=0)
+        wait_for(lambda: workloads(node) == "", 60, "the lazy pod is gone")
+
+    def assert_as_before() -> None:
+        wait_for(lambda: is_clean(api, node), PATIENCE_S, f"{node} clean")
+        assert tree(node) == before
+        assert_clean(api, node)
+
+    load_lazily()
+    stack.set("soci:state", "absent")
+    stack.must_go_up()
+    assert_as_before()
+
+    stack.set("soci:state", "present")
+    stack.must_go_up()
+    load_lazily()
+    destroy(stack)
+    assert_as_before()
+
+
 @pytest.mark.failure_mode(40)
 @pytest.mark.failure_mode(42)
 def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(api, stack, run_pod):
@@ -199,8 +251,7 @@ def test_a_node_that_joins_while_soci_is_absent_is_schedulable(api, stack):
 @pytest.mark.failure_mode(41)
 def test_destroy_and_up_again(api, stack, run_pod):
     """kata-containers#10167: deploy, cleanup, deploy."""
-    done = stack.pulumi("destroy", "--yes", "--non-interactive")
-    assert done.returncode == 0, done.stdout + done.stderr
+    destroy(stack)
     for node in SOCI_NODES:
         assert_clean(api, node)
         pod = run_pod(f"{REGISTRY}/python:3.11", node)
@@ -212,6 +263,46 @@ def test_destroy_and_up_again(api, stack, run_pod):
     for node in SOCI_NODES:
         run_pod(LAZY_IMAGE, node)
         assert pod_start.fuse_mounts(node) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.failure_mode(29)
+@pytest.mark.failure_mode(41)
+def test_destroy_leaves_a_lazily_read_node_to_its_pod_and_the_next_up_takes_it_over(api, stack, run_pod):
+    """soci#275, #1648. `pulumi destroy` does not show the refusal; condition, label and Event do."""
+    clean, busy = SOCI_NODES
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.must_go_up()
+    readers = Readers(api, [run_pod(LAZY_IMAGE, busy, ["/bin/sh", "-c", READER])])
+    files, starts = host_files(busy), containerd_starts(busy)
+    destroy(stack)
+
+    def events() -> list[str]:
+        of_node = f"involvedObject.kind=Node,involvedObject.name={busy},reason=UninstallRefused"
+        return [event.message for event in api.list_namespaced_event("default", field_selector=of_node).items]
+
+    cause = f"step uninstall: lazily loaded containers are running: default/{readers.names[0]}"
+    wait_for(lambda: any(cause in said for said in events()), 30, "an Event that names the pod")
+    refused = condition(api, busy)
+    assert (refused["status"], refused["reason"]) == ("True", "UninstallRefused")
+    assert readers.names[0] in refused["message"]
+    assert VERSION_LABEL in api.read_node(busy).metadata.labels
+    assert (host_files(busy), containerd_starts(busy)) == (files, starts)
+    assert pod_start.fuse_mounts(busy) > 0
+    readers.must_go_on()
+    wait_for(lambda: is_clean(api, clean), PATIENCE_S, f"{clean} clean")
+    assert_clean(api, clean)
+
+    readers.delete()
+    wait_for(lambda: workloads(busy) == "", 60, "the lazy pod is gone")
+    stack.must_go_up()
+    for node in SOCI_NODES:
+        assert condition(api, node)["reason"] == "Verified"
+    assert (host_files(busy), containerd_starts(busy)) == (files, starts)
+    destroy(stack)
+    for node in SOCI_NODES:
+        wait_for(lambda node=node: is_clean(api, node), PATIENCE_S, f"{node} clean")
+        assert_clean(api, node)
 
 
 @pytest.mark.slow
