@@ -2,11 +2,23 @@
 
 import re
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import lab_client
 import pod_start
 import pytest
-from conftest import SOCI_NODES, condition, containerd_starts, host_files, installer_pod, is_ready
+from conftest import (
+    SOCI_NODES,
+    condition,
+    containerd_starts,
+    host_files,
+    installer_pod,
+    is_ready,
+    running_program,
+    slot_in_use,
+)
 
 from tests.waiting import wait_for
 
@@ -72,6 +84,46 @@ def test_deleting_the_installer_pods_restarts_and_writes_nothing(api, deployed):
 
 
 @pytest.mark.slow
+@pytest.mark.failure_mode(17)
+@pytest.mark.failure_mode(38)
+def test_ten_deletions_ten_rollouts_and_ten_reboots_restart_containerd_by_the_boots_only(api, deployed):
+    """gpu-operator#594, #712: a restart at each start of the pod."""
+    before = [(containerd_starts(node), host_files(node)) for node in SOCI_NODES]
+    for _ in range(10):
+        old = {node: installer_pod(api, node).metadata.uid for node in SOCI_NODES}
+        api.delete_collection_namespaced_pod("soci-system")
+        for node in SOCI_NODES:
+            wait_for(
+                lambda node=node, old=old: (
+                    is_ready(pod := installer_pod(api, node)) and pod.metadata.uid != old[node]
+                ),
+                120,
+                f"a new installer is ready on {node}",
+            )
+    daemonset = ("daemonset/soci-installer", "--namespace", "soci-system")
+    for _ in range(10):
+        lab_client.lab("kubectl", "rollout", "restart", *daemonset)
+        lab_client.lab("kubectl", "rollout", "status", *daemonset, "--timeout=240s")
+    assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
+
+    node, files = SOCI_NODES[0], before[0][1]
+    starts = "journalctl --boot --unit containerd --output cat | grep -c '^Started containerd.service'"
+    for _ in range(10):
+        since = datetime.now(UTC)
+        lab_client.lab("reboot", node)
+        wait_for(
+            lambda since=since: (
+                is_ready(pod := installer_pod(api, node))
+                and pod.status.container_statuses[0].state.running.started_at > since
+            ),
+            120,
+            f"the installer is ready on {node} after the boot",
+        )
+        assert lab_client.on_node(node, starts).strip() == "1"
+        assert host_files(node) == files
+
+
+@pytest.mark.slow
 @pytest.mark.failure_mode(32)
 def test_installer_starts_by_itself_once_the_daemon_does(api, deployed):
     """dragonfly-charts#206, #387: no pod starts without the snapshotter, so its start must need none."""
@@ -111,6 +163,50 @@ def test_wrong_digest_fails_the_up_with_the_cause_and_leaves_the_node_as_it_was(
     assert any(node in said for node in SOCI_NODES), said
     assert all(words in said for words in ("with sha256", "soci:sha256", "Remedy")), said
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
+
+
+@contextmanager
+def daemon_that_refuses(node: str, version: str, line: str) -> Generator[None]:
+    """The node's daemon prints a line and does not start when its unit names the version."""
+    unit = slot_in_use(node).unit_path
+    folder, drop_in = f"{unit}.d", f"{unit}.d/90-test.conf"
+    pattern = f"/{version}/".replace(".", "[.]")
+    command = f"/bin/sh -c 'grep -q {pattern} {unit} || exit 0; echo {line}; exit 1'"
+    text = f"[Service]\nExecStartPre={command}\n"
+    lab_client.on_node(
+        node, f"mkdir -p {folder} && cat >{drop_in} <<'END' && systemctl daemon-reload\n{text}END"
+    )
+    try:
+        yield
+    finally:
+        lab_client.on_node(
+            node, f"rm {drop_in}; rmdir --ignore-fail-on-non-empty {folder}; systemctl daemon-reload"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.failure_mode(13)
+def test_failed_up_shows_the_end_of_the_nodes_journal_and_a_mended_node_goes_on(api, stack):
+    """nydus-snapshotter#796: a daemon that never comes up; containerd is not touched."""
+    node, line = SOCI_NODES[0], "the-daemon-does-not-like-this-node"
+    slot, starts = slot_in_use(node), containerd_starts(node)
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.must_go_up()
+    stack.set("soci:version", "0.16.0")
+    stack.set("soci:rolloutTimeoutSeconds", "60")
+    with daemon_that_refuses(node, "0.16.0", line):
+        done = stack.up()
+        said = done.stdout + done.stderr
+        assert done.returncode != 0
+        reason = f"node {node}: step snapshotter: {slot.unit} did not start: {line}. Remedy: "
+        assert reason in said, said
+        assert re.search(r"^\s+\| ", said, re.MULTILINE), said
+        wait_for(lambda: "/0.16.1/" in running_program(node, slot), 30, "the old daemon runs again")
+        assert containerd_starts(node) == starts
+
+    wait_for(lambda: "/0.16.0/" in running_program(node, slot), 180, f"{node} goes on by itself")
+    wait_for(lambda: condition(api, node)["status"] == "True", 60, f"{node} verified")
+    assert containerd_starts(node) == starts
 
 
 @pytest.mark.failure_mode(34)
