@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY / "scripts" / name) for name in ("bench", "installer")]
 
 import lab_client  # noqa: E402 (found through the path above)
+import pod_start  # noqa: E402
 from agent.slots import FIRST, SECOND, Slot  # noqa: E402
 
 from tests.waiting import wait_for  # noqa: E402
@@ -161,6 +162,19 @@ def run_pod(api) -> Iterator[Callable[..., str]]:
     for name in names:
         with contextlib.suppress(ApiException):  # the test may have deleted it
             api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+
+
+@pytest.fixture
+def forget_whole_images(stack: Stack) -> Iterator[None]:
+    """For tests that pull the sample image whole: it would be whole for the next test, too, under SOCI."""
+    yield
+    for node in SOCI_NODES:
+        wait_for(
+            lambda node=node: "/sample" not in lab_client.on_node(node, "ctr -n k8s.io containers ls"),
+            120,
+            f"no container of the sample on {node}",
+        )
+        pod_start.forget_image(node)
 
 
 def containerd_starts(node: str) -> str:

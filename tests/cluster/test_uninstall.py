@@ -204,7 +204,9 @@ def test_absent_then_present_then_destroy_leave_every_byte_as_it_was(api, stack,
 
 @pytest.mark.failure_mode(40)
 @pytest.mark.failure_mode(42)
-def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(api, stack, run_pod):
+def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(
+    api, stack, forget_whole_images, run_pod
+):
     """soci#275, #1648: a daemon pulled from under its mounts breaks pods for good. kata-containers#11072: the
     old configuration is in effect. cilium#31943: no mark stays."""
     node = SOCI_NODES[1]
@@ -355,7 +357,7 @@ def test_rollout_and_pod_delete_leave_the_nodes_configured(api, deployed):
 
 
 @pytest.mark.slow
-def test_forced_under_a_lazy_pod_restarts_it_whole(api, stack, run_pod):
+def test_forced_under_a_lazy_pod_restarts_it_whole(api, stack, forget_whole_images, run_pod):
     """With the user's word its containers are ended and started again, not left on dead mounts."""
     node = SOCI_NODES[0]
     pod = run_pod(LAZY_IMAGE, node)

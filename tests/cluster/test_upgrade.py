@@ -90,7 +90,7 @@ def test_side_by_side_no_read_fails_whatever_changes(api, stack, readers, run_po
 
     # Both daemons are read from: there is no third place, so another change waits, and says for whom.
     stack.set("soci:indexVersions[0]", "v2", path=True)
-    stack.set("soci:rolloutTimeoutSeconds", "30")
+    stack.set("soci:rolloutTimeoutSeconds", "60")
     done = stack.up()
     assert done.returncode != 0
     said = done.stdout + done.stderr
@@ -138,7 +138,7 @@ def test_side_by_side_no_read_fails_whatever_changes(api, stack, readers, run_po
 @pytest.mark.failure_mode(29)
 def test_when_idle_the_condition_names_the_pods_and_the_node_goes_on_by_itself(api, stack, readers):
     stack.set("soci:version", "0.16.0")
-    stack.set("soci:rolloutTimeoutSeconds", "30")
+    stack.set("soci:rolloutTimeoutSeconds", "60")
     done = stack.up()
     said = done.stdout + done.stderr
     assert done.returncode != 0
@@ -203,7 +203,7 @@ def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, applicat
     stack.must_go_up()
     starts = {node: containerd_starts(node) for node in SOCI_NODES}
     stack.set("soci:version", "0.16.0")
-    stack.set("soci:rolloutTimeoutSeconds", "30")
+    stack.set("soci:rolloutTimeoutSeconds", "60")
     done = stack.up()
     said = done.stdout + done.stderr
     assert done.returncode != 0
@@ -284,7 +284,9 @@ def read_image(api, run_pod) -> Callable[[str], None]:
 
 
 @pytest.mark.slow
-def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(api, stack, read_image):
+def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(
+    api, stack, forget_whole_images, read_image
+):
     """Silent full pulls are this field's typical failure (soci#1558, #1655); an image that was pulled in the
     mode before still starts."""
     stack.set("soci:sampleWorkload.enabled", "false", path=True)
@@ -308,7 +310,7 @@ def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(api, st
 
 @pytest.mark.slow
 @pytest.mark.failure_mode(29)
-def test_mode_change_side_by_side_no_read_fails(api, stack, readers, run_pod):
+def test_mode_change_side_by_side_no_read_fails(api, stack, forget_whole_images, readers, run_pod):
     """The old daemon goes on loading lazily for its containers, the new one pulls whole."""
     old = {node: slot_in_use(node) for node in SOCI_NODES}
     mounts = {node: pod_start.fuse_mounts(node) for node in SOCI_NODES}
