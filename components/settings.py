@@ -20,6 +20,8 @@ import yaml
 
 ARCHITECTURES = ("amd64", "arm64")
 OLDEST_VERSION = (0, 10, 0)
+# The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
+MODES = {"lazy": OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
 
 # Image reference after github.com/distribution/reference: [registry[:port]/]path[:tag][@sha256:digest]
 _IMAGE = re.compile(
@@ -197,12 +199,6 @@ def _version(value: Any) -> str:
             "pulumi config set soci:version 0.11.1",
         )
     return version
-
-
-def _mode(value: Any) -> str:
-    if value in ("parallel", "lazy-or-parallel"):
-        raise RefusedError("this mode does not work yet, only lazy does")
-    return _one_of("lazy")(value)
 
 
 def _one_of(*allowed: str) -> Callable[[Any], str]:
@@ -411,7 +407,7 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "version": _version,
     "state": _one_of("present", "absent"),
     "forceUninstall": _boolean,
-    "mode": _mode,
+    "mode": _one_of(*MODES),
     "indexVersions": _index_versions,
     "releaseUrl": _url,
     "sha256": _sha256,
@@ -461,9 +457,17 @@ def _combinations(settings: Settings, refused: Iterable[str]) -> list[str]:
     rules = _existing_cluster if settings.cluster == "existing" else _eks_cluster
     return [
         _problem(key, getattr(settings, _FIELDS[key].name), reason, remedy)
-        for key, reason, remedy in rules(settings)
+        for key, reason, remedy in (*_any_cluster(settings), *rules(settings))
         if _FIELDS[key].name not in refused
     ]
+
+
+def _any_cluster(settings: Settings) -> list[tuple[str, str, str]]:
+    oldest = MODES.get(settings.mode, OLDEST_VERSION)
+    if tuple(map(int, settings.version.split("."))) >= oldest:
+        return []
+    version = ".".join(map(str, oldest))
+    return [("mode", f"needs SOCI {version} or newer", f"pulumi config set soci:version {version}")]
 
 
 def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:

@@ -57,10 +57,9 @@ def refusal(**config: str) -> str:
         ),
         (
             "mode",
-            "parallel",
-            "this mode does not work yet, only lazy does. Remedy: pulumi config set soci:mode lazy",
+            "eager",
+            "must be lazy or parallel or lazy-or-parallel. Remedy: pulumi config set soci:mode lazy",
         ),
-        ("mode", "eager", "must be lazy. Remedy: pulumi config set soci:mode lazy"),
         ("state", "gone", "must be present or absent. Remedy: pulumi config set soci:state present"),
         ("forceUninstall", "yes", "must be true or false. Remedy: pulumi config rm soci:forceUninstall"),
         (
@@ -201,6 +200,14 @@ def test_an_existing_cluster_needs_a_kubeconfig() -> None:
         "soci:kubeconfig '': soci:cluster existing needs the kubeconfig of that cluster. "
         "Remedy: pulumi config set soci:kubeconfig ~/.kube/config"
     )
+
+
+@pytest.mark.parametrize(("mode", "oldest"), [("parallel", "0.11.1"), ("lazy-or-parallel", "0.14.0")])
+def test_a_mode_that_the_version_does_not_know_yet_is_refused(mode: str, oldest: str) -> None:
+    """An older daemon would silently ignore it."""
+    with pytest.raises(SociConfigError, match=f"soci:mode '{mode}': needs SOCI {oldest} or newer"):
+        from_config({"soci:mode": mode, "soci:version": "0.10.0"})
+    assert from_config({"soci:mode": mode, "soci:version": oldest}).mode == mode
 
 
 def test_a_context_that_is_not_there_is_refused_with_those_that_are() -> None:
