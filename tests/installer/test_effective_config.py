@@ -72,7 +72,7 @@ class Node:
         self.program, version = containerd(series)
         command = (self.program, "--config", str(self.config))
         self.facts = detect.Facts(containerd_command=command, containerd_version=version)
-        settings = Settings("0.16.1", "lazy", "https://example.org", {})
+        settings = Settings("0.16.1", "lazy", "https://example.org", {"amd64": "0" * 64})
         host = Host(Path("/"), self._run)
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: NodeInApi(True, "soci-system"))
 
