@@ -269,6 +269,13 @@ def test_killed_transaction_is_undone_first(machine: Machine) -> None:
     assert ("sh", transaction.SCRIPT, "rollback", "1-a") in machine.commands
 
 
+def test_what_a_boot_undid_leaves_nothing_behind(machine: Machine) -> None:
+    machine.write(f"{transaction.STATE}/journal", b"state=rolled-back\ntransaction=1-a\n")
+    machine.write(f"{transaction.STATE}/txn/1-a/last-words", b"killed on the way back\n")
+    install.install(task(machine), never)
+    assert not machine.exists(f"{transaction.STATE}/txn/1-a")
+
+
 def fail_once(machine: Machine, result: str, cause: str) -> None:
     """Install with a host script that ends with this result; the next one commits again."""
     commit = machine.answers["systemd-run"]

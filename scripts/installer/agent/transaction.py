@@ -121,11 +121,15 @@ def _forget_failed(host: Host) -> None:
     One without a result may be another installer's, at work or about to be, unless it is old.
     """
     link = host.path(f"{STATE}/current")
+    journal = journal_state(host)
     # The journal's, too: it is at work, or committed and killed before it became the current one.
-    kept = {link.readlink().name if link.is_symlink() else "", journal_state(host).get("transaction", "")}
+    # Not once it was rolled back; a boot leaves no result of that.
+    name, is_undone = journal.get("transaction", ""), journal.get("state") == "rolled-back"
+    kept = {link.readlink().name if link.is_symlink() else "", "" if is_undone else name}
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
-        is_over = entry.suffix == ".gone" or host.exists(f"{STATE}/txn/{entry.name}/result")
+        has_result = host.exists(f"{STATE}/txn/{entry.name}/result")
+        is_over = entry.suffix == ".gone" or has_result or (is_undone and entry.name == name)
         is_old = abs(time.time() - entry.stat().st_mtime) > 2 * DEADLINE_SECONDS
         if entry.name not in kept and (is_over or is_old):
             shutil.rmtree(entry, ignore_errors=True)
