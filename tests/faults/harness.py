@@ -466,7 +466,9 @@ class Judge:
             self.node.free_disk()
         state = self.node.state()
         ways = list(dict.fromkeys([self.scenario.helper, "boot"]))
-        ways = {"power cut": ["boot"], "disk full": ["stay"]}.get(action, ways)
+        # A way back that found no room, its reserve being taken too, is tried again until there is some.
+        when_full = "timers" if self.scenario.cut else "stay"
+        ways = {"power cut": ["boot"], "disk full": [when_full]}.get(action, ways)
         known = (ways[0], key(state))
         if known not in self._known:
             verdicts = [self._follow(state, way) for way in ways]
@@ -514,8 +516,10 @@ class Judge:
 
     def _timers(self, state: State) -> None:
         for name in state.timers():
-            (self.node.fake / f"active-soci-cluster-deadman-{name}.timer").unlink()
-            self.node.script("rollback", name)
+            timer = self.node.fake / f"active-soci-cluster-deadman-{name}.timer"
+            timer.unlink()
+            if self.node.script("rollback", name).status:
+                timer.touch()  # its unit has Restart=on-failure
 
     def _unit(self, state: State) -> None:
         if transaction.SCRIPT.lstrip("/") in state.root:
