@@ -467,8 +467,7 @@ class Judge:
         state = self.node.state()
         ways = list(dict.fromkeys([self.scenario.helper, "boot"]))
         # A way back that found no room, its reserve being taken too, is tried again until there is some.
-        when_full = "timers" if self.scenario.cut else "stay"
-        ways = {"power cut": ["boot"], "disk full": [when_full]}.get(action, ways)
+        ways = {"power cut": ["boot"], "disk full": ["timers"]}.get(action, ways)
         known = (ways[0], key(state))
         if known not in self._known:
             verdicts = [self._follow(state, way) for way in ways]
@@ -482,7 +481,7 @@ class Judge:
     def _follow(self, state: State, way: str) -> Verdict:
         self.node.become(state)
         started = time.monotonic()
-        helpers = {"timers": self._timers, "unit": self._unit, "boot": self._boot, "stay": self._stay}
+        helpers = {"timers": self._timers, "unit": self._unit, "boot": self._boot}
         helpers[way](state)
         TALLY.rollback_seconds.append(time.monotonic() - started)
         verdict = classify(self.scenario, self.node.state())
@@ -510,9 +509,6 @@ class Judge:
         differs = difference(found.root, wanted.root) + difference(in_effect(found), in_effect(wanted))
         differs = [path for path in differs if not re.search("/txn/[^/]+/(result|result.next)$", path)]
         return f"the next run ended in {differs}: {run.output[-300:]}" if differs else ""
-
-    def _stay(self, state: State) -> None:
-        pass
 
     def _timers(self, state: State) -> None:
         for name in state.timers():
