@@ -2,13 +2,10 @@
 
 import json
 import re
-from pathlib import Path
 
 import configuration_table
 import pytest
 import result_picture
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("path", configuration_table.DOCUMENTS, ids=lambda path: path.name)
@@ -27,8 +24,10 @@ def test_the_result_in_the_readme_is_the_recorded_one() -> None:
 
 
 def test_every_test_that_a_document_names_exists() -> None:
-    sources = "".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
-    documents = "".join(path.read_text() for path in (REPOSITORY / "docs").glob("*.md"))
+    sources = "".join(
+        path.read_text() for path in (configuration_table.REPOSITORY / "tests").rglob("test_*.py")
+    )
+    documents = "".join(path.read_text() for path in (configuration_table.REPOSITORY / "docs").glob("*.md"))
     named = set(re.findall(r"`(test_\w+)`", documents))
     assert named
     assert {name for name in named if f"def {name}(" not in sources} == set()

@@ -144,9 +144,7 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
     directory = f"{STATE}/txn/{name}"
     unit = f"soci-cluster-txn-{name}"
     started = host.run("systemd-run", "--quiet", "--collect", f"--unit={unit}", SCRIPT, "apply", directory)
-    # systemd may have started it all the same, and be slow to say so; then its directory is needed.
-    began = _is_running(host, name) or journal_state(host).get("transaction") == name
-    if started.code not in (0, 124) and not began:
+    if started.code not in (0, 124) and not _has_begun(host, name):
         raise InstallError("commit", f"systemd-run: {started.error.strip()}", "see journalctl on the node")
     deadline = time.monotonic() + _patience(host, name)
     polls = 0
@@ -193,6 +191,11 @@ def _patience(host: Host, name: str) -> float:
     return seconds + TAKING_LONGER_SECONDS
 
 
+def _has_begun(host: Host, name: str) -> bool:
+    """Whether systemd started the transaction although it did not say so: then its directory is needed."""
+    return _is_running(host, name) or journal_state(host).get("transaction") == name
+
+
 def _is_running(host: Host, name: str) -> bool:
     return is_at_work(host, f"soci-cluster-txn-{name}.service")
 
@@ -228,8 +231,10 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
 def _result(host: Host, directory: str) -> Outcome | None:
     """What the host script said of the transaction, once it has."""
     text = host.read_text(f"{directory}/result")
-    words = tuple(host.read_text(f"{directory}/last-words").splitlines())
-    return replace(parse_result(text), last_words=words) if text else None
+    if not text:
+        return None
+    words = host.read_text(f"{directory}/last-words").splitlines()
+    return replace(parse_result(text), last_words=tuple(words))
 
 
 def parse_result(text: str) -> Outcome:
