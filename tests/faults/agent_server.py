@@ -20,15 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "installer"), str(TESTS.parent / "scripts" / "installer")]
+from agent import install, release, slots, transaction, uninstall
+from agent.errors import InstallError
+from agent.host import Result
+from agent.settings import Settings
 
-from agent import install, release, slots, transaction, uninstall  # noqa: E402
-from agent.errors import InstallError  # noqa: E402
-from agent.host import Result  # noqa: E402
-from agent.settings import Settings  # noqa: E402
-from fake_node import INSTALLER, Machine  # noqa: E402  # ty: ignore[import-not-found]
-from script_node import FAKES  # noqa: E402  # ty: ignore[import-not-found]
+from tests.fakes.node import INSTALLER, Machine
+from tests.fakes.script_node import FAKES
 
 PR_SET_CHILD_SUBREAPER = 36
 AGENT_GROUP_OFFSET = 4 * 4  # in struct shared of fault_points.c

@@ -1,14 +1,11 @@
 """Fixtures for the node installer: a fake host root, a fake host runner."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_node import FakeHost
+from tests.fakes.node import FakeHost
 
 # In memory: the host script syncs each file that it writes, and on a disk the tests would wait for little.
 if os.path.isdir("/dev/shm"):

@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from script_node import Node, furnish_layers
+
+from tests.fakes.script_node import Node, furnish_layers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND
-from fake_node import tree
-from script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+
+from tests.fakes.node import tree
+from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 

@@ -10,7 +10,8 @@ import pytest
 from agent import containerd_config, images, nodeadm, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from fake_node import FakeHost
+
+from tests.fakes.node import FakeHost
 
 CONFIG = "sha256:c1"
 PAUSE = "example.org/pause:3.10"

@@ -14,7 +14,8 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
 from agent.settings import Settings
-from fake_node import CONFIG, INSTALLER, Machine, furnish, tree
+
+from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, tree
 
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}

@@ -9,7 +9,8 @@ from agent import report, settings, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
 from agent.report import ApiError, Reporter
-from fake_node import INSTALLER, FakeHost
+
+from tests.fakes.node import INSTALLER, FakeHost
 
 SCRIPT = transaction.host_script(INSTALLER)
 OWNER = "soci-system/soci-installer"

@@ -2,17 +2,14 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent import slots, transaction
+from agent.host import Host, Result
+
 REPOSITORY = Path(__file__).parents[2]
 INSTALLER = REPOSITORY / "scripts" / "installer"
-sys.path.insert(0, str(INSTALLER))
-
-from agent import slots, transaction  # noqa: E402
-from agent.host import Host, Result  # noqa: E402
-
 CONFIG = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
