@@ -40,7 +40,7 @@ class LiveMachine(Machine):
         super().__init__(root)
         self.fake = fake
         if (fake / "ctr.json").exists():
-            self.ctr = json.loads((fake / "ctr.json").read_text())
+            self.ctr.answers = json.loads((fake / "ctr.json").read_text())
         self.answers[str(FAKES / "containerd")] = self.answers["/usr/bin/containerd"]
         self.answers["systemd-run"] = self._start
         self.answers["sh"] = self._shell

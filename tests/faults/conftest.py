@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import fault_report
+from tests.fakes.fixtures import node  # noqa: F401
 from tests.faults import harness
 
 QUICK_STRIDE = 61

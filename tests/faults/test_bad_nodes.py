@@ -23,11 +23,6 @@ ANSWER = "ctr --connect-timeout 1s --address /run/soci-snapshotter-grpc"
 YEAR = 365 * 24 * 3600
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
-
-
 def assert_untouched(node: Node, before: dict[str, tuple[int, bytes]]) -> None:
     assert node.etc() == before
     assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG

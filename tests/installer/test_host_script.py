@@ -18,11 +18,6 @@ from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONF
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
-
-
 INCOMPLETE_IMAGE = "old.example/image:1 type digest incomplete (1/9) 1/9 false\n"
 COMPLETE_IMAGE = "whole.example/image:1 type digest complete (9/9) 9/9 true\n"
 

@@ -14,11 +14,6 @@ SNAPSHOTS = "var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
 COPIES = "var/lib/soci-snapshotter-grpc/carried-by-soci-cluster"
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
-
-
 def with_layers(node: Node, copy_seconds: str = "0") -> Path:
     """A staged install that has an image's layers to carry over."""
     if not (node.root / "var/lib/containerd/layers").exists():

@@ -23,11 +23,6 @@ example.org/whole:1 t d complete (9/9) 2 GiB/2 GiB false
 """
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
-
-
 def in_use(node: Node) -> None:
     """A kubelet, two pods' containers under soci and one from before, images and snapshots."""
     node.set("active-kubelet.service")
