@@ -1,6 +1,6 @@
 """The host script, run for real in a directory that stands for the root, with fakes of the daemons' tools.
 
-The fakes in fakes/ log their calls. What faults at its single calls leave is for tests/faults.
+The fakes in tests/fakes/programs log their calls. What faults at its single calls leave is for tests/faults.
 """
 
 import os
@@ -11,15 +11,11 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND, Slot
-from fake_node import tree
-from script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+
+from tests.fakes.node import tree
+from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 INCOMPLETE_IMAGE = "old.example/image:1 type digest incomplete (1/9) 1/9 false\n"

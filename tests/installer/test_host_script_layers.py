@@ -4,18 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
-from script_node import Node, furnish_layers
+
+from tests.fakes.script_node import Node, furnish_layers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
 LAYERS = "sha256:config sha256:1 sha256:chain-of-two\n"
 SNAPSHOTS = "var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
 COPIES = "var/lib/soci-snapshotter-grpc/carried-by-soci-cluster"
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 def with_layers(node: Node, copy_seconds: str = "0") -> Path:

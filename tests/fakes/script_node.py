@@ -1,6 +1,6 @@
 """A node's root as a directory, on which the host script runs for real with fakes of the daemons' tools.
 
-The fakes in fakes/ log their calls.
+The fakes in programs/ log their calls.
 """
 
 import os
@@ -12,9 +12,10 @@ from agent import transaction
 from agent.host import Host
 from agent.slots import FIRST, Slot
 from agent.transaction import File
-from fake_node import INSTALLER, tree
 
-FAKES = Path(__file__).parent / "fakes"
+from tests.fakes.node import INSTALLER, tree
+
+FAKES = Path(__file__).parent / "programs"
 CONFIG = "/etc/containerd/config.toml"
 OLD_CONFIG = b"version = 2 # the node's own\n"
 IMAGES_TABLE = b'[plugins."io.containerd.grpc.v1.cri".containerd]\n'
