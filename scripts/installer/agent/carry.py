@@ -9,7 +9,7 @@ import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -102,7 +102,7 @@ def remember_folders(host: Host, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _locked(host: Host) -> Iterator[None]:
+def _locked(host: Host) -> Generator[None]:
     """The lock under which others delete copies: what was deleted in part must not be taken for complete."""
     host.path(STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +127,7 @@ class Host:
     @contextlib.contextmanager
     def locked(
         self, path: str, seconds: float, sleep: Callable[[float], None] = time.sleep
-    ) -> Iterator[None]:
+    ) -> Generator[None]:
         """Hold the lock of a host file, which the host script takes, too.
 
         Raises:

@@ -3,9 +3,9 @@
 The kubelet takes an image for present although its layers are unpacked for the old snapshotter only.
 containerd then unpacks them again from its content store, unless they were discarded there
 (discard_unpacked_layers, the default of EKS). Such layers still lie unpacked on the node's disk and are
-carried over to soci (see carry.py), with the registry down and without anybody's credentials. An image that is
-neither complete nor unpacked, such as one that another SOCI daemon loaded lazily, is forgotten by containerd at
-the switch, so that the kubelet pulls it again.
+carried over to soci (see carry.py), with the registry down and without anybody's credentials. An image that
+is neither complete nor unpacked, such as one that another SOCI daemon loaded lazily, is forgotten by
+containerd at the switch, so that the kubelet pulls it again.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What the user hears of an install: in the pod's log, the node's condition, Events and the pod's last words."""
+"""What the user hears of an install: the pod's log and last words, the node's condition, Events."""
 
 import contextlib
 from collections.abc import Callable
