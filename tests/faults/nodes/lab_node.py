@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -10,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-for folder in ("installer", "lab", "bench"):
-    sys.path.insert(0, str(REPOSITORY / "scripts" / folder))
+import lab_client
+from agent import transaction
+from lab_agent import INSTALLER, VERSION, AgentNode
+from settings import ADDRESS, REGISTRY, VERSIONS
 
-import lab_client  # noqa: E402 (found through the path above)
-from agent import transaction  # noqa: E402
-from lab_agent import INSTALLER, VERSION, AgentNode  # noqa: E402
-from settings import ADDRESS, REGISTRY, VERSIONS  # noqa: E402
-
-from tests.waiting import wait_for  # noqa: E402
+from tests.waiting import wait_for
 
 HOST_SCRIPT = transaction.host_script(INSTALLER).decode()
 CONFIG = "/etc/containerd/config.toml"

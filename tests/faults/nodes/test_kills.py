@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.errors import InstallError
-from conftest import CONTAINERD
-from lab_node import HOST_SCRIPT, Health, LabNode, payload_that
 
+from tests.faults.nodes.lab_node import HOST_SCRIPT, Health, LabNode, payload_that
+from tests.faults.nodes.pool import CONTAINERD
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.failure_mode(16)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from agent.errors import InstallError
-from lab_node import CONFIG, HOST_SCRIPT, Health, LabNode, payload_that
 
+from tests.faults.nodes.lab_node import CONFIG, HOST_SCRIPT, Health, LabNode, payload_that
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.failure_mode(37)]
