@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from agent import images, install, release, slots, transaction, users
+from agent import carry, images, install, kinds, lazy, release, slots, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.install import Node, Task
+from agent.install import Registration, Task
 from agent.settings import Settings
 
 from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, tree
 
-IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
+IN_SERVICE, FRESH = Registration(False, "soci-system"), Registration(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
 DIGEST = hashlib.sha256(b"archive").hexdigest()
 
@@ -38,7 +38,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def task(
     machine: Machine,
-    node: Node = FRESH,
+    node: Registration = FRESH,
     *,
     version: str = "0.16.1",
     mode: str = "lazy",
@@ -110,7 +110,7 @@ def test_node_in_service_is_refused(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("node", "existing"), [(FRESH, "refuse"), (IN_SERVICE, "migrate")])
-def test_node_in_service_is_taken_when_asked(machine: Machine, node: Node, existing: str) -> None:
+def test_node_in_service_is_taken_when_asked(machine: Machine, node: Registration, existing: str) -> None:
     machine.ctr.answers |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
     assert install.install(task(machine, node, existing_nodes=existing), never).changed
 
@@ -134,7 +134,7 @@ def test_waits_for_lazy_containers_before_a_restart(machine: Machine) -> None:
             machine.lazy.clear()
 
     assert install.install(task(machine, mode="lazy-or-parallel"), on_waiting).changed
-    assert [users.in_words(busy.pods) for busy in waited] == ["shop/web-1"] * 2
+    assert [lazy.in_words(busy.pods) for busy in waited] == ["shop/web-1"] * 2
     assert machine.plan()["snapshotter_action"] == "restart"
 
 
@@ -151,7 +151,7 @@ def test_waiting_asks_the_mount_table_only(machine: Machine) -> None:
 
     install.install(task(machine, mode="lazy-or-parallel"), on_waiting)
     polls = machine.commands[marks[0] : marks[2]]
-    assert polls == [("sh", "-s", "users", "soci")] * 2
+    assert polls == [("sh", transaction.SCRIPT, "mounts", "soci")] * 2
 
 
 @pytest.mark.failure_mode(29)
@@ -241,10 +241,10 @@ def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) ->
 def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:
     """On EKS the pause image cannot be pulled (amazon-eks-ami#2710)."""
     machine.ctr.answers["images check"] = "example.org/pause:3.10 t d incomplete (1/2) 1 true\n"
-    machine.write(images.EKS_PAUSE_ARCHIVE, b"tar")
+    machine.write(kinds.EKS_PAUSE_ARCHIVE, b"tar")
     install.install(task(machine), never)
     directory = next((machine.root / "var/lib/soci-cluster/txn").iterdir())
-    assert f"pause_archive={images.EKS_PAUSE_ARCHIVE}\n" in (directory / "plan.env").read_text()
+    assert f"pause_archive={kinds.EKS_PAUSE_ARCHIVE}\n" in (directory / "plan.env").read_text()
 
 
 def test_pause_without_content_stops_before_the_swap(machine: Machine) -> None:

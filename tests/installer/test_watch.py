@@ -125,8 +125,8 @@ def test_installer_handles_the_end_that_came_while_it_started(monkeypatch: pytes
     """The watcher that became the installer again has it blocked, and its children would inherit that."""
     monkeypatch.setenv("NODE_NAME", "node")
     monkeypatch.setattr(program.settings, "load", lambda path, namespace: SimpleNamespace(state="present"))
-    monkeypatch.setattr(program, "be_present", lambda *arguments: pytest.fail("the pod has ended"))
-    monkeypatch.setattr(program, "leave", lambda *arguments: 40)
+    monkeypatch.setattr(program.Agent, "present", lambda *arguments: pytest.fail("the pod has ended"))
+    monkeypatch.setattr(program.Agent, "leave", lambda *arguments: 40)
     monkeypatch.setattr(sys, "argv", ["agent"])
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.kill(os.getpid(), signal.SIGTERM)
