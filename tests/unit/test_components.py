@@ -10,7 +10,7 @@ from mocks import DIGESTS, Recorder
 from pulumi.provider.experimental.analyzer import Analyzer
 
 from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
-from components.installer import embedded_files, key_of, program_directory
+from components.program import embedded_files, key_of, program_directory
 
 
 def install(**args):
