@@ -8,7 +8,7 @@ import pulumi_aws as aws  # aws.ec2 is never touched: it would add half of the p
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
-from . import settings
+from . import kubeconfig, settings
 from .installer import STARTUP_TAINT, SociInstaller, SociInstallerArgs
 from .workload import SampleWorkload
 
@@ -160,16 +160,16 @@ class SociCluster(pulumi.ComponentResource):
 
     def _existing(self) -> tuple[k8s.Provider, list[pulumi.Resource]]:
         chosen = self._settings
-        content = settings.read_kubeconfig(chosen.kubeconfig)
+        content = kubeconfig.read_kubeconfig(chosen.kubeconfig)
         self.kubeconfig = pulumi.Output.secret(content)
-        self.cluster_name = pulumi.Output.from_input(chosen.context or settings.current_context(content))
+        self.cluster_name = pulumi.Output.from_input(chosen.context or kubeconfig.current_context(content))
         provider = k8s.Provider(
             f"{self._name}-kubernetes",
             kubeconfig=self.kubeconfig,
             context=chosen.context or None,
             # Without it, a renewed certificate in the kubeconfig could look like another cluster, and
             # everything in it would be replaced.
-            cluster_identifier=settings.cluster_server(content, chosen.context),
+            cluster_identifier=kubeconfig.cluster_server(content, chosen.context),
             opts=self._child(),
         )
         return provider, []
