@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.root, pytest.mark.failure_mode(16)]
 KILL = "kill -KILL $$"
 WAITS = "while :; do sleep 1; done"
 QUICK = find(POINTS, "restart_containerd")
-# The power is cut, and the agent dies, too: as a step begins, the journal is written, or a daemon is to notice.
+# The power is cut, and the agent dies: as a step begins, the journal is written, or a daemon is to notice.
 ACTS = ("journal", "start_snapshotter", "restart_containerd", "verify", "report")
 BEGINS = dict(reversed([(point.step, point) for point in POINTS if point.name != "enter"])).values()
 STEPS = [point for point in POINTS if point.name.startswith(ACTS) or point in BEGINS]
@@ -34,7 +34,7 @@ def every(points: list[Statement]):
             point,
             CONTAINERD[-1] if point == QUICK else containerd,
             marks=[] if point == QUICK else [pytest.mark.slow],
-            id=f"{POINTS.index(point)}-{point.step}-{point.name}",
+            id=f"{POINTS.index(point)}-{point.step}-{point.name.partition('=')[0]}",
         )
 
     turns = [case(point, containerd) for point, containerd in zip(points, cycle(CONTAINERD), strict=False)]
