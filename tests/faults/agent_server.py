@@ -20,15 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "installer"), str(TESTS.parent / "scripts" / "installer")]
+from agent import install, release, slots, transaction, uninstall
+from agent.errors import InstallError
+from agent.host import Result
+from agent.settings import Settings
 
-from agent import install, release, slots, transaction, uninstall  # noqa: E402
-from agent.errors import InstallError  # noqa: E402
-from agent.host import Result  # noqa: E402
-from agent.settings import Settings  # noqa: E402
-from fake_node import INSTALLER, Machine  # noqa: E402  # ty: ignore[import-not-found]
-from script_node import FAKES  # noqa: E402  # ty: ignore[import-not-found]
+from tests.fakes.node import INSTALLER, Machine
+from tests.fakes.script_node import FAKES
 
 PR_SET_CHILD_SUBREAPER = 36
 AGENT_GROUP_OFFSET = 4 * 4  # in struct shared of fault_points.c
@@ -42,7 +40,7 @@ class LiveMachine(Machine):
         super().__init__(root)
         self.fake = fake
         if (fake / "ctr.json").exists():
-            self.ctr = json.loads((fake / "ctr.json").read_text())
+            self.ctr.answers = json.loads((fake / "ctr.json").read_text())
         self.answers[str(FAKES / "containerd")] = self.answers["/usr/bin/containerd"]
         self.answers["systemd-run"] = self._start
         self.answers["sh"] = self._shell

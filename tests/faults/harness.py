@@ -1,7 +1,7 @@
 """A node on a small file system of its own, where faults strike at chosen calls of agent and host script.
 
 The root is an ext4 image on a loop mount: a power cut shuts it down without flushing its log, so what was not
-synced is lost as on a real disk. The daemons are the fakes of tests/installer, whose state lies elsewhere.
+synced is lost as on a real disk. The daemons are the fakes of tests/fakes, whose state lies elsewhere.
 """
 
 import ctypes
@@ -26,8 +26,9 @@ from pathlib import Path
 
 from agent import images, install, transaction
 from agent.slots import FIRST, SECOND
-from fake_node import furnish  # ty: ignore[import-not-found]
-from script_node import FAKES, LAZY, furnish_layers  # ty: ignore[import-not-found]
+
+from tests.fakes.node import INSTALLER, REPOSITORY, furnish
+from tests.fakes.script_node import FAKES, LAZY, furnish_layers
 
 HERE = Path(__file__).parent
 CONFIG = "etc/containerd/config.toml"
@@ -179,7 +180,7 @@ class Node:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=self.environment,
+            env=self.environment | {"PYTHONPATH": f"{REPOSITORY}:{INSTALLER}"},
         )
 
     def close(self) -> None:

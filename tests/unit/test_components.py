@@ -6,11 +6,11 @@ import re
 import pulumi
 import pulumi_kubernetes as k8s
 import pytest
-from mocks import DIGESTS, Recorder
 from pulumi.provider.experimental.analyzer import Analyzer
 
 from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
 from components.program import embedded_files, key_of, program_directory
+from tests.unit.mocks import DIGESTS, Recorder
 
 
 def install(**args):
