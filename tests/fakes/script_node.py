@@ -86,7 +86,9 @@ class Node:
             slot.config: ("daemon", f"{MARK}# {version}\n"),
             slot.unit_path: ("daemon", f"{MARK}[Service]\nExecStart={program(version)}\n"),
         }
-        files = [File(role, path, self.host.read(path), text.encode()) for path, (role, text) in texts.items()]
+        files = [
+            File(role, path, self.host.read(path), text.encode()) for path, (role, text) in texts.items()
+        ]
         return [*files, File("shared", CONFIG, self.host.read(CONFIG), config, "0640")]
 
     def stage(
