@@ -8,12 +8,12 @@ from agent import drain, report
 from agent.errors import InstallError
 from agent.install import Busy, Installed
 from agent.report import ApiError
-from agent.settings import Settings
 from agent.slots import FIRST, SECOND
 from agent.users import Pod, in_words
 from agent.waiting import Waiting
 
 from tests.fakes.api import FakeApi
+from tests.fakes.settings import agent_settings
 
 APP, GUARDED, AGENT, STATIC, BARE = (Pod("shop", name, f"uid-{name}") for name in ("a", "g", "d", "s", "b"))
 MOUNTS = ("/run/c/1/rootfs", "/run/c/2/rootfs")
@@ -163,7 +163,7 @@ def test_api_server_away_is_waited_out(cluster: FakeApi, reporter: report.Report
     assert cluster.evictions
 
 
-SETTINGS = Settings("0.16.1", "lazy", "https://example.org", {})
+SETTINGS = agent_settings()
 
 
 def test_success_lifts_a_cordon_left_by_an_earlier_pod(cluster: FakeApi, reporter: report.Reporter) -> None:

@@ -13,9 +13,9 @@ from agent import images, install, release, slots, transaction, users
 from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
-from agent.settings import Settings
 
 from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, tree
+from tests.fakes.settings import agent_settings
 
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
@@ -45,11 +45,10 @@ def task(
     existing_nodes: str = "refuse",
     upgrade_policy: str = "when-idle",
 ) -> Task:
-    settings = Settings(
-        version,
-        mode,
-        "https://example.org",
-        {"amd64": DIGEST},
+    settings = agent_settings(
+        version=version,
+        mode=mode,
+        sha256={"amd64": DIGEST},
         existing_nodes=existing_nodes,
         upgrade_policy=upgrade_policy,
     )

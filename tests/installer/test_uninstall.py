@@ -12,6 +12,7 @@ from agent.report import Reporter
 
 from tests.fakes.api import FakeApi
 from tests.fakes.node import INSTALLER, FakeHost
+from tests.fakes.settings import agent_settings
 
 SCRIPT = transaction.host_script(INSTALLER)
 OWNER = "soci-system/soci-installer"
@@ -90,7 +91,7 @@ def reporter(api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Re
 
 
 def wanted(force: bool = False) -> settings.Settings:
-    return settings.Settings("0.16.1", "lazy", "", {}, state="absent", force_uninstall=force)
+    return agent_settings(state="absent", force_uninstall=force)
 
 
 NO_MARKS = {"label": None, "annotation": None, "condition": None, "taints": []}
