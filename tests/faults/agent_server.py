@@ -23,10 +23,10 @@ from unittest import mock
 from agent import install, release, slots, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
-from agent.settings import Settings
 
 from tests.fakes.node import INSTALLER, Machine, run_below, run_here
 from tests.fakes.script_node import FAKES
+from tests.fakes.settings import agent_settings
 
 PR_SET_CHILD_SUBREAPER = 36
 AGENT_GROUP_OFFSET = 4 * 4  # in struct shared of fault_points.c
@@ -138,11 +138,9 @@ def run_uninstall() -> dict:
 def run_agent(job: dict) -> dict:
     """One run of the agent's flow, with the download answered from memory."""
     version = job["version"]
-    settings = Settings(
-        version,
-        "lazy",
-        "https://example.org",
-        {"amd64": hashlib.sha256(ARCHIVES[version]).hexdigest()},
+    settings = agent_settings(
+        version=version,
+        sha256={"amd64": hashlib.sha256(ARCHIVES[version]).hexdigest()},
         existing_nodes="migrate",
         upgrade_policy="side-by-side",
     )

@@ -19,10 +19,10 @@ from agent.errors import InstallError
 from agent.host import Host, Result
 from agent.install import Registration, Task
 from agent.plan import Plan, make_plan
-from agent.settings import Settings
 from agent.transaction import File
 
 from tests.fakes.node import INSTALLER, run_here
+from tests.fakes.settings import agent_settings
 from tests.installer.configurations import (
     CASES,
     SCHEMAS,
@@ -81,7 +81,7 @@ class Daemon:
         self.program, version = containerd(series)
         command = (self.program, "--config", str(self.config))
         self.facts = detect.Facts(containerd_command=command, containerd_version=version)
-        settings = Settings("0.16.1", "lazy", "https://example.org", {"amd64": "0" * 64})
+        settings = agent_settings(sha256={"amd64": "0" * 64})
         host = Host(Path("/"), self._run)
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))
 

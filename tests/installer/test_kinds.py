@@ -1,5 +1,6 @@
 """Which kind a node is, from what was read of it, and what follows for its units and archives."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,7 @@ def test_facts_are_read_of_the_kinds_own_units(fake_host: FakeHost, monkeypatch:
     fake_host.write("/proc/1/comm", b"systemd\n")
     shown: list[str] = []
 
-    def show(command: list[str], text: str) -> Result:
+    def show(command: Sequence[str], text: str) -> Result:
         shown.append(command[2])
         return Result(0, "LoadState=not-found\n", "")
 

@@ -6,25 +6,24 @@ from pathlib import Path
 import pytest
 from agent import adoption, kinds, managed
 from agent.managed import MANAGED, Managed, Place, Target
-from agent.settings import Settings
 from agent.slots import FIRST, SECOND
 from agent.transaction import Role
 
 from tests.fakes.node import INSTALLER, FakeHost
+from tests.fakes.settings import agent_settings
 
 CONFIG = "/etc/containerd/config.toml"
 OURS = adoption.Snapshotter(FIRST, True, (), False, "")
 
 
 def target(kind: kinds.Kind = kinds.PLAIN, snapshotter: adoption.Snapshotter = OURS) -> Target:
-    settings = Settings("0.16.1", "lazy", "https://example.org", {})
     return Target(
         kind=kind,
         slot=snapshotter.slot,
         adopts=not snapshotter.is_ours,
         config_path=CONFIG,
         payload=INSTALLER,
-        settings=settings,
+        settings=agent_settings(),
         snapshotter=snapshotter,
         program="/opt/soci-cluster/versions/1/soci-snapshotter-grpc",
         config_text="version = 2\n",

@@ -14,6 +14,7 @@ from agent.log import Log
 
 from tests.fakes.api import FakeApi
 from tests.fakes.node import INSTALLER, FakeHost
+from tests.fakes.settings import agent_settings
 
 SCRIPT = transaction.host_script(INSTALLER)
 OWNER = "soci-system/soci-installer"
@@ -93,7 +94,7 @@ def agent(host: Installed, api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def wanted(force: bool = False) -> settings.Settings:
-    return settings.Settings("0.16.1", "lazy", "", {}, state="absent", force_uninstall=force)
+    return agent_settings(state="absent", force_uninstall=force)
 
 
 NO_MARKS = {"label": None, "annotation": None, "condition": None, "taints": []}

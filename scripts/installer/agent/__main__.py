@@ -177,7 +177,7 @@ def main() -> int:
     api = Api(node, environment.get("POD_NAME", ""), namespace, daemonset)
     agent = Agent(Host(Path("/host")), api, Log(node))
     try:
-        wanted = settings.load(PAYLOAD / "settings.json", namespace)
+        wanted = settings.load(PAYLOAD / "settings.json")
         if sys.argv[1:] == ["leave"]:
             return agent.leave(wanted)
         handle_end(_pod_ends)
