@@ -14,9 +14,9 @@ from agent import transaction
 from lab_agent import INSTALLER, VERSION, AgentNode
 from settings import ADDRESS, REGISTRY, VERSIONS
 
+from tests.faults.script_points import HOST_SCRIPT, Statement, with_hooks
 from tests.waiting import wait_for
 
-HOST_SCRIPT = transaction.host_script(INSTALLER).decode()
 CONFIG = "/etc/containerd/config.toml"
 PROGRAMS = f"/opt/soci-cluster/versions/{VERSION}"
 PAUSE = f"{REGISTRY}/pause:{VERSIONS['pause']}"
@@ -208,14 +208,11 @@ class Health:
         assert self.pods.restarts(self.witness) == 0
 
 
-def payload_that(action: str, number: int, folder: Path) -> Path:
-    """The installer's files; its host script does the action before line `number`, once per boot."""
+def payload_that(action: str, point: Statement, folder: Path) -> Path:
+    """The installer's files; its host script does the action before that statement, once per boot."""
     copied = Path(shutil.copytree(INSTALLER, folder / "payload"))
-    lines = HOST_SCRIPT.splitlines()
-    lines.insert(
-        number, f"  if [ ! -e /run/soci-cluster-hook ]; then touch /run/soci-cluster-hook; {action}; fi"
-    )
+    once = f"if [ ! -e /run/soci-cluster-hook ]; then touch /run/soci-cluster-hook; {action}; fi"
     shutil.rmtree(copied / "host")
     (copied / "host").mkdir()
-    (copied / "host" / "whole.sh").write_text("\n".join(lines) + "\n")
+    (copied / "host" / "whole.sh").write_text(with_hooks(HOST_SCRIPT, {point: once}))
     return copied
