@@ -452,8 +452,10 @@ def _is_scalar(value: Any) -> bool:
 def _without(value: Any, told: str) -> str:
     """What is told, without any part of a secret value."""
     parts = sorted({text for text in _texts(value) if text}, key=len, reverse=True)
-    pattern = "|".join(rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts)
-    return re.sub(pattern, "[secret]", told) if parts else told
+    patterns = (
+        re.escape(text) if len(text) > 3 else rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts
+    )
+    return re.sub("|".join(patterns), "[secret]", told) if parts else told
 
 
 def _texts(value: Any) -> Iterable[str]:
