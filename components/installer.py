@@ -51,7 +51,7 @@ class SociInstaller(pulumi.ComponentResource):
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
-        self._settings = settings.from_arguments(chosen)
+        self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
@@ -177,7 +177,7 @@ class SociInstaller(pulumi.ComponentResource):
         limit = self._settings.max_unavailable
         hook = rollout.error_hook(
             f"{self._name}-rollout-failure",
-            args.get("kubeconfig"),
+            settings.kubeconfig_content(args.get("kubeconfig")),
             args.get("context"),
             self._settings.namespace,
             self,

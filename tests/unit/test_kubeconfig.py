@@ -3,14 +3,17 @@ told."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
+from components import SociInstaller
 from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
-from components.settings import SociConfigError, from_arguments, from_config
+from components.settings import SociConfigError, from_arguments, from_config, kubeconfig_content
 
 SERVER = "https://10.0.0.9:6443"
 SECRET = "eyJ-very-secret"
@@ -271,6 +274,34 @@ def test_a_context_that_is_missing_is_the_contexts_problem_not_the_kubeconfigs()
 )
 def test_a_kubeconfig_that_is_none_is_refused_without_any_piece_of_it(given: object) -> None:
     assert "soci:kubeconfig [not shown]: " in refused(given)
+
+
+def test_an_output_is_refused_where_it_would_be_known_too_late(run: Callable[..., None]) -> None:
+    def program() -> dict[str, pulumi.Output[str]]:
+        told = refused(pulumi.Output.from_input(SECRET))
+        assert "must be known before anything is made, which an output is not. Remedy: use Soci" in told
+        return {}
+
+    run(program)
+
+
+def test_the_installer_takes_a_kubeconfig_in_every_form_also_as_an_output(
+    recorder: object, run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "kubeconfig").write_text(BLOCK)
+
+    def program() -> dict[str, pulumi.Output[str]]:
+        return {
+            "none": kubeconfig_content(None),
+            "path": kubeconfig_content(str(tmp_path / "kubeconfig")),
+            "object": kubeconfig_content(kubeconfig()),
+            "output": kubeconfig_content(pulumi.Output.from_input(kubeconfig())),
+        }
+
+    content = json.dumps(kubeconfig())
+    assert run(program) == {"none": "", "path": BLOCK, "object": content, "output": content}
+    with pytest.raises(SociConfigError, match="cannot be read"):
+        SociInstaller("soci", {"version": "0.16.1", "kubeconfig": str(tmp_path / "gone")})
 
 
 def test_a_path_that_leads_nowhere_is_shown(tmp_path: Path) -> None:

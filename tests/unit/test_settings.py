@@ -291,7 +291,7 @@ def test_a_release_tag_as_people_paste_it_is_a_version(tag: str) -> None:
     assert from_arguments({"version": tag}).version == "0.16.1"
 
 
-# What Pulumi hands on of a value in YAML, and what a program may give: it means what was written, or is refused.
+# What Pulumi hands on of a value in YAML, or a program gives: it means what was written, or is refused.
 @pytest.mark.parametrize(
     ("key", "value", "meant"),
     [
@@ -401,9 +401,15 @@ def test_each_setting_refuses_what_is_not_of_its_type(item: Any, value: object) 
         from_arguments({item.name: value})
 
 
-def test_outputs_are_refused_as_arguments_since_they_are_not_known_yet(recorder: object) -> None:
-    with pytest.raises(SociConfigError, match=r"soci:mode .*: must be text, not a value of the type Output"):
-        from_arguments({"mode": pulumi.Output.from_input("lazy")})
+def test_outputs_are_refused_as_arguments_since_they_are_not_known_yet(run: Callable[..., None]) -> None:
+    def program() -> dict[str, pulumi.Output[str]]:
+        with pytest.raises(
+            SociConfigError, match=r"soci:mode .*: must be text, not a value of the type Output"
+        ):
+            from_arguments({"mode": pulumi.Output.from_input("lazy")})
+        return {}
+
+    run(program)
 
 
 SECRET = "hunter2-and-more"
