@@ -51,7 +51,8 @@ class SociInstaller(pulumi.ComponentResource):
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
-        self._settings = settings.from_arguments(chosen)
+        self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
+        self._access = (settings.kubeconfig_content(args.get("kubeconfig")), args.get("context"))
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
@@ -64,7 +65,7 @@ class SociInstaller(pulumi.ComponentResource):
         namespace = self._namespace()
         rights = self._rights(namespace)
         config_map = self._config_map(namespace, files)
-        daemon_set = self._daemon_set(namespace, config_map, list(files), rights, args)
+        daemon_set = self._daemon_set(namespace, config_map, list(files), rights)
         # Whatever needs SOCI depends on this: it fails when there was no node to serve on.
         self.ready = daemon_set.status.apply(
             lambda status: self._require_nodes(daemon_set, status), run_with_unknowns=True
@@ -169,7 +170,6 @@ class SociInstaller(pulumi.ComponentResource):
         config_map: k8s.core.v1.ConfigMap,
         paths: list[str],
         rights: list[pulumi.Resource],
-        args: SociInstallerArgs,
     ) -> k8s.apps.v1.DaemonSet:
         # Immutable, therefore never the version: another selector would replace the DaemonSet by deleting it
         # first, which uninstalls every node.
@@ -177,8 +177,7 @@ class SociInstaller(pulumi.ComponentResource):
         limit = self._settings.max_unavailable
         hook = rollout.error_hook(
             f"{self._name}-rollout-failure",
-            args.get("kubeconfig"),
-            args.get("context"),
+            *self._access,
             self._settings.namespace,
             self,
         )
