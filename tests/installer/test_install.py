@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import time
 import tomllib
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from agent.install import Node, Task
 from agent.settings import Settings
 
 from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, tree
+from tests.fakes.sourced_script import say
 
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
@@ -438,3 +440,22 @@ def test_failure_without_a_restart_is_tried_again_at_once(machine: Machine) -> N
 def test_pause_reference_has_its_tag(image: str, stored: str) -> None:
     """containerd 2.3 finds the image under its full name only (amazon-eks-ami#2729)."""
     assert images.with_tag(image) == stored
+
+
+def test_the_plan_has_the_keys_that_the_host_script_reads(machine: Machine, tmp_path: Path) -> None:
+    install.install(task(machine), never)
+    lines = say(tmp_path, "default_plan", "$(set)")
+    read = {found[1] for line in lines if (found := re.match(r"PLAN_([a-z_]+)=", line))}
+    assert machine.plan().keys() == read
+
+
+def test_files_are_listed_in_the_order_in_which_the_host_script_swaps_their_roles(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (roles,) = say(tmp_path, "", "$BEFORE_RESTART $AFTER_DAEMON")
+    assert roles.split() == list(transaction.Role)
+    install.install(task(machine), never)
+    (directory,) = (machine.root / "var/lib/soci-cluster/txn").iterdir()
+    listed = [line.split("\t")[0] for line in (directory / "files").read_text().splitlines()]
+    assert set(listed) == {"recovery", "daemon", "shared"}
+    assert listed == sorted(listed, key=roles.split().index)
