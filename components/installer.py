@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import release, rollout, settings
+from . import program, release, rollout, settings
+from .arguments import SociInstallerArgs
 
 NAME = "soci-installer"
 DOMAIN = "soci-cluster.io"
@@ -23,51 +22,7 @@ EVENTS_RULE: k8s.rbac.v1.PolicyRuleArgsDict = {
     "verbs": ["create"],
 }
 MOUNT_PATH = "/opt/soci-cluster"
-# A ConfigMap may hold 1 MiB; what is left is for its metadata and for growth of settings.json.
-MAX_PROGRAM_BYTES = 900 * 1024
 GRACE_SECONDS = 120
-
-
-class SociInstallerArgs(TypedDict):
-    """What to install on the nodes, and how. Only `version` is required."""
-
-    version: str
-    """SOCI release, X.Y.Z."""
-    state: NotRequired[str]
-    """present (default): SOCI is on the nodes; absent: it is taken off them again."""
-    force_uninstall: NotRequired[bool]
-    """Take SOCI off a node although lazily loaded containers run on it, or others changed its files.
-    Default: false."""
-    mode: NotRequired[str]
-    """How images are loaded: lazy."""
-    index_versions: NotRequired[list[str]]
-    """Kinds of SOCI index that are used, v2 and v1. Default: both."""
-    release_url: NotRequired[str]
-    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
-    GitHub."""
-    sha256: NotRequired[dict[str, str]]
-    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the
-    release once."""
-    installer_image: NotRequired[str]
-    """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
-    namespace: NotRequired[str]
-    """Namespace made for the installer. Default: soci-system."""
-    node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Default: all nodes."""
-    existing_nodes: NotRequired[str]
-    """What to do with nodes that already run workloads: refuse (default) or migrate."""
-    upgrade_policy: NotRequired[str]
-    """What to do when a new version or configuration would restart a daemon that running pods read from:
-    when-idle (default): wait for their end; drain: evict them; side-by-side: start a second daemon for new
-    pods."""
-    max_unavailable: NotRequired[str]
-    """Nodes changed at the same time: a number or a percentage. Default: 1."""
-    rollout_timeout_seconds: NotRequired[int]
-    """How long the whole rollout may take, in seconds. Default: 600."""
-    kubeconfig: NotRequired[pulumi.Input[str]]
-    """Content of the cluster's kubeconfig. Used only after a failed rollout, to show each node's reason."""
-    context: NotRequired[pulumi.Input[str]]
-    """The kubeconfig's context to use for that. Default: its current one."""
 
 
 class SociInstaller(pulumi.ComponentResource):
@@ -97,7 +52,7 @@ class SociInstaller(pulumi.ComponentResource):
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         self._settings = settings.from_arguments(chosen)
-        super().__init__("soci:index:SociInstaller", name, chosen, opts)
+        super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
         digests = (
@@ -105,11 +60,11 @@ class SociInstaller(pulumi.ComponentResource):
             if self._is_absent
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
-        program = embedded_files() | {"settings.json": node_settings(self._settings, digests)}
+        files = program.embedded_files() | {"settings.json": program.node_settings(self._settings, digests)}
         namespace = self._namespace()
         rights = self._rights(namespace)
-        config_map = self._config_map(namespace, program)
-        daemon_set = self._daemon_set(namespace, config_map, list(program), rights, args)
+        config_map = self._config_map(namespace, files)
+        daemon_set = self._daemon_set(namespace, config_map, list(files), rights, args)
         # Whatever needs SOCI depends on this: it fails when there was no node to serve on.
         self.ready = daemon_set.status.apply(
             lambda status: self._require_nodes(daemon_set, status), run_with_unknowns=True
@@ -194,9 +149,9 @@ class SociInstaller(pulumi.ComponentResource):
             opts=self._child(depends_on=[role, account]),
         )
 
-    def _config_map(self, namespace: k8s.core.v1.Namespace, program: dict[str, str]) -> k8s.core.v1.ConfigMap:
+    def _config_map(self, namespace: k8s.core.v1.Namespace, files: dict[str, str]) -> k8s.core.v1.ConfigMap:
         """Autonamed: a changed byte makes a new ConfigMap, which rolls the DaemonSet; nothing else does."""
-        digest = hashlib.sha256(json.dumps(program, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         return k8s.core.v1.ConfigMap(
             f"{self._name}-program",
             metadata={
@@ -204,7 +159,7 @@ class SociInstaller(pulumi.ComponentResource):
                 "labels": self._labels(),
                 "annotations": {f"{DOMAIN}/program-sha256": digest},
             },
-            data={key_of(path): text for path, text in program.items()},
+            data={program.key_of(path): text for path, text in files.items()},
             opts=self._child(hide_diffs=["data"]),
         )
 
@@ -274,7 +229,9 @@ class SociInstaller(pulumi.ComponentResource):
                 {"name": "host", "mount_path": "/host"},
             ],
         }
-        items: list[k8s.core.v1.KeyToPathArgsDict] = [{"key": key_of(path), "path": path} for path in paths]
+        items: list[k8s.core.v1.KeyToPathArgsDict] = [
+            {"key": program.key_of(path), "path": path} for path in paths
+        ]
         # Fargate's nodes run no DaemonSet, but tolerating every taint would leave a pod pending for each.
         not_fargate: k8s.core.v1.NodeSelectorTermArgsDict = {
             "match_expressions": [
@@ -365,52 +322,3 @@ def labels(component: str, version: str) -> dict[str, str]:
         "app.kubernetes.io/version": version,
         "app.kubernetes.io/managed-by": "pulumi",
     }
-
-
-def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
-    """settings.json: what the agent on the node needs to know."""
-    content = {
-        "version": chosen.version,
-        "state": chosen.state,
-        "forceUninstall": chosen.force_uninstall,
-        "mode": chosen.mode,
-        "indexVersions": list(chosen.index_versions),
-        "releaseUrl": chosen.release_url,
-        "sha256": dict(digests),
-        "existingNodes": chosen.existing_nodes,
-        "upgradePolicy": chosen.upgrade_policy,
-    }
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
-
-
-def key_of(path: str) -> str:
-    """The ConfigMap key of a file of the program (keys cannot hold a slash)."""
-    return path.rpartition("/")[2]
-
-
-def program_directory() -> Path:
-    """Where the program that runs on the nodes is: inside the installed package, or beside it in the
-    repository."""
-    here = Path(__file__).resolve().parent
-    packaged = here / "_installer"
-    return packaged if packaged.is_dir() else here.parent / "scripts" / "installer"
-
-
-def embedded_files(directory: Path | None = None) -> dict[str, str]:
-    """The program that runs on the nodes: path below /opt/soci-cluster -> text.
-
-    Raises:
-        pulumi.RunError: the program is not there, or too large for a ConfigMap.
-    """
-    root = directory or program_directory()
-    found = sorted(path for pattern in ("agent/*.py", "host/*.sh", "[!.]*") for path in root.glob(pattern))
-    files = [path for path in found if path.is_file()]
-    program = {file.relative_to(root).as_posix(): file.read_text(encoding="utf-8") for file in files}
-    size = sum(len(text.encode()) for text in program.values())
-    if not {"agent/__main__.py", "host/00-head.sh"} <= set(program):
-        raise pulumi.RunError(f"the installer's program is not in {root}. Remedy: install the package again")
-    if size > MAX_PROGRAM_BYTES or len({key_of(path) for path in program}) < len(program):
-        raise pulumi.RunError(
-            f"{root} cannot be a ConfigMap: {size} bytes, {len(program)} files. Remedy: install again"
-        )
-    return program

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agent.report import ANNOTATION, CONDITION, LABEL, TAINT
+from agent.marks import ANNOTATION, CONDITION, LABEL, TAINT
 from binaries import build
 from kubernetes_api import MERGE_PATCH, STRATEGIC_PATCH, Api, ApiError
 from pki import API_NAMES, Authority

@@ -9,7 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
-from agent.report import TAINT
+from agent.marks import TAINT
 
 from tests.engine.fake_cluster import INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack

@@ -23,10 +23,10 @@ from unittest import mock
 from agent import install, release, slots, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
-from agent.settings import Settings
 
-from tests.fakes.node import INSTALLER, Machine
+from tests.fakes.node import INSTALLER, Machine, run_below, run_here
 from tests.fakes.script_node import FAKES
+from tests.fakes.settings import agent_settings
 
 PR_SET_CHILD_SUBREAPER = 36
 AGENT_GROUP_OFFSET = 4 * 4  # in struct shared of fault_points.c
@@ -44,6 +44,8 @@ class LiveMachine(Machine):
         self.answers[str(FAKES / "containerd")] = self.answers["/usr/bin/containerd"]
         self.answers["systemd-run"] = self._start
         self.answers["sh"] = self._shell
+        self.answers["env"] = self._ctr
+        self.answers["timeout"] = self._limited
 
     def _systemctl(self, command: Sequence[str], text: str) -> Result:
         if command[1] == "is-active":
@@ -89,6 +91,16 @@ class LiveMachine(Machine):
         done = subprocess.run(words, check=False, input=text, capture_output=True, text=True)
         return Result(done.returncode, done.stdout, done.stderr)
 
+    def _ctr(self, command: Sequence[str], text: str) -> Result:
+        words = command[command.index("ctr") :]
+        if {"prepare", "rm"}.isdisjoint(words):
+            return self.ctr(command, text)
+        return run_here([str(FAKES / words[0]), *words[1:]])
+
+    def _limited(self, command: Sequence[str], text: str) -> Result:
+        """What a time limit is set for; the limit itself would make it a process group of its own."""
+        return run_below(self.root, command[4:])
+
 
 def archive(version: str) -> bytes:
     """A release's archive, the same bytes each time."""
@@ -126,11 +138,9 @@ def run_uninstall() -> dict:
 def run_agent(job: dict) -> dict:
     """One run of the agent's flow, with the download answered from memory."""
     version = job["version"]
-    settings = Settings(
-        version,
-        "lazy",
-        "https://example.org",
-        {"amd64": hashlib.sha256(ARCHIVES[version]).hexdigest()},
+    settings = agent_settings(
+        version=version,
+        sha256={"amd64": hashlib.sha256(ARCHIVES[version]).hexdigest()},
         existing_nodes="migrate",
         upgrade_policy="side-by-side",
     )
@@ -139,7 +149,7 @@ def run_agent(job: dict) -> dict:
         settings,
         INSTALLER,
         "x86_64",
-        lambda: install.Node(True, "soci-system"),
+        lambda: install.Registration(True, "soci-system"),
         sleep=sleep,
     )
     try:

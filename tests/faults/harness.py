@@ -24,15 +24,17 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from agent import images, install, transaction
+from agent import images, transaction
 from agent.slots import FIRST, SECOND
 
+from tests.fakes import script_node
 from tests.fakes.node import INSTALLER, REPOSITORY, furnish
+from tests.fakes.older_node import older_tree
 from tests.fakes.script_node import FAKES, LAZY, furnish_layers
 
 HERE = Path(__file__).parent
 CONFIG = "etc/containerd/config.toml"
-HOOK, BOOT = (path.lstrip("/") for path in (install.CONTAINERD_DROP_IN, install.BOOT_UNIT))
+HOOK, BOOT = (path.lstrip("/") for path in (script_node.HOOK, script_node.BOOT))
 SLOTS = (FIRST, SECOND)
 UNIT = FIRST.unit_path.lstrip("/")
 LOADED = (
@@ -577,6 +579,18 @@ def version_change(node: Node) -> Scenario:
     return _install(node, "version change", node.state())
 
 
+def change_of_older_install(node: Node) -> Scenario:
+    """From what version 0.1 of this installer left on the node, with its manifests and its plan."""
+    root, fake = (
+        {path: (mode, 0, 0, content) for path, (mode, content) in tree.items()}
+        for tree in (older_tree("plain", part, node.root, node.fake, FAKES) for part in ("root", "fake"))
+    )
+    node.become(State(root, fake))
+    (node.root / transaction.SCRIPT.lstrip("/")).write_bytes(transaction.host_script(INSTALLER))
+    (node.root / transaction.SCRIPT.lstrip("/")).chmod(0o755)
+    return _install(node, "change of an older install", node.state())
+
+
 def version_change_that_fails(node: Node) -> Scenario:
     """As before, but no container starts under the new release."""
     _must(node.agent("0.15.0", "0-p"))
@@ -728,6 +742,7 @@ SCENARIOS: dict[str, Callable[[Node], Scenario]] = {
         first_install_with_layers,
         adoption,
         version_change,
+        change_of_older_install,
         version_change_that_fails,
         side_by_side,
         uninstall,

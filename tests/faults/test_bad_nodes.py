@@ -11,10 +11,10 @@ import pytest
 from agent import install, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.settings import Settings
 
 from tests.fakes.node import INSTALLER, Machine, furnish
 from tests.fakes.script_node import OLD_CONFIG, Node
+from tests.fakes.settings import agent_settings
 from tests.faults import harness
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system and gives files to root")
@@ -145,9 +145,9 @@ def test_a_clock_that_was_wrong_does_not_keep_a_failed_install_from_another_try(
     furnish(tmp_path)
     machine = Vain(tmp_path)
     monkeypatch.setattr("agent.release.install", lambda *arguments: None)
-    settings = Settings("0.16.1", "lazy", "https://example.org", {"amd64": "00"})
+    settings = agent_settings(sha256={"amd64": "00"})
     task = install.Task(
-        machine, settings, INSTALLER, "x86_64", lambda: install.Node(True, "s"), sleep=lambda _: None
+        machine, settings, INSTALLER, "x86_64", lambda: install.Registration(True, "s"), sleep=lambda _: None
     )
     with pytest.raises(InstallError, match="no"):
         install.install(task, lambda users: None)

@@ -8,7 +8,7 @@ import pytest
 from pulumi.provider.experimental.analyzer import Analyzer
 
 from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
-from components.installer import embedded_files, key_of, program_directory
+from components.program import embedded_files, key_of, program_directory
 from tests.unit.mocks import DIGESTS, Recorder, install
 
 

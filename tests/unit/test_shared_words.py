@@ -14,14 +14,17 @@ import agent.__main__ as program
 import agent.settings
 import pod_start
 import pytest
-from agent import report
+from agent import tell
+from agent.api import Api
 from agent.errors import InstallError
-from agent.install import Busy
+from agent.host import Host
+from agent.lazy import Busy, Pod
+from agent.log import Log
+from agent.marks import Marks, has_startup_taint
 from agent.slots import FIRST
-from agent.users import Pod
-from agent.waiting import Waiting
 
 from components import installer, rollout, settings
+from components.program import node_settings
 from tests.fakes.api import FakeApi
 from tests.unit.mocks import DIGESTS, Recorder, install
 
@@ -40,15 +43,15 @@ OTHER = replace(
 
 
 @pytest.fixture
-def api() -> FakeApi:
+def server() -> FakeApi:
     """An API server whose node waits for the installer, as one that has just joined."""
     taint = {"key": installer.STARTUP_TAINT, "value": "true", "effect": "NoSchedule"}
     return FakeApi(spec={"taints": [taint]})
 
 
 @pytest.fixture
-def reporter(api: FakeApi) -> report.Reporter:
-    return report.Reporter("n1", "p1", "soci-system", installer.NAME, api)
+def api(server: FakeApi) -> Api:
+    return Api("n1", "p1", "soci-system", installer.NAME, server)
 
 
 @pytest.fixture
@@ -69,48 +72,47 @@ def pod_of_n1(message: str = "") -> dict[str, Any]:
     }
 
 
-def explained(api: FakeApi, pod: dict[str, Any]) -> list[str]:
+def explained(server: FakeApi, pod: dict[str, Any]) -> list[str]:
     """What `pulumi up` would say of the node, as it is in the API."""
-    node = {**api.node, "metadata": {**api.node["metadata"], "name": "n1"}}
+    node = {**server.node, "metadata": {**server.node["metadata"], "name": "n1"}}
     return rollout.explain([node], [pod])
 
 
 def test_the_agent_marks_a_node_with_what_the_components_and_the_benchmark_look_for(
-    api: FakeApi, reporter: report.Reporter
+    server: FakeApi, api: Api
 ) -> None:
-    reporter.success("0.16.1", {"version": "0.16.1"}, "ok")
-    assert api.node["metadata"]["labels"] == {installer.VERSION_LABEL: "0.16.1"}
+    Marks(api).put("0.16.1", {"version": "0.16.1"}, "ok")
+    assert server.node["metadata"]["labels"] == {installer.VERSION_LABEL: "0.16.1"}
     assert pod_start.INSTALLED_LABEL == installer.VERSION_LABEL
-    assert list(api.annotations) == [pod_start.INSTALL_ANNOTATION]
-    assert [entry["type"] for entry in api.node["status"]["conditions"]] == [rollout.CONDITION]
+    assert list(server.annotations) == [pod_start.INSTALL_ANNOTATION]
+    assert [entry["type"] for entry in server.node["status"]["conditions"]] == [rollout.CONDITION]
 
 
-def test_the_agent_lifts_the_startup_taint_that_the_components_put(
-    api: FakeApi, reporter: report.Reporter
-) -> None:
-    assert report.is_waiting_for_soci(api.node)
-    reporter.remove_taint()
-    assert "taints" not in api.node["spec"]
+def test_the_agent_lifts_the_startup_taint_that_the_components_put(server: FakeApi, api: Api) -> None:
+    assert has_startup_taint(server.node)
+    Marks(api).remove()
+    assert "taints" not in server.node["spec"]
 
 
 @pytest.mark.parametrize("policy", ["when-idle", "drain", "side-by-side"])
 def test_of_a_waiting_agent_the_wait_is_told_and_not_an_earlier_failure(
-    api: FakeApi, reporter: report.Reporter, policy: str
+    server: FakeApi, api: Api, policy: str
 ) -> None:
-    Waiting(reporter, policy, print).tell(Busy({FIRST: ("/run/c/1/rootfs",)}, (Pod("shop", "a", "u"),)))
-    (line,) = explained(api, pod_of_n1("node n1: step download: an earlier failure"))
+    waiting = tell.Waiting(api, Marks(api), policy, print)
+    waiting.tell(Busy({FIRST: ("/run/c/1/rootfs",)}, (Pod("shop", "a", "u"),)))
+    (line,) = explained(server, pod_of_n1("node n1: step download: an earlier failure"))
     assert line.startswith("node n1: ")
     assert "1 lazily loaded containers run" in line
     assert "earlier failure" not in line
 
 
 def test_the_journal_below_the_agents_reason_stays_below_it(
-    api: FakeApi, reporter: report.Reporter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    server: FakeApi, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(program, "TERMINATION_LOG", tmp_path / "log")
+    monkeypatch.setattr(tell, "TERMINATION_LOG", tmp_path / "log")
     failure = InstallError("restart", "containerd did not start", "see below", ("panic: one", "two"))
-    program.fail(None, reporter, failure)  # ty: ignore[invalid-argument-type]
-    (line,) = explained(api, pod_of_n1((tmp_path / "log").read_text()))
+    tell.Teller(api, Marks(api), Log("n1")).failure(Host(tmp_path), failure)
+    (line,) = explained(server, pod_of_n1((tmp_path / "log").read_text()))
     reason, *journal = line.splitlines()
     assert reason == "node n1: step restart: containerd did not start. Remedy: see below"
     assert [entry.split(maxsplit=1)[1] for entry in journal] == ["panic: one", "two"]
@@ -118,14 +120,14 @@ def test_the_journal_below_the_agents_reason_stays_below_it(
 
 def test_the_agent_understands_every_setting_that_the_component_writes() -> None:
     one, other = (
-        json.loads(installer.node_settings(chosen, digests))
+        json.loads(node_settings(chosen, digests))
         for chosen, digests in ((ONE, DIGESTS), (OTHER, {"amd64": "c" * 64}))
     )
     plain = agent.settings.parse(json.dumps(one))
     assert [key for key in one if one[key] == other[key]] == [], "this test must change each of them"
     for key in one:
         assert agent.settings.parse(json.dumps(one | {key: other[key]})) != plain, f"{key} is not read"
-    changed = agent.settings.parse(json.dumps(other), "elsewhere")
+    changed = agent.settings.parse(json.dumps(other))
     for field in fields(plain):
         assert getattr(plain, field.name) != getattr(changed, field.name), f"{field.name} is not written"
 
@@ -151,23 +153,26 @@ def test_the_agent_finds_in_its_pod_what_it_looks_for(
 ) -> None:
     names = [entry["name"] for entry in container["env"]]
     environment = Recorded({name: f"{name} of the pod" for name in names})
-    hosts: list[Path] = []
+    told: list[tuple[program.Agent, InstallError]] = []
 
-    def refuse(path: Path, namespace: str) -> None:
-        raise InstallError("settings", str(path), namespace)
+    def refuse(path: Path) -> None:
+        raise InstallError("settings", str(path), "")
 
     monkeypatch.setattr(os, "environ", environment)
     monkeypatch.setattr(program.settings, "load", refuse)
-    monkeypatch.setattr(program, "Host", hosts.append)
-    told = []
-    monkeypatch.setattr(program, "fail", lambda host, reporter, error: told.append((reporter, error)))
+    monkeypatch.setattr(program.Agent, "fail", lambda agent, error: told.append((agent, error)))
     program.main()
     assert environment.asked == set(names)
-    ((reporter, error),) = told
-    assert (reporter.node_name, reporter.pod_name) == ("NODE_NAME of the pod", "POD_NAME of the pod")
+    ((found, error),) = told
+    assert (found.api.node_name, found.api.pod_name, found.api.namespace, found.api.daemonset) == (
+        "NODE_NAME of the pod",
+        "POD_NAME of the pod",
+        "POD_NAMESPACE of the pod",
+        "DAEMONSET_NAME of the pod",
+    )
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert error.cause == f"{mounts['program']}/settings.json"
-    assert [str(path) for path in hosts] == [mounts["host"]]
+    assert str(found.host.path("/")).rstrip("/") == mounts["host"]
     assert container["workingDir"] == str(program.PAYLOAD)
 
 

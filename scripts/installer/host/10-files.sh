@@ -98,7 +98,7 @@ read_journal() {
 }
 
 # read_plan DIR: what the agent decided, as PLAN_<key>, and its slot selected. Lines key=value, never run as code: only
-# a key with a default is taken. The defaults of units and archive are those of plans by version 0.1.
+# a key with a default is taken.
 read_plan() {
   local key value
   default_plan
@@ -108,6 +108,7 @@ read_plan() {
       *) if eval "[ -n \"\${PLAN_$key+set}\" ]"; then eval "PLAN_$key=\$value"; fi ;;
     esac
   done <"$1/plan.env"
+  [ -n "$PLAN_containerd_unit" ] || know_kind_of_older_plan
   if [ -n "$PLAN_containerd_address" ]; then export CONTAINERD_ADDRESS="$PLAN_containerd_address"; fi
   if [ -n "$PLAN_path" ]; then export PATH="$PLAN_path"; fi
   CONTAINERD=$PLAN_containerd_program
@@ -116,9 +117,14 @@ read_plan() {
 
 default_plan() {
   PLAN_slot=soci PLAN_slot_is_new=0 PLAN_is_switch=0 PLAN_snapshotter_action=none PLAN_deadline_seconds=400
-  PLAN_containerd_unit=containerd.service PLAN_containerd_restart=0 PLAN_containerd_address='' PLAN_path=''
+  PLAN_containerd_unit='' PLAN_containerd_restart=0 PLAN_containerd_address='' PLAN_path=''
   PLAN_containerd_program='' PLAN_containerd_config='' PLAN_containerd_dump=''
-  PLAN_kubelet_unit=kubelet.service PLAN_pause_image='' PLAN_pause_archive=/etc/eks/pause.tar PLAN_pause_import=0
+  PLAN_kubelet_unit='' PLAN_pause_image='' PLAN_pause_archive='' PLAN_pause_import=0
+}
+
+# Version 0.1 did not write down what depends on the kind of node, and its pause_archive was only for the install itself.
+know_kind_of_older_plan() {
+  PLAN_containerd_unit=containerd.service PLAN_kubelet_unit=kubelet.service PLAN_pause_archive=/etc/eks/pause.tar
 }
 
 # each_file DIR COMMAND ARGUMENT...: COMMAND DIR ARGUMENT... runs for every line of DIR's manifest, with its fields as

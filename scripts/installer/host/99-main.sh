@@ -21,6 +21,7 @@ main() {
   verb=${1:-status}
   [ $# -eq 0 ] || shift
   default_plan
+  know_kind_of_older_plan # until a plan is read
   case $verb in
     apply | boot | mounts | remove | removable | retire | rollback | status | verify) "$verb" "$@" ;;
     remove-now) remove_now "$@" ;;
