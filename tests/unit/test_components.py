@@ -14,21 +14,7 @@ from pulumi.runtime import rpc
 from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
 from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
-from tests.unit.mocks import DIGESTS, Recorder
-
-
-def install(**args):
-    def program():
-        provider = k8s.Provider("cluster", kubeconfig="{}")
-        options = pulumi.ResourceOptions(providers=[provider])
-        installer = SociInstaller("soci", {"version": "0.16.1", "sha256": DIGESTS, **args}, options)
-        return {
-            "version": installer.version,
-            "daemon_set": installer.daemon_set,
-            "namespace": installer.namespace,
-        }
-
-    return program
+from tests.unit.mocks import DIGESTS, Recorder, install
 
 
 def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, run) -> None:
