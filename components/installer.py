@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import program, release, rollout, settings
+from . import failure, program, release, settings
 
 NAME = "soci-installer"
 DOMAIN = "soci-cluster.io"
@@ -217,7 +217,7 @@ class SociInstaller(pulumi.ComponentResource):
         # first, which uninstalls every node.
         selector = {"app.kubernetes.io/name": NAME}
         limit = self._settings.max_unavailable
-        hook = rollout.error_hook(
+        hook = failure.error_hook(
             f"{self._name}-rollout-failure",
             args.get("kubeconfig"),
             args.get("context"),
