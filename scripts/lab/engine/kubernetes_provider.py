@@ -158,8 +158,10 @@ class Kubernetes(Provider):
     def Create(self, request, context):
         inputs, manager = to_python(request.properties), f"pulumi-kubernetes-{os.urandom(4).hex()}"
         if request.preview:
-            outputs = self._dry_run(inputs, lambda: self.server().create(inputs, manager, dry_run=True))
-            return provider_pb2.CreateResponse(properties=to_struct(with_manager(outputs, manager)))
+            outputs = self._dry_run(
+                inputs, manager, lambda: self.server().create(inputs, manager, dry_run=True)
+            )
+            return provider_pb2.CreateResponse(properties=to_struct(outputs))
         try:
             live = self.server().create(inputs, manager)
         except ApiError as error:
@@ -177,8 +179,10 @@ class Kubernetes(Provider):
         manager = old.get(MANAGER) or f"pulumi-kubernetes-{os.urandom(4).hex()}"
         force = annotation(inputs, "pulumi.com/patchForce") == "true"
         if request.preview:
-            outputs = self._dry_run(inputs, lambda: self._apply(inputs, manager, force, dry_run=True))
-            return provider_pb2.UpdateResponse(properties=to_struct(with_manager(outputs, manager)))
+            outputs = self._dry_run(
+                inputs, manager, lambda: self._apply(inputs, manager, force, dry_run=True)
+            )
+            return provider_pb2.UpdateResponse(properties=to_struct(outputs))
         if live := self.server().get(inputs):
             self.server().take_over(live, manager)
         live = self._apply(inputs, manager, force, dry_run=False)
@@ -220,12 +224,14 @@ class Kubernetes(Provider):
         except (ApiError, UnreachableError):
             return None
 
-    def _dry_run(self, inputs: dict[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _dry_run(
+        self, inputs: dict[str, Any], manager: str, ask: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Return what the server would make of the inputs; the inputs themselves when it cannot be asked."""
         if has_unknown(inputs):
             return inputs
         try:
-            return ask()
+            return with_manager(ask(), manager)
         except UnreachableError:
             return inputs
         except ApiError as error:
