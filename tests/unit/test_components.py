@@ -129,8 +129,8 @@ def test_a_number_of_unavailable_nodes_is_a_number(recorder: Recorder, run) -> N
 def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
     recorder.desired_nodes = 0
     reason = (
-        "the installer is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: see "
-        "kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
+        "the installer is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: "
+        "see kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
         "then pulumi up --refresh (the result of the last look is in the stack's state)"
     )
     with pytest.raises(Exception, match=re.escape(reason)):
