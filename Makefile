@@ -3,7 +3,7 @@ PYTHON_FILES = __main__.py components scripts tests
 SHELL_FILES = scripts/setup scripts/stages .ci/run
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup build up down bench test lint types unit installer engine cluster faults format
+.PHONY: help setup build up down bench test lint types unit installer engine cluster faults generate format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -57,6 +57,9 @@ faults: build ## every test: faults at every call, every containerd, on real nod
 	$(PYTEST) tests/cluster --full || failed=1; \
 	$(PYTEST) tests/faults/nodes --full || failed=1; \
 	exit $${failed:-0}
+
+generate: setup ## write what is made from the declarations: Pulumi.yaml, components/arguments.py, tables
+	@.venv/bin/python scripts/docs/generate.py
 
 format: setup ## rewrite the Python files the way `make lint` wants them
 	@.venv/bin/ruff format $(PYTHON_FILES)

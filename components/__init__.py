@@ -1,8 +1,9 @@
 """SociCluster: Kubernetes nodes that start pods from large images in seconds, with the SOCI snapshotter."""
 
-from .cluster import SociCluster, SociClusterArgs, cluster_arguments
-from .installer import SociInstaller, SociInstallerArgs
-from .settings import Settings, SociConfigError, from_config
+from .arguments import SociClusterArgs, SociInstallerArgs
+from .cluster import SociCluster
+from .installer import SociInstaller
+from .settings import Settings, SociConfigError, from_config, plain_arguments
 from .workload import SampleWorkload, SampleWorkloadArgs
 
 __all__ = [
@@ -14,6 +15,6 @@ __all__ = [
     "SociConfigError",
     "SociInstaller",
     "SociInstallerArgs",
-    "cluster_arguments",
     "from_config",
+    "plain_arguments",
 ]

@@ -1,7 +1,7 @@
 """SociCluster: a Kubernetes cluster whose nodes load images with SOCI, new on EKS or one that exists."""
 
 import json
-from typing import NotRequired, TypedDict, cast
+from typing import cast
 
 import pulumi
 import pulumi_aws as aws  # aws.ec2 is never touched: it would add half of the program's start time
@@ -9,97 +9,13 @@ import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
 from . import cluster_identity, kubeconfig, settings
-from .installer import STARTUP_TAINT, SociInstaller, SociInstallerArgs
+from .arguments import SociClusterArgs, SociInstallerArgs
+from .installer import STARTUP_TAINT, SociInstaller
+from .operating_systems import OPERATING_SYSTEMS
 from .workload import SampleWorkload
 
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
 POOL_LABEL = {"soci-cluster.io/pool": "soci"}
-
-
-class SampleWorkloadSettings(TypedDict):
-    """The sample workload."""
-
-    enabled: NotRequired[bool]
-    """Whether there is one. Default: true."""
-    image: NotRequired[str]
-    """Its image. Default: a TensorFlow image of several gigabytes."""
-    command: NotRequired[list[str]]
-    """What it runs; empty for the image's own command."""
-
-
-class SociClusterArgs(TypedDict):
-    """The cluster and what to install on it; everything has a default."""
-
-    # The settings of SociInstallerArgs are repeated: the schema takes no description from a base class.
-    cluster: NotRequired[str]
-    """eks (default): make an EKS cluster; existing: use the one of `kubeconfig`."""
-    version: NotRequired[str]
-    """SOCI release, X.Y.Z."""
-    state: NotRequired[str]
-    """present (default): SOCI is on the nodes; absent: it is taken off them again."""
-    force_uninstall: NotRequired[bool]
-    """Take SOCI off a node although lazily loaded containers run on it, or others changed its files.
-    Default: false."""
-    mode: NotRequired[str]
-    """How images are loaded: lazy."""
-    index_versions: NotRequired[list[str]]
-    """Kinds of SOCI index that are used, v2 and v1. Default: both."""
-    release_url: NotRequired[str]
-    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
-    GitHub."""
-    sha256: NotRequired[dict[str, str]]
-    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the
-    release once."""
-    installer_image: NotRequired[str]
-    """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
-    namespace: NotRequired[str]
-    """Namespace made for the installer. Default: soci-system."""
-    node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Default: all nodes."""
-    existing_nodes: NotRequired[str]
-    """What to do with nodes that already run workloads: refuse (default) or migrate."""
-    upgrade_policy: NotRequired[str]
-    """What to do when a new version or configuration would restart a daemon that running pods read from:
-    when-idle (default): wait for their end; drain: evict them; side-by-side: start a second daemon for new
-    pods."""
-    max_unavailable: NotRequired[str]
-    """Nodes changed at the same time: a number or a percentage. Default: 1."""
-    rollout_timeout_seconds: NotRequired[int]
-    """How long the whole rollout may take, in seconds. Default: 600."""
-    sample_workload: NotRequired[SampleWorkloadSettings]
-    """The sample workload."""
-    kubeconfig: NotRequired[str]
-    """With cluster existing: its kubeconfig, as a path or as content."""
-    context: NotRequired[str]
-    """With cluster existing: the kubeconfig's context. Default: its current one."""
-    kubernetes_version: NotRequired[str]
-    """With cluster eks: the Kubernetes release."""
-    operating_system: NotRequired[str]
-    """With cluster eks: the nodes' operating system: al2023."""
-    instance_types: NotRequired[list[str]]
-    """With cluster eks: EC2 instance types of the nodes."""
-    node_count: NotRequired[int]
-    """With cluster eks: how many nodes to start with."""
-    min_node_count: NotRequired[int]
-    """With cluster eks: the fewest nodes that an autoscaler may leave."""
-    max_node_count: NotRequired[int]
-    """With cluster eks: the most nodes that an autoscaler may start."""
-    volume_gib: NotRequired[int]
-    """With cluster eks: size of each node's disk, in GiB."""
-    vpc_id: NotRequired[str]
-    """With cluster eks: its VPC. Default: the account's default VPC."""
-    subnet_ids: NotRequired[list[str]]
-    """With cluster eks: its subnets in that VPC."""
-    tags: NotRequired[dict[str, str]]
-    """With cluster eks: tags of every AWS resource."""
-    aws_profile: NotRequired[str]
-    """With cluster eks: the AWS profile to put into the kubeconfig. Default: none, the environment's
-    credentials."""
-
-
-def cluster_arguments(chosen: settings.Settings, aws_profile: str | None = None) -> SociClusterArgs:
-    """The arguments of `SociCluster` for validated settings."""
-    return cast(SociClusterArgs, settings.plain_arguments(chosen) | {"aws_profile": aws_profile})
 
 
 class SociCluster(pulumi.ComponentResource):
@@ -129,10 +45,7 @@ class SociCluster(pulumi.ComponentResource):
         given = dict(args)
         self._profile = str(given.pop("aws_profile", None) or "")
         self._settings = settings.from_arguments(given)
-        # Inputs stand in the state; a kubeconfig may hold credentials and is therefore kept out of them.
-        super().__init__(
-            "soci:index:SociCluster", name, {k: v for k, v in given.items() if k != "kubeconfig"}, opts
-        )
+        super().__init__("soci:index:SociCluster", name, settings.inputs(self._settings, given), opts)
         self._name = name
         provider, ready = self._eks() if self._settings.cluster == "eks" else self._existing()
         installer = self._installer(provider, ready)
@@ -160,7 +73,7 @@ class SociCluster(pulumi.ComponentResource):
 
     def _existing(self) -> tuple[k8s.Provider, list[pulumi.Resource]]:
         chosen = self._settings
-        content = kubeconfig.read_kubeconfig(chosen.kubeconfig)
+        content = chosen.kubeconfig
         self.kubeconfig = pulumi.Output.secret(content)
         self.cluster_name = pulumi.Output.from_input(chosen.context or kubeconfig.current_context(content))
         identity = cluster_identity.identify(content, chosen.context, self)
@@ -243,7 +156,7 @@ class SociCluster(pulumi.ComponentResource):
             f"{self._name}-nodes",
             cluster=cluster,
             node_role_arn=role.arn,
-            operating_system=eks.OperatingSystem.AL2023,
+            operating_system=eks.OperatingSystem(OPERATING_SYSTEMS[chosen.operating_system].eks),
             instance_types=list(chosen.instance_types),
             disk_size=chosen.volume_gib,
             enable_imd_sv2=True,
@@ -260,25 +173,9 @@ class SociCluster(pulumi.ComponentResource):
         )
 
     def _installer(self, provider: k8s.Provider, ready: list[pulumi.Resource]) -> SociInstaller:
-        chosen = self._settings
-        args: SociInstallerArgs = {
-            "version": chosen.version,
-            "state": chosen.state,
-            "force_uninstall": chosen.force_uninstall,
-            "mode": chosen.mode,
-            "index_versions": list(chosen.index_versions),
-            "release_url": chosen.release_url,
-            "sha256": dict(chosen.sha256),
-            "installer_image": chosen.installer_image,
-            "namespace": chosen.namespace,
-            "node_selector": dict(chosen.node_selector),
-            "existing_nodes": chosen.existing_nodes,
-            "upgrade_policy": chosen.upgrade_policy,
-            "max_unavailable": chosen.max_unavailable,
-            "rollout_timeout_seconds": chosen.rollout_timeout_seconds,
-            "kubeconfig": self.kubeconfig,
-            "context": chosen.context,
-        }
+        chosen = settings.plain_arguments(self._settings, settings.INSTALLER_SCOPES)
+        access = {"kubeconfig": self.kubeconfig, "context": self._settings.context}
+        args = cast(SociInstallerArgs, chosen | access)
         return SociInstaller(
             f"{self._name}-installer", args, self._child(providers=[provider], depends_on=ready)
         )

@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import NotRequired, TypedDict
 
 import pulumi
 import pulumi_kubernetes as k8s
 
 from . import failure, ownership, program, release, settings
+from .arguments import SociInstallerArgs
 
 NAME = "soci-installer"
 DOMAIN = "soci-cluster.io"
@@ -24,49 +24,6 @@ EVENTS_RULE: k8s.rbac.v1.PolicyRuleArgsDict = {
 }
 MOUNT_PATH = "/opt/soci-cluster"
 GRACE_SECONDS = 120
-
-
-class SociInstallerArgs(TypedDict):
-    """What to install on the nodes, and how. Only `version` is required."""
-
-    version: str
-    """SOCI release, X.Y.Z."""
-    state: NotRequired[str]
-    """present (default): SOCI is on the nodes; absent: it is taken off them again."""
-    force_uninstall: NotRequired[bool]
-    """Take SOCI off a node although lazily loaded containers run on it, or others changed its files.
-    Default: false."""
-    mode: NotRequired[str]
-    """How images are loaded: lazy."""
-    index_versions: NotRequired[list[str]]
-    """Kinds of SOCI index that are used, v2 and v1. Default: both."""
-    release_url: NotRequired[str]
-    """Where releases are: `{releaseUrl}/v{version}/{asset}`. Default: the upstream project's releases on
-    GitHub."""
-    sha256: NotRequired[dict[str, str]]
-    """Digest of the release's static archive for each architecture (amd64, arm64). Default: read from the
-    release once."""
-    installer_image: NotRequired[str]
-    """Image with Python 3.11 or newer in which the installer runs; nothing is added to it."""
-    namespace: NotRequired[str]
-    """Namespace made for the installer. Default: soci-system."""
-    node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Default: all nodes."""
-    existing_nodes: NotRequired[str]
-    """What to do with nodes that already run workloads: refuse (default) or migrate."""
-    upgrade_policy: NotRequired[str]
-    """What to do when a new version or configuration would restart a daemon that running pods read from:
-    when-idle (default): wait for their end; drain: evict them; side-by-side: start a second daemon for new
-    pods."""
-    max_unavailable: NotRequired[str]
-    """Nodes changed at the same time: a number or a percentage. Default: 1."""
-    rollout_timeout_seconds: NotRequired[int]
-    """How long the whole rollout may take, in seconds. Default: 600."""
-    kubeconfig: NotRequired[pulumi.Input[str]]
-    """Content of the cluster's kubeconfig. Used to take up an interrupted `pulumi up`, to warn of what is in
-    the way, and after a failed rollout to show each node's reason."""
-    context: NotRequired[pulumi.Input[str]]
-    """The kubeconfig's context to use for that. Default: its current one."""
 
 
 class SociInstaller(pulumi.ComponentResource):
@@ -95,8 +52,8 @@ class SociInstaller(pulumi.ComponentResource):
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
-        self._settings = settings.from_arguments(chosen)
-        super().__init__("soci:index:SociInstaller", name, chosen, opts)
+        self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
+        super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
         digests = (
@@ -104,7 +61,9 @@ class SociInstaller(pulumi.ComponentResource):
             if self._is_absent
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
-        self._access = pulumi.Output.all(args.get("kubeconfig") or "", args.get("context") or "")
+        self._access = pulumi.Output.all(
+            settings.kubeconfig_content(args.get("kubeconfig")), args.get("context") or ""
+        )
         self._ownership = ownership.Ownership(name, self, self._access)
         files = program.embedded_files() | {"settings.json": program.node_settings(self._settings, digests)}
         namespace = self._namespace()

@@ -1,57 +1,267 @@
-"""Kubeconfigs: where they are, and which cluster they lead to."""
+"""Kubeconfigs as people have them: where they are, what they hold, which cluster they lead to.
 
+What kubectl accepts is accepted and means the same; client-go (tools/clientcmd: loader.go, client_config.go,
+api/v1/conversion.go) is the model. A kubeconfig may hold credentials, so no text here shows a piece of it
+except names of contexts and clusters; errors of the YAML reader quote what they read and are never passed on.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+import pulumi
 import yaml
 
-from .refusal import RefusedError
+from .values import RefusedError
+
+REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
+# What names a file relative to the kubeconfig's own directory (client-go's GetClusterFileReferences and
+# GetAuthInfoFileReferences), by the list that it stands in.
+_CLUSTER_FILES = ("certificate-authority",)
+_USER_FILES = ("client-certificate", "client-key", "tokenFile")
+
+
+class NoContextError(RefusedError):
+    """The kubeconfig is good, but the chosen context is not in it, or none is chosen."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Kubernetes reads it: dates and 12:30 are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":int", ":float"))
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*([eE][-+]?[0-9]+)?$"), list("-+0123456789")
+)
+
+
+def as_text(value: Any) -> str:
+    """A kubeconfig as it may be given: a path, content, or the object that another stack or pulumi_eks hands
+    out (which becomes JSON).
+
+    Raises:
+        RefusedError: anything else.
+    """
+    if isinstance(value, str):
+        return value if is_content(value) else value.strip()
+    if isinstance(value, Mapping):
+        try:
+            return json.dumps(value, default=_date)
+        except (TypeError, ValueError):
+            pass
+    if isinstance(value, pulumi.Output):
+        raise RefusedError(
+            "must be known before anything is made, which an output is not",
+            "use SociInstaller with a Kubernetes provider of that cluster",
+        )
+    raise RefusedError("must be a path, or a kubeconfig's content as text or as an object", REMEDY)
+
+
+def _date(value: object) -> str:
+    if isinstance(value, date):  # what PyYAML makes of one
+        return value.isoformat()
+    raise TypeError
+
+
+def is_content(value: str) -> bool:
+    """Whether a text is a kubeconfig's content rather than its path."""
+    text = value.strip("\ufeff \t\r\n")
+    return len(text.splitlines()) > 1 or text.startswith(("{", "---", "%YAML"))
+
+
+def is_path(value: str) -> bool:
+    """Whether a text is beyond doubt a path, and so no secret: it can be shown."""
+    if is_content(value):
+        return False
+    looks_like_one = re.search(r"^[~/.]|config$|\.(ya?ml|json|conf)$", value)
+    return bool(looks_like_one) or _exists(value)
 
 
 def read_kubeconfig(value: str) -> str:
-    """The content of a kubeconfig given as content or as the path of a file (`~` allowed, relative to the
-    project).
+    """The content of a kubeconfig given as content, as the path of a file (`~` and `$HOME` allowed, relative
+    to the project) or as a list of them, as in the variable KUBECONFIG.
+
+    Files that it refers to get absolute paths, since the content is used where the file is not.
 
     Raises:
-        RefusedError: the file cannot be read.
+        RefusedError: it cannot be read, or is no kubeconfig.
     """
-    if "\n" in value.strip() or value.lstrip().startswith("{"):
-        return value
-    path = Path(value).expanduser()
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = f"{path} cannot be read ({getattr(error, 'strerror', None) or 'not text'})"
-        raise RefusedError(
-            reason, "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
-        ) from error
+    if is_content(value):
+        return _with_absolute_paths(value.lstrip("\ufeff"), Path.cwd())
+    files = [_expanded(value)]
+    if os.pathsep in value and not files[0].exists():
+        # As for KUBECONFIG: what is not there is left out.
+        files = [file for part in value.split(os.pathsep) if (file := _expanded(part)).is_file()] or files
+    contents = [
+        _with_absolute_paths(_read(file, value), Path(os.path.abspath(file)).parent) for file in files
+    ]
+    return (
+        contents[0] if len(contents) == 1 else json.dumps(_merged([parse(content) for content in contents]))
+    )
 
 
-def current_context(kubeconfig: str) -> str:
-    """The name of the context that a kubeconfig (content, already validated) selects itself."""
-    return yaml.safe_load(kubeconfig)["current-context"]
-
-
-def cluster_server(kubeconfig: str, context: str) -> str:
-    """The API server's address that a kubeconfig's context (empty: its current one) leads to; it names the
-    cluster.
+def parse(content: str) -> dict[str, Any]:
+    """The object that a kubeconfig's content holds; of several YAML documents, the first.
 
     Raises:
-        RefusedError: no kubeconfig, no such context, or a context that leads nowhere.
+        RefusedError: it is not one of contexts and clusters.
     """
-    remedy = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
-    try:
-        content = yaml.safe_load(kubeconfig)
-        contexts = {entry["name"]: entry["context"]["cluster"] for entry in content["contexts"]}
-        servers = {entry["name"]: entry["cluster"]["server"] for entry in content["clusters"]}
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise RefusedError("this is not a kubeconfig with contexts and clusters", remedy) from error
-    name = context or content.get("current-context")
+    found = _load(content)
+    if not isinstance(found, dict) or found.get("kind") not in (None, "", "Config"):
+        raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
+    return found
+
+
+def current_context(content: str) -> str:
+    """The name of the context that a kubeconfig selects itself; empty when it selects none."""
+    return parse(content).get("current-context") or ""
+
+
+def cluster_server(content: str, context: str) -> str:
+    """The API server's address that a kubeconfig's context (empty: its current one) leads to.
+
+    Raises:
+        NoContextError: there is no such context, or none is chosen.
+        RefusedError: no kubeconfig, or a context that leads nowhere.
+    """
+    found = parse(content)
+    contexts, clusters = _named(found, "contexts", "context"), _named(found, "clusters", "cluster")
+    users = _named(found, "users", "user")
+    if not contexts or not clusters:
+        raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
+    name = context or found.get("current-context") or ""
     if name not in contexts:
-        known = ", ".join(sorted(contexts)) or "none"
-        choose = f"pulumi config set soci:context {next(iter(sorted(contexts)), 'NAME')}"
-        raise RefusedError(f"there is no such context in the kubeconfig (there are: {known})", choose)
-    if contexts[name] not in servers:
-        raise RefusedError(
-            f"its context {name} leads to the cluster {contexts[name]}, which it does not hold", remedy
+        known = ", ".join(sorted(contexts))
+        reason = (
+            f"there is no such context in the kubeconfig (there are: {known})"
+            if context
+            else f"the kubeconfig's own context (current-context) is not in it (there are: {known})"
+            if name
+            else f"the kubeconfig has no current-context, so one must be chosen (there are: {known})"
         )
-    return servers[contexts[name]]
+        raise NoContextError(reason, f"pulumi config set soci:context {min(contexts)}")
+    cluster_name = contexts[name].get("cluster") or ""
+    if cluster_name not in clusters:
+        raise RefusedError(
+            f"its context {name} leads to the cluster {cluster_name}, which it does not hold", REMEDY
+        )
+    cluster, user = clusters[cluster_name], users.get(contexts[name].get("user") or "", {})
+    server = cluster.get("server")
+    if not server or not isinstance(server, str):
+        raise RefusedError(f"its cluster {cluster_name} has no server", REMEDY)
+    for entry, keys in ((cluster, _CLUSTER_FILES), (user, _USER_FILES)):
+        for key in keys:
+            if entry.get(key) and not os.access(entry[key], os.R_OK):
+                raise RefusedError(
+                    f"its context {name} needs the file of {key}, which cannot be read", REMEDY
+                )
+    return server
+
+
+def _expanded(path: str) -> Path:
+    """The path as it stands, else as a shell would read it."""
+    if _exists(path):
+        return Path(path)
+    return Path(os.path.expandvars(os.path.expanduser(path.strip())))
+
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except ValueError:  # a null byte
+        return False
+
+
+def _read(file: Path, given: str) -> str:
+    """A file's text, UTF-8 or, as PowerShell writes it, UTF-16 with a byte order mark."""
+    try:
+        data = file.read_bytes()
+        is_utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+        return data.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+    shown = file if is_path(given) else "this is no kubeconfig, and as a path it"
+    raise RefusedError(f"{shown} cannot be read ({reason})", REMEDY)
+
+
+def _load(content: str) -> Any:
+    """JSON, which YAML's reader would refuse for its tabs, or YAML."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        pass
+    try:
+        return next(yaml.load_all(content, _Loader), None)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _named(found: Mapping[str, Any], key: str, inner: str) -> dict[str, dict[str, Any]]:
+    """One list of a kubeconfig as a mapping from its names."""
+    entries = found.get(key) or []
+    named: dict[str, dict[str, Any]] = {}
+    if not isinstance(entries, list):
+        raise RefusedError(f"its {key} are no list", REMEDY)
+    for entry in entries:
+        name = (entry.get("name") or "") if isinstance(entry, dict) else None
+        content = (entry.get(inner) or {}) if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not isinstance(content, dict):
+            raise RefusedError(
+                f"its {key} hold an entry without a name in text or without its {inner}", REMEDY
+            )
+        if name in named:
+            raise RefusedError(f"its {key} hold {name} twice, which kubectl refuses", REMEDY)
+        named[name] = content
+    return named
+
+
+def _with_absolute_paths(content: str, base: Path) -> str:
+    """The content, unchanged if it refers to no file by a relative path."""
+    found = parse(content)
+    changed = False
+    for key, inner, names in (("clusters", "cluster", _CLUSTER_FILES), ("users", "user", _USER_FILES)):
+        for entry in _named(found, key, inner).values():
+            changed |= _make_absolute(entry, names, base)
+            command = entry.get("exec") or {}
+            # A command without a slash is looked for in PATH.
+            if isinstance(command, dict) and os.sep in str(command.get("command")):
+                changed |= _make_absolute(command, ("command",), base)
+    return json.dumps(found) if changed else content
+
+
+def _make_absolute(entry: dict[str, Any], keys: tuple[str, ...], base: Path) -> bool:
+    relative = [
+        key
+        for key in keys
+        if isinstance(entry.get(key), str) and entry[key] and not os.path.isabs(entry[key])
+    ]
+    for key in relative:
+        entry[key] = os.path.normpath(base / entry[key])
+    return bool(relative)
+
+
+def _merged(kubeconfigs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several files as one, as client-go does it: of two entries or values of one name, the first."""
+    merged: dict[str, Any] = {}
+    for found in kubeconfigs:
+        for key, value in found.items():
+            if key not in ("clusters", "contexts", "users"):
+                merged[key] = merged.get(key) or value
+    for key, inner in (("clusters", "cluster"), ("contexts", "context"), ("users", "user")):
+        entries: dict[str, Any] = {}
+        for found in kubeconfigs:
+            entries = _named(found, key, inner) | entries
+        merged[key] = [{"name": name, inner: entry} for name, entry in entries.items()]
+    return merged

@@ -71,7 +71,7 @@ class Ownership:
         self._can_adopt = provider is not None
         # Without the dependency on the component: its objects are its children, which it depends on itself.
         urn = pulumi.Output.from_input(component.urn.future())
-        self.owner = pulumi.Output.concat(urn, " ", provider.id if provider else "")
+        self.owner = pulumi.Output.format("{0} {1}", urn, provider.id if provider else "")
         self.refusal_hook = pulumi.ErrorHook(f"{name}-already-there", self._explain_refusal)
 
     async def adopt(self, args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
@@ -169,7 +169,7 @@ def title(live: Object) -> str:
 
 def remedy(live: Object) -> str:
     """What to do about a live object that is not this stack's."""
-    if live.get("kind") == "Namespace":
+    if live.get("kind") == "Namespace" and not _annotation(live):
         return "pulumi config set soci:namespace NAME, one that is not there yet"
     return (
         "one cluster takes one SociInstaller: destroy the other one's stack, or, when it is this one "

@@ -2,29 +2,25 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 
 import pulumi
 
-from .settings import Settings
+from . import settings
 
 # A ConfigMap may hold 1 MiB; what is left is for its metadata and for growth of settings.json.
 MAX_PROGRAM_BYTES = 900 * 1024
 
 
-def node_settings(chosen: Settings, digests: Mapping[str, str]) -> str:
+def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
     """settings.json: what the agent on the node needs to know."""
     content = {
-        "version": chosen.version,
-        "state": chosen.state,
-        "forceUninstall": chosen.force_uninstall,
-        "mode": chosen.mode,
-        "indexVersions": list(chosen.index_versions),
-        "releaseUrl": chosen.release_url,
-        "sha256": dict(digests),
-        "existingNodes": chosen.existing_nodes,
-        "upgradePolicy": chosen.upgrade_policy,
+        settings.config_key(item): settings.plain(getattr(chosen, item.name))
+        for item in fields(settings.Settings)
+        if settings.declaration(item).scope is settings.Scope.NODE
     }
+    content["sha256"] = dict(digests)
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 

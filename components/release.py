@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 import pulumi
 
-from .settings import ARCHITECTURES, SociConfigError
+from .rules import ARCHITECTURES
+from .settings import SociConfigError
 
 TIMEOUT_SECONDS = 10
 ATTEMPTS = 2

@@ -1,5 +1,8 @@
-"""Settings of SociCluster: from raw values to a validated, typed `Settings`; every refusal at plan time is
-here.
+"""Settings of SociCluster, each declared once: from raw values to a validated, typed `Settings`.
+
+Everything else that knows the settings is derived from the declarations here or generated from them by
+`make generate`: the `config` block of Pulumi.yaml, the arguments of the components (arguments.py), what
+SociCluster hands on to SociInstaller, the node's settings.json (program.py), the tables of the documents.
 
 The same rules serve the Pulumi project (`from_config`: the `soci:*` keys) and the library (`from_arguments`:
 the arguments of the components). All problems are collected and raised at once, each with key, value, reason
@@ -9,80 +12,273 @@ and remedy.
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit
 
 import pulumi
 
-from .kubeconfig import cluster_server, read_kubeconfig
-from .refusal import RefusedError
+from . import kubeconfig, rules
+from .values import KINDS, RefusedError, entries
 
-ARCHITECTURES = ("amd64", "arm64")
-OLDEST_VERSION = (0, 10, 0)
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
-MODES = {"lazy": OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
-
-# Image reference after github.com/distribution/reference: [registry[:port]/]path[:tag][@sha256:digest]
-_IMAGE = re.compile(
-    r"[a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?"
-)
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_LABEL_KEY = re.compile(
-    r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
-)
-_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
-_INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
 
 
 class SociConfigError(pulumi.RunError):
     """Settings that cannot work. Every line of the message names key, value, reason and remedy."""
 
 
+class Scope(Enum):
+    """Who needs a setting."""
+
+    NODE = "the installer, and the agent on each node"
+    INSTALLER = "the installer"
+    CLUSTER = "SociCluster"
+    EXISTING = "SociCluster, with cluster `existing`"
+    EKS = "SociCluster, with cluster `eks`"
+
+
+INSTALLER_SCOPES = (Scope.NODE, Scope.INSTALLER)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a field of `Settings` says about itself besides its name, type and default."""
+
+    text: str
+    scope: Scope
+    rule: Callable[[Any], Any] | None
+    key: str
+    remedy: str
+    is_secret: bool
+
+
+def setting(
+    default: Any,
+    text: str,
+    scope: Scope = Scope.CLUSTER,
+    rule: Callable[[Any], Any] | None = None,
+    *,
+    key: str = "",
+    remedy: str = "",
+    is_secret: bool = False,
+) -> Any:
+    """A setting's declaration.
+
+    Args:
+        default: the value when nothing is set.
+        text: what it is, for every document; Markdown, one paragraph.
+        scope: who needs it.
+        rule: what it accepts (rules.py); without one, every value of its type.
+        key: its configuration key where that is not the field's name in camelCase.
+        remedy: the arguments of `pulumi config` that mend a bad value; without it, those that set the
+            default.
+        is_secret: whether its value may hold credentials, and is therefore not shown.
+    """
+    declared = {"declaration": Declaration(text, scope, rule, key, remedy, is_secret)}
+    if isinstance(default, dict):
+        return field(default_factory=lambda: default, metadata=declared)
+    return field(default=default, metadata=declared)
+
+
 @dataclass(frozen=True)
 class SampleSettings:
-    """The sample workload: whether there is one, its image and what it runs (empty: the image's own
-    command)."""
+    """The sample workload."""
 
-    enabled: bool = True
-    image: str = "public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest"
-    command: tuple[str, ...] = ("python3", "-c", "print('ready')")
+    enabled: bool = setting(
+        True, "Whether there is one.", remedy="set --path soci:sampleWorkload.enabled false"
+    )
+    image: str = setting(
+        "public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest",
+        "Its image.",
+        rule=rules.image,
+        remedy="set --path soci:sampleWorkload.image IMAGE",
+    )
+    command: tuple[str, ...] = setting(
+        ("python3", "-c", "print('ready')"),
+        "What it runs; empty for the image's own command.",
+        remedy="set --path 'soci:sampleWorkload.command[0]' PROGRAM",
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set, with its default. `Pulumi.yaml` shows the same defaults; a test holds the
-    two together."""
+    """Everything that can be set. To add a setting, declare it here, run `make generate`, and use it."""
 
-    version: str = "0.16.1"
-    state: str = "present"
-    force_uninstall: bool = False
-    mode: str = "lazy"
-    index_versions: tuple[str, ...] = ("v2", "v1")
-    release_url: str = "https://github.com/awslabs/soci-snapshotter/releases/download"
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    installer_image: str = "public.ecr.aws/docker/library/python:3.13-alpine"
-    namespace: str = "soci-system"
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    existing_nodes: str = "refuse"
-    upgrade_policy: str = "when-idle"
-    max_unavailable: str = "1"
-    rollout_timeout_seconds: int = 600
-    sample_workload: SampleSettings = field(default_factory=SampleSettings)
-    cluster: str = "eks"
-    kubeconfig: str = ""
-    context: str = ""
-    kubernetes_version: str = "1.35"
-    operating_system: str = "al2023"
-    instance_types: tuple[str, ...] = ("m6i.xlarge",)
-    node_count: int = 2
-    min_node_count: int = 1
-    max_node_count: int = 4
-    volume_gib: int = field(default=100, metadata={"key": "volumeGiB"})
-    vpc_id: str = ""
-    subnet_ids: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
+    version: str = setting(
+        "0.16.1",
+        "SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0).",
+        Scope.NODE,
+        rules.version,
+    )
+    state: str = setting(
+        "present",
+        "`present` puts SOCI on the nodes, `absent` takes it off them again and leaves nothing behind.",
+        Scope.NODE,
+        rules.one_of("present", "absent"),
+    )
+    force_uninstall: bool = setting(
+        False,
+        "Take SOCI off a node although lazily loaded containers run on it (they are ended and started again) "
+        "or others changed its files (the node's original comes back).",
+        Scope.NODE,
+    )
+    mode: str = setting(
+        "lazy",
+        "How images are loaded. `lazy` reads indexed ones on demand; `parallel` pulls every image whole, "
+        "over many connections; `lazy-or-parallel` does the one for indexed images and the other for the "
+        "rest.",
+        Scope.NODE,
+        rules.one_of(*MODES),
+    )
+    index_versions: tuple[str, ...] = setting(
+        ("v2", "v1"),
+        "Kinds of SOCI index that are used. `v2` is part of the image, `v1` is found beside it in the "
+        "registry.",
+        Scope.NODE,
+        rules.index_versions,
+        remedy="set --path 'soci:indexVersions[0]' v2",
+    )
+    release_url: str = setting(
+        "https://github.com/awslabs/soci-snapshotter/releases/download",
+        "Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot "
+        "reach GitHub.",
+        Scope.NODE,
+        rules.url,
+    )
+    sha256: Mapping[str, str] = setting(
+        {},
+        "SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the "
+        "release's own checksum files are read at each run; nodes of an architecture without one are "
+        "refused.",
+        Scope.NODE,
+        rules.digests,
+        remedy="set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's .sha256sum file",
+    )
+    installer_image: str = setting(
+        "public.ecr.aws/docker/library/python:3.13-alpine",
+        "Image with Python 3.11 or newer in which the installer runs. Nothing is added to it.",
+        Scope.INSTALLER,
+        rules.image,
+    )
+    namespace: str = setting(
+        "soci-system", "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
+    )
+    node_selector: Mapping[str, str] = setting(
+        {},
+        "Labels of the nodes that get SOCI. Empty means all Linux nodes.",
+        Scope.INSTALLER,
+        rules.node_labels,
+        remedy="set --path 'soci:nodeSelector[\"LABEL\"]' VALUE",
+    )
+    existing_nodes: str = setting(
+        "refuse",
+        "What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate` "
+        "changes it.",
+        Scope.NODE,
+        rules.one_of("refuse", "migrate"),
+    )
+    upgrade_policy: str = setting(
+        "when-idle",
+        "What to do when a new version or configuration would restart a daemon from which running pods read. "
+        "`when-idle` waits for their end, `drain` evicts them within their disruption budgets, "
+        "`side-by-side` leaves them alone and starts a second daemon for new pods.",
+        Scope.NODE,
+        rules.one_of("when-idle", "drain", "side-by-side"),
+    )
+    max_unavailable: str = setting(
+        "1",
+        "Nodes that are changed at the same time, as a number or a percentage such as `10%`.",
+        Scope.INSTALLER,
+        rules.nodes_or_percentage,
+    )
+    rollout_timeout_seconds: int = setting(
+        600,
+        "How long the whole rollout may take, over all nodes, and after it the sample.",
+        Scope.INSTALLER,
+        rules.between(30, 86400, "seconds"),
+    )
+    sample_workload: SampleSettings = setting(
+        SampleSettings(),
+        "A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
+        "means the image's own).",
+        remedy="set --path soci:sampleWorkload.enabled false",
+    )
+    cluster: str = setting(
+        "eks",
+        "`eks` makes an EKS cluster, `existing` uses the one of `kubeconfig`.",
+        rule=rules.one_of("eks", "existing"),
+    )
+    kubeconfig: str = setting(
+        "",
+        "With cluster `existing`, its kubeconfig, as a path (from the project directory, `~` allowed) or as "
+        "content, YAML or JSON.",
+        Scope.EXISTING,
+        kubeconfig.as_text,
+        is_secret=True,
+    )
+    context: str = setting(
+        "",
+        "With cluster `existing`, the context in the kubeconfig. Empty means its current one.",
+        Scope.EXISTING,
+    )
+    kubernetes_version: str = setting(
+        "1.36", "With cluster `eks`, the Kubernetes release.", Scope.EKS, rules.kubernetes_version
+    )
+    operating_system: str = setting(
+        "al2023",
+        "With cluster `eks`, the nodes' operating system. Only `al2023` works so far.",
+        Scope.EKS,
+        rules.operating_system,
+    )
+    instance_types: tuple[str, ...] = setting(
+        ("m6i.xlarge",),
+        "With cluster `eks`, the EC2 instance types of the nodes.",
+        Scope.EKS,
+        rules.instance_types,
+        remedy="set --path 'soci:instanceTypes[0]' m6i.xlarge",
+    )
+    node_count: int = setting(
+        2, "With cluster `eks`, how many nodes there are.", Scope.EKS, rules.between(0, 1000, "nodes")
+    )
+    min_node_count: int = setting(
+        1,
+        "With cluster `eks`, the fewest nodes that an autoscaler may leave.",
+        Scope.EKS,
+        rules.between(0, 1000, "nodes"),
+    )
+    max_node_count: int = setting(
+        4,
+        "With cluster `eks`, the most nodes that an autoscaler may start.",
+        Scope.EKS,
+        rules.between(1, 1000, "nodes"),
+    )
+    volume_gib: int = setting(
+        100,
+        "With cluster `eks`, the size of each node's disk. It holds images, lazily loaded spans and "
+        "containers.",
+        Scope.EKS,
+        rules.between(20, 16384, "GiB"),
+        key="volumeGiB",
+    )
+    vpc_id: str = setting(
+        "", "With cluster `eks`, its VPC. Empty means the account's default VPC.", Scope.EKS, rules.vpc
+    )
+    subnet_ids: tuple[str, ...] = setting(
+        (),
+        "With cluster `eks` and `vpcId`, the subnets, in at least two availability zones.",
+        Scope.EKS,
+        rules.subnets,
+        remedy="set --path 'soci:subnetIds[0]' subnet-…",
+    )
+    tags: Mapping[str, str] = setting(
+        {},
+        "With cluster `eks`, tags of the AWS resources.",
+        Scope.EKS,
+        remedy="set --path soci:tags.NAME VALUE",
+    )
 
 
 def from_config(config: Mapping[str, str]) -> Settings:
@@ -93,28 +289,76 @@ def from_config(config: Mapping[str, str]) -> Settings:
         SociConfigError: unknown keys, bad values, impossible combinations; all of them at once.
     """
     raw = {key.removeprefix("soci:"): value for key, value in config.items() if key.startswith("soci:")}
-    return _validate({key: _decode(value) for key, value in raw.items()})
+    return _validate(raw)
 
 
-def from_arguments(arguments: Mapping[str, Any]) -> Settings:
-    """Read the settings from a component's arguments (the field names of `Settings`). Raises as `from_config`
-    does."""
-    return _validate(
-        {_FIELD_KEYS.get(name, name): value for name, value in arguments.items() if value is not None}
-    )
+def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tuple(Scope)) -> Settings:
+    """Read the settings from the arguments of a component that takes those of these scopes (by the field
+    names of `Settings`). Raises as `from_config` does."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    foreign = [item.name for item in fields(Settings) if declaration(item).scope not in scopes]
+    problems = [
+        _problem(
+            _KEYS[name], given[name], "is no argument of this component", "take it away, or use SociCluster"
+        )
+        for name in foreign
+        if name in given
+    ]
+    return _validate({_KEYS.get(name, name): value for name, value in given.items()}, problems)
 
 
-def plain_arguments(settings: Settings) -> dict[str, Any]:
-    """The settings as plain arguments of a component: the inverse of `from_arguments`."""
+def kubeconfig_content(given: Any) -> pulumi.Output[str]:
+    """The content of a kubeconfig given as a component's argument: an output, or what soci:kubeconfig may be;
+    empty for none.
 
-    def plain(value: object) -> object:
-        if isinstance(value, SampleSettings):
-            return {item.name: plain(getattr(value, item.name)) for item in fields(SampleSettings)}
-        if isinstance(value, Mapping):
-            return dict(value)
-        return list(value) if isinstance(value, tuple) else value
+    Raises:
+        SociConfigError: it is no kubeconfig; of an output, when it is known.
+    """
+    if isinstance(given, pulumi.Output):
+        return given.apply(_content)
+    return pulumi.Output.from_input(_content(given))
 
-    return {item.name: plain(getattr(settings, item.name)) for item in fields(Settings)}
+
+def _content(given: Any) -> str:
+    try:
+        return kubeconfig.read_kubeconfig(kubeconfig.as_text(given)) if given else ""
+    except RefusedError as refused:
+        problem = _problem("kubeconfig", given, refused.reason, refused.remedy)
+    raise SociConfigError(problem)
+
+
+def plain(value: Any) -> Any:
+    """Settings, or the value of one, in plain dictionaries and lists: what JSON, YAML and arguments hold."""
+    if is_dataclass(value):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return dict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def plain_arguments(settings: Settings, scopes: Collection[Scope] = tuple(Scope)) -> dict[str, Any]:
+    """The settings of these scopes as the arguments of a component: the inverse of `from_arguments`."""
+    return {
+        item.name: plain(getattr(settings, item.name))
+        for item in fields(Settings)
+        if declaration(item).scope in scopes
+    }
+
+
+def inputs(settings: Settings, given: Iterable[str]) -> dict[str, Any]:
+    """What a component's state holds of the settings: those that were given. What may hold credentials is
+    left out, and what Pulumi's configuration calls a secret stays one."""
+    return {
+        item.name: pulumi.Output.secret(value) if _is_config_secret(config_key(item)) else value
+        for item in fields(Settings)
+        if item.name in given and not declaration(item).is_secret
+        for value in [plain(getattr(settings, item.name))]
+    }
+
+
+def declaration(item: "Field[Any]") -> Declaration:
+    """What a field says about itself."""
+    return item.metadata["declaration"]
 
 
 def default_of(item: "Field[Any]") -> Any:
@@ -125,350 +369,181 @@ def default_of(item: "Field[Any]") -> Any:
 def config_key(item: "Field[Any]") -> str:
     """The configuration key of a field of `Settings`, without its `soci:`."""
     head, *rest = item.name.split("_")
-    return item.metadata.get("key") or head + "".join(word.capitalize() for word in rest)
+    return declaration(item).key or head + "".join(word.capitalize() for word in rest)
 
 
-_FIELD_KEYS = {item.name: config_key(item) for item in fields(Settings)}
+_KEYS = {item.name: config_key(item) for item in fields(Settings)}
 _FIELDS = {config_key(item): item for item in fields(Settings)}
 
 
-def _decode(value: str) -> Any:
-    """Arrays and objects reach the program as JSON; everything else stays the text that the user wrote."""
-    if value[:1] not in ("[", "{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value  # an inline kubeconfig may be JSON-like YAML; its own rule judges it
+def _is_config_secret(key: str) -> bool:
+    return pulumi.runtime.is_config_secret(f"soci:{key}")
 
 
-def _validate(raw: Mapping[str, Any]) -> Settings:
-    problems: list[str] = []
+def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
+    problems = list(problems)
     values: dict[str, Any] = {}
+
+    def refuse(key: str, refused: RefusedError) -> None:
+        remedy = refused.remedy or _remedy(_FIELDS[key])
+        problems.append(_problem(key, raw[key], refused.reason, remedy, refused.is_secret))
+        values.pop(_FIELDS[key].name, None)
+
     for key, value in raw.items():
         if key not in _FIELDS:
             problems.append(_problem(key, value, "there is no such setting", _did_you_mean(key)))
             continue
         try:
-            values[_FIELDS[key].name] = _RULES[key](value)
+            values[_FIELDS[key].name] = _read(_FIELDS[key], value)
         except RefusedError as refused:
-            default = default_of(_FIELDS[key])
-            remedy = refused.remedy or (
-                f"pulumi config set soci:{key} {default}" if default else f"pulumi config rm soci:{key}"
-            )
-            problems.append(_problem(key, value, refused.reason, remedy))
+            refuse(key, refused)
+    if values.get("cluster") == "existing" and values.get("kubeconfig"):
+        try:
+            values["kubeconfig"] = kubeconfig.read_kubeconfig(values["kubeconfig"])
+        except RefusedError as refused:
+            refuse("kubeconfig", refused)
     refused_names = {_FIELDS[key].name for key in raw if key in _FIELDS} - values.keys()
     settings = Settings(**values)
-    problems += _combinations(settings, refused_names)
+    for key, reason, remedy in _combinations(settings):
+        # A value that was refused already is not judged again.
+        if _FIELDS[key].name not in refused_names and "cluster" not in refused_names:
+            shown = raw.get(key, getattr(settings, _FIELDS[key].name))
+            problems.append(_problem(key, shown, reason, remedy))
     if problems:
         raise SociConfigError("\n".join(problems))
     return settings
 
 
-def _problem(key: str, value: object, reason: str, remedy: str) -> str:
-    shown = value if isinstance(value, str) else json.dumps(value, default=str)
-    shown = shown if len(shown) <= 80 and "\n" not in shown else f"{shown.splitlines()[0][:60]}…"
-    return f"soci:{key} '{shown}': {reason}. Remedy: {remedy}"
-
-
-def _did_you_mean(key: str) -> str:
-    closest = difflib.get_close_matches(key, _FIELDS, n=1)
-    rename = f"did you mean soci:{closest[0]}? " if closest else ""
-    return f"{rename}pulumi config rm soci:{key}"
-
-
-def _version(value: Any) -> str:
-    version = str(value)
-    if not re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", version):
-        raise RefusedError(
-            "not a version of the form X.Y.Z (no leading v; quote it in YAML, which reads 0.10 as 0.1)"
-        )
-    number = tuple(map(int, version.split(".")))
-    if number < OLDEST_VERSION:
-        raise RefusedError("lazy loading with SOCI index v2 needs 0.10.0 or newer")
-    if number == (0, 11, 0):
-        raise RefusedError(
-            "0.11.0 dies when its config file is absent; 0.11.1 has the fix",
-            "pulumi config set soci:version 0.11.1",
-        )
-    return version
-
-
-def _one_of(*allowed: str) -> Callable[[Any], str]:
-    def rule(value: Any) -> str:
-        if value not in allowed:
-            raise RefusedError(f"must be {' or '.join(allowed)}")
-        return value
-
-    return rule
-
-
-def _boolean(value: Any) -> bool:
-    if str(value).lower() not in ("true", "false"):
-        raise RefusedError("must be true or false")
-    return str(value).lower() == "true"
-
-
-def _index_versions(value: Any) -> tuple[str, ...]:
-    remedy = "pulumi config set --path 'soci:indexVersions[0]' v2"
-    versions = _strings(value, remedy)
-    if not versions or not set(versions) <= {"v1", "v2"}:
-        raise RefusedError("must hold v2, v1 or both", remedy)
-    return tuple(dict.fromkeys(versions))
-
-
-def _strings(value: Any, remedy: str) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise RefusedError("must be a list of non-empty strings", remedy)
-    return tuple(value)
-
-
-def _mapping(value: Any, remedy: str) -> dict[str, str]:
-    """A string-to-string mapping; YAML's bare true and numbers become the text that Kubernetes and AWS would
-    want."""
-    if not isinstance(value, Mapping):
-        raise RefusedError("must be an object of strings", remedy)
-    return {
-        str(key): str(item).lower() if isinstance(item, bool) else str(item) for key, item in value.items()
-    }
-
-
-def _sha256(value: Any) -> dict[str, str]:
-    remedy = (
-        "pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's .sha256sum file"
-    )
-    digests = _mapping(value, remedy)
-    for architecture, digest in digests.items():
-        if architecture not in ARCHITECTURES:
-            raise RefusedError(
-                f"'{architecture}' is not an architecture that SOCI is released for (amd64, arm64)", remedy
-            )
-        if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise RefusedError(
-                f"the digest for {architecture} is not 64 lower-case hexadecimal digits", remedy
-            )
-    return digests
-
-
-def _url(value: Any) -> str:
-    try:
-        parts = urlsplit(str(value))
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        usable = False
-    if not usable or re.search(r"\s", str(value)):
-        raise RefusedError("must be an http:// or https:// address")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise RefusedError(
-            "must be a plain address: no credentials, query or fragment (it is stored on every node)"
-        )
-    return str(value).rstrip("/")
-
-
-def _image(value: Any) -> str:
-    if not isinstance(value, str) or not _IMAGE.fullmatch(value):
-        raise RefusedError("not an image reference such as registry.example/repository:tag")
-    return value
-
-
-def _namespace(value: Any) -> str:
-    if not isinstance(value, str) or not _DNS_LABEL.fullmatch(value):
-        raise RefusedError("must be a namespace name: lower-case letters, digits and -, at most 63")
-    if value == "default" or value.startswith("kube-"):
-        raise RefusedError("must be a namespace of the installer's own, which it creates and deletes")
-    return value
-
-
-def _node_selector(value: Any) -> dict[str, str]:
-    remedy = "pulumi config set --path 'soci:nodeSelector[\"LABEL\"]' VALUE"
-    labels = _mapping(value, remedy)
-    for key, text in labels.items():
-        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(text):
-            raise RefusedError(f"'{key}={text}' is not a node label", remedy)
-    return labels
-
-
-def _max_unavailable(value: Any) -> str:
-    if not re.fullmatch(r"[1-9]\d{0,3}|([1-9]\d?|100)%", str(value)):
-        raise RefusedError("must be a number of nodes from 1 up or a percentage such as 10%")
-    return str(value)
-
-
-def _integer(low: int, high: int, unit: str) -> Callable[[Any], int]:
-    def rule(value: Any) -> int:
-        if (
-            isinstance(value, bool)
-            or not re.fullmatch(r"\d{1,9}(\.0)?", str(value))
-            or not low <= int(float(value)) <= high
-        ):
-            raise RefusedError(f"must be a whole number of {unit} from {low} to {high}")
-        return int(float(value))
-
-    return rule
+def _read(item: "Field[Any]", value: Any) -> Any:
+    """The value of a field, as its rule or, without one, its type has it."""
+    if item.type is SampleSettings:
+        return _sample_workload(value)
+    rule = declaration(item).rule or KINDS[item.type].read
+    return rule(value)
 
 
 def _sample_workload(value: Any) -> SampleSettings:
-    remedy = "pulumi config set --path soci:sampleWorkload.enabled false"
-    names = {item.name for item in fields(SampleSettings)}
-    if isinstance(value, SampleSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise RefusedError("must be an object of enabled, image and command", remedy)
-    if unknown := sorted(value.keys() - names):
+    known = {item.name: item for item in fields(SampleSettings)}
+    given = entries(plain(value))
+    if unknown := sorted(given.keys() - known.keys()):
         raise RefusedError(
             f"'{unknown[0]}' is not one of enabled, image and command",
             f"pulumi config rm --path soci:sampleWorkload.{unknown[0]}",
         )
-    settings = dict(value)
-    if "enabled" in settings:
-        if str(settings["enabled"]).lower() not in ("true", "false"):
-            raise RefusedError("enabled must be true or false", remedy)
-        settings["enabled"] = str(settings["enabled"]).lower() == "true"
-    if "image" in settings:
+    chosen: dict[str, Any] = {}
+    for name, part in given.items():
         try:
-            _image(settings["image"])
+            chosen[name] = _read(known[name], part)
         except RefusedError as refused:
-            raise RefusedError(
-                refused.reason, "pulumi config set --path soci:sampleWorkload.image IMAGE"
-            ) from refused
-    if "command" in settings:
-        settings["command"] = _strings(
-            settings["command"], "pulumi config set --path 'soci:sampleWorkload.command[0]' PROGRAM"
-        )
-    return SampleSettings(**settings)
+            raise RefusedError(f"{name}: {refused.reason}", refused.remedy or _remedy(known[name])) from None
+    return SampleSettings(**chosen)
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise RefusedError("must be text")
-    return value
+def _remedy(item: "Field[Any]") -> str:
+    """The command that mends a bad value: the setting's own, else one back to the default."""
+    default = default_of(item)
+    if remedy := declaration(item).remedy:
+        return f"pulumi config {remedy}"
+    return f"pulumi config set soci:{config_key(item)} {default}" if default else _removal(config_key(item))
 
 
-def _kubernetes_version(value: Any) -> str:
-    if not re.fullmatch(r"1\.[1-9]\d", str(value)):
-        raise RefusedError(
-            "must be a Kubernetes release such as 1.35 (quote it in YAML, which reads 1.30 as 1.3)"
-        )
-    return str(value)
+def _removal(key: str) -> str:
+    return f"pulumi config rm soci:{key}"
 
 
-def _operating_system(value: Any) -> str:
-    lower = str(value).lower()
-    if lower == "bottlerocket":
-        raise RefusedError(
-            "Bottlerocket's containerd obeys only its own settings API; a DaemonSet cannot change it"
-        )
-    if lower == "al2":
-        raise RefusedError("Amazon Linux 2 is past its end of support on EKS")
-    if lower != "al2023":
-        raise RefusedError("only al2023 (Amazon Linux 2023) works so far")
-    return lower
+def _problem(key: str, value: Any, reason: str, remedy: str, is_secret: bool = False) -> str:
+    told = f"{reason}. Remedy: {remedy}"
+    if _is_config_secret(key):
+        return f"soci:{key} [secret]: {_without(value, told)}"
+    if is_secret or _may_be_secret(key, value):
+        return f"soci:{key} [not shown]: {told}"
+    shown = (
+        value
+        if isinstance(value, str)
+        else json.dumps(plain(value), default=lambda item: type(item).__name__)
+    )
+    return f"soci:{key} '{shown if len(shown) <= 80 else f'{shown[:60]}…'}': {told}"
 
 
-def _instance_types(value: Any) -> tuple[str, ...]:
-    remedy = "pulumi config set --path 'soci:instanceTypes[0]' m6i.xlarge"
-    types = _strings(value, remedy)
-    if not types or not all(map(_INSTANCE_TYPE.fullmatch, types)):
-        raise RefusedError("must hold at least one EC2 instance type such as m6i.xlarge", remedy)
-    return types
+def _may_be_secret(key: str, value: Any) -> bool:
+    """Whether a value may hold credentials: that of a setting made for them, also where its name is misspelt,
+    and what looks like a kubeconfig in the wrong place."""
+    item = _FIELDS.get(key) or _FIELDS.get(_closest(key))
+    if (not item or item.type is str) and not _is_scalar(value):
+        return True
+    return bool(item) and declaration(item).is_secret and bool(value) and not kubeconfig.is_path(str(value))
 
 
-def _subnets(value: Any) -> tuple[str, ...]:
-    remedy = "pulumi config set --path 'soci:subnetIds[0]' subnet-…"
-    subnets = _strings(value, remedy)
-    if not all(re.fullmatch("subnet-[0-9a-f]+", subnet) for subnet in subnets):
-        raise RefusedError("must hold subnet ids such as subnet-0123456789abcdef0", remedy)
-    if len(subnets) == 1:
-        raise RefusedError(
-            "EKS needs subnets in at least two availability zones",
-            "pulumi config set --path 'soci:subnetIds[1]' subnet-…",
-        )
-    return subnets
+def _is_scalar(value: Any) -> bool:
+    return not kubeconfig.is_content(value) if isinstance(value, str) else isinstance(value, int | float)
 
 
-def _vpc(value: Any) -> str:
-    if value and not re.fullmatch("vpc-[0-9a-f]+", str(value)):
-        raise RefusedError("must be a VPC id such as vpc-0123456789abcdef0")
-    return str(value)
+def _without(value: Any, told: str) -> str:
+    """What is told, without any part of a secret value."""
+    parts = sorted({text for text in _texts(value) if text}, key=len, reverse=True)
+    patterns = (
+        re.escape(text) if len(text) > 3 else rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts
+    )
+    return re.sub("|".join(patterns), "[secret]", told) if parts else told
 
 
-_RULES: dict[str, Callable[[Any], Any]] = {
-    "version": _version,
-    "state": _one_of("present", "absent"),
-    "forceUninstall": _boolean,
-    "mode": _one_of(*MODES),
-    "indexVersions": _index_versions,
-    "releaseUrl": _url,
-    "sha256": _sha256,
-    "installerImage": _image,
-    "namespace": _namespace,
-    "nodeSelector": _node_selector,
-    "existingNodes": _one_of("refuse", "migrate"),
-    "upgradePolicy": _one_of("when-idle", "drain", "side-by-side"),
-    "maxUnavailable": _max_unavailable,
-    "rolloutTimeoutSeconds": _integer(30, 86400, "seconds"),
-    "sampleWorkload": _sample_workload,
-    "cluster": _one_of("eks", "existing"),
-    "kubeconfig": _text,
-    "context": _text,
-    "kubernetesVersion": _kubernetes_version,
-    "operatingSystem": _operating_system,
-    "instanceTypes": _instance_types,
-    "nodeCount": _integer(0, 1000, "nodes"),
-    "minNodeCount": _integer(0, 1000, "nodes"),
-    "maxNodeCount": _integer(1, 1000, "nodes"),
-    "volumeGiB": _integer(20, 16384, "GiB"),
-    "vpcId": _vpc,
-    "subnetIds": _subnets,
-    "tags": lambda value: _mapping(value, "pulumi config set --path soci:tags.NAME VALUE"),
-}
-
-_EKS_ONLY = (
-    "kubernetesVersion",
-    "operatingSystem",
-    "instanceTypes",
-    "nodeCount",
-    "minNodeCount",
-    "maxNodeCount",
-    "volumeGiB",
-    "vpcId",
-    "subnetIds",
-    "tags",
-)
+def _texts(value: Any) -> Iterable[str]:
+    """Every text in a value, in both its forms."""
+    if isinstance(value, str):
+        yield value.strip()
+        try:
+            decoded = json.loads(value)
+        except ValueError:
+            return
+        if not isinstance(decoded, str):
+            yield from _texts(decoded)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from (*_texts(key), *_texts(item))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif value is not None and not is_dataclass(value):
+        yield str(value)
 
 
-def _combinations(settings: Settings, refused: Iterable[str]) -> list[str]:
-    """Problems between values that are each good alone; a value that was refused already is not judged
-    again."""
-    refused = set(refused)
-    if "cluster" in refused:
-        return []
-    rules = _existing_cluster if settings.cluster == "existing" else _eks_cluster
-    return [
-        _problem(key, getattr(settings, _FIELDS[key].name), reason, remedy)
-        for key, reason, remedy in (*_any_cluster(settings), *rules(settings))
-        if _FIELDS[key].name not in refused
-    ]
+def _did_you_mean(key: str) -> str:
+    closest = _closest(key)
+    return (f"did you mean soci:{closest}? " if closest else "") + _removal(key)
+
+
+def _closest(key: str) -> str:
+    """The setting that a misspelt key means; empty when there is none that is near."""
+    by_lower_case = {known.lower(): known for known in _FIELDS}
+    found = difflib.get_close_matches(key.lower(), by_lower_case, n=1)
+    return by_lower_case[found[0]] if found else ""
+
+
+def _combinations(settings: Settings) -> list[tuple[str, str, str]]:
+    """Problems between values that are each good alone: key, reason, remedy."""
+    rules_of_cluster = _existing_cluster if settings.cluster == "existing" else _eks_cluster
+    return [*_any_cluster(settings), *rules_of_cluster(settings)]
 
 
 def _any_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    oldest = MODES.get(settings.mode, OLDEST_VERSION)
+    oldest = MODES.get(settings.mode, rules.OLDEST_VERSION)
     if tuple(map(int, settings.version.split("."))) >= oldest:
         return []
     version = ".".join(map(str, oldest))
     return [("mode", f"needs SOCI {version} or newer", f"pulumi config set soci:version {version}")]
 
 
-def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    problems = [
-        (key, "has a meaning only with soci:cluster eks", f"pulumi config rm soci:{key}")
-        for key in _EKS_ONLY
-        if getattr(settings, _FIELDS[key].name) != default_of(_FIELDS[key])
+def _meaningless(settings: Settings, scope: Scope, cluster: str) -> list[tuple[str, str, str]]:
+    """Settings of a scope that were set although the cluster is of the other kind."""
+    return [
+        (key, f"has a meaning only with soci:cluster {cluster}", _removal(key))
+        for key, item in _FIELDS.items()
+        if declaration(item).scope is scope and getattr(settings, item.name) != default_of(item)
     ]
+
+
+def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
+    problems = _meaningless(settings, Scope.EKS, "eks")
     if not settings.kubeconfig:
         remedy = "pulumi config set soci:kubeconfig ~/.kube/config"
         return [
@@ -476,19 +551,15 @@ def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
             ("kubeconfig", "soci:cluster existing needs the kubeconfig of that cluster", remedy),
         ]
     try:
-        cluster_server(read_kubeconfig(settings.kubeconfig), settings.context)
-    except RefusedError as refused_value:
-        key = "context" if "context" in refused_value.reason else "kubeconfig"
-        problems.append((key, refused_value.reason, refused_value.remedy))
+        kubeconfig.cluster_server(settings.kubeconfig, settings.context)
+    except RefusedError as refused:
+        key = "context" if isinstance(refused, kubeconfig.NoContextError) else "kubeconfig"
+        problems.append((key, refused.reason, refused.remedy))
     return problems
 
 
 def _eks_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    problems = [
-        (key, "has a meaning only with soci:cluster existing", f"pulumi config rm soci:{key}")
-        for key in ("kubeconfig", "context")
-        if getattr(settings, key)
-    ]
+    problems = _meaningless(settings, Scope.EXISTING, "existing")
     if not settings.min_node_count <= settings.node_count <= settings.max_node_count:
         bounds = f"{settings.min_node_count} to {settings.max_node_count}"
         reason = f"must lie between soci:minNodeCount and soci:maxNodeCount ({bounds})"

@@ -2,31 +2,13 @@
 upgrade."""
 
 import asyncio
-from typing import NotRequired, TypedDict
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure
+from . import failure, settings
+from .arguments import SampleWorkloadArgs
 from .installer import VERSION_LABEL, labels
-from .settings import SampleSettings, Settings
-
-
-class SampleWorkloadArgs(TypedDict):
-    """What the sample runs, and for which SOCI version."""
-
-    version: str
-    """SOCI version that the node must carry."""
-    image: NotRequired[str]
-    """Image of the pod. Default: a TensorFlow image of several gigabytes."""
-    command: NotRequired[list[str]]
-    """What it runs; empty for the image's own command."""
-    timeout_seconds: NotRequired[int]
-    """How long it may take, in seconds, its image's pull included. Default: 600."""
-    kubeconfig: NotRequired[pulumi.Input[str]]
-    """Content of the cluster's kubeconfig. Used to name the pod, and to show why it failed."""
-    context: NotRequired[pulumi.Input[str]]
-    """The kubeconfig's context to use for that. Default: its current one."""
 
 
 class SampleWorkload(pulumi.ComponentResource):
@@ -45,9 +27,11 @@ class SampleWorkload(pulumi.ComponentResource):
     ) -> None:
         shown = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         super().__init__("soci:index:SampleWorkload", name, shown, opts)
-        default = SampleSettings()
-        limit = args.get("timeout_seconds", Settings().rollout_timeout_seconds)
-        access = pulumi.Output.all(args.get("kubeconfig") or "", args.get("context") or "")
+        default = settings.SampleSettings()
+        limit = args.get("timeout_seconds", settings.Settings().rollout_timeout_seconds)
+        access = pulumi.Output.all(
+            settings.kubeconfig_content(args.get("kubeconfig")), args.get("context") or ""
+        )
         container: k8s.core.v1.ContainerArgsDict = {
             "name": "sample",
             "image": args.get("image", default.image),

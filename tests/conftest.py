@@ -4,6 +4,9 @@ import pytest
 
 from tests.fault_report import Outcomes
 
+# Helpers explain a failed assertion as test modules do.
+pytest.register_assert_rewrite("tests.cluster", "tests.engine", "tests.fakes", "tests.faults")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -27,7 +27,17 @@ def wanted_settings() -> Settings:
     name = f"soci-snapshotter-{VERSION}-linux-amd64-static.tar.gz"
     folder = lab_release.release_directory() / f"releases/v{VERSION}"
     digest = (folder / f"{name}.sha256sum").read_text().split()[0]
-    return Settings(VERSION, "lazy", RELEASES, {"amd64": digest}, ("v2", "v1"), "migrate")
+    return Settings(
+        version=VERSION,
+        state="present",
+        force_uninstall=False,
+        mode="lazy",
+        index_versions=("v2", "v1"),
+        release_url=RELEASES,
+        sha256={"amd64": digest},
+        existing_nodes="migrate",
+        upgrade_policy="when-idle",
+    )
 
 
 def never_waits(busy: Busy) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts" / "bench"))
 
-from configuration_table import between  # noqa: E402 (found through the path above)
+from between import between  # noqa: E402 (found through the path above)
 from pod_start import table  # noqa: E402
 
 RESULTS = REPOSITORY / "docs" / "results.json"

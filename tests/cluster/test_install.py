@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 import lab_client
 import pod_start
 import pytest
-from conftest import (
+
+from tests.cluster.looks import (
     SOCI_NODES,
     condition,
     containerd_starts,
@@ -19,7 +20,6 @@ from conftest import (
     running_program,
     slot_in_use,
 )
-
 from tests.waiting import wait_for
 
 REGISTRY = "10.77.0.1:5000"

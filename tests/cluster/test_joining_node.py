@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import lab_client
 import pod_start
 import pytest
-from conftest import condition, install_report
 
+from tests.cluster.looks import condition, install_report
 from tests.waiting import wait_for
 
 IMAGE = "10.77.0.1:5000/sample:1-soci"

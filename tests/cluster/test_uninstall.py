@@ -1,30 +1,17 @@
 """Taking SOCI off nodes: by setting, by `pulumi destroy`, by hand, and when the cluster forgot us first."""
 
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import lab_client
 import pod_start
 import pytest
-from conftest import (
-    READER,
-    SOCI_NODES,
-    Readers,
-    Stack,
-    condition,
-    containerd_starts,
-    host_files,
-    installer_pod,
-    is_ready,
-)
-
-from tests.waiting import wait_for
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "lab"))
-
 from nodes import Node, containerd_configuration
+
+from tests.cluster.lab_stack import LabStack
+from tests.cluster.looks import SOCI_NODES, condition, containerd_starts, host_files, installer_pod, is_ready
+from tests.cluster.readers import READER, Readers
+from tests.waiting import wait_for
 
 REGISTRY = "10.77.0.1:5000"
 LAZY_IMAGE = f"{REGISTRY}/sample:1-soci"
@@ -113,13 +100,13 @@ def kubectl(*arguments: str) -> None:
     lab_client.lab("kubectl", *arguments)
 
 
-def destroy(stack: Stack) -> None:
+def destroy(stack: LabStack) -> None:
     done = stack.pulumi("destroy", "--yes", "--non-interactive")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture
-def restored(api, stack: Stack) -> Iterator[Stack]:
+def restored(api, stack: LabStack) -> Iterator[LabStack]:
     """The stack, for tests that delete its objects behind its back; whole again afterwards."""
     yield stack
     # What is still going would be taken for there, and then waited for in vain.

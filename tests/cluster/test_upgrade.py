@@ -13,19 +13,18 @@ import lab_client
 import pod_start
 import pytest
 from agent.slots import Slot
-from conftest import (
-    READER,
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from tests.cluster.looks import (
     SOCI_NODES,
-    Readers,
     condition,
     containerd_starts,
     install_report,
     running_program,
     slot_in_use,
 )
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
-
+from tests.cluster.readers import READER, Readers
 from tests.waiting import wait_for
 
 IMAGE = "10.77.0.1:5000/sample:1-soci"

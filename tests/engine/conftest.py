@@ -9,17 +9,13 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import pulumi  # noqa: F401  (before the stand-ins, whose stubs would hide most of it)
 import pytest
+from engine import prepare
 
-HERE = Path(__file__).resolve().parent
-LAB = HERE.parents[1] / "scripts" / "lab"
-sys.path[:0] = [str(HERE), str(LAB), str(LAB / "engine")]
-
-from engine import prepare  # noqa: E402
-from fake_cluster import COMPLETED, ControlPlane, FakeNodes, Process, free_port  # noqa: E402
+from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes, Process, free_port
 
 VERSIONS = ("0.16.0", "0.16.1")
 # What `aws eks get-token` prints; the API server knows the token.
@@ -57,6 +53,8 @@ def cluster(answering: FakeNodes) -> Iterator[FakeNodes]:
     answering.failing.clear()
     answering.sample_state = COMPLETED
     yield answering
+    for name in list(answering.dead):
+        answering.revive(name)
     answering.failing.clear()
     answering.sample_state = COMPLETED
     answering.check()

@@ -9,8 +9,9 @@ from typing import Any
 
 import boto3
 import pytest
-from fake_cluster import INSTALLER, STARTUP_TAINT, FakeNodes
-from project_stack import QUIET, Stack
+
+from tests.engine.fake_cluster import INSTALLER, STARTUP_TAINT, FakeNodes
+from tests.engine.project_stack import QUIET, Stack
 
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
 

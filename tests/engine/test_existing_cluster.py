@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_cluster import INSTALLER, FakeNodes
-from project_stack import QUIET, Stack
+
+from tests.engine.fake_cluster import INSTALLER, FakeNodes
+from tests.engine.project_stack import QUIET, Stack
 
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_cluster import INSTALLER, FakeNodes, free_port
 from kubernetes_api import MERGE_PATCH
-from project_stack import QUIET, Stack
+
+from tests.engine.fake_cluster import COMPLETED, INSTALLER, FakeNodes, free_port
+from tests.engine.project_stack import QUIET, Stack
 
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
@@ -34,23 +35,39 @@ def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
 
 
 @pytest.fixture
-def stack(
+def new_stack(
     cluster: FakeNodes,
     nodes: FakeNodes,
     environment: dict[str, str],
     local_config: dict[str, Any],
     tmp_path: Path,
 ) -> Iterator[Stack]:
-    """A stack of this test's own, gone at its end."""
+    """A stack of this test's own, gone at its end. It comes before those that share one: a cluster takes one
+    stack."""
     stack = Stack(tmp_path / "soci", environment, tmp_path.name, local_config)
     yield stack
-    for name in NODES:
-        nodes.revive(name)
-    nodes.failing.clear()
-    stack.configure(local_config)
-    stack.up()  # with whatever was left undone
     stack.destroy()
-    stack.run("stack", "rm", "--yes", "--force")
+
+
+@pytest.fixture(scope="module")
+def shared_stack(
+    nodes: FakeNodes,
+    environment: dict[str, str],
+    local_config: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    """A stack that the tests share."""
+    stack = Stack(tmp_path_factory.mktemp("project") / "soci", environment, "hard-ends", local_config)
+    yield stack
+    stack.destroy()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack, cluster: FakeNodes, local_config: dict[str, Any]) -> Stack:
+    """The shared stack, with SOCI on every node."""
+    shared_stack.configure(local_config)
+    shared_stack.up()
+    return shared_stack
 
 
 def await_true(what: str, holds: Any) -> None:
@@ -72,44 +89,6 @@ def installer_pods(nodes: FakeNodes) -> list[dict[str, Any]]:
 
 def final(said: str) -> str:
     return said[said.rindex("Diagnostics:") :]
-
-
-# --- the sample ---
-
-
-def test_a_sample_that_fails_ends_the_up_at_once_and_the_next_up_runs_it_anew(
-    stack: Stack, nodes: FakeNodes
-) -> None:
-    nodes.sample_state = {
-        "terminated": {"exitCode": 3, "reason": "Error", "message": "ImportError: no module named tensorflow"}
-    }
-    words = final(stack.try_up())
-    assert "the sample, Job default/soci-sample-job-" in words
-    assert "on node node-" in words
-    assert "Error (exit code 3): ImportError: no module named tensorflow" in words
-    assert "pulumi config set --path soci:sampleWorkload.enabled false" in words
-    nodes.sample_state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
-    stack.up()
-    namespace, name = stack.outputs()["samplePod"].split("/")
-    pod = nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
-    assert pod["status"]["phase"] == "Succeeded"
-    assert len(nodes.api.call("GET", "/apis/batch/v1/namespaces/default/jobs")["items"]) == 1
-    stack.up("--expect-no-changes")
-
-
-def test_a_sample_that_cannot_start_ends_the_up_at_its_own_limit(stack: Stack, nodes: FakeNodes) -> None:
-    nodes.sample_state = {
-        "waiting": {
-            "reason": "ErrImagePull",
-            "message": 'Failed to pull image "registry.invalid/sample:1": no such host',
-        }
-    }
-    stack.set(rolloutTimeoutSeconds=10)
-    words = final(stack.try_up())
-    assert "[DeadlineExceeded]" in words  # the provider's
-    assert "did not end within 10 s" in words
-    assert 'Failed to pull image "registry.invalid/sample:1": no such host' in words
-    assert "soci:sampleWorkload.image" in words
 
 
 # --- an engine that was killed ---
@@ -135,7 +114,10 @@ def interrupt_first_up(stack: Stack, nodes: FakeNodes) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.16.0", "0.16.1"], ids=["unchanged", "another version by now"])
-def test_an_up_that_was_killed_is_taken_up_by_the_next(stack: Stack, nodes: FakeNodes, version: str) -> None:
+def test_an_up_that_was_killed_is_taken_up_by_the_next(
+    new_stack: Stack, nodes: FakeNodes, version: str
+) -> None:
+    stack = new_stack
     interrupt_first_up(stack, nodes)
     before = nodes.api.call("GET", DAEMON_SET)["metadata"]["uid"]
     pods = {pod["metadata"]["uid"] for pod in installer_pods(nodes)}
@@ -152,7 +134,6 @@ def test_an_up_that_was_killed_is_taken_up_by_the_next(stack: Stack, nodes: Fake
 
 
 def test_every_object_that_was_made_and_not_recorded_is_taken_up(stack: Stack, nodes: FakeNodes) -> None:
-    stack.up()
     paths = (DAEMON_SET, CLUSTER_ROLE, "/api/v1/namespaces/soci-system")
     before = [nodes.api.call("GET", path)["metadata"]["uid"] for path in paths]
     resources = json.loads(stack.state())["deployment"]["resources"]
@@ -171,14 +152,12 @@ def test_what_another_stack_made_is_never_taken_over(
     stack: Stack, nodes: FakeNodes, local_config: dict[str, Any], tmp_path: Path
 ) -> None:
     """The other one has the same name, in somebody else's backend."""
-    stack.up()
     before = nodes.api.call("GET", DAEMON_SET)["metadata"]
     (tmp_path / "backend").mkdir()
     environment = {**stack.environment, "PULUMI_BACKEND_URL": f"file://{tmp_path}/backend"}
     second = Stack(tmp_path / "second", environment, stack.name, local_config)
     seen = second.run("preview", "--non-interactive")
     assert "warning: the Namespace soci-system is there already, made by another stack" in seen
-    assert "pulumi config set soci:namespace" in seen
     words = final(second.try_up())
     assert "the Namespace soci-system is there already, made by another stack" in words
     assert "one cluster takes one SociInstaller" in words
@@ -197,7 +176,48 @@ def test_a_namespace_that_is_there_already_is_told_in_the_preview(stack: Stack, 
     words = final(stack.try_up())
     assert reason in words
     assert "Remedy: pulumi config set soci:namespace NAME" in words
+    stack.set(namespace="soci-system")
+    stack.up()
     nodes.api.call("DELETE", "/api/v1/namespaces/taken")
+
+
+# --- the sample ---
+
+
+def test_a_sample_that_fails_ends_the_up_at_once_and_the_next_up_runs_it_anew(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    stack.set(sampleWorkload={"image": "registry.invalid/sample:2"})
+    nodes.sample_state = {
+        "terminated": {"exitCode": 3, "reason": "Error", "message": "ImportError: no module named tensorflow"}
+    }
+    words = final(stack.try_up())
+    assert "the sample, Job default/soci-sample-job-" in words
+    assert "on node node-" in words
+    assert "Error (exit code 3): ImportError: no module named tensorflow" in words
+    assert "pulumi config set --path soci:sampleWorkload.enabled false" in words
+    nodes.sample_state = COMPLETED
+    stack.up()
+    namespace, name = stack.outputs()["samplePod"].split("/")
+    pod = nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
+    assert pod["status"]["phase"] == "Succeeded"
+    assert len(nodes.api.call("GET", "/apis/batch/v1/namespaces/default/jobs")["items"]) == 1
+    stack.up("--expect-no-changes")
+
+
+def test_a_sample_that_cannot_start_ends_the_up_at_its_own_limit(stack: Stack, nodes: FakeNodes) -> None:
+    nodes.sample_state = {
+        "waiting": {
+            "reason": "ErrImagePull",
+            "message": 'Failed to pull image "registry.invalid/sample:1": no such host',
+        }
+    }
+    stack.set(rolloutTimeoutSeconds=30)
+    words = final(stack.try_up())
+    assert "[DeadlineExceeded]" in words  # the provider's
+    assert "did not end within 30 s" in words
+    assert 'Failed to pull image "registry.invalid/sample:1": no such host' in words
+    assert "soci:sampleWorkload.image" in words
 
 
 # --- a rollout that is held up ---
@@ -209,7 +229,7 @@ def test_a_dead_node_is_named_with_the_count_of_those_that_wait_for_it(
     stack.set(maxUnavailable="1")
     stack.up()
     nodes.kill("node-2")
-    stack.set(version="0.16.1", rolloutTimeoutSeconds=10)
+    stack.set(version="0.16.1", rolloutTimeoutSeconds=30)
     words = final(stack.try_up())
     assert "node node-2: NotReady since 20" in words
     assert "NodeStatusUnknown: Kubelet stopped posting node status." in words
@@ -223,7 +243,6 @@ def test_a_dead_node_is_named_with_the_count_of_those_that_wait_for_it(
 def test_a_selector_that_matches_no_node_any_more_names_those_that_keep_soci(
     stack: Stack, nodes: FakeNodes
 ) -> None:
-    stack.up()
     stack.set(nodeSelector={"nothing": "here"})
     words = final(stack.try_up())
     assert "SOCI is on no node" not in words
@@ -244,7 +263,6 @@ def kubeconfig_for(stack: Stack, local_config: dict[str, Any], server: str) -> N
 def test_the_same_cluster_at_another_address_is_the_same(
     stack: Stack, nodes: FakeNodes, local_config: dict[str, Any]
 ) -> None:
-    stack.up()
     kubeconfig_for(stack, local_config, nodes.api.server.replace("127.0.0.1", "localhost"))
     assert stack.plan() == {"pulumi:providers:kubernetes::soci-kubernetes": "update"}
     stack.up()
@@ -252,7 +270,6 @@ def test_the_same_cluster_at_another_address_is_the_same(
 
 
 def test_an_unreachable_server_is_told_and_costs_nothing(stack: Stack, local_config: dict[str, Any]) -> None:
-    stack.up()
     before = stack.state()
     server = f"https://127.0.0.1:{free_port()}"
     kubeconfig_for(stack, local_config, server)
@@ -270,18 +287,17 @@ def test_an_unreachable_server_is_told_and_costs_nothing(stack: Stack, local_con
 
 
 def test_a_new_stack_on_an_unreachable_server_is_warned_of_in_the_preview(
-    stack: Stack, local_config: dict[str, Any]
+    new_stack: Stack, local_config: dict[str, Any]
 ) -> None:
     server = f"https://127.0.0.1:{free_port()}"
-    kubeconfig_for(stack, local_config, server)
-    assert f"warning: {server} does not answer: " in stack.run("preview", "--non-interactive")
+    kubeconfig_for(new_stack, local_config, server)
+    assert f"warning: {server} does not answer: " in new_stack.run("preview", "--non-interactive")
 
 
 def test_a_stack_of_a_version_that_knew_its_cluster_by_the_address_is_not_replaced(
     stack: Stack, nodes: FakeNodes
 ) -> None:
     """Such a version named no owner on its objects either."""
-    stack.up()
     state = json.loads(stack.state())
     for resource in state["deployment"]["resources"]:
         for part in ("inputs", "outputs"):

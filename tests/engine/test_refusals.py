@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_cluster import FakeNodes
-from project_stack import Stack
+
+from tests.engine.fake_cluster import FakeNodes
+from tests.engine.project_stack import Stack
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_cluster import ControlPlane, FakeNodes
-from project_stack import PATIENCE_S, QUIET, REPOSITORY
+
+from tests.engine.fake_cluster import ControlPlane, FakeNodes
+from tests.engine.project_stack import PATIENCE_S, QUIET, REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from typing import Any
 import engine
 import kubernetes_api
 import kubernetes_provider as provider
-import pulumi  # noqa: F401  (first, so that the stand-ins' stubs leave the SDK alone)
 import pytest
-from fake_cluster import ControlPlane
 from kubernetes_api import Api
 from plugin import UNKNOWN, differences
-from project_stack import QUIET
+
+from tests.engine.fake_cluster import ControlPlane
+from tests.engine.project_stack import QUIET
 
 PROGRAM = """
 import pulumi

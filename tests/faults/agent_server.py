@@ -20,15 +20,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-TESTS = Path(__file__).parents[1]
-sys.path[:0] = [str(TESTS / "installer"), str(TESTS.parent / "scripts" / "installer")]
+from agent import install, release, slots, transaction, uninstall
+from agent.errors import InstallError
+from agent.host import Result
 
-from agent import install, release, slots, transaction, uninstall  # noqa: E402
-from agent.errors import InstallError  # noqa: E402
-from agent.host import Result  # noqa: E402
-from agent.settings import Settings  # noqa: E402
-from fake_node import INSTALLER, Machine  # noqa: E402  # ty: ignore[import-not-found]
-from script_node import FAKES  # noqa: E402  # ty: ignore[import-not-found]
+from tests.fakes.node import INSTALLER, Machine
+from tests.fakes.script_node import FAKES
+from tests.fakes.settings import agent_settings
 
 PR_SET_CHILD_SUBREAPER = 36
 AGENT_GROUP_OFFSET = 4 * 4  # in struct shared of fault_points.c
@@ -42,7 +40,7 @@ class LiveMachine(Machine):
         super().__init__(root)
         self.fake = fake
         if (fake / "ctr.json").exists():
-            self.ctr = json.loads((fake / "ctr.json").read_text())
+            self.ctr.answers = json.loads((fake / "ctr.json").read_text())
         self.answers[str(FAKES / "containerd")] = self.answers["/usr/bin/containerd"]
         self.answers["systemd-run"] = self._start
         self.answers["sh"] = self._shell
@@ -128,11 +126,9 @@ def run_uninstall() -> dict:
 def run_agent(job: dict) -> dict:
     """One run of the agent's flow, with the download answered from memory."""
     version = job["version"]
-    settings = Settings(
-        version,
-        "lazy",
-        "https://example.org",
-        {"amd64": hashlib.sha256(ARCHIVES[version]).hexdigest()},
+    settings = agent_settings(
+        version=version,
+        sha256={"amd64": hashlib.sha256(ARCHIVES[version]).hexdigest()},
         existing_nodes="migrate",
         upgrade_policy="side-by-side",
     )

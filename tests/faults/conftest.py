@@ -5,19 +5,13 @@ The counts stand in the last lines, of a full run in .lab/faults.json too.
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-REPOSITORY = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(HERE.parent / "installer"), str(REPOSITORY / "scripts" / "installer")]
-
-import harness  # noqa: E402
-
-from tests import fault_report  # noqa: E402
+from tests import fault_report
+from tests.fakes.fixtures import node  # noqa: F401
+from tests.faults import harness
 
 QUICK_STRIDE = 61
 

@@ -1,7 +1,7 @@
 """A node on a small file system of its own, where faults strike at chosen calls of agent and host script.
 
 The root is an ext4 image on a loop mount: a power cut shuts it down without flushing its log, so what was not
-synced is lost as on a real disk. The daemons are the fakes of tests/installer, whose state lies elsewhere.
+synced is lost as on a real disk. The daemons are the fakes of tests/fakes, whose state lies elsewhere.
 """
 
 import ctypes
@@ -26,8 +26,10 @@ from pathlib import Path
 
 from agent import images, install, transaction
 from agent.slots import FIRST, SECOND
-from fake_node import furnish  # ty: ignore[import-not-found]
-from script_node import FAKES, LAZY, furnish_layers  # ty: ignore[import-not-found]
+
+from tests.fakes.node import INSTALLER, REPOSITORY, furnish
+from tests.fakes.older_node import older_tree
+from tests.fakes.script_node import FAKES, LAZY, furnish_layers
 
 HERE = Path(__file__).parent
 CONFIG = "etc/containerd/config.toml"
@@ -179,7 +181,7 @@ class Node:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=self.environment,
+            env=self.environment | {"PYTHONPATH": f"{REPOSITORY}:{INSTALLER}"},
         )
 
     def close(self) -> None:
@@ -576,6 +578,18 @@ def version_change(node: Node) -> Scenario:
     return _install(node, "version change", node.state())
 
 
+def change_of_older_install(node: Node) -> Scenario:
+    """From what version 0.1 of this installer left on the node, with its manifests and its plan."""
+    root, fake = (
+        {path: (mode, 0, 0, content) for path, (mode, content) in tree.items()}
+        for tree in (older_tree("plain", part, node.root, node.fake, FAKES) for part in ("root", "fake"))
+    )
+    node.become(State(root, fake))
+    (node.root / transaction.SCRIPT.lstrip("/")).write_bytes(transaction.host_script(INSTALLER))
+    (node.root / transaction.SCRIPT.lstrip("/")).chmod(0o755)
+    return _install(node, "change of an older install", node.state())
+
+
 def version_change_that_fails(node: Node) -> Scenario:
     """As before, but no container starts under the new release."""
     _must(node.agent("0.15.0", "0-p"))
@@ -727,6 +741,7 @@ SCENARIOS: dict[str, Callable[[Node], Scenario]] = {
         first_install_with_layers,
         adoption,
         version_change,
+        change_of_older_install,
         version_change_that_fails,
         side_by_side,
         uninstall,

@@ -7,24 +7,20 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import harness
 import pytest
 from agent import install, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.settings import Settings
-from fake_node import INSTALLER, Machine, furnish  # ty: ignore[import-not-found]
-from script_node import OLD_CONFIG, Node  # ty: ignore[import-not-found]
+
+from tests.fakes.node import INSTALLER, Machine, furnish
+from tests.fakes.script_node import OLD_CONFIG, Node
+from tests.fakes.settings import agent_settings
+from tests.faults import harness
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system and gives files to root")
 
 ANSWER = "ctr --connect-timeout 1s --address /run/soci-snapshotter-grpc"
 YEAR = 365 * 24 * 3600
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 def assert_untouched(node: Node, before: dict[str, tuple[int, bytes]]) -> None:
@@ -149,7 +145,7 @@ def test_a_clock_that_was_wrong_does_not_keep_a_failed_install_from_another_try(
     furnish(tmp_path)
     machine = Vain(tmp_path)
     monkeypatch.setattr("agent.release.install", lambda *arguments: None)
-    settings = Settings("0.16.1", "lazy", "https://example.org", {"amd64": "00"})
+    settings = agent_settings(sha256={"amd64": "00"})
     task = install.Task(
         machine, settings, INSTALLER, "x86_64", lambda: install.Node(True, "s"), sleep=lambda _: None
     )

@@ -10,7 +10,20 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import SCENARIOS, TALLY, Judge, Memory, Node, Run, Scenario, Verdict, finish, prepare, start
+
+from tests.faults.harness import (
+    SCENARIOS,
+    TALLY,
+    Judge,
+    Memory,
+    Node,
+    Run,
+    Scenario,
+    Verdict,
+    finish,
+    prepare,
+    start,
+)
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system and gives files to root"),

@@ -6,7 +6,8 @@ import pytest
 from agent import detect
 from agent.errors import InstallError
 from agent.host import Result
-from fake_node import FakeHost, tree
+
+from tests.fakes.node import FakeHost, tree
 
 DIGESTS = {"amd64": "0" * 64}
 GOOD = detect.Facts()

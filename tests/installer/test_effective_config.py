@@ -6,26 +6,33 @@ Quick: the two series that the lab's nodes run. With --full: all of them.
 import functools
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import binaries
 import pytest
 from agent import containerd_config, detect, install, slots, transaction
 from agent.errors import InstallError
 from agent.host import Host, Result
-from agent.install import Node as NodeInApi
-from agent.install import Task
-from agent.settings import Settings
-from configurations import CASES, SCHEMAS, Files, images, lines_lost, nvidia, root, runc, runtimes, sandbox
-from fake_node import INSTALLER, REPOSITORY, run_here
+from agent.install import Node, Task
 
-sys.path.insert(0, str(REPOSITORY / "scripts" / "lab"))
-
-import binaries
+from tests.fakes.node import INSTALLER, run_here
+from tests.fakes.settings import agent_settings
+from tests.installer.configurations import (
+    CASES,
+    SCHEMAS,
+    Files,
+    images,
+    lines_lost,
+    nvidia,
+    root,
+    runc,
+    runtimes,
+    sandbox,
+)
 
 QUICK = ("1.7", "2.3")
 
@@ -63,7 +70,7 @@ def containerd(series: str) -> tuple[str, tuple[int, ...]]:
     return program, detect.parse_version(run_here([program, "--version"]).output)
 
 
-class Node:
+class Daemon:
     """One containerd, and a directory of its configuration: outside /tmp, which is hidden when it judges."""
 
     def __init__(self, series: str, folder: Path) -> None:
@@ -72,9 +79,9 @@ class Node:
         self.program, version = containerd(series)
         command = (self.program, "--config", str(self.config))
         self.facts = detect.Facts(containerd_command=command, containerd_version=version)
-        settings = Settings("0.16.1", "lazy", "https://example.org", {"amd64": "0" * 64})
+        settings = agent_settings(sha256={"amd64": "0" * 64})
         host = Host(Path("/"), self._run)
-        self.task = Task(host, settings, INSTALLER, "x86_64", lambda: NodeInApi(True, "soci-system"))
+        self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Node(True, "soci-system"))
 
     def _run(self, command: Sequence[str], text: str, timeout: float) -> Result:
         return run_here(command, text, timeout) if command[0] == "unshare" else Result(1, "", "")
@@ -108,10 +115,10 @@ class Node:
 
 
 @pytest.fixture
-def node(series: str, tmp_path: Path) -> Iterator[Node]:
+def node(series: str, tmp_path: Path) -> Iterator[Daemon]:
     folder = Path("/var/tmp") / f"soci-cluster-{tmp_path.name}"
     folder.mkdir()
-    yield Node(series, folder)
+    yield Daemon(series, folder)
     shutil.rmtree(folder)
 
 
@@ -139,7 +146,7 @@ def runtime_values(change: Change, *key: str) -> set[object]:
 @pytest.mark.failure_mode(6)
 @pytest.mark.failure_mode(11)
 @pytest.mark.parametrize("name", CASES)
-def test_only_the_wanted_keys_take_effect(name: str, series: str, schema: int, node: Node) -> None:
+def test_only_the_wanted_keys_take_effect(name: str, series: str, schema: int, node: Daemon) -> None:
     """Or it is refused with the cause. Every other value keeps its type, every other line its bytes.
 
     kata-containers#3229, aicr#1688, gpu-operator#2646, containerd#12891, nydus#1810, gpu-operator#2060,
@@ -162,7 +169,7 @@ def test_only_the_wanted_keys_take_effect(name: str, series: str, schema: int, n
 
 
 @pytest.mark.failure_mode(2)
-def test_containerds_own_default_file(series: str, node: Node) -> None:
+def test_containerds_own_default_file(series: str, node: Daemon) -> None:
     """kubeadm's way: `containerd config default`, with the systemd cgroup driver."""
     text = run_here([node.program, "config", "default"]).output
     node.write({"config.toml": text.replace("SystemdCgroup = false", "SystemdCgroup = true")})
@@ -174,7 +181,7 @@ def test_containerds_own_default_file(series: str, node: Node) -> None:
 
 @pytest.mark.failure_mode(7)
 @pytest.mark.parametrize("name", ["nodeadm", "runc with systemd cgroups", "nvidia in the root file"])
-def test_cgroup_driver_and_default_runtime_stay(name: str, series: str, schema: int, node: Node) -> None:
+def test_cgroup_driver_and_default_runtime_stay(name: str, series: str, schema: int, node: Daemon) -> None:
     """nvidia-container-toolkit#1040; an uninstall puts the old bytes back (test_host_script)."""
     node.write(CASES[name].files(schema))
     change = node.install()
@@ -183,7 +190,7 @@ def test_cgroup_driver_and_default_runtime_stay(name: str, series: str, schema: 
 
 
 @pytest.mark.failure_mode(37)
-def test_nvidia_edits_the_root_file_after_soci(series: str, schema: int, node: Node) -> None:
+def test_nvidia_edits_the_root_file_after_soci(series: str, schema: int, node: Daemon) -> None:
     """Both are in effect, and nothing is left to do for us (gpu-operator#301)."""
     node.write({"config.toml": root(schema, runc(schema) + f"[{runtimes(schema)}]\n")})
     change = node.install()
@@ -197,7 +204,7 @@ def test_nvidia_edits_the_root_file_after_soci(series: str, schema: int, node: N
 
 
 @pytest.mark.failure_mode(37)
-def test_nvidia_adds_a_drop_in_after_soci(series: str, schema: int, node: Node) -> None:
+def test_nvidia_adds_a_drop_in_after_soci(series: str, schema: int, node: Daemon) -> None:
     """Both are in effect on 2.x. On 1.7 the drop-in puts our keys out of effect: the agent says so."""
     node.write({"config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n')})
     node.install()
@@ -217,7 +224,9 @@ def test_nvidia_adds_a_drop_in_after_soci(series: str, schema: int, node: Node) 
 @pytest.mark.parametrize(
     ("right", "wrong"), [("snapshotter", "snapshoter"), ("disable_snapshot_annotations", "annotations")]
 )
-def test_misspelt_key_fails_validation(right: str, wrong: str, series: str, schema: int, node: Node) -> None:
+def test_misspelt_key_fails_validation(
+    right: str, wrong: str, series: str, schema: int, node: Daemon
+) -> None:
     """containerd only warns, if at all (nydus#1810, shim-spin#386)."""
     node.write({"config.toml": root(schema, runc(schema))})
     before = node.dump()
@@ -228,7 +237,7 @@ def test_misspelt_key_fails_validation(right: str, wrong: str, series: str, sche
 
 
 @pytest.mark.failure_mode(3)
-def test_key_of_another_schema_fails_validation(series: str, node: Node) -> None:
+def test_key_of_another_schema_fails_validation(series: str, node: Daemon) -> None:
     """containerd starts with keys in tables that it does not know, and ignores them (gpu-operator#2060)."""
     schema = SCHEMAS[series][-1]
     text = root(schema)
@@ -242,7 +251,7 @@ def test_key_of_another_schema_fails_validation(series: str, node: Node) -> None
 
 @pytest.mark.failure_mode(2)
 @pytest.mark.parametrize("link", ["@DIR@/elsewhere/real.toml", "elsewhere/real.toml"])
-def test_linked_file(link: str, series: str, node: Node) -> None:
+def test_linked_file(link: str, series: str, node: Daemon) -> None:
     """The link stays, its target changes; relative imports begin where the link is, as for the daemon."""
     schema = SCHEMAS[series][-1]
     node.write(
@@ -261,7 +270,7 @@ def test_linked_file(link: str, series: str, node: Node) -> None:
 
 @pytest.mark.failure_mode(2)
 @pytest.mark.failure_mode(3)
-def test_daemon_starts_with_the_edited_file(series: str, schema: int, node: Node) -> None:
+def test_daemon_starts_with_the_edited_file(series: str, schema: int, node: Daemon) -> None:
     """Not only its judgement: the CRI plugin loads and the snapshotter is registered (aicr#1688)."""
     quiet = "[plugins.'io.containerd.nri.v1.nri']\ndisable = true\n"
     opt = f"[plugins.'io.containerd.internal.v1.opt']\npath = '{node.folder}/opt'\n"
@@ -273,7 +282,7 @@ def test_daemon_starts_with_the_edited_file(series: str, schema: int, node: Node
     assert state["io.containerd.snapshotter.v1", "soci"] == "ok"
 
 
-def loaded_plugins(node: Node) -> list[str]:
+def loaded_plugins(node: Daemon) -> list[str]:
     """Start the daemon in directories of its own, this machine's /run out of its sight, and ask it."""
     address = f"{node.folder}/s"
     directories = ["--root", f"{node.folder}/root", "--state", f"{node.folder}/state", "--address", address]
@@ -292,14 +301,14 @@ def loaded_plugins(node: Node) -> list[str]:
             daemon.terminate()
 
 
-def test_newer_schema_than_the_daemon_reads_is_refused(series: str, node: Node) -> None:
+def test_newer_schema_than_the_daemon_reads_is_refused(series: str, node: Daemon) -> None:
     node.write({"config.toml": f"version = {SCHEMAS[series][-1] + 1}\n"})
     with pytest.raises(InstallError, match=r"containerd refuses|in schema 5"):
         node.plan()
 
 
 @pytest.mark.failure_mode(37)
-def test_host_script_sees_what_the_agent_saw(series: str, schema: int, node: Node) -> None:
+def test_host_script_sees_what_the_agent_saw(series: str, schema: int, node: Daemon) -> None:
     """Until another tool adds an imported file (gpu-operator#301, spegel#413)."""
     node.write({"config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n')})
     judgement = node.plan().judgement

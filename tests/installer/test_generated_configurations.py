@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 import pytest
 from agent import containerd_config as config
 from agent.errors import InstallError
-from configurations import lines_lost
+
+from tests.installer.configurations import lines_lost
 
 PATH = "/etc/containerd/config.toml"
 BATCHES, BATCH = 20, 100

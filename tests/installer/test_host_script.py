@@ -1,6 +1,6 @@
 """The host script, run for real in a directory that stands for the root, with fakes of the daemons' tools.
 
-The fakes in fakes/ log their calls. What faults at its single calls leave is for tests/faults.
+The fakes in tests/fakes/programs log their calls. What faults at its single calls leave is for tests/faults.
 """
 
 import os
@@ -11,15 +11,11 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND, Slot
-from fake_node import tree
-from script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+
+from tests.fakes.node import tree
+from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 INCOMPLETE_IMAGE = "old.example/image:1 type digest incomplete (1/9) 1/9 false\n"
@@ -93,7 +89,7 @@ def test_second_install_restarts_nothing_that_is_in_place(node: Node) -> None:
         ("fail-start-soci-snapshotter.service", "snapshotter", 0),
         ("fail-restart-containerd.service", "restart", 2),
         ("cri-broken", "restart", 2),
-        ("canary-fails", "verify", 2),
+        ("canary-fails", "verify-canary", 2),
     ],
 )
 def test_a_failure_leaves_the_node_as_it_was(node: Node, fault: str, step: str, restarts: int) -> None:
@@ -187,7 +183,7 @@ def test_a_file_imported_meanwhile_stops_the_install(node: Node) -> None:
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
-        (OTHER_CONFIG, ("rolled-back", "restart", 2)),
+        (OTHER_CONFIG, ("rolled-back", "verify-snapshotter", 2)),
         (NEW_CONFIG + b"# and nvidia\n", ("committed", "commit", 1)),
     ],
 )
@@ -269,7 +265,7 @@ def test_boot_waits_for_a_look_and_leaves_an_install_at_work_alone(
 def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
     node.stage()
     node.mount_table.write_text(LAZY)
-    users = node.run("users").stdout.split()
+    users = node.run("mounts").stdout.split()
     assert users == ["/run/c/lazy/rootfs", "/run/c/new/rootfs", "/run/c/short/rootfs"]
 
 

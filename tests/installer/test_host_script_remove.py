@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND
-from fake_node import tree
-from script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+
+from tests.fakes.node import tree
+from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -20,11 +21,6 @@ example.org/lazy:1 t d incomplete (3/9) 1 KiB/2 GiB false
 example.org/old:1 t d incomplete (3/9) 1 KiB/2 GiB true
 example.org/whole:1 t d complete (9/9) 2 GiB/2 GiB false
 """
-
-
-@pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
 
 
 def in_use(node: Node) -> None:

@@ -1,16 +1,15 @@
 """What the switch does about each image: nothing, carry its layers over, pull it again, or refuse."""
 
 import hashlib
-import json
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from agent import containerd_config, images, nodeadm, transaction
 from agent.errors import InstallError
-from agent.host import Result
-from fake_node import FakeHost
+
+from tests.fakes.ctr import FakeCtr
+from tests.fakes.node import FakeHost
 
 CONFIG = "sha256:c1"
 PAUSE = "example.org/pause:3.10"
@@ -19,49 +18,29 @@ SECOND = f"sha256:{hashlib.sha256(b'sha256:1 sha256:2').hexdigest()}"
 
 
 class Containerd(FakeHost):
-    """A node whose ctr knows some images and some content."""
+    """A node whose containerd knows the content of one image, and its layers."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.lines: list[str] = []
-        self.content: dict[str, object] = {
+        self.ctr = FakeCtr()
+        self.ctr.content = {
             "index": {"manifests": [{"digest": "absent"}, {"digest": "manifest"}]},
             "manifest": {"config": {"digest": CONFIG}},
             CONFIG: {"rootfs": {"diff_ids": DIFF_IDS}},
         }
-        self.snapshots = ["sha256:1", f"{SECOND} sha256:1"]
-        self.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} 50 1\nother 10000000000000000 1\n"
-        self.fails: set[str] = set()
-        self.gets = 0
-        self.answers = {"env": self._ctr}
-
-    def add(self, name: str, state: str, unpacked: bool = True, digest: str = "index") -> None:
-        self.lines.append(f"{name} type {digest} {state} (1/3) 1.0 KiB/2.0 MiB {str(unpacked).lower()}\n")
+        self.ctr.snapshots = ["sha256:1", f"{SECOND} sha256:1"]
+        self.ctr.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} 50 1\nother 10000000000000000 1\n"
+        self.answers = {"env": self.ctr}
 
     def mount(self, *points: str) -> None:
         lines = "".join(f"1 0 8:1 / {point} rw - ext4 /dev/sda rw\n" for point in points)
         self.write("/proc/1/mountinfo", lines.encode())
 
-    def _ctr(self, command: Sequence[str], text: str) -> Result:
-        what, *rest = command[6:]
-        if what in self.fails:
-            return Result(1, "".join(self.lines) if what == "images" else "", "no")
-        if (what, rest[0]) == ("images", "check"):
-            return Result(0, "REF TYPE DIGEST STATUS SIZE UNPACKED\n" + "".join(self.lines), "")
-        if (what, rest[0]) == ("content", "get"):
-            self.gets += 1
-            found = self.content.get(rest[1])
-            return Result(0, json.dumps(found), "") if found else Result(1, "", "not found")
-        if (what, rest[2]) == ("snapshots", "ls"):
-            return Result(0, "".join(f"{line} Committed\n" for line in ("KEY PARENT", *self.snapshots)), "")
-        return Result(0, self.usage if "usage" in rest else "", "")
-
 
 @pytest.fixture
 def containerd(root: Path) -> Containerd:
     host = Containerd(root)
-    host.add(PAUSE, "complete", digest="pause")
-    host.fails = {"fetch"}
+    host.ctr.add(PAUSE, "complete", digest="pause")
     return host
 
 
@@ -79,32 +58,28 @@ def test_chain_ids_are_those_of_the_image_specification() -> None:
 def test_image_whose_blobs_are_gone_is_carried_over_once_whatever_its_names(containerd: Containerd) -> None:
     """core-kit#580, stargz#2080: one image has a tag, a digest and an ID as its names."""
     for name in ("example.org/app:1", "example.org/app@sha256:0", CONFIG):
-        containerd.add(name, "incomplete")
+        containerd.ctr.add(name, "incomplete")
     found = plan(containerd)
     assert [layers.line() for layers in found.carry_over] == [f"{CONFIG} sha256:1 {SECOND}\n"]
 
 
 def test_complete_image_is_left_to_containerd(containerd: Containerd) -> None:
-    containerd.add("example.org/app:1", "complete", unpacked=False)
+    containerd.ctr.add("example.org/app:1", "complete", unpacked=False)
     assert plan(containerd) == images.ImagePlan(PAUSE)
 
 
 @pytest.mark.parametrize("state", ["incomplete", "unavailable", "error"])
 def test_image_that_cannot_start_today_is_left_to_the_host_script(containerd: Containerd, state: str) -> None:
     """nydus-snapshotter#539."""
-    containerd.add("example.org/app:1", state, unpacked=False)
+    containerd.ctr.add("example.org/app:1", state, unpacked=False)
     assert plan(containerd) == images.ImagePlan(PAUSE)
 
 
 def test_image_that_cannot_be_checked_hides_no_other(containerd: Containerd) -> None:
     """ctr exits with 1 then, but its list is there."""
-    containerd.add("example.org/app:1", "incomplete")
-    containerd.add("example.org/broken:1", "error", unpacked=False, digest="nowhere")
-    containerd.fails = set()
-    check = containerd.answers["env"]
-    containerd.answers["env"] = lambda command, text: (
-        Result(1, check(command, text).output, "no") if "check" in command else check(command, text)
-    )
+    containerd.ctr.add("example.org/app:1", "incomplete")
+    containerd.ctr.add("example.org/broken:1", "error", unpacked=False, digest="nowhere")
+    containerd.ctr.fails = {"images check"}
     found = plan(containerd)
     assert len(found.carry_over) == 1
 
@@ -118,22 +93,23 @@ def test_the_platform_that_is_unpacked_is_carried_over_whichever_is_named_first(
         "other": {"config": {"digest": "sha256:c2"}},
         "sha256:c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
     }
-    containerd.content |= other | {"index": {"manifests": [{"digest": "other"}, {"digest": "manifest"}]}}
-    containerd.add("example.org/app:1", "incomplete")
+    containerd.ctr.content |= other | {"index": {"manifests": [{"digest": "other"}, {"digest": "manifest"}]}}
+    containerd.ctr.add("example.org/app:1", "incomplete")
     containerd.mount("/var/lib/containerd", "/")
     assert [layers.config for layers in plan(containerd).carry_over] == [CONFIG]
 
 
 def test_endless_indexes_keep_no_node_from_its_install(containerd: Containerd) -> None:
     """Indexes within indexes, each named twice: whoever may run a pod may bring such an image."""
-    containerd.content |= {f"{depth}": {"manifests": [{"digest": f"{depth + 1}"}] * 2} for depth in range(12)}
-    containerd.add("example.org/app:1", "incomplete", digest="0")
+    for depth in range(12):
+        containerd.ctr.content[f"{depth}"] = {"manifests": [{"digest": f"{depth + 1}"}] * 2}
+    containerd.ctr.add("example.org/app:1", "incomplete", digest="0")
     assert plan(containerd).carry_over == ()
-    assert containerd.gets <= 100
+    assert containerd.ctr.gets <= 100
 
 
 def test_no_list_of_images_stops_the_install(containerd: Containerd) -> None:
-    containerd.lines, containerd.fails = [], {"images"}
+    containerd.ctr.images, containerd.ctr.fails = [], {"images check"}
     with pytest.raises(InstallError, match="images check"):
         plan(containerd)
 
@@ -141,7 +117,7 @@ def test_no_list_of_images_stops_the_install(containerd: Containerd) -> None:
 @pytest.mark.failure_mode(22)
 def test_layers_of_another_snapshotter_refuse_the_switch(containerd: Containerd) -> None:
     """nydus-snapshotter#539: what cannot be carried over would be lost."""
-    containerd.add("example.org/app:1", "incomplete")
+    containerd.ctr.add("example.org/app:1", "incomplete")
     with pytest.raises(InstallError, match="1 images exist only for the snapshotter native"):
         plan(containerd, "native")
 
@@ -149,8 +125,8 @@ def test_layers_of_another_snapshotter_refuse_the_switch(containerd: Containerd)
 @pytest.mark.failure_mode(9)
 def test_layers_that_do_not_fit_refuse_the_switch(containerd: Containerd) -> None:
     """stargz#1349. Only the layers that are carried over count; below one mount point they are linked."""
-    containerd.add("example.org/app:1", "incomplete")
-    containerd.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} {1 << 60} 1\n"
+    containerd.ctr.add("example.org/app:1", "incomplete")
+    containerd.ctr.usage = f"KEY SIZE INODES\nsha256:1 100 1\n{SECOND} {1 << 60} 1\n"
     assert plan(containerd).bytes_to_copy == 0
     containerd.mount("/var/lib/containerd", "/")
     with pytest.raises(InstallError, match="has room for"):
@@ -162,7 +138,7 @@ def test_layers_are_copied_where_they_cannot_be_linked_and_have_the_time_for_it(
     containerd: Containerd,
 ) -> None:
     """link(2): no link leads from one mount point to another, within a file system neither."""
-    containerd.add("example.org/app:1", "incomplete")
+    containerd.ctr.add("example.org/app:1", "incomplete")
     containerd.mount("/mnt/disk", "/var/lib/containerd", "/")
     assert plan(containerd).bytes_to_copy == 150
     containerd.mount("/mnt/disk", "/")
@@ -180,9 +156,9 @@ def test_layers_are_copied_where_they_cannot_be_linked_and_have_the_time_for_it(
 
 def test_layers_of_unknown_size_refuse_the_switch(containerd: Containerd) -> None:
     """A snapshot that vanishes makes ctr print nothing at all; that is not "nothing to copy"."""
-    containerd.add("example.org/app:1", "incomplete")
+    containerd.ctr.add("example.org/app:1", "incomplete")
     containerd.mount("/var/lib/containerd", "/")
-    containerd.usage = f"KEY SIZE INODES\n{SECOND} 50 1\n"
+    containerd.ctr.usage = f"KEY SIZE INODES\n{SECOND} 50 1\n"
     with pytest.raises(InstallError, match="how large"):
         plan(containerd)
 
@@ -199,26 +175,22 @@ def test_layers_of_unknown_size_refuse_the_switch(containerd: Containerd) -> Non
 )
 def test_image_with_odd_content_is_pulled_again_and_stops_no_install(containerd: Containerd, content) -> None:
     """Whoever may run a pod chooses what its image says."""
-    containerd.add("example.org/app:1", "incomplete")
-    containerd.content |= content
+    containerd.ctr.add("example.org/app:1", "incomplete")
+    containerd.ctr.content |= content
     assert plan(containerd).carry_over == ()
 
 
 @pytest.mark.failure_mode(23)
 def test_sandbox_image_without_blobs_and_registry_is_carried_over_first(containerd: Containerd) -> None:
     """amazon-eks-ami#2710, nydus-snapshotter#631: no sandbox starts without it."""
-    containerd.content |= {
+    containerd.ctr.content |= {
         "other": {"config": {"digest": "sha256:c2"}},
         "sha256:c2": {"rootfs": {"diff_ids": ["sha256:9"]}},
     }
-    containerd.snapshots.append("sha256:9")
-    containerd.lines = []
-    containerd.add("example.org/app:1", "incomplete", digest="index")
-    containerd.add(PAUSE, "incomplete", digest="other")
-    answer = containerd.answers["env"]
-    containerd.answers["env"] = lambda command, text: (
-        Result(1, "", "refused") if "fetch" in command else answer(command, text)
-    )
+    containerd.ctr.snapshots.append("sha256:9")
+    containerd.ctr.images = []
+    containerd.ctr.add("example.org/app:1", "incomplete", digest="index")
+    containerd.ctr.add(PAUSE, "incomplete", digest="other")
     found = plan(containerd)
     assert [layers.config for layers in found.carry_over] == ["sha256:c2", CONFIG]
 

@@ -13,8 +13,9 @@ from agent import images, install, release, slots, transaction, users
 from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Node, Task
-from agent.settings import Settings
-from fake_node import CONFIG, INSTALLER, Machine, furnish, tree
+
+from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, tree
+from tests.fakes.settings import agent_settings
 
 IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
@@ -44,11 +45,10 @@ def task(
     existing_nodes: str = "refuse",
     upgrade_policy: str = "when-idle",
 ) -> Task:
-    settings = Settings(
-        version,
-        mode,
-        "https://example.org",
-        {"amd64": DIGEST},
+    settings = agent_settings(
+        version=version,
+        mode=mode,
+        sha256={"amd64": DIGEST},
         existing_nodes=existing_nodes,
         upgrade_policy=upgrade_policy,
     )
@@ -99,7 +99,8 @@ def test_unit_of_the_operating_system_is_adopted(machine: Machine) -> None:
 
 
 def test_node_in_service_is_refused(machine: Machine) -> None:
-    machine.ctr |= {"containers ls": "c1\nc2\n", "tasks ls": "TASK PID STATUS\nc1 7 RUNNING\nc2 8 STOPPED\n"}
+    tasks = "TASK PID STATUS\nc1 7 RUNNING\nc2 8 STOPPED\n"
+    machine.ctr.answers |= {"containers ls": "c1\nc2\n", "tasks ls": tasks}
     before = tree(machine.root)
     with pytest.raises(InstallError, match="1 containers of workloads") as caught:
         install.install(task(machine, IN_SERVICE), never)
@@ -109,7 +110,7 @@ def test_node_in_service_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("node", "existing"), [(FRESH, "refuse"), (IN_SERVICE, "migrate")])
 def test_node_in_service_is_taken_when_asked(machine: Machine, node: Node, existing: str) -> None:
-    machine.ctr |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
+    machine.ctr.answers |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
     assert install.install(task(machine, node, existing_nodes=existing), never).changed
 
 
@@ -121,7 +122,7 @@ def test_waits_for_lazy_containers_before_a_restart(machine: Machine) -> None:
     """The daemon is never restarted under them (soci#275, #1648), and the pods are told by name."""
     install.install(task(machine), never)
     machine.lazy["soci"] = "/run/c/abc/rootfs\n"
-    machine.ctr["containers info abc"] = INFO
+    machine.ctr.answers["containers info abc"] = INFO
     before = tree(machine.root)
     waited = []
 
@@ -189,7 +190,7 @@ def test_own_pod_on_the_replaced_daemon_is_noticed(machine: Machine, containers:
     """It would keep that daemon for ever: the pod that changed the node was created before."""
     install.install(task(machine), never)
     machine.lazy |= {"soci": "/run/c/abc/rootfs\n", "all soci": "/run/c/abc/rootfs\n/run/c/pause/rootfs\n"}
-    machine.ctr["containers ls -q"] = containers
+    machine.ctr.answers["containers ls -q"] = containers
     done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
     assert done.has_installer is is_there
 
@@ -238,7 +239,7 @@ def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) ->
 
 def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:
     """On EKS the pause image cannot be pulled (amazon-eks-ami#2710)."""
-    machine.ctr["images check"] = "example.org/pause:3.10 t d incomplete (1/2) 1 true\n"
+    machine.ctr.answers["images check"] = "example.org/pause:3.10 t d incomplete (1/2) 1 true\n"
     machine.write(images.EKS_PAUSE_ARCHIVE, b"tar")
     install.install(task(machine), never)
     directory = next((machine.root / "var/lib/soci-cluster/txn").iterdir())
@@ -247,7 +248,7 @@ def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:
 
 def test_pause_without_content_stops_before_the_swap(machine: Machine) -> None:
     """No sandbox could start afterwards (nydus-snapshotter#631, soci#1389)."""
-    machine.ctr["images check"] = ""
+    machine.ctr.answers["images check"] = ""
     with pytest.raises(InstallError, match="sandbox image"):
         install.install(task(machine), never)
     assert machine.read_text("/etc/containerd/config.toml") == CONFIG

@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from agent import release
 from agent.errors import InstallError
-from fake_node import FakeHost, tree
+
+from tests.fakes.node import FakeHost, tree
 
 
 def archive(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:

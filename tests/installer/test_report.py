@@ -8,8 +8,9 @@ from agent import report
 from agent.log import Log
 from agent.progress import Progress
 
-NODE = {
-    "metadata": {"resourceVersion": "7"},
+from tests.fakes.api import FakeApi
+
+NODE: dict[str, Any] = {
     "spec": {
         "taints": [{"key": report.TAINT, "effect": "NoSchedule"}, {"key": "other", "effect": "NoExecute"}]
     },
@@ -17,33 +18,18 @@ NODE = {
 }
 
 
-class Api:
-    """Records requests; answers GETs of the node and the DaemonSet."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, Any]] = []
-
-    def __call__(self, method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
-        self.requests.append((method, path, body))
-        return {"metadata": {"uid": "u"}} if "daemonsets" in path else NODE
-
-    @property
-    def writes(self) -> list[tuple[str, Any]]:
-        return [(path, body) for method, path, body in self.requests if method != "GET"]
+@pytest.fixture
+def api() -> FakeApi:
+    return FakeApi(**NODE)
 
 
 @pytest.fixture
-def api() -> Api:
-    return Api()
-
-
-@pytest.fixture
-def reporter(api: Api) -> report.Reporter:
+def reporter(api: FakeApi) -> report.Reporter:
     return report.Reporter("n1", "p1", "soci-system", "soci-installer", api)
 
 
 @pytest.mark.failure_mode(43)
-def test_taint_goes_last(api: Api, reporter: report.Reporter) -> None:
+def test_taint_goes_last(api: FakeApi, reporter: report.Reporter) -> None:
     """Until then no workload lands on the node (cilium#29405, kata-containers#13284)."""
     reporter.success("0.16.1", {"version": "0.16.1"}, "ok")
     (labels, condition, taint) = api.writes
@@ -53,15 +39,15 @@ def test_taint_goes_last(api: Api, reporter: report.Reporter) -> None:
     }
     assert condition[0].endswith("/nodes/n1/status")
     assert taint[1]["spec"]["taints"] == [{"key": "other", "effect": "NoExecute"}]
-    assert taint[1]["metadata"]["resourceVersion"] == "7", "a concurrent change must be noticed"
+    assert taint[1]["metadata"]["resourceVersion"] == "9", "a concurrent change must be noticed"
 
 
-def test_unchanged_node_keeps_its_annotation(api: Api, reporter: report.Reporter) -> None:
+def test_unchanged_node_keeps_its_annotation(api: FakeApi, reporter: report.Reporter) -> None:
     reporter.success("0.16.1", None, "ok")
     assert "annotations" not in api.writes[0][1]["metadata"]
 
 
-def test_transition_time_moves_with_the_status_only(api: Api, reporter: report.Reporter) -> None:
+def test_transition_time_moves_with_the_status_only(api: FakeApi, reporter: report.Reporter) -> None:
     reporter.condition(True, "Verified", "ok")
     reporter.condition(False, "RestartFailed", "restart: no")
     first, second = (body["status"]["conditions"][0]["lastTransitionTime"] for _, body in api.writes)
@@ -69,7 +55,7 @@ def test_transition_time_moves_with_the_status_only(api: Api, reporter: report.R
     assert second != "then"
 
 
-def test_events_on_daemonset_and_node(api: Api, reporter: report.Reporter) -> None:
+def test_events_on_daemonset_and_node(api: FakeApi, reporter: report.Reporter) -> None:
     reporter.event("Warning", "RestartFailed", "node n1: step restart: no")
     involved = [
         (path, body["involvedObject"]["kind"], body["involvedObject"]["uid"]) for path, body in api.writes
@@ -80,7 +66,7 @@ def test_events_on_daemonset_and_node(api: Api, reporter: report.Reporter) -> No
     ]
 
 
-def test_steps_of_a_change_are_told_and_looking_is_not(api: Api, reporter: report.Reporter) -> None:
+def test_steps_of_a_change_are_told_and_looking_is_not(api: FakeApi, reporter: report.Reporter) -> None:
     """A node that serves keeps its status while another version is brought to it."""
     lines: list[str] = []
     progress = Progress(reporter, Log("n1", lines.append))

@@ -6,9 +6,11 @@ import pytest
 from agent import soci_config
 from agent.settings import Settings
 
+from tests.fakes.settings import agent_settings
+
 
 def settings(mode: str, index_versions: tuple[str, ...] = ("v2", "v1")) -> Settings:
-    return Settings("0.16.1", mode, "https://example.org", {}, index_versions)
+    return agent_settings(mode=mode, index_versions=index_versions)
 
 
 @pytest.mark.parametrize(

@@ -8,75 +8,44 @@ import pytest
 from agent import report, settings, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
-from agent.report import ApiError, Reporter
-from fake_node import INSTALLER, FakeHost
+from agent.report import Reporter
+
+from tests.fakes.api import FakeApi
+from tests.fakes.node import INSTALLER, FakeHost
+from tests.fakes.settings import agent_settings
 
 SCRIPT = transaction.host_script(INSTALLER)
 OWNER = "soci-system/soci-installer"
 LAZY = "lazily loaded containers are running: default/app"
 
 
-class Api:
-    """An API server with one node, the installer's namespace and its DaemonSet; ``answers`` are errors."""
+def api_of_a_node_with_soci() -> FakeApi:
+    """An API server whose one node carries all marks, and things of others beside them."""
+    return FakeApi(
+        metadata={
+            "labels": {report.LABEL: "0.16.1", "other": "stays"},
+            "annotations": {report.ANNOTATION: "{}"},
+        },
+        spec={"taints": [{"key": report.TAINT, "effect": "NoSchedule"}]},
+        status={"conditions": [{"type": "Ready"}, {"type": report.CONDITION, "status": "True"}]},
+    )
 
-    def __init__(self) -> None:
-        self.node: dict[str, Any] = {
-            "metadata": {
-                "resourceVersion": "7",
-                "labels": {report.LABEL: "0.16.1", "other": "stays"},
-                "annotations": {report.ANNOTATION: "{}"},
-            },
-            "spec": {"taints": [{"key": report.TAINT, "effect": "NoSchedule"}]},
-            "status": {"conditions": [{"type": "Ready"}, {"type": report.CONDITION, "status": "True"}]},
-        }
-        self.daemonset: dict[str, Any] = {"metadata": {"uid": "u"}}
-        self.namespace: dict[str, Any] = {"metadata": {}}
-        self.errors: dict[str, int] = {}
-        self.events: list[str] = []
-        self.writes = 0
 
-    def __call__(self, method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
-        for part, status in self.errors.items():
-            if part in path:
-                raise ApiError(f"{method} {path}: {status}", status)
-        if "/events" in path:
-            self.events.append(body["reason"])
-        if method != "GET":
-            self.writes += 1
-        if method == "PATCH":
-            self._patch(body)
-        if "daemonsets" in path:
-            return self.daemonset
-        return self.namespace if path.endswith("/namespaces/soci-system") else self.node
-
-    def _patch(self, body: dict[str, Any]) -> None:
-        for kind in ("labels", "annotations"):
-            for key, value in body.get("metadata", {}).get(kind, {}).items():
-                self.node["metadata"][kind].pop(key, None)
-                if value is not None:
-                    self.node["metadata"][kind][key] = value
-        if "taints" in body.get("spec", {}):
-            self.node["spec"]["taints"] = body["spec"]["taints"] or []
-        for change in body.get("status", {}).get("conditions", []):
-            kept = [entry for entry in self.node["status"]["conditions"] if entry["type"] != change["type"]]
-            self.node["status"]["conditions"] = kept if change.get("$patch") == "delete" else [*kept, change]
-
-    @property
-    def marks(self) -> dict[str, Any]:
-        """Everything of ours that the node carries in the API."""
-        conditions = [entry for entry in self.node["status"]["conditions"] if entry["type"] == "SociReady"]
-        return {
-            "label": self.node["metadata"]["labels"].get(report.LABEL),
-            "annotation": self.node["metadata"]["annotations"].get(report.ANNOTATION),
-            "condition": conditions[0].get("reason", conditions[0]["status"]) if conditions else None,
-            "taints": [taint["key"] for taint in self.node["spec"]["taints"]],
-        }
+def marks(api: FakeApi) -> dict[str, Any]:
+    """Everything of ours that the node carries in the API."""
+    condition = api.condition
+    return {
+        "label": api.node["metadata"].get("labels", {}).get(report.LABEL),
+        "annotation": api.annotations.get(report.ANNOTATION),
+        "condition": condition.get("reason", condition.get("status")),
+        "taints": [taint["key"] for taint in api.node["spec"].get("taints", [])],
+    }
 
 
 class Installed(FakeHost):
     """A node with SOCI. ``asked``: what its host script was asked, with the node's label at that time."""
 
-    def __init__(self, root: Any, api: Api) -> None:
+    def __init__(self, root: Any, api: FakeApi) -> None:
         super().__init__(root)
         self.api = api
         self.refusal = self.failure = ""
@@ -86,7 +55,7 @@ class Installed(FakeHost):
         self.answers = {"sh": self._script, "systemctl": lambda command, text: Result(3, "inactive\n", "")}
 
     def _script(self, command: Sequence[str], text: str) -> Result:
-        self.asked.append((tuple(command[2:]), self.api.marks["label"]))
+        self.asked.append((tuple(command[2:]), marks(self.api)["label"]))
         if self.refusal:
             return Result(1, "", f"{self.refusal}\n")
         if command[2] == "remove":
@@ -100,17 +69,17 @@ class Installed(FakeHost):
 
 
 @pytest.fixture
-def api() -> Api:
-    return Api()
+def api() -> FakeApi:
+    return api_of_a_node_with_soci()
 
 
 @pytest.fixture
-def host(root: Any, api: Api) -> Installed:
+def host(root: Any, api: FakeApi) -> Installed:
     return Installed(root, api)
 
 
 @pytest.fixture
-def reporter(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Reporter:
+def reporter(api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Reporter:
     monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
     monkeypatch.setattr(program, "TERMINATION_LOG", tmp_path / "termination-log")
     monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
@@ -122,7 +91,7 @@ def reporter(api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Report
 
 
 def wanted(force: bool = False) -> settings.Settings:
-    return settings.Settings("0.16.1", "lazy", "", {}, state="absent", force_uninstall=force)
+    return agent_settings(state="absent", force_uninstall=force)
 
 
 NO_MARKS = {"label": None, "annotation": None, "condition": None, "taints": []}
@@ -130,11 +99,13 @@ ALL_MARKS = {"label": "0.16.1", "annotation": "{}", "condition": "True", "taints
 
 
 @pytest.mark.failure_mode(42)
-def test_absent_takes_soci_and_every_mark_off_the_node(host: Installed, api: Api, reporter: Reporter) -> None:
+def test_absent_takes_soci_and_every_mark_off_the_node(
+    host: Installed, api: FakeApi, reporter: Reporter
+) -> None:
     """cilium#31943. The marks go first: the uninstall may end the installer's own container."""
     program.be_absent(host, reporter, wanted())
     assert host.asked == [(("removable",), "0.16.1"), (("remove",), None)]
-    assert api.marks == NO_MARKS
+    assert marks(api) == NO_MARKS
     assert api.node["metadata"]["labels"] == {"other": "stays"}
     assert program.READY_FILE.exists()
     assert "Uninstalled" in api.events
@@ -146,25 +117,27 @@ def test_consent_to_end_lazily_loaded_containers_is_handed_on(host: Installed, r
 
 
 @pytest.mark.failure_mode(42)
-def test_a_node_without_soci_loses_the_startup_taint(host: Installed, api: Api, reporter: Reporter) -> None:
+def test_a_node_without_soci_loses_the_startup_taint(
+    host: Installed, api: FakeApi, reporter: Reporter
+) -> None:
     """A node that joins while SOCI is absent is schedulable."""
     host._script(("sh", "", "remove"), "")
     host.asked.clear()
     program.be_absent(host, reporter, wanted())
-    assert api.marks == NO_MARKS
+    assert marks(api) == NO_MARKS
     assert host.asked == []
-    api.writes = 0
+    api.requests.clear()
     program.be_absent(host, reporter, wanted())
-    assert api.writes == 0
+    assert api.writes == []
 
 
-def test_a_refused_uninstall_leaves_the_marks_true(host: Installed, api: Api, reporter: Reporter) -> None:
+def test_a_refused_uninstall_leaves_the_marks_true(host: Installed, api: FakeApi, reporter: Reporter) -> None:
     host.refusal = LAZY
     with pytest.raises(uninstall.RefusedError, match="default/app") as caught:
         program.be_absent(host, reporter, wanted())
-    assert api.marks == ALL_MARKS
+    assert marks(api) == ALL_MARKS
     assert program.fail(host, reporter, caught.value) == 1
-    (condition,) = [entry for entry in api.node["status"]["conditions"] if entry["type"] == "SociReady"]
+    condition = api.condition
     assert (condition["status"], condition["reason"]) == ("True", "UninstallRefused"), (
         "SOCI serves the node still"
     )
@@ -172,11 +145,11 @@ def test_a_refused_uninstall_leaves_the_marks_true(host: Installed, api: Api, re
     assert api.events == ["UninstallRefused"] * 2
 
 
-def test_a_failed_uninstall_puts_the_label_back(host: Installed, api: Api, reporter: Reporter) -> None:
+def test_a_failed_uninstall_puts_the_label_back(host: Installed, api: FakeApi, reporter: Reporter) -> None:
     host.failure = "containerd did not start; SOCI was put in place again"
     with pytest.raises(InstallError, match="SOCI was put in place again"):
         program.be_absent(host, reporter, wanted())
-    assert (api.marks["label"], api.marks["annotation"]) == ("0.16.1", "{}")
+    assert (marks(api)["label"], marks(api)["annotation"]) == ("0.16.1", "{}")
 
 
 def test_the_script_of_an_earlier_version_is_not_used(host: Installed, reporter: Reporter) -> None:
@@ -189,18 +162,18 @@ def test_the_script_of_an_earlier_version_is_not_used(host: Installed, reporter:
 
 @pytest.mark.failure_mode(38)
 def test_the_end_of_a_pod_alone_leaves_the_node_configured(
-    host: Installed, api: Api, reporter: Reporter
+    host: Installed, api: FakeApi, reporter: Reporter
 ) -> None:
     """Rolling update, pod delete, drain, eviction (nydus preStop, NVIDIA SIGTERM; Kata fixed it)."""
     assert program.leave(host, reporter, wanted(), OWNER) == 0
     assert host.asked == []
-    assert api.marks == ALL_MARKS
+    assert marks(api) == ALL_MARKS
 
 
 @pytest.mark.failure_mode(39)
 @pytest.mark.parametrize("case", ["foreground", "background", "namespace", "namespace gone", "rights gone"])
 def test_the_end_of_the_installer_takes_soci_off(
-    host: Installed, api: Api, reporter: Reporter, case: str
+    host: Installed, api: FakeApi, reporter: Reporter, case: str
 ) -> None:
     """sysbox#688, nydus-snapshotter#740: namespace, RBAC or API removed first left nodes behind."""
     gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
@@ -215,13 +188,13 @@ def test_the_end_of_the_installer_takes_soci_off(
     }.get(case, {})
     assert program.leave(host, reporter, wanted(), OWNER) == 0
     assert [asked for asked, _ in host.asked] == [("removable",), ("remove",)]
-    assert api.marks == (ALL_MARKS if case == "rights gone" else NO_MARKS)
+    assert marks(api) == (ALL_MARKS if case == "rights gone" else NO_MARKS)
 
 
 @pytest.mark.failure_mode(38)
 @pytest.mark.parametrize("status", [0, 401, 403, 500, 503])
 def test_an_api_server_that_does_not_answer_leaves_the_node_configured(
-    host: Installed, api: Api, reporter: Reporter, status: int
+    host: Installed, api: FakeApi, reporter: Reporter, status: int
 ) -> None:
     """401 is also what a pod gets that was deleted by force: its token is bound to it."""
     api.errors = {"": status}
@@ -232,7 +205,7 @@ def test_an_api_server_that_does_not_answer_leaves_the_node_configured(
 @pytest.mark.failure_mode(38)
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_passing_answer_is_not_believed(
-    host: Installed, api: Api, reporter: Reporter, status: int, monkeypatch: pytest.MonkeyPatch
+    host: Installed, api: FakeApi, reporter: Reporter, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An API server that is starting up may answer 401 or 403 to anything."""
     api.errors = {"daemonsets": status}
@@ -246,7 +219,7 @@ def test_a_passing_answer_is_not_believed(
 
 @pytest.mark.failure_mode(38)
 def test_an_installer_that_was_replaced_by_another_leaves_the_node_to_it(
-    host: Installed, api: Api, reporter: Reporter
+    host: Installed, api: FakeApi, reporter: Reporter
 ) -> None:
     """soci:namespace was changed: the new DaemonSet has verified the node before the old one is deleted."""
     uninstall.claim(host, "elsewhere/soci-installer")
@@ -258,13 +231,13 @@ def test_an_installer_that_was_replaced_by_another_leaves_the_node_to_it(
     assert len(host.asked) == 2
 
 
-def test_a_refusal_at_the_installers_end_is_told(host: Installed, api: Api, reporter: Reporter) -> None:
+def test_a_refusal_at_the_installers_end_is_told(host: Installed, api: FakeApi, reporter: Reporter) -> None:
     """Its DaemonSet is gone: the Event on the node, the condition and the log remain."""
     host.refusal = LAZY
     api.errors = {"daemonsets": 404}
     assert program.leave(host, reporter, wanted(), OWNER) == 1
-    assert api.marks["label"] == "0.16.1"
-    assert api.marks["condition"] == "UninstallRefused"
+    assert marks(api)["label"] == "0.16.1"
+    assert marks(api)["condition"] == "UninstallRefused"
     assert api.events == ["UninstallRefused"]
     assert "default/app" in program.TERMINATION_LOG.read_text()
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 from agent import __main__ as program
-from fake_node import INSTALLER
 
+from tests.fakes.node import INSTALLER
 from tests.waiting import wait_for
 
 WATCHER = INSTALLER / "agent" / "watch.py"

@@ -8,7 +8,8 @@ from typing import Any
 import pulumi
 import pulumi_eks as eks
 import pytest
-from mocks import Recorder
+
+from tests.unit.mocks import Recorder
 
 
 @pytest.fixture

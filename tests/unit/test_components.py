@@ -3,12 +3,14 @@
 import json
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import pulumi
+import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 import pytest
-from mocks import DIGESTS, Recorder
 from pulumi.provider.experimental.analyzer import Analyzer
+from pulumi.runtime import rpc
 
 from components import (
     SampleWorkload,
@@ -19,7 +21,9 @@ from components import (
     cluster_identity,
     release,
 )
+from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
+from tests.unit.mocks import DIGESTS, Recorder
 
 
 def install(**args):
@@ -198,6 +202,36 @@ def test_bad_arguments_are_refused_before_anything_exists(recorder: Recorder) ->
     assert recorder.resources == {}
 
 
+def test_an_argument_of_another_component_is_refused(recorder: Recorder) -> None:
+    args: Any = {"version": "0.16.1", "node_count": 3}
+    with pytest.raises(SociConfigError, match="soci:nodeCount '3': is no argument of this component"):
+        SociInstaller("soci", args)
+
+
+def test_the_state_holds_what_was_given_but_no_credentials(recorder: Recorder, run) -> None:
+    """The inputs of a component are shown by `pulumi preview --diff` and kept in the state."""
+    pulumi.runtime.set_all_config({}, ["soci:tags"])
+    try:
+        run(
+            lambda: SociCluster(
+                "soci", {"version": "v0.16.1", "tags": {"a": "b"}, "sha256": DIGESTS}
+            ).outputs()
+        )
+        run(lambda: SociCluster("other", existing_cluster()).outputs())
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    inputs = recorder.inputs("soci")
+    assert (inputs["version"], inputs["sha256"]) == ("0.16.1", DIGESTS)
+    assert inputs["tags"][rpc._special_sig_key] == rpc._special_secret_sig
+    assert set(recorder.inputs("other")) == {"cluster", "sha256", "sample_workload"}
+
+
+def test_each_operating_system_is_one_of_eks_or_refused() -> None:
+    for name, system in OPERATING_SYSTEMS.items():
+        assert bool(system.eks) != bool(system.refusal), name
+        assert not system.eks or eks.OperatingSystem(system.eks)
+
+
 def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, run) -> None:
     outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, "tags": {"team": "a"}}).outputs())
     assert outputs == {
@@ -213,6 +247,7 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
     assert nodes["taints"] == [{"key": "soci-cluster.io/not-ready", "value": "true", "effect": "NO_SCHEDULE"}]
     assert nodes["scalingConfig"] == {"desiredSize": 2, "minSize": 1, "maxSize": 4}
     assert nodes["enableIMDSv2"] is True
+    assert nodes["operatingSystem"] == "AL2023"
     cluster = recorder.inputs("soci-eks")
     assert cluster["authenticationMode"] == "API"
     # A CoreDNS add-on would wait for nodes that only the installer, which comes later, makes schedulable.
@@ -227,11 +262,14 @@ def test_an_aws_profile_reaches_the_kubeconfig(recorder: Recorder, run) -> None:
     assert outputs["kubeconfig"] == '{"profile": true}'
 
 
-def test_an_existing_cluster_gets_the_installer_only(
-    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing cluster answers, with its system namespace and nothing of ours."""
     live = SimpleNamespace(get={"/api/v1/namespaces/kube-system": {"metadata": {"uid": "uid-1"}}}.get)
     monkeypatch.setattr(cluster_identity, "LiveCluster", lambda *_: live)
+
+
+def existing_cluster() -> SociClusterArgs:
     kubeconfig = json.dumps(
         {
             "current-context": "one",
@@ -239,13 +277,16 @@ def test_an_existing_cluster_gets_the_installer_only(
             "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
         }
     )
-    args: SociClusterArgs = {
+    return {
         "cluster": "existing",
         "kubeconfig": kubeconfig,
         "sha256": DIGESTS,
         "sample_workload": {"enabled": False},
     }
-    outputs = run(lambda: SociCluster("soci", args).outputs())
+
+
+def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) -> None:
+    outputs = run(lambda: SociCluster("soci", existing_cluster()).outputs())
     assert (outputs["clusterName"], outputs["samplePod"]) == ("one", "")
     assert not [
         resource for resource in recorder.resources.values() if resource.typ.startswith(("aws:", "eks:"))

@@ -5,23 +5,19 @@ import hashlib
 import io
 import json
 import re
-import sys
 import tarfile
 import tomllib
 from pathlib import Path
 
+import binaries
+import images
+import nodes
+import preflight
+import processes
 import pytest
-
-LAB = Path(__file__).resolve().parents[2] / "scripts" / "lab"
-sys.path.insert(0, str(LAB))
-
-import binaries  # noqa: E402 (found through the path above)
-import images  # noqa: E402
-import nodes  # noqa: E402
-import preflight  # noqa: E402
-import processes  # noqa: E402
-import release  # noqa: E402
-from settings import VERSIONS, LabError  # noqa: E402
+import release
+from settings import HERE as LAB
+from settings import VERSIONS, LabError
 
 
 @pytest.mark.parametrize(

@@ -6,27 +6,26 @@ from pathlib import Path
 
 from .errors import InstallError
 from .host import Host
+from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 MIN_CONTAINERD = (1, 7)
 MIN_FREE_BYTES = 300 << 20
 OUR_FOLDERS = ("/opt/soci-cluster", "/var/lib/soci-cluster", "/etc/soci-snapshotter-grpc")
-OUR_MARK = "# Written by SociCluster"
 
 
 @dataclass(frozen=True)
 class Facts:
     """What was read from the node before anything was decided."""
 
+    kind: Kind = PLAIN
     os_id: str = ""
-    os_variant: str = ""
     machine: str = "x86_64"
     init: str = "systemd"
     containerd_load: str = "loaded"
     containerd_active: str = "active"
     containerd_command: tuple[str, ...] = ("/usr/bin/containerd",)
     containerd_version: tuple[int, ...] = (2, 0, 0)
-    other_runtime: str = ""
     file_systems: frozenset[str] = frozenset(("overlay", "fuse"))
     has_dev_fuse: bool = True
     read_only: str = ""
@@ -52,35 +51,43 @@ def config_path(command: tuple[str, ...]) -> str:
     return "/etc/containerd/config.toml"
 
 
+def identify(host: Host) -> Signs:
+    """Read what tells the node's kind, from which follows where to look for the rest."""
+    release = parse_os_release(host.read_text("/etc/os-release") or host.read_text("/usr/lib/os-release"))
+    return Signs(release.get("ID", ""), frozenset(path for path in PATHS if host.exists(path)))
+
+
+def kind_of_node(host: Host) -> Kind:
+    """The node's kind."""
+    return kind_of(identify(host))
+
+
 def read_facts(host: Host, machine: str) -> Facts:
     """Read the node. Nothing is written; a missing fact is an empty one."""
-    release = parse_os_release(host.read_text("/etc/os-release") or host.read_text("/usr/lib/os-release"))
+    signs = identify(host)
+    kind = kind_of(signs)
     init = host.read_text("/proc/1/comm").strip()
     unit: dict[str, str] = {}
     version: tuple[int, ...] = ()
     command: tuple[str, ...] = ()
     if init == "systemd":
-        unit = show(host, "containerd.service", "LoadState", "ActiveState", "ExecStart")
+        unit = show(host, kind.containerd_unit, "LoadState", "ActiveState", "ExecStart")
         command = parse_exec_start(unit.get("ExecStart", ""))
         if command:
             version = parse_version(host.run(command[0], "--version").output)
     if not host.exists("/dev/fuse"):
         host.run("modprobe", "fuse")
-    other = next(
-        (name for name in ("k3s", "rke2") if host.exists(f"/var/lib/rancher/{name}/agent/etc/containerd")), ""
-    )
     config_folder = str(Path(host.resolve(config_path(command))).parent)
     folders = ("/etc", "/opt", "/var/lib", "/etc/systemd/system", config_folder)
     return Facts(
-        os_id=release.get("ID", ""),
-        os_variant=release.get("VARIANT_ID", ""),
+        kind=kind,
+        os_id=signs.os_id,
         machine=machine,
         init=init,
         containerd_load=unit.get("LoadState", ""),
         containerd_active=unit.get("ActiveState", ""),
         containerd_command=command,
         containerd_version=version,
-        other_runtime=other,
         file_systems=frozenset(
             line.split()[-1] for line in host.read_text("/proc/filesystems").splitlines() if line
         ),
@@ -100,30 +107,27 @@ def check(facts: Facts, mode: str, sha256: dict[str, str]) -> None:
     def refuse(cause: str, remedy: str) -> None:
         raise InstallError("preflight", cause, remedy)
 
-    exclude = "exclude this node with soci:nodeSelector"
-    if facts.os_id == "bottlerocket":
-        refuse(
-            "Bottlerocket's root is read-only",
-            "set its snapshotter in the node group's user data; " + exclude,
-        )
+    if facts.kind.refusal:
+        refuse(*facts.kind.refusal)
     if facts.init != "systemd":
         refuse(
-            f"PID 1 is {facts.init or 'not visible'}, not systemd", f"use nodes with systemd, or {exclude}"
+            f"PID 1 is {facts.init or 'not visible'}, not systemd", f"use nodes with systemd, or {EXCLUDE}"
         )
-    if facts.other_runtime:
-        refuse(f"{facts.other_runtime} brings its own containerd", f"use its containerd template; {exclude}")
     if facts.read_only:
-        refuse(f"{facts.read_only} is mounted read-only ({facts.os_id or 'unknown system'})", exclude)
+        refuse(f"{facts.read_only} is mounted read-only ({facts.os_id or 'unknown system'})", EXCLUDE)
     if facts.architecture not in ARCHITECTURES.values():
-        refuse(f"SOCI has no release for {facts.machine}", exclude)
+        refuse(f"SOCI has no release for {facts.machine}", EXCLUDE)
     if facts.architecture not in sha256:
         refuse(
             f"no digest is configured for {facts.architecture}", f"set soci:sha256 for {facts.architecture}"
         )
     if facts.containerd_load != "loaded" or not facts.containerd_command:
-        refuse("there is no containerd.service", f"use nodes that run containerd under systemd, or {exclude}")
+        refuse(
+            f"there is no {facts.kind.containerd_unit}",
+            f"use nodes that run containerd under systemd, or {EXCLUDE}",
+        )
     if facts.containerd_active != "active":
-        refuse(f"containerd.service is {facts.containerd_active}", "repair containerd first")
+        refuse(f"{facts.kind.containerd_unit} is {facts.containerd_active}", "repair containerd first")
     if facts.containerd_version < MIN_CONTAINERD:
         found = ".".join(map(str, facts.containerd_version)) or "of unknown version"
         refuse(f"containerd is {found}, older than 1.7", "update containerd")
@@ -148,8 +152,8 @@ def mount_points(text: str) -> frozenset[str]:
 
 
 def mount_point_of(host: Host, path: str) -> str:
-    """The mount point below which ``path`` lies: no link leads from one to another, within a file system
-    neither (link(2), EXDEV)."""
+    """The mount point below which ``path`` lies. A hard link cannot cross mount points, even inside one file
+    system (link(2), EXDEV)."""
     points = mount_points(host.read_text("/proc/1/mountinfo"))
     place = host.resolve(path) + "/"
     return max((point for point in points if place.startswith(point.rstrip("/") + "/")), key=len, default="/")

@@ -1,80 +1,53 @@
 """Policy ``drain``: cordon the node, evict the pods on lazily served layers within their budgets, uncordon.
 
-Eviction API: Kubernetes reference, policy/v1. Pods that nobody would make anew elsewhere are not evicted, as
-by `kubectl drain`. As long as there are any the daemon stays in use whatever is done to the others: then
-nothing is done. An annotation marks a cordon of ours: it is lifted also after a kill, and no other one is.
+Eviction API: Kubernetes reference, policy/v1. As with `kubectl drain`, a pod that no controller would make
+anew elsewhere is not evicted. It keeps the daemon in use, so then no other pod is evicted either.
 """
 
 from collections.abc import Sequence
 
-from .report import DOMAIN, MERGE, ApiError, Json, Reporter
-from .users import Pod, in_words
+from .api import Api, ApiError, Json
+from .lazy import Pod, in_words
+from .marks import Marks
 
-CORDONED = f"{DOMAIN}/cordoned"
 MIRROR = "kubernetes.io/config.mirror"
 
 
-def cordon(reporter: Reporter) -> None:
-    """Let no further pod be scheduled to the node; a cordon of somebody else's is left to them."""
-    node = reporter.node()
-    if not node.get("spec", {}).get("unschedulable"):
-        _set(reporter, node, True)
-
-
-def uncordon(reporter: Reporter) -> None:
-    """Lift the cordon if it is ours, from whichever pod of the installer it came."""
-    node = reporter.node()
-    if CORDONED in node["metadata"].get("annotations", {}):
-        _set(reporter, node, None)
-
-
-def _set(reporter: Reporter, node: Json, value: bool | None) -> None:
-    # With the version that was read: a cordon by somebody else at this moment makes the API answer 409.
-    body = {
-        "metadata": {
-            "resourceVersion": node["metadata"]["resourceVersion"],
-            "annotations": {CORDONED: "true" if value else None},
-        },
-        "spec": {"unschedulable": value},
-    }
-    reporter.call("PATCH", f"/api/v1/nodes/{reporter.node_name}", body, MERGE)
-
-
-def drain(reporter: Reporter, pods: Sequence[Pod]) -> str:
+def drain(api: Api, marks: Marks, pods: Sequence[Pod]) -> str:
     """One round: ask once for the eviction of each pod; in words, what came of it.
 
     Raises:
         ApiError: the API server is away, or forbids to ask.
     """
-    found = {pod: _read(reporter, pod) for pod in pods}
+    found = {pod: _read(api, pod) for pod in pods}
     staying = [pod for pod, known in found.items() if known and not is_evictable(known)]
     if staying:
-        uncordon(reporter)
+        marks.uncordon()
         return (
             f"nothing is evicted because of pods that would be lost or come back here: {in_words(staying)}. "
             "Remedy: delete those without a controller; for pods of DaemonSets and static ones set "
             "soci:upgradePolicy to side-by-side"
         )
-    cordon(reporter)
-    held = [pod for pod, known in found.items() if known and not _evict(reporter, pod, known)]
+    marks.cordon()
+    held = [pod for pod, known in found.items() if known and not _evict(api, pod, known)]
     ending = [pod for pod in pods if pod not in held]
     parts = (("held back by a disruption budget", held), ("ending", ending))
     return "; ".join(f"{what}: {in_words(group)}" for what, group in parts if group)
 
 
-def _read(reporter: Reporter, pod: Pod) -> Json | None:
+def _read(api: Api, pod: Pod) -> Json | None:
     """The pod; an empty one if the API server never knew it, None if it is gone."""
     if not pod.namespace:
         return {"metadata": {}}
     try:
-        return reporter.call("GET", _path(pod), None, "")
+        return api.get(_path(pod))
     except ApiError as error:
         if error.status != 404:
             raise
     return None
 
 
-def _evict(reporter: Reporter, pod: Pod, known: Json) -> bool:
+def _evict(api: Api, pod: Pod, known: Json) -> bool:
     """Whether the pod is about to end; False when a budget forbids that now."""
     if known["metadata"].get("deletionTimestamp"):
         return True
@@ -86,7 +59,7 @@ def _evict(reporter: Reporter, pod: Pod, known: Json) -> bool:
         "deleteOptions": {"preconditions": {"uid": pod.uid}},
     }
     try:
-        reporter.call("POST", f"{_path(pod)}/eviction", eviction, "application/json")
+        api.post(f"{_path(pod)}/eviction", eviction)
     except ApiError as error:
         if error.status not in (404, 409, 429):  # gone, another one of its name, or held back
             raise

@@ -5,11 +5,13 @@ import fcntl
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ENTER_HOST = ("nsenter", "-t", "1", "-m", "-u", "-i", "-n", "-p", "--")
+LOCK_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,27 @@ class Host:
                 os.fsync(folder)
         finally:
             os.close(folder)
+
+    @contextlib.contextmanager
+    def locked(
+        self, path: str, seconds: float, sleep: Callable[[float], None] = time.sleep
+    ) -> Generator[None]:
+        """Hold the lock of a host file, which the host script takes, too.
+
+        Raises:
+            TimeoutError: somebody else held it for ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        with self.path(path).open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise TimeoutError(f"{path} is held by another") from None
+                sleep(LOCK_POLL_SECONDS)
+            yield
 
     def _existing(self, path: str) -> Path:
         """``path``, or its nearest existing parent."""

@@ -2,10 +2,10 @@
 
 The kubelet takes an image for present although its layers are unpacked for the old snapshotter only.
 containerd then unpacks them again from its content store, unless they were discarded there
-(discard_unpacked_layers, the default of EKS). Such layers still lie unpacked on the node's disk: the host
-script links or copies them to soci's directory and hands them over at the switch, with the registry down and
-without anybody's credentials. What is neither complete nor unpacked then, such as what another SOCI daemon
-loaded lazily, it lets containerd forget, so that the kubelet pulls it again.
+(discard_unpacked_layers, the default of EKS). Such layers still lie unpacked on the node's disk and are
+carried over to soci (see carry.py), with the registry down and without anybody's credentials. An image that
+is neither complete nor unpacked, such as one that another SOCI daemon loaded lazily, is forgotten by
+containerd at the switch, so that the kubelet pulls it again.
 """
 
 import hashlib
@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import detect, slots
+from .carry import FROM, Layers
+from .ctr import Ctr
 from .errors import InstallError
-from .host import Host
 
-EKS_PAUSE_ARCHIVE = "/etc/eks/pause.tar"
-CARRIED_FROM = "overlayfs"
-COPIES = "carried-by-soci-cluster"  # below a slot's data, also in the host script
 KEPT_FREE = 0.15  # the kubelet begins to evict pods below it (imagefs.available)
 FETCH_SECONDS = 30
 BLOBS_READ_PER_IMAGE = 100  # indexes and manifests; one for two dozen platforms names half as many
@@ -29,81 +27,13 @@ DIGEST = re.compile(r"[a-z0-9]+:[0-9a-f]+")  # the host script reads them as wor
 
 
 @dataclass(frozen=True)
-class Ctr:
-    """containerd's own client on the host, at the node's containerd, whose own directory is ``root``."""
-
-    host: Host
-    address: str
-    search_path: str
-    root: str = "/var/lib/containerd"
-
-    def run(self, *arguments: str, timeout: float = 60) -> str:
-        """Run ctr in the kubelet's namespace; its output, empty when it failed."""
-        result = self._run(*arguments, timeout=timeout)
-        return result.output if result.code == 0 else ""
-
-    def succeeds(self, *arguments: str, timeout: float = 60) -> bool:
-        """Run ctr in the kubelet's namespace; whether it succeeded."""
-        return self._run(*arguments, timeout=timeout).code == 0
-
-    def images(self, snapshotter: str) -> "dict[str, Image]":
-        """Every image by name. One that cannot be checked is an incomplete one and hides no other.
-
-        Raises:
-            InstallError: containerd lists nothing at all.
-        """
-        result = self._run("images", "check", "--snapshotter", snapshotter)
-        found = parse_check(result.output)
-        if result.code != 0 and not found:
-            raise InstallError(
-                "images", f"ctr images check: {result.error.strip()[-200:]}", "repair containerd"
-            )
-        return found
-
-    def _run(self, *arguments: str, timeout: float = 60):
-        environment = ("env", f"PATH={self.search_path}", f"CONTAINERD_ADDRESS={self.address}")
-        return self.host.run(*environment, "ctr", "--namespace", "k8s.io", *arguments, timeout=timeout)
-
-
-@dataclass(frozen=True)
-class Image:
-    """One name in containerd's image store."""
-
-    digest: str
-    is_complete: bool  # all its blobs are in the content store
-    is_unpacked: bool  # for the snapshotter that was asked about
-
-
-@dataclass(frozen=True)
-class Layers:
-    """An image's unpacked layers: the digest of its configuration, and their chain IDs, lowest first."""
-
-    config: str
-    chains: tuple[str, ...]
-
-    def line(self) -> str:
-        """As the host script reads it."""
-        return " ".join((self.config, *self.chains)) + "\n"
-
-
-@dataclass(frozen=True)
 class ImagePlan:
     """What the switch does about images."""
 
     pause: str
-    pause_archive: str = ""
+    imports_pause: bool = False  # from the archive that this kind of node has of it
     carry_over: tuple[Layers, ...] = ()
     bytes_to_copy: int = 0
-
-
-def parse_check(output: str) -> dict[str, Image]:
-    """Image name to its state, from ``ctr images check``."""
-    lines = [line.split() for line in output.splitlines()]
-    return {
-        words[0]: Image(words[2], "complete" in words[3:], words[-1] == "true")
-        for words in lines
-        if len(words) > 3 and words[0] != "REF"
-    }
 
 
 def with_tag(image: str) -> str:
@@ -122,9 +52,17 @@ def chain_ids(diff_ids: Sequence[str]) -> tuple[str, ...]:
 
 
 def plan(
-    ctr: Ctr, pause: str, registry_directories: list[str], is_switch: bool, snapshotter: str
+    ctr: Ctr,
+    pause: str,
+    registry_directories: list[str],
+    *,
+    pause_archive: str,
+    is_switch: bool,
+    snapshotter: str,
 ) -> ImagePlan:
     """Decide for each image on the node how it starts after the switch from ``snapshotter``.
+
+    ``pause`` is the sandbox image; ``pause_archive`` is where the node may have an archive of it, or empty.
 
     Only the sandbox image is ever fetched: it needs no credentials, while those of other images are the
     kubelet's and the pods'.
@@ -137,28 +75,28 @@ def plan(
         return ImagePlan(name)
     found = ctr.images(snapshotter)
     lost = {image: state for image, state in found.items() if not state.is_complete}
-    archive = EKS_PAUSE_ARCHIVE if name in lost or name not in found else ""
-    if archive and not ctr.host.exists(archive):
-        archive = ""
+    is_needed = name in lost or name not in found
+    imports = is_needed and bool(pause_archive) and ctr.host.exists(pause_archive)
+    if is_needed and not imports:
         hosts = ("--hosts-dir", registry_directories[0]) if registry_directories else ()
         if ctr.succeeds("content", "fetch", *hosts, name, timeout=FETCH_SECONDS):
             label = ("io.cri-containerd.image=managed", "io.cri-containerd.pinned=pinned")
             ctr.run("images", "label", name, *label)
             lost.pop(name, None)
-        elif snapshotter != CARRIED_FROM or name not in lost or not lost[name].is_unpacked:
+        elif snapshotter != FROM or name not in lost or not lost[name].is_unpacked:
             raise InstallError(
                 "pause-image",
                 f"the content of the sandbox image {name} is neither on the node nor to be fetched",
                 "make the image reachable without credentials",
             )
     if snapshotter in (slots.FIRST.name, slots.SECOND.name):
-        return ImagePlan(name, archive)
+        return ImagePlan(name, imports)
     unpacked = {state.digest for state in lost.values() if state.is_unpacked}
-    if unpacked and snapshotter != CARRIED_FROM:
+    if unpacked and snapshotter != FROM:
         raise InstallError(
             "images",
             f"layers of {len(unpacked)} images exist only for the snapshotter {snapshotter}",
-            f"use fresh nodes; layers are carried over from {CARRIED_FROM} only",
+            f"use fresh nodes; layers are carried over from {FROM} only",
         )
     pause_first = sorted(
         unpacked, key=lambda digest: (name not in lost or lost[name].digest != digest, digest)
@@ -173,18 +111,12 @@ def plan(
             f"layers need {size >> 20} MiB, {slots.FIRST.data} has room for {room >> 20} MiB",
             "free disk space (15 % have to stay free), or use fresh nodes",
         )
-    return ImagePlan(name, archive, tuple(carried.values()), size)
-
-
-def clear_copies(host: Host, script: bytes) -> None:
-    """Delete what an install that was cut short had copied; no start of containerd waits for that."""
-    if any(host.exists(f"{slot.data}/{COPIES}") for slot in (slots.FIRST, slots.SECOND)):
-        host.run("sh", "-s", "clear-copies", text=script.decode(), timeout=600)
+    return ImagePlan(name, imports, tuple(carried.values()), size)
 
 
 def _snapshots(ctr: Ctr) -> frozenset[str]:
     """The names of all unpacked layers."""
-    lines = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "ls").splitlines()
+    lines = ctr.run("snapshots", "--snapshotter", FROM, "ls").splitlines()
     if not lines:
         raise InstallError("images", "containerd does not list its layers", "try again")
     return frozenset(line.split()[0] for line in lines if line.strip())
@@ -230,7 +162,7 @@ def _bytes_to_copy(ctr: Ctr, chains: Sequence[str]) -> int:
     places = {detect.mount_point_of(ctr.host, path) for path in (ctr.root, slots.FIRST.data)}
     if not chains or len(places) == 1:
         return 0
-    usage = ctr.run("snapshots", "--snapshotter", CARRIED_FROM, "usage", "-b", *chains)
+    usage = ctr.run("snapshots", "--snapshotter", FROM, "usage", "-b", *chains)
     sizes = dict(line.split()[:2] for line in usage.splitlines()[1:])
     if not sizes.keys() >= set(chains):
         raise InstallError("images", "containerd does not say how large the images' layers are", "try again")

@@ -1,4 +1,4 @@
-"""AL2023 on EKS: nodeadm writes containerd's configuration at every boot, so it is told our keys, too.
+"""nodeadm writes containerd's configuration at every boot of AL2023 on EKS, so it is told our keys, too.
 
 Sources: nodeadm's documentation of NodeConfig and amazon-eks-ami's change log. AMIs from v20251023 on read
 the directory below; to an older one the file means nothing, and there the boot unit puts ours back.
@@ -7,9 +7,7 @@ the directory below; to an older one the file means nothing, and there the boot 
 import json
 
 from . import containerd_config
-from .detect import OUR_MARK
-from .host import Host
-from .slots import FIRST, Slot
+from .slots import FIRST, OUR_MARK, Slot
 
 DROP_IN = "/etc/eks/nodeadm.d/50-soci-cluster.yaml"
 PROGRAM = "/usr/bin/nodeadm"
@@ -21,11 +19,6 @@ spec:
   containerd:
     config: |
 {config}"""
-
-
-def writes_configuration(host: Host) -> bool:
-    """Whether this node's containerd configuration comes from nodeadm."""
-    return host.exists("/etc/eks") and host.exists(PROGRAM)
 
 
 def render(table: containerd_config.Path, slot: Slot = FIRST) -> str:

@@ -1,73 +1,57 @@
-"""settings.json, as the component wrote it."""
+"""settings.json, as the component wrote it (components/program.py)."""
 
 import json
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from .errors import InstallError
 
-MODES = ("lazy", "parallel", "lazy-or-parallel")
-UPGRADE_POLICIES = ("when-idle", "drain", "side-by-side")
-STATES = ("present", "absent")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to install; every field comes from the Pulumi configuration."""
+    """What to install. The component declares and checks the settings, and puts those that a node needs into
+    the file: a field here is the key of one, in snake_case."""
 
     version: str
+    state: str
+    force_uninstall: bool
     mode: str
+    index_versions: Sequence[str]
     release_url: str
     sha256: dict[str, str]
-    index_versions: tuple[str, ...] = ("v2",)
-    existing_nodes: str = "refuse"
-    upgrade_policy: str = "when-idle"
-    state: str = "present"
-    force_uninstall: bool = False
-    namespace: str = field(default="soci-system")
+    existing_nodes: str
+    upgrade_policy: str
 
 
-def parse(text: str, namespace: str = "soci-system") -> Settings:
+def parse(text: str) -> Settings:
     """Read the text of settings.json.
 
     Raises:
-        InstallError: the text is no JSON object, or a field is missing or has an unknown value.
+        InstallError: the text is no JSON object, or a field is missing.
     """
     try:
-        data = json.loads(text)
-        settings = Settings(
-            version=data["version"],
-            mode=data["mode"],
-            release_url=data["releaseUrl"].rstrip("/"),
-            sha256=dict(data["sha256"]),
-            index_versions=tuple(data.get("indexVersions", ("v2",))),
-            existing_nodes=data.get("existingNodes", "refuse"),
-            upgrade_policy=data.get("upgradePolicy", "when-idle"),
-            state=data.get("state", "present"),
-            force_uninstall=bool(data.get("forceUninstall", False)),
-            namespace=namespace,
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = {_field_name(key): value for key, value in json.loads(text).items()}
+    except (ValueError, AttributeError) as error:
         raise InstallError(
-            "settings", f"settings.json is not usable: {error!r}", "run pulumi up again"
+            "settings", f"settings.json is not usable: {error}", "run pulumi up again"
         ) from error
-    if settings.state not in STATES:
-        raise InstallError(
-            "settings", f"unknown state {settings.state!r}", f"set soci:state to one of {', '.join(STATES)}"
-        )
-    if settings.mode not in MODES:
-        raise InstallError(
-            "settings", f"unknown mode {settings.mode!r}", f"set soci:mode to one of {', '.join(MODES)}"
-        )
-    if settings.upgrade_policy not in UPGRADE_POLICIES:
-        raise InstallError(
-            "settings",
-            f"unknown upgrade policy {settings.upgrade_policy!r}",
-            f"set soci:upgradePolicy to one of {', '.join(UPGRADE_POLICIES)}",
-        )
-    return settings
+    wanted = [field.name for field in fields(Settings)]
+    if missing := [name for name in wanted if name not in found]:
+        cause = f"settings.json is not usable: it has no {', '.join(missing)}"
+        raise InstallError("settings", cause, "run pulumi up again")
+    return Settings(**{name: found[name] for name in wanted})
 
 
-def load(path: Path, namespace: str) -> Settings:
+def load(path: Path) -> Settings:
     """Read settings.json at ``path``; raises what `parse` raises."""
-    return parse(path.read_text(encoding="utf-8"), namespace)
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def _field_name(key: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
+
+
+def _unusable(reason: str) -> InstallError:
+    return InstallError("settings", f"settings.json is not usable: {reason}", "run pulumi up again")

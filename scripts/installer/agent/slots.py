@@ -7,6 +7,8 @@ names, see ``slot`` there.
 
 from dataclasses import dataclass
 
+OUR_MARK = "# Written by SociCluster"  # the first words of each file of a slot that is ours
+
 
 @dataclass(frozen=True)
 class Slot:

@@ -4,12 +4,28 @@ Top-level keys come before every table: below one they would silently become mem
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 
+from .host import Host
 from .settings import Settings
 
 Mirror = tuple[str, bool]  # URL with its scheme, insecure
+
+
+def registry_hosts(host: Host, directories: Sequence[str]) -> dict[str, str]:
+    """Registry name to the text of its hosts.toml, from the first of containerd's directories that has it."""
+    found: dict[str, str] = {}
+    for directory in directories:
+        folder = host.path(host.resolve(directory))
+        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+            text = host.read_text(f"{directory}/{entry.name}/hosts.toml")
+            if text:
+                # containerd also takes a directory host_port_ for host:port
+                registry = re.sub(r"_(\d+)_$", r":\1", entry.name)
+                found.setdefault(registry, text)
+    return found
 
 
 def mirrors(hosts_files: Mapping[str, str]) -> dict[str, list[Mirror]]:

@@ -1,33 +1,53 @@
-"""A change of the node as one transaction: staged here, committed or undone by the host script."""
+"""A change of the node as one transaction: staged here, committed or rolled back by the host script."""
 
+import contextlib
 import hashlib
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 
 from .errors import InstallError
-from .host import Host
+from .host import Host, Result
 
 STATE = "/var/lib/soci-cluster"
+LOCK = f"{STATE}/lock"  # whoever changes the node holds it
 SCRIPT = "/opt/soci-cluster/soci-host.sh"
 DEADLINE_SECONDS = 400
 POLL_SECONDS = 0.05
 POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
 FORGET_FAILURE_SECONDS = 600
-COPIED_BYTES_PER_SECOND = 10 << 20  # many small files, from and to one network disk
 RESERVED_BYTES = 128 << 10
 TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
+BUSY = "busy: "  # begins the cause when lazily loaded containers run; their mount points follow
+
+
+class Role(StrEnum):
+    """What a managed file is for, which decides who has to read it again when it changes.
+
+    The files are written in this order and restored in the reverse one.
+    """
+
+    RECOVERY = "recovery"  # finishes or undoes at boot what was cut short
+    DAEMON = "daemon"  # read by the snapshotter's daemon: a change restarts it
+    GENERATOR = "generator"  # read by a tool that writes containerd's configuration
+    SHARED = "shared"  # containerd's configuration, which others write, too: a change restarts containerd
+    GENERATED = "generated"  # the same, written anew at each boot: nobody's own work is in it
+
+    @property
+    def is_read_by_containerd(self) -> bool:
+        return self in (Role.SHARED, Role.GENERATED)
 
 
 @dataclass(frozen=True)
 class File:
     """One managed file: its content now and then; None for no file."""
 
-    group: str  # "soci" files are swapped before the snapshotter starts, "containerd" ones after it answers
+    role: Role
     path: str
     old: bytes | None
     new: bytes | None
@@ -43,7 +63,7 @@ class File:
         return self.old != self.new
 
     def manifest_line(self) -> str:
-        fields = (self.group, self.path, self.mode, self.owner, sha256(self.old), sha256(self.new), self.name)
+        fields = (self.role, self.path, self.mode, self.owner, sha256(self.old), sha256(self.new), self.name)
         return "\t".join(fields) + "\n"
 
 
@@ -58,6 +78,11 @@ class Outcome:
     containerd_restarts: int = 0
     steps: tuple[tuple[str, float], ...] = ()  # name and seconds, in their order
     last_words: tuple[str, ...] = ()  # of the daemons' journal, when it failed
+
+    @property
+    def busy_mounts(self) -> tuple[str, ...]:
+        """The mount points of the lazily loaded containers because of which nothing was changed."""
+        return tuple(self.cause.removeprefix(BUSY).split()) if self.cause.startswith(BUSY) else ()
 
 
 def sha256(content: bytes | None) -> str:
@@ -82,9 +107,12 @@ def journal_state(host: Host) -> dict[str, str]:
     return _pairs(host.read_text(f"{STATE}/journal"))
 
 
-def copy_seconds(bytes_to_copy: int) -> int:
-    """How long a transaction may take for its copies; 0 when it has none to make."""
-    return -(-bytes_to_copy // COPIED_BYTES_PER_SECOND)
+def run_script(host: Host, script: bytes, *arguments: str, timeout: float = 60) -> Result:
+    """Run a verb of the host script: the installed one if it is this very ``script``, which then need not be
+    sent along."""
+    if host.read(SCRIPT) == script:
+        return host.run("sh", SCRIPT, *arguments, timeout=timeout)
+    return host.run("sh", "-s", *arguments, text=script.decode(), timeout=timeout)
 
 
 def new_id() -> str:
@@ -93,26 +121,30 @@ def new_id() -> str:
 
 
 def stage(
-    host: Host, name: str, files: Sequence[File], plan: dict[str, str], layers: Sequence[str] = ()
+    host: Host, name: str, files: Sequence[File], plan: dict[str, str], carried: Sequence[str] = ()
 ) -> str:
     """Write a transaction's directory to the node's disk; its path on the host.
 
-    ``layers`` are the lines of images to carry over to soci.
+    ``carried`` has a line for each image whose layers were copied to soci's directory.
     """
     directory = f"{STATE}/txn/{name}"
     _forget_failed(host)
-    host.write(f"{directory}/reserve", bytes(RESERVED_BYTES), 0o600)  # room on the disk for the way back
+    host.write(f"{directory}/reserve", bytes(RESERVED_BYTES), 0o600)  # room on the disk for a rollback
     for file in files:
         if file.new is not None:
             host.write(f"{directory}/new/{file.name}", file.new, 0o600)
-    host.write(f"{directory}/files", "".join(file.manifest_line() for file in files).encode(), 0o600)
-    host.write(f"{directory}/layers", "".join(layers).encode(), 0o600)
+    host.write(f"{directory}/files", _manifest(files), 0o600)
+    host.write(f"{directory}/carried", "".join(carried).encode(), 0o600)
     host.write(f"{directory}/log", b"", 0o600)
     host.write(
         f"{directory}/plan.env", "".join(f"{key}={value}\n" for key, value in plan.items()).encode(), 0o600
     )
     host.path(STATE).chmod(0o700)
     return directory
+
+
+def _manifest(files: Sequence[File]) -> bytes:
+    return "".join(file.manifest_line() for file in files).encode()
 
 
 def _forget_failed(host: Host) -> None:
@@ -155,7 +187,7 @@ def commit(host: Host, name: str, sleep: Callable[[float], None] = time.sleep) -
         polls += 1
         if polls % POLLS_PER_LOOK == 0 and not _is_running(host, name):
             if not host.read_text(f"{directory}/result"):
-                wait_for_running(host, sleep)  # it was killed: undo what it began
+                wait_for_running(host, sleep)  # it was killed: roll back what it began
             break
     if outcome := _result(host, directory):
         return outcome
@@ -169,7 +201,7 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
     """Wait until no transaction is at work: an earlier pod may have been killed while its own goes on.
 
     Raises:
-        InstallError: the transaction neither ended nor could be undone.
+        InstallError: the transaction neither ended nor could be rolled back.
     """
     started = time.monotonic()
     while journal_state(host).get("state") in ("armed", "restarting"):
@@ -185,8 +217,9 @@ def wait_for_running(host: Host, sleep: Callable[[float], None] = time.sleep) ->
 
 
 def _patience(host: Host, name: str) -> float:
-    """Seconds after which the transaction's own timer must have undone it."""
+    """Seconds after which the transaction's own timer must have rolled it back."""
     plan = _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
+    # An earlier version's transaction made the copies of layers, too.
     seconds = float(plan.get("deadline_seconds", DEADLINE_SECONDS)) + float(plan.get("copy_seconds", 0))
     return seconds + TAKING_LONGER_SECONDS
 
@@ -206,12 +239,23 @@ def is_at_work(host: Host, unit: str) -> bool:
     return state in ("active", "activating", "deactivating")
 
 
+def remember_failure(host: Host, name: str, files: Sequence[File], step: str, cause: str) -> None:
+    """Leave the record of a change that failed while it was prepared, for `recent_failure`. Without room on
+    the disk it is not remembered."""
+    directory = f"{STATE}/txn/{name}"
+    with contextlib.suppress(OSError):
+        _forget_failed(host)
+        host.write(f"{directory}/files", _manifest(files), 0o600)
+        host.write(f"{directory}/result", f"outcome=unchanged\nstep={step}\ncause={cause}\n".encode(), 0o600)
+
+
 def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | None:
     """The outcome of the very same change, if it restarted containerd or made copies in vain minutes ago.
 
-    The kubelet starts a failed installer again and again; each try would restart containerd twice.
+    The kubelet starts a failed installer again and again; each try would restart containerd twice, or copy
+    gigabytes.
     """
-    manifest = "".join(file.manifest_line() for file in files)
+    manifest = _manifest(files)
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
         path = f"{STATE}/txn/{entry.name}"
@@ -222,8 +266,8 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
         is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
         was_costly = result.containerd_restarts > 0 or result.step in ("copy", "deadline")
         # A kill says nothing against the change.
-        was_in_vain = result.outcome == "rolled-back" and was_costly and result.step != "interrupted"
-        if was_in_vain and is_recent and host.read_text(f"{path}/files") == manifest:
+        was_in_vain = result.outcome in ("rolled-back", "unchanged") and result.step != "interrupted"
+        if was_costly and was_in_vain and is_recent and host.read(f"{path}/files") == manifest:
             return result
     return None
 

@@ -7,20 +7,16 @@ the installer's own is often one of them.
 import time
 from collections.abc import Callable
 
-from . import report
+from . import detect
 from .errors import InstallError
 from .host import Host
 from .transaction import SCRIPT, STATE, is_at_work, journal_state, wait_for_running
 
 PROGRAM = "/opt/soci-cluster"
-OWNER = f"{STATE}/owner"
 UNIT = "soci-cluster-remove.service"
 REMOVING = ("removing", "restoring", "cleaning")  # of the journal
 SCRIPT_SECONDS = 900
 POLL_SECONDS = 0.5
-ANSWER_SECONDS = 20.0
-CONFIRMATIONS = 3
-CONFIRM_SECONDS = 1.0
 
 Sleep = Callable[[float], None]
 
@@ -66,7 +62,7 @@ def uninstall(
     before()
     done = host.run("sh", SCRIPT, "remove", *options, timeout=SCRIPT_SECONDS)
     if done.code != 0:
-        remedy = f"see journalctl -u {UNIT} -u containerd on the node"
+        remedy = f"see {detect.kind_of_node(host).journal} -u {UNIT} on the node"
         raise InstallError("uninstall", _last_line(done.error), remedy)
     return True
 
@@ -77,33 +73,6 @@ def finish_begun(host: Host, script: bytes, sleep: Sleep = time.sleep) -> None:
         sleep(POLL_SECONDS)
     if host.exists(f"{STATE}.removed") or journal_state(host).get("state") in REMOVING:
         uninstall(host, script, False, lambda: None, sleep)
-
-
-def claim(host: Host, daemonset: str) -> None:
-    """Write down whose installer (namespace/name of its DaemonSet) keeps this node; the last one wins."""
-    if host.read_text(OWNER).strip() != daemonset:
-        host.write(OWNER, f"{daemonset}\n".encode(), 0o600)
-
-
-def is_claimed_by_another(host: Host, daemonset: str) -> bool:
-    """Whether another DaemonSet took the node over: its predecessor's end must not undo its work."""
-    return host.read_text(OWNER).strip() not in ("", daemonset)
-
-
-def is_final(was_deleted: Callable[[], bool], sleep: Sleep = time.sleep) -> bool:
-    """Whether this pod ends because the installer was deleted, not for a rollout, a drain or a scale-down.
-
-    ``was_deleted`` asks the API server; a yes must hold for a moment, since one that is just starting up may
-    answer 401 or 403 to anything.
-
-    Raises:
-        report.ApiError: the API server does not answer, so nobody can know.
-    """
-    for _ in range(CONFIRMATIONS):
-        if not report.retry(was_deleted, ANSWER_SECONDS, sleep):
-            return False
-        sleep(CONFIRM_SECONDS)
-    return True
 
 
 def _last_line(text: str) -> str:

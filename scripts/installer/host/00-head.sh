@@ -1,52 +1,92 @@
 #!/bin/sh
+# shellcheck shell=dash
 # The host script, on the node as /opt/soci-cluster/soci-host.sh: one file, so that it changes as a whole, put together
 # from the parts in scripts/installer/host (their names tell the order; see host_script in agent/transaction.py).
-# It is the critical section of an install, on the node itself: swap the staged files, restart containerd once, verify,
-# and put everything back when anything fails. It needs systemd, coreutils, util-linux, awk, grep, sed and find,
-# and containerd's ctr.
-# Started by systemd-run, so neither the end of the installer's pod nor containerd's restart ends it.
+# It is the critical section of an install, on the node itself: swap the staged files, restart containerd once, verify
+# the node, and roll everything back when anything fails. systemd-run starts it, so neither the end of the installer's
+# pod nor containerd's restart ends it. It needs systemd, coreutils, util-linux, awk, grep, sed, find, and ctr.
 #
 #   soci-host.sh apply DIR        commit the staged transaction DIR, or leave the node as it was
-#   soci-host.sh rollback ID      undo the transaction ID unless it is committed (the dead man's timer calls it)
+#   soci-host.sh rollback ID      roll the transaction ID back unless it is committed (the dead man's timer calls it)
 #   soci-host.sh boot             before every start of containerd: end in one of the two good states
+#   soci-host.sh verify           run the checks that only read, and print what came of them
 #   soci-host.sh remove [--force] uninstall: the node's own files back byte for byte, everything of ours gone
 #   soci-host.sh removable [--force]  whether `remove` would be refused, and why; changes nothing that runs
 #   soci-host.sh status           what is installed and what is running
-#   soci-host.sh users [SLOT [all]] mounts of containers that the slot's daemon serves lazily; or of all its containers
-#   soci-host.sh retire SLOT      take away the daemon that the other slot's replaced, once no container needs it
+#   soci-host.sh mounts [SLOT [all]]  of containers that the slot's daemon serves lazily; or of all its containers
+#   soci-host.sh retire SLOT      remove the daemon that the other slot's replaced, once no container needs it
 #
 # A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
-# A transaction DIR holds plan.env, files (the manifest), new/ (the staged files), layers (images to carry over) and
-# reserve (room for the way back); apply adds old/, log, result, and last-words of the daemons when it fails.
-# `remove` starts `remove-now` as a unit of its own, for the same reason.
-# Manifest: one line a file, tab separated: group path mode owner old-sha256 new-sha256 name; "absent" for no file.
+#
+# A transaction DIR holds plan.env (what the agent decided), files (the manifest), new/ (the staged files), carried (the
+# images whose layers the agent copied) and reserve (room for the rollback). apply adds old/, log, result, and last-words
+# of the daemons when it fails.
+# Manifest: one line a file, tab separated: role path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.
+# The role says when a file is written, what a change of it restarts, and when it is restored:
+#   recovery   finishes or rolls back at a boot what was cut short: written first, restored last, removed last of all
+#   daemon     read by the snapshotter's daemon
+#   generator  read by a tool that writes containerd's configuration
+#   shared     containerd's configuration, which others write, too: swapped once the snapshotter answers, then a restart
+#   generated  the same, where a generator writes it anew at each boot: nobody's own work is in it
+#
+# The journal has the one fact that a later boot trusts. Its states, and who leaves each one:
+#   (none)       no transaction was begun            apply -> armed
+#   armed        files are being changed             apply -> restarting or committed; rollback (by apply itself, the
+#                                                    timer, the next install or uninstall) or boot -> rolled-back
+#   restarting   as armed, and containerd runs, or   apply -> committed; rollback or boot -> rolled-back
+#                may run, the new configuration
+#   committed    the node is installed               apply -> armed; remove -> removing
+#   rolled-back  the node is as it was before that   apply -> armed; remove -> removing
+#                transaction
+#   removing     containers, images and snapshots    remove-now (also after a kill or a boot) -> restoring; when it
+#                of ours are removed                 fails, no file was changed -> committed
+#   restoring    the node's own files come back,     remove-now, boot -> cleaning; when containerd does not run on
+#                containerd is restarted             them -> committed
+#   cleaning     directories and records go          remove-now, boot -> (none)
+#
+# Functions have their own variables as `local`. CAPITALS are what all of them share: constants, the selected slot, the
+# plan, the journal as it was read or written last, the manifest's current line (FILE_*), and the step at work.
 set -eu
 
 ROOT=${ROOT:-} # a directory in place of /, for tests
 STATE=$ROOT/var/lib/soci-cluster
 PROGRAM=$ROOT/opt/soci-cluster
-SLOTS='soci soci-b'
-BOOT_UNIT=/etc/systemd/system/soci-cluster-boot.service
-BOOT_HOOK=/etc/systemd/system/containerd.service.d/10-soci-cluster.conf
 REMOVED=$STATE.removed
-EKS_PAUSE_ARCHIVE=/etc/eks/pause.tar
 REMOVAL_UNIT=soci-cluster-remove
+SLOTS='soci soci-b'
+BEFORE_RESTART='recovery daemon generator' # the roles in the order in which files are written
+AFTER_DAEMON='shared generated'
 STOP_SECONDS=10
 COPIES=carried-by-soci-cluster # below a slot's data
 TAB=$(printf '\t')
-step=start steps=''
+STEP=start STEPS='' CAUSE=''
 
-# slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
-slot() {
+# select_slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
+# Only what then works with that slot to its end selects one; everybody else asks `in_slot`.
+select_slot() {
+  local suffix
   case " $SLOTS " in *" $1 "*) ;; *) die "there is no slot $1, only $SLOTS" ;; esac
-  snapshotter=$1
   suffix=${1#soci}
-  unit=soci-snapshotter$suffix.service
-  unit_file=/etc/systemd/system/$unit
-  adoption=$unit_file.d/50-soci-cluster.conf
-  config_file=/etc/soci-snapshotter-grpc$suffix/config.toml
-  runtime_directory=/run/soci-snapshotter-grpc$suffix
-  socket=$runtime_directory/soci-snapshotter-grpc.sock
-  data=/var/lib/soci-snapshotter-grpc$suffix
+  SNAPSHOTTER=$1
+  UNIT=soci-snapshotter$suffix.service
+  UNIT_FILE=/etc/systemd/system/$UNIT
+  ADOPTION=$UNIT_FILE.d/50-soci-cluster.conf
+  CONFIG_FILE=/etc/soci-snapshotter-grpc$suffix/config.toml
+  RUNTIME_DIRECTORY=/run/soci-snapshotter-grpc$suffix
+  SOCKET=$RUNTIME_DIRECTORY/soci-snapshotter-grpc.sock
+  DATA=/var/lib/soci-snapshotter-grpc$suffix
+}
+
+# in_slot NAME COMMAND ARGUMENT...: the selected slot stays selected.
+in_slot() (
+  select_slot "$1"
+  shift
+  "$@"
+)
+
+# in_each_slot COMMAND ARGUMENT...
+in_each_slot() {
+  local name
+  for name in $SLOTS; do in_slot "$name" "$@"; done
 }

@@ -1,21 +1,23 @@
 # --- containerd and the snapshotter's daemons -------------------------------------------------------------------------
 
-# A daemon that accepts and never answers must not keep the way back from its end. `timeout` runs the program.
+# A daemon that accepts and never answers must not keep the rollback from its end. `timeout` runs the program.
 ctr() { timeout -k 1 60 ctr "$@"; }
 
 # snapshots_of SNAPSHOTTER ARGUMENT...
 snapshots_of() {
-  of=$1
+  local snapshotter
+  snapshotter=$1
   shift
-  ctr --namespace k8s.io snapshots --snapshotter "$of" "$@"
+  ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" "$@"
 }
 
 restart_containerd() {
+  local started restarted tries
   started=$(now_ms)
-  containerd_restarts=$((containerd_restarts + 1))
-  timeout 90 systemctl restart containerd.service || {
-    [ $? -ne 124 ] || die "containerd did not stop and start within 90 s: $(systemctl show containerd.service -p SubState)"
-    die "containerd did not start: $(last_words containerd.service)"
+  RESTARTS=$((RESTARTS + 1))
+  timeout 90 systemctl restart "$PLAN_containerd_unit" || {
+    [ $? -ne 124 ] || die "containerd did not stop and start within 90 s: $(systemctl show "$PLAN_containerd_unit" -p SubState)"
+    die "containerd did not start: $(last_words "$PLAN_containerd_unit")"
   }
   restarted=$(now_ms)
   tries=0
@@ -25,7 +27,7 @@ restart_containerd() {
     sleep 0.1
     restarted=$(now_ms)
   done
-  containerd_down_ms=$((restarted - started))
+  DOWN_MS=$((restarted - started))
 }
 
 containerd_answers() { timeout 5 ctr --connect-timeout 2s version >/dev/null 2>&1; }
@@ -37,6 +39,15 @@ cri_answers() {
     END { exit !seen || bad }'
 }
 
+# What containerd makes of its configuration as it is on the disk.
+dump_configuration() {
+  if [ -e "$ROOT$PLAN_containerd_config" ]; then
+    "$CONTAINERD" --config "$ROOT$PLAN_containerd_config" config dump
+  else
+    "$CONTAINERD" config default
+  fi
+}
+
 snapshotter_in_dump() {
   awk '{ gsub(/["'\'']/, "") }
     $1 ~ /^\[/ { found = $1 == "[plugins.io.containerd.cri.v1.images]" || $1 == "[plugins.io.containerd.grpc.v1.cri.containerd]" }
@@ -46,35 +57,42 @@ snapshotter_in_dump() {
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
 # A daemon that has no snapshot yet answers with an error of its own.
 snapshotter_answers() {
-  answer=$(timeout 5 ctr --connect-timeout 1s --address "$socket" --namespace k8s.io snapshots ls 2>&1) && return
+  local answer
+  answer=$(timeout 5 ctr --connect-timeout 1s --address "$SOCKET" --namespace k8s.io snapshots ls 2>&1) && return
   case $answer in *"bucket does not exist"*) return 0 ;; esac
   return 1
 }
 
+# start_snapshotter ACTION: start, restart or none; then wait until it answers.
 start_snapshotter() {
-  if [ "$snapshotter_action" != none ]; then
-    timeout 300 systemctl "$snapshotter_action" "$unit" || die "$unit did not start: $(last_words "$unit")"
+  local give_up
+  if [ "$1" != none ]; then
+    timeout 300 systemctl "$1" "$UNIT" || die "$UNIT did not start: $(last_words "$UNIT")"
   fi
   give_up=$(($(now_ms) + 60000))
   until snapshotter_answers; do
-    [ "$(now_ms)" -lt "$give_up" ] || die "$unit does not answer on its socket: $(last_words "$unit")"
+    [ "$(now_ms)" -lt "$give_up" ] || die "$UNIT does not answer on its socket: $(last_words "$UNIT")"
     sleep 0.1
   done
 }
 
 # SIGINT, unlike systemd's SIGTERM, makes the daemon unmount what it served.
 stop_snapshotter() {
-  systemctl kill --signal=INT "$unit" 2>/dev/null || :
-  timeout 60 systemctl stop "$unit" 2>/dev/null || :
-  systemctl reset-failed "$unit" 2>/dev/null || :
+  systemctl kill --signal=INT "$UNIT" 2>/dev/null || :
+  timeout 60 systemctl stop "$UNIT" 2>/dev/null || :
+  systemctl reset-failed "$UNIT" 2>/dev/null || :
 }
 
-# containerd's client waits up to 3 s before it connects to a restarted daemon again, and fails every call meanwhile.
+has_unit() { [ -e "$ROOT$UNIT_FILE" ] || [ -e "$ROOT$ADOPTION" ]; }
+
+# await_connection SNAPSHOTTER: containerd's client waits up to 3 s before it connects to a restarted daemon again, and
+# fails every call meanwhile.
 await_connection() {
+  local tries
   tries=0
-  until snapshots_of "$snapshotter" ls >/dev/null; do
+  until snapshots_of "$1" ls >/dev/null; do
     tries=$((tries + 1))
-    [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $snapshotter"
+    [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $1"
     sleep 0.1
   done
 }
@@ -86,3 +104,11 @@ last_words() {
   journalctl --sync 2>/dev/null || :
   journalctl _SYSTEMD_UNIT="$1" --since=-120s -o cat 2>/dev/null | tail -n 1 | cut -c1-300
 }
+
+# The units whose journal tells why an install failed, as options of journalctl.
+journal_options() {
+  say "-u $PLAN_containerd_unit"
+  in_each_slot unit_option
+}
+
+unit_option() { say "-u $UNIT"; }

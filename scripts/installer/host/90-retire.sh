@@ -5,27 +5,27 @@
 # directory goes; it would take them for present when the slot is used again.
 # The slot's proxy plugin stays in containerd's configuration: unused it is inert, and to remove it costs a restart.
 retire() {
-  exec 9>"$STATE/lock"
-  flock -w 60 9 || die "an install is at work"
+  local count left file
+  take_lock 60 "an install is at work"
   read_journal
-  case $state in
-    committed) make_current "$STATE/txn/$transaction" ;;
+  case $JOURNAL in
+    committed) make_current "$STATE/txn/$TRANSACTION" ;;
     rolled-back) ;;
-    *) die "the transaction $transaction has not ended" ;;
+    *) die "the transaction $TRANSACTION has not ended" ;;
   esac
   [ -e "$STATE/current/plan.env" ] || die "nothing is installed"
   read_plan "$STATE/current"
-  [ "$1" != "$slot" ] || die "new containers are created under $1"
+  [ "$1" != "$PLAN_slot" ] || die "new containers are created under $1"
   each_file "$STATE/current" check_in_effect
-  slot "$1"
-  count=$(all_users | wc -l)
+  select_slot "$1"
+  count=$(all_mounts | wc -l)
   [ "$count" = 0 ] || die "$count containers are still on $1"
-  left=$(containers) || die "containerd does not answer"
+  left=$(list_containers) || die "containerd does not answer"
   [ -z "$left" ] || die "containerd has not deleted yet what ended on $1"
-  for file in "$adoption" "$unit_file"; do
-    if is_ours "$file"; then retire_daemon; fi
+  for file in "$ADOPTION" "$UNIT_FILE"; do
+    if is_ours "$file"; then retire_daemon "$file"; fi
   done
-  if is_ours "$config_file"; then restore_original "$config_file"; fi
+  if is_ours "$CONFIG_FILE"; then each_file "$STATE/originals" restore_original "$CONFIG_FILE"; fi
   remove_folders "$STATE"
   forget_versions
   say "the daemon of $1 is retired"
@@ -33,20 +33,21 @@ retire() {
 
 # Somebody may have turned containerd back to the old daemon.
 check_in_effect() {
-  [ "$group" != containerd ] || grep -q "snapshotter *= *[\"']${slot}[\"']" "$ROOT$path" ||
-    die "$path does not name the snapshotter $slot any more"
+  ! is_shared || grep -q "snapshotter *= *[\"']${PLAN_slot}[\"']" "$ROOT$FILE_PATH" ||
+    die "$FILE_PATH does not name the snapshotter $PLAN_slot any more"
 }
 
+# retire_daemon FILE: its unit, or the drop-in that adopts it.
 retire_daemon() {
-  snapshotter_action=start
-  start_snapshotter
+  local left
+  start_snapshotter start
   remove_snapshots
-  left=$(snapshots) || die "containerd does not reach the snapshotter $snapshotter"
-  [ -z "$left" ] || die "snapshots of $snapshotter are still in use"
+  left=$(list_snapshots) || die "containerd does not reach the snapshotter $SNAPSHOTTER"
+  [ -z "$left" ] || die "snapshots of $SNAPSHOTTER are still in use"
   stop_snapshotter
   remove_data
   # A socket of the operating system's unit is systemd's.
-  [ "$file" = "$adoption" ] || rm -rf "$ROOT$runtime_directory"
-  restore_original "$file"
+  [ "$1" = "$ADOPTION" ] || rm -rf "$ROOT$RUNTIME_DIRECTORY"
+  each_file "$STATE/originals" restore_original "$1"
   systemctl daemon-reload
 }

@@ -2,22 +2,34 @@
 
 status() {
   read_journal
-  say "journal: ${state:-none} ${transaction}"
+  say "journal: ${JOURNAL:-none} ${TRANSACTION}"
   say "files:"
-  [ ! -e "$STATE/current/files" ] || cut -f2,6 "$STATE/current/files"
-  for name in $SLOTS; do
-    slot "$name"
-    say "snapshotter $name: $(systemctl is-active "$unit" || :), lazily loaded containers: $(lazy_users | wc -l)"
-  done
-  say "containerd: $(systemctl is-active containerd.service || :)"
+  [ ! -e "$STATE/current/files" ] || each_file "$STATE/current" print_file
+  in_each_slot print_slot
+  [ ! -e "$STATE/current/plan.env" ] || read_plan "$STATE/current"
+  say "containerd: $(systemctl is-active "$PLAN_containerd_unit" || :)"
 }
 
-verb=${1:-status}
-[ $# -eq 0 ] || shift
-case $verb in
-  apply | boot | rollback | remove | removable | status | users | retire) "$verb" "$@" ;;
-  remove-now) remove_now "$@" ;;
-  clear-copies) clear_copies_left ;; # the agent's, of what a cut install left
-  *) die "usage: soci-host.sh apply DIR | boot | rollback ID | remove [--force] | removable [--force] | status |
-       users [SLOT [all]] | retire SLOT" ;;
-esac
+print_file() { say "$FILE_PATH$TAB$FILE_NEW"; }
+
+print_slot() {
+  say "snapshotter $SNAPSHOTTER: $(systemctl is-active "$UNIT" || :), lazily loaded containers: $(lazy_mounts | wc -l)"
+}
+
+main() {
+  local verb
+  verb=${1:-status}
+  [ $# -eq 0 ] || shift
+  default_plan
+  know_kind_of_older_plan # until a plan is read
+  case $verb in
+    apply | boot | mounts | remove | removable | retire | rollback | status | verify) "$verb" "$@" ;;
+    remove-now) remove_now "$@" ;;
+    clear-copies) clear_copies_left ;; # the agent's, of what a cut install left
+    *) die "usage: soci-host.sh apply DIR | boot | rollback ID | verify | remove [--force] | removable [--force] |
+       status | mounts [SLOT [all]] | retire SLOT" ;;
+  esac
+}
+
+# Tests call one function: with `noop` this file only defines them.
+[ "${SOCI_HOST_MAIN:-}" = noop ] || main "$@"

@@ -3,23 +3,16 @@
 Without `--full` a quick subset runs, on the newest containerd only.
 """
 
-import contextlib
 import os
 from collections.abc import Iterator
 
+import lab_client
 import pytest
+from processes import Processes
+from settings import state_directory
 
-pytest.register_assert_rewrite("lab_node")
-
-from lab_node import VERSIONS, Health, LabNode, Pods, lab_client  # noqa: E402 (rewritten by the line above)
-from processes import Processes  # noqa: E402
-from settings import state_directory  # noqa: E402
-
-CONTAINERD = tuple(sorted({node["containerd"] for node in VERSIONS["nodes"].values()}))
-
-
-def is_full(config: pytest.Config) -> bool:
-    return bool(config.getoption("--full", default=False))
+from tests.faults.nodes.lab_node import Health, LabNode, Pods
+from tests.faults.nodes.pool import CONTAINERD, Pool, is_full
 
 
 def names_of(mark: pytest.Mark) -> list[str]:
@@ -41,42 +34,6 @@ def lab() -> None:
     running = Processes(state_directory())
     if not all(running.pid(name) for name in ("kube-apiserver", "registry", "releases")):
         lab_client.lab("up")
-
-
-class Pool:
-    """A fresh node per containerd version, kept while tests leave it as it was."""
-
-    def __init__(self) -> None:
-        self.made = 0
-        self.fresh: dict[str, tuple[LabNode, dict[str, str]]] = {}
-
-    def take(self, containerd: str) -> LabNode:
-        node, files = self.fresh.pop(containerd, (None, {}))
-        if node and self._is_fresh(node, files):
-            self.fresh[containerd] = node, files
-            return node
-        if node:
-            self.discard(node)
-        node = self.make(containerd)
-        self.fresh[containerd] = node, node.files()
-        return node
-
-    def make(self, containerd: str) -> LabNode:
-        self.made += 1
-        name = f"f{os.getpid() % 100000}-{self.made}"
-        options = ["--containerd", containerd, "--no-taint", "--label", "soci-cluster.io/faults=true"]
-        lab_client.lab("add-node", name, *options)
-        return LabNode(name)
-
-    def _is_fresh(self, node: LabNode, files: dict[str, str]) -> bool:
-        if not node.machine.leader or node.files() != files:
-            return False
-        left = node.sh("ls -d /var/lib/soci-cluster /opt/soci-cluster 2>/dev/null || :")
-        return not left and node.cri_answers()
-
-    def discard(self, node: LabNode) -> None:
-        with contextlib.suppress(Exception):
-            lab_client.lab("remove-node", node.name)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -10,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-for folder in ("installer", "lab", "bench"):
-    sys.path.insert(0, str(REPOSITORY / "scripts" / folder))
+import lab_client
+from agent import transaction
+from lab_agent import INSTALLER, VERSION, AgentNode
+from settings import ADDRESS, REGISTRY, VERSIONS
 
-import lab_client  # noqa: E402 (found through the path above)
-from agent import transaction  # noqa: E402
-from lab_agent import INSTALLER, VERSION, AgentNode  # noqa: E402
-from settings import ADDRESS, REGISTRY, VERSIONS  # noqa: E402
+from tests.faults.script_points import HOST_SCRIPT, Statement, with_hooks
+from tests.waiting import wait_for
 
-from tests.waiting import wait_for  # noqa: E402
-
-HOST_SCRIPT = transaction.host_script(INSTALLER).decode()
 CONFIG = "/etc/containerd/config.toml"
 PROGRAMS = f"/opt/soci-cluster/versions/{VERSION}"
 PAUSE = f"{REGISTRY}/pause:{VERSIONS['pause']}"
@@ -213,14 +208,11 @@ class Health:
         assert self.pods.restarts(self.witness) == 0
 
 
-def payload_that(action: str, number: int, folder: Path) -> Path:
-    """The installer's files; its host script does the action before line `number`, once per boot."""
+def payload_that(action: str, point: Statement, folder: Path) -> Path:
+    """The installer's files; its host script does the action before that statement, once per boot."""
     copied = Path(shutil.copytree(INSTALLER, folder / "payload"))
-    lines = HOST_SCRIPT.splitlines()
-    lines.insert(
-        number, f"  if [ ! -e /run/soci-cluster-hook ]; then touch /run/soci-cluster-hook; {action}; fi"
-    )
+    once = f"if [ ! -e /run/soci-cluster-hook ]; then touch /run/soci-cluster-hook; {action}; fi"
     shutil.rmtree(copied / "host")
     (copied / "host").mkdir()
-    (copied / "host" / "whole.sh").write_text("\n".join(lines) + "\n")
+    (copied / "host" / "whole.sh").write_text(with_hooks(HOST_SCRIPT, {point: once}))
     return copied

@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 import images
-from lab_node import REGISTRY
+
+from tests.faults.nodes.lab_node import REGISTRY
 
 BUSYBOX = Path(shutil.which("busybox") or "/bin/busybox")
 APPLETS = ["sh", "sleep", "cat", "ls", "stat", "rm", "test"]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from agent import nodeadm
 from binaries import build
-from lab_node import CONFIG, SAMPLE_WITH_INDEX, VERSIONS, Health, LabNode, Pods
 
+from tests.faults.nodes.lab_node import CONFIG, SAMPLE_WITH_INDEX, VERSIONS, Health, LabNode, Pods
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.root

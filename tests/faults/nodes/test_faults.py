@@ -9,8 +9,8 @@ from agent import detect, transaction
 from agent.errors import InstallError
 from agent.install import Installed
 from agent.transaction import journal_state
-from lab_node import CONFIG, HEALTHY_WITHIN_S, PROGRAMS, Health, LabNode, Pods
 
+from tests.faults.nodes.lab_node import CONFIG, HEALTHY_WITHIN_S, PROGRAMS, Health, LabNode, Pods
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.root

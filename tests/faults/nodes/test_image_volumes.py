@@ -2,9 +2,9 @@
 
 import pytest
 from agent import transaction
-from conftest import CONTAINERD, Pool
-from lab_node import SAMPLE_WITH_INDEX, LabNode, Pods
 
+from tests.faults.nodes.lab_node import SAMPLE_WITH_INDEX, LabNode, Pods
+from tests.faults.nodes.pool import CONTAINERD, Pool
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.root

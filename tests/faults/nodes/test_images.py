@@ -4,11 +4,11 @@ import json
 import re
 
 import pytest
-import small_images
 from agent.errors import InstallError
-from conftest import CONTAINERD, is_full
-from lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods
 
+from tests.faults.nodes import small_images
+from tests.faults.nodes.lab_node import CONFIG, PAUSE, REGISTRY, SAMPLE_WITH_INDEX, Health, LabNode, Pods
+from tests.faults.nodes.pool import CONTAINERD, is_full
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.root

@@ -1,71 +1,52 @@
 """The host script is killed, and the node's power is cut, at each of its steps on a real node.
 
-The kill points are every statement of the script's `apply`, read from the script itself.
+The kill points are the statements of the script's `apply`, read from the script itself.
 """
 
 import contextlib
-import re
 from itertools import cycle
 from pathlib import Path
 
 import pytest
 from agent import transaction
 from agent.errors import InstallError
-from conftest import CONTAINERD
-from lab_node import HOST_SCRIPT, Health, LabNode, payload_that
 
+from tests.faults.nodes.lab_node import Health, LabNode, payload_that
+from tests.faults.nodes.pool import CONTAINERD
+from tests.faults.script_points import POINTS, Statement, find
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.failure_mode(16)]
-LINES = HOST_SCRIPT.splitlines()
 KILL = "kill -KILL $$"
 WAITS = "while :; do sleep 1; done"
+QUICK = find(POINTS, "restart_containerd")
+# The power is cut, and the agent dies: as a step begins, the journal is written, or a daemon is to notice.
+ACTS = ("journal", "start_snapshotter", "restart_containerd", "verify", "report")
+BEGINS = dict(reversed([(point.step, point) for point in POINTS if point.name != "enter"])).values()
+STEPS = [point for point in POINTS if point.name.startswith(ACTS) or point in BEGINS]
 
 
-def statements() -> list[int]:
-    """Line numbers (from 0) before which the apply of a first install can be cut, from its first write on."""
-    begin = LINES.index("apply() {")
-    end = LINES.index("}", begin)
-    journal = LINES.index("  enter journal", begin)
-    not_alone = re.compile(r"\s*(done|fi|else|#|$)")
-    found, inside_other = [], False
-    for number in range(journal, end):
-        if inside_other:  # of a restart of the daemon, or of copies
-            inside_other = LINES[number] != "  fi"
-        elif not not_alone.match(LINES[number]):
-            found.append(number)
-            inside_other = bool(re.match(r"  if .*(snapshotter_action|copy_seconds).*; then$", LINES[number]))
-    return found
-
-
-POINTS = statements()
-ACTS = ("state=", "journal", "arm", "start_snapshotter", "restart_containerd", "verify", "report")
-STEPS = [number for number in POINTS if LINES[number].strip().startswith(ACTS)]
-QUICK = next(number for number in POINTS if LINES[number].strip() == "restart_containerd")
-
-
-def every(points: list[int]):
+def every(points: list[Statement]):
     """All points with --full, the containerds taking turns; else the one before containerd's restart."""
 
-    def case(number: int, containerd: str):
-        words = LINES[number].split()
+    def case(point: Statement, containerd: str):
         return pytest.param(
-            number,
-            CONTAINERD[-1] if number == QUICK else containerd,
-            marks=[] if number == QUICK else [pytest.mark.slow],
-            id=f"{number}-{words[0]}",
+            point,
+            CONTAINERD[-1] if point == QUICK else containerd,
+            marks=[] if point == QUICK else [pytest.mark.slow],
+            id=f"{POINTS.index(point)}-{point.step}-{point.name.partition('=')[0]}",
         )
 
-    turns = [case(number, containerd) for number, containerd in zip(points, cycle(CONTAINERD), strict=False)]
-    return pytest.mark.parametrize(("number", "containerd"), turns)
+    turns = [case(point, containerd) for point, containerd in zip(points, cycle(CONTAINERD), strict=False)]
+    return pytest.mark.parametrize(("point", "containerd"), turns)
 
 
 @every(POINTS)
 def test_killed_script_is_undone_by_the_agent_and_the_next_run_installs(
-    node: LabNode, health: Health, tmp_path: Path, number: int
+    node: LabNode, health: Health, tmp_path: Path, point: Statement
 ):
     """gpu-operator#456, kata-containers PR#13551: an installer that dies half way."""
-    payload = payload_that(KILL, number, tmp_path)
+    payload = payload_that(KILL, point, tmp_path)
     with contextlib.suppress(InstallError):
         node.install(payload)
     wait_for(lambda: node.host.exists("/run/soci-cluster-hook"), 30, "the script was killed")
@@ -77,12 +58,12 @@ def test_killed_script_is_undone_by_the_agent_and_the_next_run_installs(
 
 @every(STEPS)
 def test_dead_mans_timer_undoes_a_killed_script_when_the_agent_is_gone_too(
-    node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: Statement
 ):
     """kata-containers PR#13551: the restart that it asked for killed the installer's pod."""
     monkeypatch.setattr(transaction, "DEADLINE_SECONDS", 4)
     monkeypatch.setattr(transaction, "commit", lambda host, name, sleep: start_only(node, name))
-    payload = payload_that(KILL, number, tmp_path)
+    payload = payload_that(KILL, point, tmp_path)
     with pytest.raises(AgentDiedError):
         node.install(payload)
     wait_for(lambda: node.host.exists("/run/soci-cluster-hook"), 30, "the script was killed")
@@ -109,12 +90,12 @@ def start_only(node: LabNode, name: str) -> None:
 
 @every(STEPS)
 def test_power_cut_ends_in_one_of_the_two_good_states(
-    node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    node: LabNode, health: Health, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: Statement
 ):
     """Installers that write in place leave half a file. Here what was not synced is not lost."""
     monkeypatch.setattr(transaction, "commit", lambda host, name, sleep: start_only(node, name))
     with pytest.raises(AgentDiedError):
-        node.install(payload_that(WAITS, number, tmp_path))
+        node.install(payload_that(WAITS, point, tmp_path))
     wait_for(lambda: node.host.exists("/run/soci-cluster-hook"), 60, "the script came to the point")
     node.power_cut()
     wait_for(node.cri_answers, 60, "the CRI answers after the boot")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from agent.errors import InstallError
-from lab_node import CONFIG, HOST_SCRIPT, Health, LabNode, payload_that
 
+from tests.faults.nodes.lab_node import CONFIG, Health, LabNode, payload_that
+from tests.faults.script_points import POINTS, find
 from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.failure_mode(37)]
@@ -19,7 +20,7 @@ RUNTIME = {
 }
 TYPE = 'runtime_type = "io.containerd.runc.v2"\n'
 DROP_IN = "/etc/containerd/conf.d/99-nvidia.toml"
-RESTARTS = HOST_SCRIPT.splitlines().index("    restart_containerd")
+RESTARTS = find(POINTS, "restart_containerd")
 
 
 def with_runtime(text: str, containerd: str) -> str:

@@ -1,6 +1,6 @@
 """A node's root as a directory, on which the host script runs for real with fakes of the daemons' tools.
 
-The fakes in fakes/ log their calls.
+The fakes in programs/ log their calls.
 """
 
 import os
@@ -12,9 +12,10 @@ from agent import transaction
 from agent.host import Host
 from agent.slots import FIRST, Slot
 from agent.transaction import File
-from fake_node import INSTALLER, tree
 
-FAKES = Path(__file__).parent / "fakes"
+from tests.fakes.node import INSTALLER, tree
+
+FAKES = Path(__file__).parent / "programs"
 CONFIG = "/etc/containerd/config.toml"
 OLD_CONFIG = b"version = 2 # the node's own\n"
 IMAGES_TABLE = b'[plugins."io.containerd.grpc.v1.cri".containerd]\n'
@@ -80,13 +81,15 @@ class Node:
     def files(self, version: str = "1", slot: Slot = FIRST, config: bytes = NEW_CONFIG) -> list[File]:
         """The managed files of an install, as they are and as they shall be."""
         texts = {
-            BOOT: "[Service] # boot\n",
-            HOOK: "[Unit] # hook\n",
-            slot.config: f"{MARK}# {version}\n",
-            slot.unit_path: f"{MARK}[Service]\nExecStart={program(version)}\n",
+            BOOT: ("recovery", "[Service]\nExecStart=/opt/soci-cluster/soci-host.sh boot\n"),
+            HOOK: ("recovery", "[Unit] # hook\n"),
+            slot.config: ("daemon", f"{MARK}# {version}\n"),
+            slot.unit_path: ("daemon", f"{MARK}[Service]\nExecStart={program(version)}\n"),
         }
-        files = [File("soci", path, self.host.read(path), text.encode()) for path, text in texts.items()]
-        return [*files, File("containerd", CONFIG, self.host.read(CONFIG), config, "0640")]
+        files = [
+            File(role, path, self.host.read(path), text.encode()) for path, (role, text) in texts.items()
+        ]
+        return [*files, File("shared", CONFIG, self.host.read(CONFIG), config, "0640")]
 
     def stage(
         self,
@@ -108,13 +111,18 @@ class Node:
             "snapshotter_action": "start",
             "containerd_restart": "1" if files[-1].is_changed else "0",
             "path": f"{FAKES}:{os.environ['PATH']}",
+            "containerd_unit": "containerd.service",
+            "kubelet_unit": "kubelet.service",
             "pause_image": "example.org/pause:1",
+            "pause_archive": "/etc/eks/pause.tar",
             "deadline_seconds": "400",
             "containerd_program": str(FAKES / "containerd"),
             "containerd_config": CONFIG,
             "containerd_dump": transaction.sha256(config),
         }
-        return str(self.host.path(transaction.stage(self.host, name, files, fields | plan)))
+        directory = self.host.path(transaction.stage(self.host, name, files, fields | plan))
+        (directory / "carried").touch()
+        return str(directory)
 
     @property
     def environment(self) -> dict[str, str]:

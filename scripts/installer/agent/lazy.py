@@ -1,17 +1,18 @@
-"""Who runs on a daemon: containers on lazily served layers, and the pods that they belong to.
+"""Lazily loaded containers: who runs on layers that a daemon serves, and to which pods they belong.
 
 A restart of the daemon breaks them for good (soci-snapshotter#275, #1648). The mount table says which they
 are, containerd's own labels name their pods: neither the kubelet nor the API server is asked.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from .ctr import Ctr
 from .host import Host
-from .images import Ctr
 from .slots import Slot
+from .transaction import run_script
 
 POD_LABEL = "io.kubernetes.pod"  # set by the kubelet on each container: pkg/kubelet/types/labels.go
 
@@ -31,14 +32,27 @@ class Pod:
 NO_POD = Pod("", "")
 
 
+@dataclass(frozen=True)
+class Busy:
+    """Daemons that must not be restarted: what they serve lazily, by slot, and whose containers these are."""
+
+    mounts: Mapping[Slot, tuple[str, ...]]
+    pods: tuple[Pod, ...]
+
+
+def busy_with(slot: Slot, mounts: tuple[str, ...], ctr: Ctr) -> Busy:
+    """The slot's daemon with the containers at these mount points, and their pods."""
+    return Busy({slot: mounts}, tuple(pods_of(ctr, mounts)))
+
+
 def lazy_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
     """Mount points of the containers that the slot's daemon serves lazily; none when it may be restarted."""
-    return tuple(host.run("sh", "-s", "users", slot.name, text=script.decode()).output.split())
+    return tuple(run_script(host, script, "mounts", slot.name).output.split())
 
 
 def all_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
     """Mount points of all containers, sandboxes among them, whose files are in the slot's directory."""
-    return tuple(host.run("sh", "-s", "users", slot.name, "all", text=script.decode()).output.split())
+    return tuple(run_script(host, script, "mounts", slot.name, "all").output.split())
 
 
 def has_pod(ctr: Ctr, mounts: Sequence[str], pod: Pod) -> bool:

@@ -2,17 +2,17 @@
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from agent import slots, transaction
+from agent.host import Host, Result
+
+from tests.fakes.ctr import FakeCtr
+
 REPOSITORY = Path(__file__).parents[2]
 INSTALLER = REPOSITORY / "scripts" / "installer"
-sys.path.insert(0, str(INSTALLER))
-
-from agent import slots, transaction  # noqa: E402
-from agent.host import Host, Result  # noqa: E402
-
+PIDS = {slots.FIRST.unit: 7, slots.SECOND.unit: 8}  # of the daemons that run
 CONFIG = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
@@ -58,21 +58,16 @@ class Machine(FakeHost):
         super().__init__(root)
         self.running: dict[str, str] = {}  # unit -> program
         self.unit = ""  # of the operating system
-        header = "REF TYPE DIGEST STATUS SIZE UNPACKED\n"
-        self.ctr = {
-            "images check": header + "example.org/pause:3.10 t d complete (1/1) 1 true\n",
-            "snapshots --snapshotter overlayfs ls": "KEY PARENT KIND\n",
-        }
+        self.ctr = FakeCtr()
+        self.ctr.add("example.org/pause:3.10", "complete")
         self.lazy: dict[str, str] = {}  # of each slot
         self.answers = {
             "systemctl": self._systemctl,
             "/usr/bin/containerd": lambda command, text: Result(0, "containerd x v1.7.35 y", ""),
             "unshare": lambda command, text: Result(0, text, ""),
-            "readlink": lambda command, text: Result(
-                0, list(self.running.values())[int(command[1][6:-4]) - 7], ""
-            ),
+            "readlink": lambda command, text: Result(0, self._programs()[command[1]], ""),
             "sh": lambda command, text: Result(0, self.lazy.get(" ".join(reversed(command[3:])), ""), ""),
-            "env": self._ctr,
+            "env": self.ctr,
             "systemd-run": self._commit,
         }
 
@@ -84,15 +79,12 @@ class Machine(FakeHost):
         active = "active" if unit in self.running else "inactive"
         path = self.unit if unit == slots.FIRST.unit else ""
         start = "{ path=/usr/bin/s ; argv[]=/usr/bin/s --address fd:// ; ignore_errors=no }" if path else ""
-        pid = 7 + list(self.running).index(unit) if unit in self.running else 0
+        pid = PIDS[unit] if unit in self.running else 0
         return Result(0, f"FragmentPath={path}\nExecStart={start}\nActiveState={active}\nMainPID={pid}\n", "")
 
-    def _ctr(self, command: Sequence[str], text: str) -> Result:
-        arguments = " ".join(command[6:])
-        return next(
-            (Result(0, out, "") for start, out in self.ctr.items() if arguments.startswith(start)),
-            Result(1, "", ""),
-        )
+    def _programs(self) -> dict[str, str]:
+        """What each process runs, by the link that shows it."""
+        return {f"/proc/{PIDS[unit]}/exe": program for unit, program in self.running.items()}
 
     def _commit(self, command: Sequence[str], text: str) -> Result:
         directory = self.path(command[-1])

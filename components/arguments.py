@@ -1,0 +1,160 @@
+"""The arguments of the components: generated from components/settings.py by `make generate`."""
+
+from typing import NotRequired, TypedDict
+
+import pulumi
+
+
+class SampleWorkloadSettings(TypedDict):
+    """The sample workload."""
+
+    enabled: NotRequired[bool]
+    """Whether there is one. Default: `true`."""
+    image: NotRequired[str]
+    """Its image. Default: `public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest`."""
+    command: NotRequired[list[str]]
+    """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
+
+
+class SampleWorkloadArgs(TypedDict):
+    """What the sample runs, and for which SOCI version."""
+
+    version: str
+    """SOCI version that the node must carry."""
+    image: NotRequired[str]
+    """Its image. Default: `public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest`."""
+    command: NotRequired[list[str]]
+    """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
+    timeout_seconds: NotRequired[int]
+    """How long it may take, in seconds, the pull of its image included. Default: `600`."""
+    kubeconfig: NotRequired[pulumi.Input[str]]
+    """Content of the cluster's kubeconfig. Used to name the pod, and to show why it failed."""
+    context: NotRequired[pulumi.Input[str]]
+    """The kubeconfig's context to use for that. Default: its current one."""
+
+
+class SociInstallerArgs(TypedDict):
+    """What to install on the nodes, and how. Only `version` is required."""
+
+    version: str
+    """SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0)."""
+    state: NotRequired[str]
+    """`present` puts SOCI on the nodes, `absent` takes it off them again and leaves nothing behind. Default:
+    `present`."""
+    force_uninstall: NotRequired[bool]
+    """Take SOCI off a node although lazily loaded containers run on it (they are ended and started again) or
+    others changed its files (the node's original comes back). Default: `false`."""
+    mode: NotRequired[str]
+    """How images are loaded. `lazy` reads indexed ones on demand; `parallel` pulls every image whole, over
+    many connections; `lazy-or-parallel` does the one for indexed images and the other for the rest. Default:
+    `lazy`."""
+    index_versions: NotRequired[list[str]]
+    """Kinds of SOCI index that are used. `v2` is part of the image, `v1` is found beside it in the registry.
+    Default: `["v2", "v1"]`."""
+    release_url: NotRequired[str]
+    """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
+    reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    sha256: NotRequired[dict[str, str]]
+    """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
+    own checksum files are read at each run; nodes of an architecture without one are refused."""
+    installer_image: NotRequired[str]
+    """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
+    `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    namespace: NotRequired[str]
+    """Namespace that is made for the installer. Default: `soci-system`."""
+    node_selector: NotRequired[dict[str, str]]
+    """Labels of the nodes that get SOCI. Empty means all Linux nodes."""
+    existing_nodes: NotRequired[str]
+    """What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate`
+    changes it. Default: `refuse`."""
+    upgrade_policy: NotRequired[str]
+    """What to do when a new version or configuration would restart a daemon from which running pods read.
+    `when-idle` waits for their end, `drain` evicts them within their disruption budgets, `side-by-side`
+    leaves them alone and starts a second daemon for new pods. Default: `when-idle`."""
+    max_unavailable: NotRequired[str]
+    """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
+    rollout_timeout_seconds: NotRequired[int]
+    """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
+    kubeconfig: NotRequired[pulumi.Input[str]]
+    """Content of the cluster's kubeconfig. Used to take up an interrupted `pulumi up`, to warn of what is in
+    the way, and after a failed rollout to show each node's reason."""
+    context: NotRequired[pulumi.Input[str]]
+    """The kubeconfig's context to use for that. Default: its current one."""
+
+
+class SociClusterArgs(TypedDict):
+    """The cluster and what to install on it; everything has a default."""
+
+    version: NotRequired[str]
+    """SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0). Default: `0.16.1`."""
+    state: NotRequired[str]
+    """`present` puts SOCI on the nodes, `absent` takes it off them again and leaves nothing behind. Default:
+    `present`."""
+    force_uninstall: NotRequired[bool]
+    """Take SOCI off a node although lazily loaded containers run on it (they are ended and started again) or
+    others changed its files (the node's original comes back). Default: `false`."""
+    mode: NotRequired[str]
+    """How images are loaded. `lazy` reads indexed ones on demand; `parallel` pulls every image whole, over
+    many connections; `lazy-or-parallel` does the one for indexed images and the other for the rest. Default:
+    `lazy`."""
+    index_versions: NotRequired[list[str]]
+    """Kinds of SOCI index that are used. `v2` is part of the image, `v1` is found beside it in the registry.
+    Default: `["v2", "v1"]`."""
+    release_url: NotRequired[str]
+    """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
+    reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    sha256: NotRequired[dict[str, str]]
+    """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
+    own checksum files are read at each run; nodes of an architecture without one are refused."""
+    installer_image: NotRequired[str]
+    """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
+    `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    namespace: NotRequired[str]
+    """Namespace that is made for the installer. Default: `soci-system`."""
+    node_selector: NotRequired[dict[str, str]]
+    """Labels of the nodes that get SOCI. Empty means all Linux nodes."""
+    existing_nodes: NotRequired[str]
+    """What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate`
+    changes it. Default: `refuse`."""
+    upgrade_policy: NotRequired[str]
+    """What to do when a new version or configuration would restart a daemon from which running pods read.
+    `when-idle` waits for their end, `drain` evicts them within their disruption budgets, `side-by-side`
+    leaves them alone and starts a second daemon for new pods. Default: `when-idle`."""
+    max_unavailable: NotRequired[str]
+    """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
+    rollout_timeout_seconds: NotRequired[int]
+    """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
+    sample_workload: NotRequired[SampleWorkloadSettings]
+    """A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
+    the image's own)."""
+    cluster: NotRequired[str]
+    """`eks` makes an EKS cluster, `existing` uses the one of `kubeconfig`. Default: `eks`."""
+    kubeconfig: NotRequired[str]
+    """With cluster `existing`, its kubeconfig, as a path (from the project directory, `~` allowed) or as
+    content, YAML or JSON."""
+    context: NotRequired[str]
+    """With cluster `existing`, the context in the kubeconfig. Empty means its current one."""
+    kubernetes_version: NotRequired[str]
+    """With cluster `eks`, the Kubernetes release. Default: `1.36`."""
+    operating_system: NotRequired[str]
+    """With cluster `eks`, the nodes' operating system. Only `al2023` works so far. Default: `al2023`."""
+    instance_types: NotRequired[list[str]]
+    """With cluster `eks`, the EC2 instance types of the nodes. Default: `["m6i.xlarge"]`."""
+    node_count: NotRequired[int]
+    """With cluster `eks`, how many nodes there are. Default: `2`."""
+    min_node_count: NotRequired[int]
+    """With cluster `eks`, the fewest nodes that an autoscaler may leave. Default: `1`."""
+    max_node_count: NotRequired[int]
+    """With cluster `eks`, the most nodes that an autoscaler may start. Default: `4`."""
+    volume_gib: NotRequired[int]
+    """With cluster `eks`, the size of each node's disk. It holds images, lazily loaded spans and containers.
+    Default: `100`."""
+    vpc_id: NotRequired[str]
+    """With cluster `eks`, its VPC. Empty means the account's default VPC."""
+    subnet_ids: NotRequired[list[str]]
+    """With cluster `eks` and `vpcId`, the subnets, in at least two availability zones."""
+    tags: NotRequired[dict[str, str]]
+    """With cluster `eks`, tags of the AWS resources."""
+    aws_profile: NotRequired[str]
+    """With cluster `eks`, the AWS profile to put into the kubeconfig. Default: none, the environment's
+    credentials."""

@@ -1,0 +1,165 @@
+"""How a value is written: what the user set, as YAML, JSON or a program gives it, becomes a value of its
+type.
+
+A value means what the user wrote, or it is refused: YAML makes 0.1 of `0.10` and 8 of `010`, so what cannot
+be told apart any more is never guessed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# What Pulumi makes of an unquoted date in a stack's file: Go's text of a time.
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:.]+ [+-][0-9]{4} \S+")
+_QUOTE = "quote it in YAML"
+
+
+class RefusedError(ValueError):
+    """One value that cannot work: the reason, the remedy to show with it, and whether the value must not be
+    shown."""
+
+    def __init__(self, reason: str, remedy: str = "", is_secret: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.remedy, self.is_secret = reason, remedy, is_secret
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One type of setting: its name in Pulumi.yaml, its annotation as a component's argument, its reader."""
+
+    name: str
+    annotation: str
+    read: Callable[[Any], Any]
+
+
+def text(value: Any) -> str:
+    """A text without the blanks around it; whole numbers are the text that was written.
+
+    Raises:
+        RefusedError: anything else. What YAML calls a fraction or a date is not what was written any more.
+    """
+    if isinstance(value, str):
+        stripped = value.strip()
+        if _DATE.fullmatch(stripped):
+            raise RefusedError(f"must be text, and this is a date: {_QUOTE}")
+        return stripped
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        raise RefusedError(f"must be text, and this is a number (YAML reads 0.10 as 0.1): {_QUOTE}")
+    raise RefusedError(f"must be text, not {_what(value)}")
+
+
+def boolean(value: Any) -> bool:
+    """true or false, in any case.
+
+    Raises:
+        RefusedError: anything else.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and (lower := value.strip().lower()) in ("true", "false"):
+        return lower == "true"
+    raise RefusedError("must be true or false")
+
+
+def integer(value: Any) -> int:
+    """A whole number, in plain decimal digits.
+
+    Raises:
+        RefusedError: anything else; also `010`, which YAML takes for 8.
+    """
+    digits = str(value).strip() if isinstance(value, int | float | str) else ""  # True is no digit either
+    if match := re.fullmatch(r"(-?(?:0|[1-9][0-9]{0,17}))(\.0)?", digits):
+        return int(match[1])
+    raise RefusedError("must be a whole number in decimal digits")
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """A list of texts; a program may give a tuple, Pulumi's configuration gives JSON.
+
+    Raises:
+        RefusedError: anything else, and a list with an empty entry.
+    """
+    found = _structure(value)
+    if not isinstance(found, list | tuple):
+        raise RefusedError(f"must be a list, not {_what(found)}")
+    entries = tuple(_entry(f"entry {number}", item) for number, item in enumerate(found))
+    if "" in entries:
+        raise RefusedError("must be a list of non-empty strings")
+    return entries
+
+
+def mapping(value: Any) -> dict[str, str]:
+    """An object of texts; a program gives a mapping, Pulumi's configuration gives JSON.
+
+    Raises:
+        RefusedError: anything else.
+    """
+    found = _structure(value)
+    if not isinstance(found, Mapping):
+        raise RefusedError(f"must be an object of strings, not {_what(found)}")
+    return {text(key): _entry(str(key), item) for key, item in found.items()}
+
+
+def entries(value: Any) -> dict[str, Any]:
+    """An object whose entries have types of their own, yet to be read.
+
+    Raises:
+        RefusedError: anything else.
+    """
+    found = _structure(value)
+    if not isinstance(found, Mapping):
+        raise RefusedError(f"must be an object, not {_what(found)}")
+    return {str(key): item for key, item in found.items()}
+
+
+def _entry(name: str, value: Any) -> str:
+    """One text of a list or an object. YAML's bare true is the text that Kubernetes and AWS want."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return text(value)
+    except RefusedError as refused:
+        raise RefusedError(f"{name}: {refused.reason}") from None
+
+
+def _structure(value: Any) -> Any:
+    """Lists and objects reach the program as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def _what(value: Any) -> str:
+    """What a value is, in the words of YAML, without showing it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a text"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else f"a value of the type {type(value).__name__}"
+
+
+TEXT = Kind("string", "str", text)
+BOOLEAN = Kind("boolean", "bool", boolean)
+INTEGER = Kind("integer", "int", integer)
+TEXTS = Kind("array", "list[str]", texts)
+MAPPING = Kind("object", "dict[str, str]", mapping)
+KINDS: Mapping[Any, Kind] = {
+    str: TEXT,
+    bool: BOOLEAN,
+    int: INTEGER,
+    tuple[str, ...]: TEXTS,
+    Mapping[str, str]: MAPPING,
+}

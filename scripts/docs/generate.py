@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Write every file, and every part of one, that is made from something else (`make generate`).
+
+Usage: generate.py
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY)]
+if __name__ == "__main__":
+    # The package without its __init__.py, which imports what is written here: it may be missing or broken.
+    bare = ModuleType("components")
+    bare.__path__ = [str(REPOSITORY / "components")]
+    sys.modules["components"] = bare
+
+import result_picture  # noqa: E402 (found through the path above)
+import settings_texts  # noqa: E402
+from between import between  # noqa: E402
+
+Generator = Callable[[str], str]
+
+
+def _settings_table(document: str) -> str:
+    return between(document, "configuration", settings_texts.table())
+
+
+def _measured() -> dict:
+    return json.loads(result_picture.RESULTS.read_text(encoding="utf-8"))
+
+
+# What is generated: a file of the repository, and its new text made of its old one.
+GENERATED: list[tuple[str, Generator]] = [
+    ("Pulumi.yaml", lambda text: between(text, "configuration", settings_texts.project_block(), "# {}")),
+    ("components/arguments.py", lambda _: settings_texts.arguments_module()),
+    ("README.md", _settings_table),
+    ("docs/configuration.md", _settings_table),
+    ("README.md", lambda text: result_picture.with_section(text, _measured())),
+    ("docs/pod-start.svg", lambda _: result_picture.picture(_measured())),
+]
+
+
+def main() -> None:
+    for name, generator in GENERATED:
+        path = REPOSITORY / name
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        if (new := generator(old)) != old:
+            path.write_text(new, encoding="utf-8")
+            print(f"{name}: written")
+
+
+if __name__ == "__main__":
+    main()

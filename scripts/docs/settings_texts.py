@@ -1,0 +1,153 @@
+"""What is written about the settings elsewhere, made from their declarations in components/settings.py."""
+
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import Field, fields
+from typing import Any
+
+from components.settings import (
+    INSTALLER_SCOPES,
+    SampleSettings,
+    Settings,
+    config_key,
+    declaration,
+    default_of,
+    plain,
+)
+from components.values import KINDS
+
+WIDTH = 110
+Row = tuple[str, str, str, str]  # an argument: name, annotation, text, default
+
+
+def table() -> str:
+    """The Markdown table of all settings."""
+    rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    for item in fields(Settings):
+        shown = _shown(plain(default_of(item)))
+        cell = f"`{shown}`".replace("|", "\\|") if shown else ""
+        rows.append(f"| `soci:{config_key(item)}` | {_type(item)} | {cell} | {declaration(item).text} |")
+    return "\n".join(rows)
+
+
+def project_block() -> str:
+    """The `config` block of Pulumi.yaml, with which Pulumi itself checks types and applies defaults."""
+    lines = ["config:"]
+    for item in fields(Settings):
+        lines += [f"  {config_key(item)}:", f"    type: {_type(item)}"]
+        lines += ["    items: {type: string}"] if _type(item) == "array" else []
+        lines.append(f"    description: {_json(declaration(item).text)}")
+        lines.append(f"    default: {_json(plain(default_of(item)))}")
+    return "\n".join(lines)
+
+
+def arguments_module() -> str:
+    """components/arguments.py. Each class repeats its fields: a component's schema takes their texts from the
+    source of the class itself, so a base class cannot hold them."""
+    installer = _rows(item for item in fields(Settings) if declaration(item).scope in INSTALLER_SCOPES)
+    classes = [
+        _class("SampleWorkloadSettings", "The sample workload.", _rows(fields(SampleSettings))),
+        _class(
+            "SampleWorkloadArgs",
+            "What the sample runs, and for which SOCI version.",
+            [
+                ("version", "str", "SOCI version that the node must carry.", ""),
+                *(row for row in _rows(fields(SampleSettings)) if row[0] != "enabled"),
+                SAMPLE_LIMIT,
+                *_access("Used to name the pod, and to show why it failed."),
+            ],
+            required="version",
+        ),
+        _class(
+            "SociInstallerArgs",
+            "What to install on the nodes, and how. Only `version` is required.",
+            [
+                *installer,
+                *_access(
+                    "Used to take up an interrupted `pulumi up`, to warn of what is in the way, and after a "
+                    "failed rollout to show each node's reason."
+                ),
+            ],
+            required="version",
+        ),
+        _class(
+            "SociClusterArgs",
+            "The cluster and what to install on it; everything has a default.",
+            [*_rows(fields(Settings)), AWS_PROFILE],
+        ),
+    ]
+    return "\n\n\n".join([MODULE_HEAD.strip(), *classes]) + "\n"
+
+
+MODULE_HEAD = '''
+"""The arguments of the components: generated from components/settings.py by `make generate`."""
+
+from typing import NotRequired, TypedDict
+
+import pulumi
+'''
+# Arguments that are no settings.
+SAMPLE_LIMIT: Row = (
+    "timeout_seconds",
+    "int",
+    "How long it may take, in seconds, the pull of its image included.",
+    "`600`",
+)
+AWS_PROFILE: Row = (
+    "aws_profile",
+    "str",
+    "With cluster `eks`, the AWS profile to put into the kubeconfig.",
+    "none, the environment's credentials",
+)
+
+
+def _access(purpose: str) -> list[Row]:
+    """How a component reads its cluster, and what for."""
+    return [
+        ("kubeconfig", "pulumi.Input[str]", f"Content of the cluster's kubeconfig. {purpose}", ""),
+        ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
+    ]
+
+
+def _rows(items: Iterable["Field[Any]"]) -> list[Row]:
+    return [(item.name, _annotation(item), declaration(item).text, _default(item)) for item in items]
+
+
+def _default(item: "Field[Any]") -> str:
+    """The default in words; empty where the setting's text tells what empty means, or its fields theirs."""
+    shown = _shown(plain(default_of(item)))
+    return "" if item.type is SampleSettings or shown in ("", "{}", "[]") else f"`{shown}`"
+
+
+def _class(name: str, text: str, rows: Iterable[Row], required: str = "") -> str:
+    lines = [f"class {name}(TypedDict):", f'    """{text}"""', ""]
+    for field_name, annotation, about, default in rows:
+        is_required = field_name == required
+        lines.append(f"    {field_name}: {annotation if is_required else f'NotRequired[{annotation}]'}")
+        lines += textwrap.wrap(
+            f'"""{about}"""' if is_required or not default else f'"""{about} Default: {default}."""',
+            WIDTH,
+            initial_indent="    ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
+
+
+def _type(item: "Field[Any]") -> str:
+    return "object" if item.type is SampleSettings else KINDS[item.type].name
+
+
+def _annotation(item: "Field[Any]") -> str:
+    return "SampleWorkloadSettings" if item.type is SampleSettings else KINDS[item.type].annotation
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else _json(value)
+
+
+def _json(value: Any) -> str:
+    """JSON, which is YAML, too."""
+    return json.dumps(value, ensure_ascii=False)

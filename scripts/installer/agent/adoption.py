@@ -1,0 +1,47 @@
+"""A slot's daemon as the node has it: its unit is ours, or the operating system's, which is adopted.
+
+A unit that is not ours is never overwritten: a drop-in gives it our program and configuration.
+"""
+
+from dataclasses import dataclass
+
+from . import detect
+from .host import Host
+from .slots import OUR_MARK, Slot
+
+
+@dataclass(frozen=True)
+class Snapshotter:
+    """A slot's daemon on the node: whose unit it is, its command, and the program that runs now."""
+
+    slot: Slot
+    is_ours: bool
+    command: tuple[str, ...]
+    is_active: bool
+    running_program: str
+
+    def exec_start(self, program: str) -> str:
+        """The command line that the unit gets, with ``program`` of a release."""
+        # A unit with a socket of its own hands that over: binding the path again would take it from systemd.
+        from_systemd = not self.is_ours and "fd://" in self.command
+        address = "fd://" if from_systemd else self.slot.socket
+        options = f"--config {self.slot.config} --root {self.slot.data} --log-level info"
+        return f"{program} --address {address} {options}"
+
+
+def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
+    """The unit and the process of a slot's daemon."""
+    unit = detect.show(host, slot.unit, "LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID")
+    path = unit.get("FragmentPath", "")
+    is_ours = not path or host.read_text(path).startswith(OUR_MARK)
+    program = ""
+    pid = unit.get("MainPID", "0")
+    if pid != "0":
+        program = host.run("readlink", f"/proc/{pid}/exe").output.strip()
+    return Snapshotter(
+        slot=slot,
+        is_ours=is_ours,
+        command=detect.parse_exec_start(unit.get("ExecStart", "")),
+        is_active=unit.get("ActiveState") == "active",
+        running_program=program,
+    )

@@ -1,0 +1,168 @@
+"""The files on the node that an install manages: a row each, with all that anybody has to know of them.
+
+A row's role travels in the transaction's manifest. It decides the order in which the files are written and
+restored, and which daemon is restarted when one changes. docs/security.md shows the rows (scripts/docs).
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import containerd_config, soci_config
+from .adoption import Snapshotter
+from .host import Host
+from .kinds import KINDS, Generator, Kind
+from .settings import Settings
+from .slots import FIRST, SECOND, Slot
+from .transaction import File, Role
+
+UNITS = "/etc/systemd/system"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What decides which files there are, and where."""
+
+    kind: Kind
+    slot: Slot
+    adopts: bool  # the daemon's unit is the operating system's
+    config_path: str  # containerd's root configuration file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Place):
+    """What decides the files' texts."""
+
+    payload: Path  # has the templates
+    settings: Settings
+    snapshotter: Snapshotter
+    program: str  # of the daemon, a path on the node
+    config_text: str  # of containerd's root configuration file, with our keys
+    effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
+    registries: Mapping[str, str]  # texts of hosts.toml, by registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Managed:
+    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file."""
+
+    path: Callable[[Place], str]
+    text: Callable[[Target], str]
+    role: Role
+    what: str
+    when: Callable[[Place], bool] = lambda place: True
+
+
+def _template(name: str) -> Callable[[Target], str]:
+    def text(target: Target) -> str:
+        words = {
+            "@CONTAINERD_UNIT@": target.kind.containerd_unit,
+            "@SNAPSHOTTER_UNITS@": f"{FIRST.unit} {SECOND.unit}",
+            "@EXEC_START@": target.snapshotter.exec_start(target.program),
+        }
+        content = (target.payload / name).read_text()
+        for word, meaning in words.items():
+            content = content.replace(word, meaning)
+        return content
+
+    return text
+
+
+def _soci_config(target: Target) -> str:
+    table = containerd_config.image_table(target.effective)
+    discard = bool(target.effective.get((*table, "discard_unpacked_layers")))
+    return soci_config.render(target.settings, soci_config.mirrors(target.registries), discard)
+
+
+def _generator(place: Place) -> Generator:
+    if not place.kind.generator:
+        raise LookupError(f"nobody writes containerd's configuration anew on nodes of kind {place.kind.name}")
+    return place.kind.generator
+
+
+def _generator_text(target: Target) -> str:
+    return _generator(target).render(containerd_config.image_table(target.effective), target.slot)
+
+
+MANAGED = (
+    Managed(
+        path=lambda place: f"{UNITS}/soci-cluster-boot.service",
+        text=_template("soci-cluster-boot.service"),
+        role=Role.RECOVERY,
+        what="the unit that ends an install which was cut short, before containerd starts",
+    ),
+    Managed(
+        path=lambda place: f"{UNITS}/{place.kind.containerd_unit}.d/10-soci-cluster.conf",
+        text=_template("containerd-soci-cluster.conf"),
+        role=Role.RECOVERY,
+        what="has containerd start that unit and the daemon",
+    ),
+    Managed(
+        path=lambda place: place.slot.config,
+        text=_soci_config,
+        role=Role.DAEMON,
+        what="SOCI's configuration",
+    ),
+    Managed(
+        path=lambda place: place.slot.unit_path,
+        text=_template("soci-snapshotter.service"),
+        role=Role.DAEMON,
+        when=lambda place: not place.adopts,
+        what="the daemon",
+    ),
+    Managed(
+        path=lambda place: place.slot.adoption,
+        text=_template("soci-snapshotter-adopt.conf"),
+        role=Role.DAEMON,
+        when=lambda place: place.adopts,
+        what="the daemon, where the operating system brings that unit",
+    ),
+    Managed(
+        path=lambda place: _generator(place).path,
+        text=_generator_text,
+        role=Role.GENERATOR,
+        when=lambda place: place.kind.generator is not None,
+        what="the same keys as in containerd's configuration, where nodeadm writes that",
+    ),
+    Managed(
+        path=lambda place: place.config_path,
+        text=lambda target: target.config_text,
+        role=Role.SHARED,
+        what="containerd's root file: five keys, in the file's own schema; three more for a second daemon",
+    ),
+)
+
+
+def rows(place: Place) -> list[Managed]:
+    """The rows that apply, in the order of their roles."""
+    order = list(Role)
+    return sorted((row for row in MANAGED if row.when(place)), key=lambda row: order.index(row.role))
+
+
+def files(host: Host, target: Target) -> list[File]:
+    """Each managed file as it is on the node and as it shall be."""
+    chosen = rows(target)
+    is_generated = any(row.role is Role.GENERATOR for row in chosen)
+    found = []
+    for row in chosen:
+        path = row.path(target)
+        role = Role.GENERATED if row.role is Role.SHARED and is_generated else row.role
+        mode, owner = host.mode_and_owner(path)
+        found.append(File(role, path, host.read(path), row.text(target).encode(), mode, owner))
+    return found
+
+
+def places(slots: Iterable[Slot] = (FIRST, SECOND)) -> list[Place]:
+    """One of each place that these slots can have, as far as it makes a difference to the rows."""
+    return [
+        Place(kind=kind, slot=slot, adopts=adopts, config_path="/etc/containerd/config.toml")
+        for kind in KINDS
+        if not kind.refusal
+        for slot in slots
+        for adopts in (False, True)
+    ]
+
+
+def daemon_paths(slot: Slot) -> set[str]:
+    """Where the files of a slot's daemon are, whoever's unit it has."""
+    return {row.path(place) for place in places([slot]) for row in rows(place) if row.role is Role.DAEMON}

@@ -1,0 +1,206 @@
+"""What differs between a node and the wanted state: its files, its daemon, and what containerd makes of it.
+
+Nothing here changes the node; install.py does.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from . import (
+    adoption,
+    carry,
+    containerd_config,
+    detect,
+    lazy,
+    managed,
+    release,
+    slots,
+    soci_config,
+    transaction,
+)
+from .errors import InstallError
+from .host import Host
+from .kinds import Kind
+from .settings import Settings
+from .slots import Slot
+from .transaction import File, Role
+
+# containerd judges the candidate at the very path of the real file, so that relative imports mean the same.
+# The candidate is in a tmpfs and a bind mount of a mount namespace of its own: the host never sees either.
+DUMP = """
+mount -t tmpfs none /tmp && cat >/tmp/candidate || exit
+config=/tmp/candidate
+if [ -e "$2" ]; then mount --bind /tmp/candidate "$2" || exit; config=$2; fi
+exec "$1" --config "$config" config dump
+"""
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the API knows of the node, and the installer's own namespace."""
+
+    waits_for_soci: bool
+    namespace: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to bring to which node. ``payload`` has the host script and the units; ``registration`` asks the
+    API."""
+
+    host: Host
+    settings: Settings
+    payload: Path
+    machine: str
+    registration: Callable[[], Registration]
+    pod: lazy.Pod = lazy.NO_POD  # the installer's own
+    on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
+    log: Callable[[str], None] = lambda line: None
+    sleep: Callable[[float], None] = time.sleep
+
+    @cached_property
+    def script(self) -> bytes:
+        return transaction.host_script(self.payload)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What differs between the node and the wanted state with the daemon in ``slot``."""
+
+    kind: Kind
+    slot: Slot
+    program: str  # of the daemon, a path on the node
+    files: list[File]
+    script: bytes
+    snapshotter_action: str  # none, start or restart
+    effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
+    judgement: dict[str, str]  # what the host script needs to see containerd read the same as was judged here
+
+    @property
+    def snapshotter(self) -> str:
+        """The one in effect before the change."""
+        return str(containerd_config.snapshotter(self.effective) or carry.FROM)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether containerd uses another snapshotter so far."""
+        return self.snapshotter != self.slot.name
+
+    @property
+    def slot_is_new(self) -> bool:
+        """Whether containerd does not even know the slot's snapshotter so far."""
+        return (*containerd_config.proxy(self.slot), "address") not in self.effective
+
+    @property
+    def restarts_containerd(self) -> bool:
+        return any(file.is_changed and file.role.is_read_by_containerd for file in self.files)
+
+
+def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan:
+    """Compare the node with the wanted state, the daemon in ``slot`` (by default the one in use). Reads only.
+
+    Raises:
+        InstallError: containerd's configuration cannot be changed to the wanted effect and no other.
+    """
+    host, settings = task.host, task.settings
+    # Judged under the name that the unit gives to it, where relative imports begin; written where links lead.
+    name, path = facts.config_path, host.resolve(facts.config_path)
+    text = containerd_config.decode(host.read(path), name)
+    schema = containerd_config.schema_of(text, name, facts.containerd_version[0])
+    before = dump(host, facts, name, text or f"version = {schema}\n")
+    effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
+    slot = slot or slots.in_use(containerd_config.snapshotter(effective))
+    new_text, after = candidate(host, facts, name, text, before, slot=slot)
+    if new_text != text and path in detect.mount_points(host.read_text("/proc/1/mountinfo")):
+        raise InstallError(
+            "preflight",
+            f"{path} is a mount point of its own: it cannot be replaced in one step",
+            "mount the directory around it instead of the file, or exclude this node with soci:nodeSelector",
+        )
+
+    snapshotter = adoption.read_snapshotter(host, slot)
+    place = release.folder(host, settings.version, settings.sha256[facts.architecture])
+    program = f"{place}/soci-snapshotter-grpc"
+    registries = containerd_config.registry_directories(effective)
+    files = managed.files(
+        host,
+        managed.Target(
+            kind=facts.kind,
+            slot=slot,
+            adopts=not snapshotter.is_ours,
+            config_path=path,
+            payload=task.payload,
+            settings=settings,
+            snapshotter=snapshotter,
+            program=program,
+            config_text=new_text,
+            effective=effective,
+            registries=soci_config.registry_hosts(host, registries),
+        ),
+    )
+    action = "start"
+    if snapshotter.is_active:
+        is_stale = any(file.is_changed and file.role is Role.DAEMON for file in files)
+        action = "restart" if is_stale or snapshotter.running_program != program else "none"
+    judgement = {
+        "containerd_program": facts.containerd_command[0],
+        "containerd_config": name,
+        "containerd_dump": transaction.sha256(containerd_config.without_imports(after).encode()),
+    }
+    return Plan(facts.kind, slot, program, files, task.script, action, effective, judgement)
+
+
+def is_in_place(host: Host, plan: Plan) -> bool:
+    """Whether the node is in the wanted state already, as far as its files, journal and daemon show."""
+    return (
+        plan.snapshotter_action == "none"
+        and not any(file.is_changed for file in plan.files)
+        and host.read(transaction.SCRIPT) == plan.script
+        and transaction.journal_state(host).get("state") == "committed"
+    )
+
+
+def candidate(
+    host: Host, facts: detect.Facts, path: str, text: str, before: str, *, slot: Slot = slots.FIRST
+) -> tuple[str, str]:
+    """The new text of containerd's configuration, and containerd's dump of it.
+
+    It is the first that has, by containerd's own word, exactly the wanted effect.
+
+    Raises:
+        InstallError: none has.
+    """
+    major = facts.containerd_version[0]
+    schema = containerd_config.schema_of(text, path, major)
+    if not containerd_config.check_effect(before, before, slot):
+        return text, before
+    problems: list[str] = []
+    for table in containerd_config.tables_for(schema, major):
+        new_text = containerd_config.edit(text, path, schema, table, slot)
+        after = before if new_text == text else dump(host, facts, path, new_text)
+        found = containerd_config.check_effect(before, after, slot)
+        if not found:
+            return new_text, after
+        problems = problems or found
+    raise InstallError(
+        "containerd-config",
+        f"{path}: {'; '.join(problems[:3])}",
+        "look for imported files that set the same tables; set the keys there, or remove the import",
+    )
+
+
+def dump(host: Host, facts: detect.Facts, path: str, text: str) -> str:
+    """containerd's effective configuration, were ``text`` its root file.
+
+    Raises:
+        InstallError: containerd refuses the text.
+    """
+    command = ("unshare", "-m", "sh", "-c", DUMP, "dump", facts.containerd_command[0], path)
+    result = host.run(*command, text=text)
+    if result.code != 0:
+        last = (result.error.strip().splitlines() or [f"status {result.code}"])[-1]
+        raise InstallError("containerd-config", f"containerd refuses {path}: {last}", "repair the file")
+    return result.output

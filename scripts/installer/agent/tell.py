@@ -1,0 +1,197 @@
+"""What the user hears of an install: the pod's log and last words, the node's condition, Events."""
+
+import contextlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from . import detect, drain, lazy
+from .api import Api, ApiError, Json, retry
+from .errors import InstallError, clean
+from .host import Host
+from .install import Installed
+from .kinds import PLAIN
+from .log import Log, in_words
+from .marks import Marks, try_uncordon
+
+TERMINATION_LOG = Path("/dev/termination-log")
+JOURNAL_MARK = "| "  # by which `pulumi up` tells the journal from the reason
+SOURCE = "soci-installer"
+INSTALLING, INSTALLED, UNINSTALLED = "Installing", "Installed", "Uninstalled"
+WAITING, DRAINING = "WaitingForIdle", "Draining"  # reasons of the condition by which `pulumi up` knows a wait
+LOOKING = ("preflight", "wait", "verify")  # what every start does, also where nothing is to be changed
+FAILURE_SECONDS = 10.0
+REPORT_SECONDS = 3600.0
+
+
+class Teller:
+    """Tells of one node. An API server that does not listen is told no more steps: no install waits for
+    it."""
+
+    def __init__(self, api: Api, marks: Marks, log: Log) -> None:
+        self._api = api
+        self._marks = marks
+        self._log = log
+        self._is_heard = True
+
+    def step(self, step: str) -> None:
+        """Tell that a step begins; the API only of those by which the node is being changed."""
+        self._log.begin(step)
+        if step in LOOKING or not self._is_heard:
+            return
+        try:
+            self._emit(self._on_node, "Normal", INSTALLING, f"node {self._api.node_name}: step {step}")
+            self._marks.set_condition(None, INSTALLING, f"step {step}")
+        except ApiError as error:
+            self._is_heard = False
+            self._log(f"steps are not told to the API server any more: {error}")
+
+    def success(self, version: str, mode: str, done: Installed, seconds: float) -> None:
+        """Mark the node, until the API takes it: the node serves SOCI already, only its taint waits for this.
+
+        Raises:
+            InstallError: the API does not take it.
+        """
+        took = self._log.seconds()
+        details = None
+        if done.changed:
+            details = {
+                "verifiedSeconds": round(seconds, 3),
+                "containerdDownSeconds": done.containerd_down_seconds,
+                "containerdRestarts": done.containerd_restarts,
+                "steps": {step: round(taken, 3) for step, taken in took.items()},
+                "version": version,
+            }
+        message = f"SOCI {version} serves this node's images in {mode} mode"
+        if done.replaced:
+            message += f"; {done.on_replaced} containers still on the old daemon"
+        try:
+            # An earlier pod of the installer may have been killed before it could lift its cordon.
+            retry(self._marks.uncordon, REPORT_SECONDS)
+            retry(lambda: self._marks.put(version, details, message), REPORT_SECONDS)
+        except ApiError as error:
+            raise InstallError(
+                "report", f"the node serves SOCI but is not marked: {error}", "check RBAC"
+            ) from error
+        if done.changed:
+            try:
+                self.event("Normal", INSTALLED, f"node {self._api.node_name}: {message} ({in_words(took)})")
+            except ApiError as error:
+                self._log(f"no event: {error}")
+
+    def uninstalled(self, seconds: float) -> None:
+        """Tell that SOCI was taken off the node."""
+        self._log(f"SOCI was taken off the node in {seconds:.2f} s")
+        with contextlib.suppress(ApiError):
+            self.event("Normal", UNINSTALLED, f"node {self._api.node_name}: SOCI was taken off")
+
+    def failure(self, host: Host, error: InstallError) -> None:
+        """Say why on every channel; an unreachable API must not hide the message."""
+        line = f"node {self._api.node_name}: step {error.step}: {error.cause}. Remedy: {error.remedy}"
+        self._log(line)
+        journal = [clean(text)[:160] for text in error.last_words or last_words(host)]
+        words = [line[:2500], *(f"{JOURNAL_MARK}{text}" for text in journal)]
+        with contextlib.suppress(OSError):
+            TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
+        for action in (
+            lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)),
+            lambda: self.event("Warning", error.reason, line),
+        ):
+            try:
+                retry(action, FAILURE_SECONDS)
+            except ApiError as api_error:
+                self._log(f"not reported: {api_error}")
+
+    def event(self, kind: str, reason: str, message: str) -> None:
+        """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""
+        self._emit(self._on_node, kind, reason, message)
+        daemonset = self._api.get(self._api.daemonset_path)
+        on_daemonset = {
+            "apiVersion": "apps/v1",
+            "kind": "DaemonSet",
+            "name": self._api.daemonset,
+            "namespace": self._api.namespace,
+            "uid": daemonset["metadata"]["uid"],
+        }
+        self._emit(on_daemonset, kind, reason, message)
+
+    @property
+    def _on_node(self) -> Json:
+        name = self._api.node_name
+        return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+
+    def _emit(self, involved: Json, kind: str, reason: str, message: str) -> None:
+        namespace = involved.get("namespace", "default")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "metadata": {"generateName": f"{SOURCE}-", "namespace": namespace},
+            "involvedObject": involved,
+            "type": kind,
+            "reason": reason,
+            "message": message[:1000],
+            "source": {"component": SOURCE, "host": self._api.node_name},
+            "reportingComponent": SOURCE,
+            "reportingInstance": self._api.pod_name,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        self._api.post(f"/api/v1/namespaces/{namespace}/events", event)
+
+
+class Waiting:
+    """While lazily loaded containers forbid a restart of their daemon: drains the node if that is the policy,
+    and tells for whom it waits, as often as that changes."""
+
+    def __init__(self, api: Api, marks: Marks, policy: str, log: Callable[[str], None]) -> None:
+        self._api = api
+        self._marks = marks
+        self._policy = policy
+        self._log = log
+        self._is_first = True
+
+    def tell(self, busy: lazy.Busy) -> None:
+        """Say it; called again and again while nothing changes.
+
+        Raises:
+            InstallError: the right to evict pods is missing.
+        """
+        count = sum(map(len, busy.mounts.values()))
+        served = f"{count} lazily loaded containers run on the old daemon"
+        if self._policy != "drain" and self._is_first:
+            try_uncordon(self._marks, self._log)  # of a drain that the policy was before
+        self._is_first = False
+        if self._policy == "drain":
+            reason, message = DRAINING, f"drain: {served}; {self._drain(busy)}"
+        else:
+            remedy = "drain the node, or set soci:upgradePolicy to drain or side-by-side"
+            if self._policy == "side-by-side":
+                served = f"{count} lazily loaded containers run on the two daemons, and one has to be idle"
+                remedy = "recreate these pods, or drain the node"
+            reason = WAITING
+            message = f"idle: {served}: {lazy.in_words(busy.pods)}. Remedy: {remedy}"
+        if self._marks.last_condition == (reason, message):
+            return
+        self._log(message)
+        with contextlib.suppress(ApiError):
+            self._marks.set_condition(False, reason, message)
+
+    def _drain(self, busy: lazy.Busy) -> str:
+        try:
+            return drain.drain(self._api, self._marks, busy.pods)
+        except ApiError as error:
+            if error.status == 403:
+                raise InstallError(
+                    "drain", str(error), "run pulumi up again: it grants what is missing"
+                ) from error
+            return f"{lazy.in_words(busy.pods)}: {error}"
+
+
+def last_words(host: Host) -> list[str]:
+    """The end of the node's journal on containerd and the snapshotter, as it is now."""
+    try:
+        kind = detect.kind_of_node(host)
+    except OSError:
+        kind = PLAIN
+    choice = [argument for unit in kind.daemons for argument in ("-u", unit)]
+    return host.run("journalctl", *choice, "-n", "6", "-o", "cat", "--no-pager").output.splitlines()

@@ -1,0 +1,141 @@
+"""The host script's functions, sourced one by one; and its checks of the node."""
+
+import os
+import re
+import subprocess
+
+import pytest
+from agent import transaction
+from agent.slots import FIRST, SECOND
+
+from tests.fakes.node import INSTALLER
+from tests.fakes.script_node import CONFIG, NEW_CONFIG, Node
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
+
+CHECKS = ["cri", "plugins", "snapshotter", "connection", "canary"]
+
+
+def call(code: str) -> str:
+    """What shell code prints that has the script's functions and constants."""
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=transaction.host_script(INSTALLER).decode() + f"\n{code}\n",
+        env={**os.environ, "SOCI_HOST_MAIN": "noop", "ROOT": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("slot", [FIRST, SECOND])
+def test_slots_are_the_agents_slots(slot) -> None:
+    found = call(
+        f'select_slot {slot.name}; printf "%s\\n" "$SNAPSHOTTER" "$UNIT" "$UNIT_FILE" "$ADOPTION" '
+        '"$CONFIG_FILE" "$SOCKET" "$DATA"'
+    )
+    wanted = [slot.name, slot.unit, slot.unit_path, slot.adoption, slot.config, slot.socket, slot.data]
+    assert found.split() == wanted
+
+
+def test_work_in_another_slot_leaves_the_selected_one_selected() -> None:
+    found = call(
+        'select_slot soci; in_slot soci-b eval true; in_each_slot eval true; say "$SNAPSHOTTER $DATA"'
+    )
+    assert found.split() == ["soci", FIRST.data]
+
+
+def test_a_failure_in_a_slot_ends_the_script() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        call("select_slot soci; in_each_slot false; say went-on")
+    assert "went-on" not in caught.value.stdout
+
+
+def test_every_journal_state_that_is_written_or_read_is_in_the_table_of_the_head() -> None:
+    script = transaction.host_script(INSTALLER).decode()
+    head = script[script.index("# The journal has") : script.index("# Functions have")]
+    listed = set(re.findall(r"^#   ([a-z-]+) {2,}", head, re.MULTILINE))
+    written = set(re.findall(r"\bjournal ([a-z-]+)\b(?! \w)", re.sub(r"#.*", "", script)))
+    assert written == listed == {
+        "armed", "restarting", "committed", "rolled-back", "removing", "restoring", "cleaning",
+    }  # fmt: skip
+
+
+def test_a_key_that_no_plan_has_is_not_taken(tmp_path) -> None:
+    """plan.env is data: neither a variable of the script's own nor code can come from it."""
+    plan = "slot=soci-b\nSTATE=/elsewhere\nPATH=/x\nx; touch /tmp/x=1\npause_image=a b$(touch /tmp/y)\n"
+    (tmp_path / "plan.env").write_text(plan)
+    found = call(f'read_plan {tmp_path}; say "$STATE|$PLAN_pause_image|$SNAPSHOTTER"')
+    assert found == "/var/lib/soci-cluster|a b$(touch /tmp/y)|soci-b\n"
+
+
+def steps(outcome: transaction.Outcome) -> list[str]:
+    return [name.removeprefix("verify-") for name, _ in outcome.steps if name.startswith("verify-")]
+
+
+def test_an_install_makes_every_check_and_tells_each_as_a_step(node: Node) -> None:
+    outcome = node.apply(node.stage())
+    assert outcome.outcome == "committed"
+    assert steps(outcome) == CHECKS
+
+
+def test_an_uninstall_makes_every_check_for_the_nodes_own_snapshotter(node: Node) -> None:
+    node.install()
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"^step verify-(\S+)$", (node.fake / "unit-output").read_text(), re.MULTILINE)
+    assert told == CHECKS
+
+
+def verified(node: Node) -> transaction.Outcome:
+    done = node.run("verify")
+    outcome = transaction.parse_result(done.stdout)
+    assert (done.returncode == 0) == (outcome.outcome == "verified")
+    return outcome
+
+
+def test_the_reading_checks_change_nothing(node: Node) -> None:
+    node.install()
+    before = node.etc()
+    (node.fake / "calls").write_text("")
+    outcome = verified(node)
+    assert (outcome.outcome, outcome.cause) == ("verified", "")
+    assert steps(outcome) == [check for check in CHECKS if check != "canary"]
+    assert node.etc() == before
+    assert node.calls("systemctl restart", "systemctl start", "ctr --namespace k8s.io run") == []
+    assert node.journal() == "committed"
+
+
+@pytest.mark.failure_mode(37)
+def test_containerd_that_runs_without_ours_fails_the_check(node: Node) -> None:
+    """Another tool restarted it on a file of its own, and then the file came back."""
+    node.install()
+    (node.fake / "loaded-config").write_bytes(b"version = 2\n")
+    outcome = verified(node)
+    assert (outcome.outcome, outcome.step) == ("failed", "verify-plugins")
+    assert outcome.cause == "containerd runs with the snapshotters '', but its configuration names 'soci'"
+
+
+@pytest.mark.failure_mode(37)
+def test_file_that_names_another_snapshotter_fails_the_check(node: Node) -> None:
+    node.install()
+    node.host.path(CONFIG).write_bytes(NEW_CONFIG.replace(b'"soci"', b'"nydus"'))
+    outcome = verified(node)
+    assert (outcome.outcome, outcome.step) == ("failed", "verify-snapshotter")
+    assert (
+        outcome.cause == "another tool changed containerd's configuration: its snapshotter is nydus, not soci"
+    )
+
+
+def test_daemon_that_containerd_does_not_reach_fails_the_check(node: Node) -> None:
+    node.install()
+    node.clear(f"active-{FIRST.unit}")
+    outcome = verified(node)
+    assert (outcome.outcome, outcome.step) == ("failed", "verify-connection")
+
+
+def test_nothing_installed_fails_the_check(node: Node) -> None:
+    node.stage()
+    outcome = verified(node)
+    assert (outcome.outcome, outcome.cause) == ("failed", "nothing is installed")
