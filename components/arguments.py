@@ -70,7 +70,8 @@ class SociInstallerArgs(TypedDict):
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
-    """Content of the cluster's kubeconfig. Used only after a failed rollout, to show each node's reason."""
+    """The cluster's kubeconfig, as a path, as content or as an object. Used only after a failed rollout, to
+    show each node's reason."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
