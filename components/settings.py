@@ -196,7 +196,7 @@ class Settings:
     )
     rollout_timeout_seconds: int = setting(
         600,
-        "How long the whole rollout may take, over all nodes.",
+        "How long the whole rollout may take, over all nodes, and after it the sample.",
         Scope.INSTALLER,
         rules.between(30, 86400, "seconds"),
     )

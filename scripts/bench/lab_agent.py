@@ -15,7 +15,7 @@ import release as lab_release  # noqa: E402 (found through the path above)
 import yaml  # noqa: E402
 from agent import release  # noqa: E402
 from agent.host import Host, Result  # noqa: E402
-from agent.install import Busy, Installed, Node, Task, install  # noqa: E402
+from agent.install import Busy, Installed, Registration, Task, install  # noqa: E402
 from agent.settings import Settings, parse  # noqa: E402
 from nodes import Node as Machine  # noqa: E402
 from settings import ADDRESS, RELEASE_PORT, VERSIONS, state_directory  # noqa: E402
@@ -79,7 +79,7 @@ class AgentNode:
     def install(self, payload: Path = INSTALLER, **changes) -> Installed:
         """Run the agent once, with these changes to the settings; raises what `install` raises."""
         wanted = replace(wanted_settings(), **changes)
-        task = Task(self.host, wanted, payload, "x86_64", lambda: Node(True, "soci-system"))
+        task = Task(self.host, wanted, payload, "x86_64", lambda: Registration(True, "soci-system"))
         return install(task, never_waits)
 
     def fetch_release(self) -> None:

@@ -2,33 +2,27 @@
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import pulumi_eks as eks
-import pulumi_kubernetes as k8s
 import pytest
 from pulumi.provider.experimental.analyzer import Analyzer
 from pulumi.runtime import rpc
 
-from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
+from components import (
+    SampleWorkload,
+    SociCluster,
+    SociClusterArgs,
+    SociConfigError,
+    SociInstaller,
+    cluster_identity,
+    release,
+)
 from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
-from tests.unit.mocks import DIGESTS, Recorder
-
-
-def install(**args):
-    def program():
-        provider = k8s.Provider("cluster", kubeconfig="{}")
-        options = pulumi.ResourceOptions(providers=[provider])
-        installer = SociInstaller("soci", {"version": "0.16.1", "sha256": DIGESTS, **args}, options)
-        return {
-            "version": installer.version,
-            "daemon_set": installer.daemon_set,
-            "namespace": installer.namespace,
-        }
-
-    return program
+from tests.unit.mocks import DIGESTS, Recorder, install
 
 
 def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, run) -> None:
@@ -124,8 +118,8 @@ def test_a_number_of_unavailable_nodes_is_a_number(recorder: Recorder, run) -> N
 def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
     recorder.desired_nodes = 0
     reason = (
-        "SOCI is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: see "
-        "kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
+        "the installer is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: "
+        "see kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
         "then pulumi up --refresh (the result of the last look is in the stack's state)"
     )
     with pytest.raises(Exception, match=re.escape(reason)):
@@ -160,7 +154,7 @@ def test_an_absent_installer_asks_no_release_and_needs_no_node(
 def test_an_absent_soci_has_no_sample(recorder: Recorder, run) -> None:
     outputs = run(lambda: SociCluster("soci", {"state": "absent"}).outputs())
     assert (outputs["sociState"], outputs["sociVersion"], outputs["samplePod"]) == ("absent", "", "")
-    assert recorder.of_type(":Pod") == []
+    assert recorder.of_type(":Job") == []
 
 
 def test_a_pod_that_ends_may_ask_for_its_owner_and_has_time_to_uninstall(recorder: Recorder, run) -> None:
@@ -232,7 +226,7 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
         "sociVersion": "0.16.1",
         "installerNamespace": "soci-system",
         "installerDaemonSet": "soci-installer",
-        "samplePod": "default/soci-sample-pod-1",
+        "samplePod": "default/soci-sample-job-1",
     }
     nodes = recorder.inputs("soci-nodes")
     assert nodes["taints"] == [{"key": "soci-cluster.io/not-ready", "value": "true", "effect": "NO_SCHEDULE"}]
@@ -251,6 +245,13 @@ def test_an_aws_profile_reaches_the_kubeconfig(recorder: Recorder, run) -> None:
     outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, "aws_profile": "work"}).outputs())
     assert recorder.inputs("soci-eks")["providerCredentialOpts"] == {"profileName": "work"}
     assert outputs["kubeconfig"] == '{"profile": true}'
+
+
+@pytest.fixture(autouse=True)
+def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing cluster answers, with its system namespace and nothing of ours."""
+    live = SimpleNamespace(get={"/api/v1/namespaces/kube-system": {"metadata": {"uid": "uid-1"}}}.get)
+    monkeypatch.setattr(cluster_identity, "LiveCluster", lambda *_: live)
 
 
 def existing_cluster() -> SociClusterArgs:
@@ -275,8 +276,8 @@ def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) ->
     assert not [
         resource for resource in recorder.resources.values() if resource.typ.startswith(("aws:", "eks:"))
     ]
-    assert recorder.of_type(":Pod") == []
-    assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "https://192.0.2.1:6443"
+    assert recorder.of_type(":Job") == []
+    assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "uid-1"
 
 
 def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) -> None:
@@ -284,12 +285,19 @@ def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) 
         sample = SampleWorkload("sample", {"version": "0.16.1", "image": "example/app:1", "command": []})
         return {"pod": sample.pod}
 
-    assert run(program) == {"pod": "default/sample-pod-1"}
-    spec = recorder.inputs("sample-pod")["spec"]
-    assert spec == {
+    assert run(program) == {"pod": "default/sample-job-1"}
+    spec = recorder.inputs("sample-job")["spec"]
+    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (0, 600)
+    assert spec["template"]["spec"] == {
         "restartPolicy": "Never",
         "nodeSelector": {"soci-cluster.io/version": "0.16.1"},
-        "containers": [{"name": "sample", "image": "example/app:1"}],
+        "containers": [
+            {
+                "name": "sample",
+                "image": "example/app:1",
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+            }
+        ],
     }
 
 
