@@ -377,7 +377,9 @@ _FIELDS = {config_key(item): item for item in fields(Settings)}
 
 
 def _is_config_secret(key: str) -> bool:
-    return pulumi.runtime.is_config_secret(f"soci:{key}")
+    # The variable is where `get_config_env` finds the values, too.
+    name = f"soci:{key}"
+    return pulumi.runtime.is_config_secret(name) or name in pulumi.runtime.get_config_secret_keys_env()
 
 
 def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:

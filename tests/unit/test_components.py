@@ -282,7 +282,7 @@ def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) ->
 
 def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) -> None:
     def program():
-        sample = SampleWorkload("sample", {"version": "0.16.1", "image": "example/app:1", "command": []})
+        sample = SampleWorkload("sample", {"version": "v0.16.1", "image": "example/app:1", "command": []})
         return {"pod": sample.pod}
 
     assert run(program) == {"pod": "default/sample-job-1"}
@@ -299,6 +299,12 @@ def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) 
             }
         ],
     }
+
+
+def test_a_bad_sample_is_refused_before_anything_exists(recorder: Recorder) -> None:
+    with pytest.raises(SociConfigError, match=r"soci:sampleWorkload .*: image: not an image reference"):
+        SampleWorkload("sample", {"version": "0.16.1", "image": "An Image"})
+    assert recorder.resources == {}
 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:
