@@ -280,15 +280,21 @@ def test_what_a_boot_undid_leaves_nothing_behind(machine: Machine) -> None:
     assert not machine.exists(f"{transaction.STATE}/txn/1-a")
 
 
-def fail_once(machine: Machine, result: str, cause: str) -> None:
-    """Install with a host script that ends with this result; the next one commits again."""
-    commit = machine.answers["systemd-run"]
+def fail_from_now_on(machine: Machine, result: str, last_words: str = "") -> None:
+    """Every transaction ends with this result, and with these last words of the daemons."""
 
     def fail(command: Sequence[str], text: str) -> Result:
+        machine.write(f"{command[-1]}/last-words", last_words.encode())
         machine.write(f"{command[-1]}/result", result.encode())
         return Result(0, "", "")
 
     machine.answers["systemd-run"] = fail
+
+
+def fail_once(machine: Machine, result: str, cause: str) -> None:
+    """Install with a host script that ends with this result; the next one commits again."""
+    commit = machine.answers["systemd-run"]
+    fail_from_now_on(machine, result)
     with pytest.raises(InstallError, match=cause):
         install.install(task(machine), never)
     machine.answers["systemd-run"] = commit
@@ -309,12 +315,7 @@ def test_transaction_that_systemd_started_without_saying_so_keeps_its_directory(
 
 
 def test_a_failed_transaction_brings_the_daemons_last_words_along(machine: Machine) -> None:
-    def fail(command: Sequence[str], text: str) -> Result:
-        machine.write(f"{command[-1]}/last-words", b"one\ntwo\n")
-        machine.write(f"{command[-1]}/result", b"outcome=rolled-back\nstep=restart\ncontainerd_restarts=2\n")
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = fail
+    fail_from_now_on(machine, "outcome=rolled-back\nstep=restart\ncontainerd_restarts=2\n", "one\ntwo\n")
     for _ in ("now", "and when it is not tried again"):
         with pytest.raises(InstallError) as caught:
             install.install(task(machine), never)
@@ -324,13 +325,7 @@ def test_a_failed_transaction_brings_the_daemons_last_words_along(machine: Machi
 @pytest.mark.failure_mode(15)
 def test_vain_restart_is_not_repeated(machine: Machine) -> None:
     """149 restarts of a daemon that could not come up (aicr#1688)."""
-
-    def fail(command: Sequence[str], text: str) -> Result:
-        result = "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n"
-        machine.write(f"{command[-1]}/result", result.encode())
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = fail
+    fail_from_now_on(machine, "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n")
     for _ in range(3):
         with pytest.raises(InstallError, match="no"):
             install.install(task(machine), never)
