@@ -13,7 +13,7 @@ setup: ## install the pinned Python packages into .venv
 build: setup ## what the lab and the tests need, from source, into ~/.cache/soci-cluster
 	@scripts/lab/lab build
 
-up: setup ## a real cluster here, SOCI on its nodes by `pulumi up`, pod start measured (KUBECONTEXT=name: your cluster)
+up: setup ## a real cluster here, SOCI on its nodes by `pulumi up`, pod start measured (KUBECONTEXT=name: your cluster, as kubectl finds it)
 	@.venv/bin/python scripts/bench/up.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)

@@ -17,7 +17,7 @@ from agent import release  # noqa: E402
 from agent.host import Host, Result  # noqa: E402
 from agent.install import Busy, Installed, Registration, Task, install  # noqa: E402
 from agent.settings import Settings, parse  # noqa: E402
-from nodes import Node as Machine  # noqa: E402
+from nodes import Node  # noqa: E402
 from settings import ADDRESS, RELEASE_PORT, VERSIONS, state_directory  # noqa: E402
 
 VERSION = VERSIONS["soci"]
@@ -51,8 +51,8 @@ class AgentNode:
     name: str
 
     @property
-    def machine(self) -> Machine:
-        return Machine.load(state_directory(), self.name)
+    def machine(self) -> Node:
+        return Node.load(state_directory(), self.name)
 
     @property
     def host(self) -> Host:

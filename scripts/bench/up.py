@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import kubecontext
 import pod_start
 from lab_client import (
     LAB_DIRECTORY,
@@ -52,11 +53,17 @@ def deploy_to_lab() -> None:
 
 def deploy_to_context(context: str) -> None:
     """Deploy the `existing` stack to the cluster of the user's own kubeconfig context."""
+    kubeconfig = kubecontext.kubeconfig(os.environ)
+    try:
+        kubecontext.require(context, kubeconfig)
+    except kubecontext.NoContextError as error:
+        sys.exit(f"make up KUBECONTEXT={context}: {error}")
     if not shutil.which("pulumi"):
         sys.exit(
             "make up KUBECONTEXT=…: the Pulumi CLI is not on PATH; install it and run `pulumi login` first"
         )
     pulumi(dict(os.environ), "stack", "select", "--create", "existing")
+    pulumi(dict(os.environ), "config", "set", "soci:kubeconfig", kubeconfig, "--stack", "existing")
     pulumi(dict(os.environ), "config", "set", "soci:context", context, "--stack", "existing")
     pulumi(dict(os.environ), "up", "--stack", "existing")
 
@@ -65,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--context",
-        help="deploy to this kubeconfig context instead of the embedded lab",
+        help="deploy to this context of the kubeconfig that kubectl uses, instead of to the embedded lab",
     )
     arguments = parser.parse_args()
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.node import FakeHost
-from tests.fakes.script_node import Node
+from tests.fakes.script_node import ScriptNode
 
 
 @pytest.fixture
@@ -23,6 +23,6 @@ def fake_host(root: Path) -> FakeHost:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
+def node(tmp_path: Path) -> ScriptNode:
     """A node on which the host script runs for real."""
-    return Node(tmp_path)
+    return ScriptNode(tmp_path)

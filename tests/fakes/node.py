@@ -51,7 +51,7 @@ def furnish(root: Path) -> None:
         (root / path).write_text(text)
 
 
-class Machine(FakeHost):
+class FakeNode(FakeHost):
     """A furnished node with containerd 1.7 whose host script always commits."""
 
     def __init__(self, root: Path) -> None:

@@ -51,7 +51,7 @@ def program(version: str) -> str:
     return f"/opt/soci-cluster/versions/{version}/soci-snapshotter-grpc"
 
 
-class Node:
+class ScriptNode:
     """A node's root, the state of its fake daemons, and the script on it."""
 
     def __init__(self, path: Path) -> None:

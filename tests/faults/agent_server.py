@@ -24,7 +24,7 @@ from agent import install, release, slots, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
 
-from tests.fakes.node import INSTALLER, Machine, run_below, run_here
+from tests.fakes.node import INSTALLER, FakeNode, run_below, run_here
 from tests.fakes.script_node import FAKES
 from tests.fakes.settings import agent_settings
 
@@ -33,7 +33,7 @@ AGENT_GROUP_OFFSET = 4 * 4  # in struct shared of fault_points.c
 TIME_IS_SHORTER = 100
 
 
-class LiveMachine(Machine):
+class LiveNode(FakeNode):
     """A node whose looks are answered from its files, and whose host script really runs."""
 
     def __init__(self, root: Path, fake: Path) -> None:
@@ -117,8 +117,8 @@ def archive(version: str) -> bytes:
 ARCHIVES = {version: archive(version) for version in ("0.15.0", "0.16.1")}
 
 
-def machine() -> LiveMachine:
-    return LiveMachine(Path(os.environ["ROOT"]), Path(os.environ["FAKE"]))
+def machine() -> LiveNode:
+    return LiveNode(Path(os.environ["ROOT"]), Path(os.environ["FAKE"]))
 
 
 def sleep(seconds: float) -> None:

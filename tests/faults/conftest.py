@@ -17,7 +17,7 @@ QUICK_STRIDE = 61
 
 
 @pytest.fixture(scope="session")
-def nodes() -> Iterator[list[harness.Node]]:
+def nodes() -> Iterator[list[harness.FaultNode]]:
     """A node per processor, on which nobody installed anything."""
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(harness.node()) for _ in range(os.cpu_count() or 1)]

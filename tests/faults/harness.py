@@ -144,7 +144,7 @@ def compile_library(folder: Path) -> Path:
     return library
 
 
-class Node:
+class FaultNode:
     """The node under fault. Use `node()` to make one."""
 
     def __init__(self, folder: Path) -> None:
@@ -275,10 +275,10 @@ class Node:
 
 
 @contextmanager
-def node() -> Generator[Node]:
+def node() -> Generator[FaultNode]:
     """A fresh node in memory; gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="faults-", dir="/dev/shm") as folder:
-        found = Node(Path(folder))
+        found = FaultNode(Path(folder))
         try:
             make_fresh(found)
             yield found
@@ -286,7 +286,7 @@ def node() -> Generator[Node]:
             found.close()
 
 
-def make_fresh(found: Node) -> None:
+def make_fresh(found: FaultNode) -> None:
     """A node that nobody installed anything on: containerd runs its own configuration."""
     furnish(found.root)
     for path in ("etc/systemd/system", "opt", "lost+found"):
@@ -454,7 +454,7 @@ TALLY = Tally()
 class Judge:
     """Judges a node that was struck. What follows from a state is found once, and kept in ``memory``."""
 
-    def __init__(self, node: Node, scenario: Scenario, memory: Memory) -> None:
+    def __init__(self, node: FaultNode, scenario: Scenario, memory: Memory) -> None:
         self.node = node
         self.scenario = scenario
         self._known = memory.verdicts
@@ -531,17 +531,17 @@ class Judge:
 # --- scenarios ----------------------------------------------------------------------------------------------
 
 
-def first_install(node: Node) -> Scenario:
+def first_install(node: FaultNode) -> Scenario:
     """A node that nobody installed anything on."""
     return _install(node, "first install", node.state())
 
 
-def first_install_that_fails(node: Node) -> Scenario:
+def first_install_that_fails(node: FaultNode) -> Scenario:
     """As before, but no container starts under the new snapshotter: all the way there and back."""
     return _install(node, "first install that fails", node.state(), ("canary-fails",))
 
 
-def first_install_with_layers(node: Node) -> Scenario:
+def first_install_with_layers(node: FaultNode) -> Scenario:
     """A container's image whose blobs were discarded once it was unpacked: its layers are carried over."""
     diff_ids = ["sha256:1", "sha256:2"]
     furnish_layers(node.root, len(diff_ids))
@@ -556,7 +556,7 @@ def first_install_with_layers(node: Node) -> Scenario:
     return _install(node, "first install with layers", node.state())
 
 
-def adoption(node: Node) -> Scenario:
+def adoption(node: FaultNode) -> Scenario:
     """A node whose operating system brought a snapshotter with a unit of its own, which runs."""
     for path, text, mode in (
         ("usr/bin/soci-snapshotter-grpc", "#!/bin/sh\n", 0o755),
@@ -573,13 +573,13 @@ def adoption(node: Node) -> Scenario:
     return _install(node, "adoption", node.state())
 
 
-def version_change(node: Node) -> Scenario:
+def version_change(node: FaultNode) -> Scenario:
     """From an installed release to the next."""
     _must(node.agent("0.15.0", "0-p"))
     return _install(node, "version change", node.state())
 
 
-def change_of_older_install(node: Node) -> Scenario:
+def change_of_older_install(node: FaultNode) -> Scenario:
     """From what version 0.1 of this installer left on the node, with its manifests and its plan."""
     root, fake = (
         {path: (mode, 0, 0, content) for path, (mode, content) in tree.items()}
@@ -591,13 +591,13 @@ def change_of_older_install(node: Node) -> Scenario:
     return _install(node, "change of an older install", node.state())
 
 
-def version_change_that_fails(node: Node) -> Scenario:
+def version_change_that_fails(node: FaultNode) -> Scenario:
     """As before, but no container starts under the new release."""
     _must(node.agent("0.15.0", "0-p"))
     return _install(node, "version change that fails", node.state(), ("canary-fails",))
 
 
-def uninstall(node: Node) -> Scenario:
+def uninstall(node: FaultNode) -> Scenario:
     """From an installed release, with containers under it, back to the node's own files, byte for byte."""
     (node.fake / f"enabled-{KUBELET}").touch()
     node.boot()
@@ -621,7 +621,7 @@ def uninstall(node: Node) -> Scenario:
     return Scenario("uninstall", old, act, node.uninstaller, new=new, final=new, helper="unit")
 
 
-def side_by_side(node: Node) -> Scenario:
+def side_by_side(node: FaultNode) -> Scenario:
     """A version change under lazily loaded containers: a second daemon, and the first one goes on."""
     _must(node.agent("0.15.0", "0-p"))
     (node.fake / "containers").write_text("lazy soci\n")
@@ -629,7 +629,7 @@ def side_by_side(node: Node) -> Scenario:
     return _install(node, "side by side", node.state())
 
 
-def retirement(node: Node) -> Scenario:
+def retirement(node: FaultNode) -> Scenario:
     """The end of a daemon that was replaced, once its containers have ended."""
     _must(node.agent("0.15.0", "0-p"))
     (node.fake / "mountinfo").write_text(LAZY)
@@ -648,7 +648,7 @@ def retirement(node: Node) -> Scenario:
     return Scenario("retirement", old, act, act, new=new, final=new, is_only_resumed=True)
 
 
-def rollback(change: Callable[[Node], Scenario], node: Node) -> Scenario:
+def rollback(change: Callable[[FaultNode], Scenario], node: FaultNode) -> Scenario:
     """What the dead man's timer does about a change that was killed before it was committed."""
     scenario = change(node)
 
@@ -658,14 +658,16 @@ def rollback(change: Callable[[Node], Scenario], node: Node) -> Scenario:
     return _recovery(node, scenario, _cut(node, scenario, "kill all"), act=act, ends=("old",))
 
 
-def boot(change: Callable[[Node], Scenario], node: Node, end: str = "old", journal: int = -1) -> Scenario:
+def boot(
+    change: Callable[[FaultNode], Scenario], node: FaultNode, end: str = "old", journal: int = -1
+) -> Scenario:
     """The boot after a power cut, see `_cut`."""
     scenario = change(node)
     cut = _cut(node, scenario, "power cut", journal)
     return _recovery(node, scenario, cut, act=node.boot, ends=(end,), helper="boot")
 
 
-def boot_with_original(node: Node) -> Scenario:
+def boot_with_original(node: FaultNode) -> Scenario:
     """The boot of an installed node whose operating system wrote its own configuration of containerd anew."""
     scenario = first_install(node)
     node.become(scenario.new)
@@ -673,7 +675,7 @@ def boot_with_original(node: Node) -> Scenario:
     return _recovery(node, scenario, node.state(), act=node.boot, ends=("new",), helper="boot")
 
 
-def _cut(node: Node, scenario: Scenario, action: str, journal: int = -1) -> State:
+def _cut(node: FaultNode, scenario: Scenario, action: str, journal: int = -1) -> State:
     """The node after a strike right before a change of the journal, by default the one that commits."""
     start(node, scenario)
     calls = scenario.act().calls
@@ -690,7 +692,7 @@ def _cut(node: Node, scenario: Scenario, action: str, journal: int = -1) -> Stat
     return node.state()
 
 
-def _recovery(node: Node, scenario: Scenario, cut: State, **how) -> Scenario:
+def _recovery(node: FaultNode, scenario: Scenario, cut: State, **how) -> Scenario:
     found = replace(scenario, name=f"recovery from {scenario.name}", cut=cut, **how)
     start(node, found)
     assert classify(found, node.state()).ended == "bad"
@@ -699,7 +701,7 @@ def _recovery(node: Node, scenario: Scenario, cut: State, **how) -> Scenario:
     return found
 
 
-def _install(node: Node, name: str, old: State, faults: tuple[str, ...] = ()) -> Scenario:
+def _install(node: FaultNode, name: str, old: State, faults: tuple[str, ...] = ()) -> Scenario:
     def act(**fault) -> Run:
         return node.agent("0.16.1", "1-a", **fault)
 
@@ -724,7 +726,7 @@ class Prepared:
     calls: list[str]
 
 
-def prepare(node: Node, name: str) -> Prepared:
+def prepare(node: FaultNode, name: str) -> Prepared:
     """The scenario called ``name``, made once for each node."""
     if name not in node.prepared:
         node.become(node.untouched)
@@ -734,7 +736,7 @@ def prepare(node: Node, name: str) -> Prepared:
     return node.prepared[name]
 
 
-SCENARIOS: dict[str, Callable[[Node], Scenario]] = {
+SCENARIOS: dict[str, Callable[[FaultNode], Scenario]] = {
     build.__name__: build
     for build in (
         first_install,
@@ -757,14 +759,14 @@ SCENARIOS["boot_in_uninstall_of_containers"] = partial(boot, uninstall, end="new
 SCENARIOS["boot_in_uninstall_of_files"] = partial(boot, uninstall, end="new")
 
 
-def start(node: Node, scenario: Scenario) -> None:
+def start(node: FaultNode, scenario: Scenario) -> None:
     """The node before the act, with the scenario's own faults in its daemons."""
     node.become(scenario.cut or scenario.old)
     for fault in scenario.faults:
         (node.fake / fault).touch()
 
 
-def finish(node: Node, scenario: Scenario) -> None:
+def finish(node: FaultNode, scenario: Scenario) -> None:
     """The daemons' faults are over."""
     for fault in scenario.faults:
         (node.fake / fault).unlink(missing_ok=True)

@@ -12,8 +12,8 @@ from agent import install, transaction
 from agent.errors import InstallError
 from agent.host import Result
 
-from tests.fakes.node import INSTALLER, Machine, furnish
-from tests.fakes.script_node import OLD_CONFIG, Node
+from tests.fakes.node import INSTALLER, FakeNode, furnish
+from tests.fakes.script_node import OLD_CONFIG, ScriptNode
 from tests.fakes.settings import agent_settings
 from tests.faults import harness
 
@@ -23,7 +23,7 @@ ANSWER = "ctr --connect-timeout 1s --address /run/soci-snapshotter-grpc"
 YEAR = 365 * 24 * 3600
 
 
-def assert_untouched(node: Node, before: dict[str, tuple[int, bytes]]) -> None:
+def assert_untouched(node: ScriptNode, before: dict[str, tuple[int, bytes]]) -> None:
     assert node.etc() == before
     assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
     assert (node.fake / "active-containerd.service").exists()
@@ -31,7 +31,7 @@ def assert_untouched(node: Node, before: dict[str, tuple[int, bytes]]) -> None:
 
 
 @pytest.mark.failure_mode(12)
-def test_containerd_waits_for_a_slow_snapshotter(node: Node) -> None:
+def test_containerd_waits_for_a_slow_snapshotter(node: ScriptNode) -> None:
     """nydus-snapshotter#796: its socket was not there yet when containerd came up."""
     (node.fake / "slow").write_text("not yet\n" * 100)
     outcome = node.apply(node.stage())
@@ -43,7 +43,7 @@ def test_containerd_waits_for_a_slow_snapshotter(node: Node) -> None:
 
 @pytest.mark.slow
 @pytest.mark.failure_mode(13)
-def test_containerd_is_not_touched_for_a_snapshotter_that_never_answers(node: Node) -> None:
+def test_containerd_is_not_touched_for_a_snapshotter_that_never_answers(node: ScriptNode) -> None:
     """nydus-snapshotter#796: it is started, and its socket stays mute."""
     before = node.etc()
     directory = node.stage()
@@ -57,7 +57,7 @@ def test_containerd_is_not_touched_for_a_snapshotter_that_never_answers(node: No
 
 @pytest.mark.failure_mode(15)
 @pytest.mark.failure_mode(21)
-def test_containerd_that_refuses_its_configuration_gets_the_old_one_back(node: Node) -> None:
+def test_containerd_that_refuses_its_configuration_gets_the_old_one_back(node: ScriptNode) -> None:
     """aicr#1688: 149 restarts of a daemon that could not come up; nothing may say that it was installed."""
     before = node.etc()
     directory = node.stage()
@@ -71,7 +71,7 @@ def test_containerd_that_refuses_its_configuration_gets_the_old_one_back(node: N
 
 
 @pytest.mark.failure_mode(19)
-def test_a_restart_that_hangs_is_given_up_and_reported(node: Node) -> None:
+def test_a_restart_that_hangs_is_given_up_and_reported(node: ScriptNode) -> None:
     """nvidia-container-toolkit#433: a stop job that hangs, and a restart whose result nobody looks at."""
     before = node.etc()
     directory = node.stage()
@@ -83,7 +83,7 @@ def test_a_restart_that_hangs_is_given_up_and_reported(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(37)
-def test_of_two_installers_at_once_one_installs_and_the_other_says_why_not(node: Node) -> None:
+def test_of_two_installers_at_once_one_installs_and_the_other_says_why_not(node: ScriptNode) -> None:
     """No peer has a lock that two of its installers share (src)."""
     first_directory = Path(node.stage("1-a"))
     # Staged in the same moment: neither has seen the other at work.
@@ -115,7 +115,7 @@ def read_only(folder: Path) -> Generator[None]:
 
 @pytest.mark.parametrize("folder", ["etc/containerd", "etc/systemd/system", "opt"])
 def test_a_read_only_directory_stops_the_install_with_its_name(
-    nodes: list[harness.Node], folder: str
+    nodes: list[harness.FaultNode], folder: str
 ) -> None:
     bad = nodes[0]
     bad.become(bad.untouched)
@@ -128,7 +128,7 @@ def test_a_read_only_directory_stops_the_install_with_its_name(
     assert bad.agent("0.16.1", "2-b").outcome["outcome"] == "done"
 
 
-class Vain(Machine):
+class Vain(FakeNode):
     """A node whose containerd never comes up with the new configuration."""
 
     def _commit(self, command: Sequence[str], text: str) -> Result:

@@ -14,9 +14,9 @@ import pytest
 from tests.faults.harness import (
     SCENARIOS,
     TALLY,
+    FaultNode,
     Judge,
     Memory,
-    Node,
     Run,
     Scenario,
     Verdict,
@@ -38,7 +38,7 @@ ROLLBACKS = [name for name in CHANGES if name.startswith("rollback")]
 
 
 def strike_everywhere(
-    nodes: list[Node], name: str, action: str, stride: int, script_only: bool = False
+    nodes: list[FaultNode], name: str, action: str, stride: int, script_only: bool = False
 ) -> list[str]:
     """Strike at every ``stride``-th point of a scenario, on all nodes at once; a line for each bad end."""
     memory = Memory()

@@ -20,7 +20,7 @@ PREPARE = "snapshots --snapshotter overlayfs prepare --target / soci-cluster-car
 REMOVE = "snapshots --snapshotter overlayfs rm soci-cluster-carry-1-a"
 
 
-class Node(FakeHost):
+class NodeWithLayers(FakeHost):
     """A node with an image of two unpacked layers, where cp and sync really run."""
 
     def __init__(self, root: Path) -> None:
@@ -65,12 +65,12 @@ class Node(FakeHost):
 
 
 @pytest.fixture
-def host(root: Path) -> Node:
-    return Node(root)
+def host(root: Path) -> NodeWithLayers:
+    return NodeWithLayers(root)
 
 
 @pytest.mark.failure_mode(22)
-def test_layers_are_linked_and_held_until_they_are(host: Node) -> None:
+def test_layers_are_linked_and_held_until_they_are(host: NodeWithLayers) -> None:
     """The kubelet may remove the image meanwhile; ctr's own snapshot keeps its layers."""
     assert host.carry() == [LAYERS]
     lower, upper = (host.copied()[chain] for chain in LAYERS.chains)
@@ -85,20 +85,20 @@ def test_layers_are_linked_and_held_until_they_are(host: Node) -> None:
     assert calls[-1].endswith(f"sync -f {COPIES}")
 
 
-def test_nobody_but_root_may_look_into_layers(host: Node) -> None:
+def test_nobody_but_root_may_look_into_layers(host: NodeWithLayers) -> None:
     """containerd's CVE-2021-41103: what is in an image is not everybody's to run."""
     host.carry()
     modes = [host.path(path).stat().st_mode & 0o777 for path in (FIRST.data, COPIES)]
     assert modes == [0o711, 0o700]
 
 
-def test_directory_of_the_node_keeps_its_mode(host: Node) -> None:
+def test_directory_of_the_node_keeps_its_mode(host: NodeWithLayers) -> None:
     host.path(FIRST.data).mkdir(mode=0o755)
     host.carry()
     assert host.path(FIRST.data).stat().st_mode & 0o777 == 0o755
 
 
-def test_layers_that_lie_behind_a_link_are_copied_there(host: Node) -> None:
+def test_layers_that_lie_behind_a_link_are_copied_there(host: NodeWithLayers) -> None:
     """As on a node with a fast local disk."""
     host.path("/mnt/disk/soci").mkdir(parents=True)
     host.path(FIRST.data).symlink_to("/mnt/disk/soci")
@@ -106,14 +106,14 @@ def test_layers_that_lie_behind_a_link_are_copied_there(host: Node) -> None:
     assert host.path(f"/mnt/disk/soci/{carry.COPIES}/sha256:1/1").exists()
 
 
-def test_layer_of_two_images_is_copied_once(host: Node) -> None:
+def test_layer_of_two_images_is_copied_once(host: NodeWithLayers) -> None:
     other = Layers("sha256:other", LAYERS.chains)
     assert host.carry(LAYERS, other) == [LAYERS, other]
     assert len(host.calls("cp")) == 2
 
 
 @pytest.mark.failure_mode(22)
-def test_image_that_has_other_layers_than_it_says_is_left_out(host: Node) -> None:
+def test_image_that_has_other_layers_than_it_says_is_left_out(host: NodeWithLayers) -> None:
     """It could name another image's snapshot as its only layer, and bring a wrong one under that name."""
     wrong = Layers("sha256:c2", ("sha256:chain-of-two",))
     assert host.carry(wrong, LAYERS) == [LAYERS]
@@ -122,7 +122,7 @@ def test_image_that_has_other_layers_than_it_says_is_left_out(host: Node) -> Non
     assert len([call for call in host.calls("ctr") if REMOVE in call]) == 2
 
 
-def test_image_that_is_gone_is_left_out(host: Node) -> None:
+def test_image_that_is_gone_is_left_out(host: NodeWithLayers) -> None:
     host.ctr.answers = {}
     assert host.carry() == []
     assert host.copied() == {}
@@ -135,7 +135,7 @@ def test_layer_without_parent_is_a_bind_mount() -> None:
 
 
 @pytest.mark.failure_mode(9)
-def test_layers_that_cannot_be_linked_are_copied_only_when_that_was_planned(host: Node) -> None:
+def test_layers_that_cannot_be_linked_are_copied_only_when_that_was_planned(host: NodeWithLayers) -> None:
     """Else a disk could fill up for which nobody looked."""
     host.refuses_links = "Invalid cross-device link"
     with pytest.raises(InstallError, match="its copy was not planned: Invalid cross-device link") as caught:
@@ -148,7 +148,7 @@ def test_layers_that_cannot_be_linked_are_copied_only_when_that_was_planned(host
     assert copy.stat().st_ino != host.source(1).stat().st_ino
 
 
-def test_layer_with_more_links_than_can_be_doubled_is_left_out(host: Node) -> None:
+def test_layer_with_more_links_than_can_be_doubled_is_left_out(host: NodeWithLayers) -> None:
     """An image's author chooses how many names a file has; ext4 allows 65,000."""
     host.refuses_links = "Too many links"
     assert host.carry() == []
@@ -156,14 +156,14 @@ def test_layer_with_more_links_than_can_be_doubled_is_left_out(host: Node) -> No
     assert host.copied() == {}
 
 
-def test_copy_that_was_cut_short_is_not_taken_for_a_layer(host: Node) -> None:
+def test_copy_that_was_cut_short_is_not_taken_for_a_layer(host: NodeWithLayers) -> None:
     """Of another installer's, say: a layer has its name only once it is complete."""
     host.path(f"{COPIES}/sha256:1.0-cut").mkdir(parents=True)
     assert host.carry() == [LAYERS]
     assert (host.copied()["sha256:1"] / "1").exists()
 
 
-def test_copies_end_on_the_host_when_their_time_is_over(host: Node) -> None:
+def test_copies_end_on_the_host_when_their_time_is_over(host: NodeWithLayers) -> None:
     """To end nsenter alone would leave cp at work."""
     run = host.answers["timeout"]
     host.answers["timeout"] = lambda command, text: (
@@ -179,7 +179,9 @@ def test_time_for_copies_grows_with_their_size() -> None:
     assert [carry.seconds_for(size) - carry.LINKING_SECONDS for size in (0, 150, 25 << 20)] == [0, 1, 3]
 
 
-def test_another_install_at_work_is_not_disturbed(host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_install_at_work_is_not_disturbed(
+    host: NodeWithLayers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may be about to delete copies; what was deleted in part must not be taken for complete."""
     monkeypatch.setattr(carry, "LOCK_SECONDS", 0)
     host.write(transaction.LOCK, b"")
@@ -188,7 +190,7 @@ def test_another_install_at_work_is_not_disturbed(host: Node, monkeypatch: pytes
     assert host.carry() == [LAYERS]
 
 
-def test_directories_that_are_made_are_remembered_first(host: Node) -> None:
+def test_directories_that_are_made_are_remembered_first(host: NodeWithLayers) -> None:
     """An uninstall removes them, deepest first, and no other."""
     carry.remember_folders(host, "/mnt/fast/soci/data")
     assert not host.exists("/mnt/fast")
@@ -200,7 +202,7 @@ def test_directories_that_are_made_are_remembered_first(host: Node) -> None:
     assert host.read_text(carry.FOLDERS) == f"{lines}{FIRST.data}\n"
 
 
-def test_directories_of_an_installed_node_are_known_already(host: Node) -> None:
+def test_directories_of_an_installed_node_are_known_already(host: NodeWithLayers) -> None:
     host.path(transaction.STATE).mkdir()
     host.path(f"{transaction.STATE}/current").symlink_to("txn/gone")
     carry.remember_folders(host, FIRST.data)
@@ -208,7 +210,7 @@ def test_directories_of_an_installed_node_are_known_already(host: Node) -> None:
 
 
 @pytest.mark.failure_mode(9)
-def test_full_disk_is_named(host: Node) -> None:
+def test_full_disk_is_named(host: NodeWithLayers) -> None:
     """stargz-snapshotter#1349."""
     host.refuses_links = "Invalid cross-device link"
     run = host.answers["timeout"]

@@ -13,7 +13,7 @@ from agent import transaction
 from agent.slots import FIRST, SECOND, Slot
 
 from tests.fakes.node import tree
-from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, ScriptNode
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -22,7 +22,7 @@ INCOMPLETE_IMAGE = "old.example/image:1 type digest incomplete (1/9) 1/9 false\n
 COMPLETE_IMAGE = "whole.example/image:1 type digest complete (9/9) 9/9 true\n"
 
 
-def test_install_commits(node: Node) -> None:
+def test_install_commits(node: ScriptNode) -> None:
     (node.fake / "images").write_text(INCOMPLETE_IMAGE + COMPLETE_IMAGE)
     outcome = node.apply(node.stage())
     assert (outcome.outcome, outcome.containerd_restarts) == ("committed", 1)
@@ -35,7 +35,7 @@ def test_install_commits(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(12)
-def test_containerd_restarts_once_after_the_snapshotter_answered(node: Node) -> None:
+def test_containerd_restarts_once_after_the_snapshotter_answered(node: ScriptNode) -> None:
     """nydus-snapshotter#796: containerd must not come up before the snapshotter answers a call."""
     node.install()
     order = node.calls(
@@ -50,7 +50,7 @@ def test_containerd_restarts_once_after_the_snapshotter_answered(node: Node) -> 
     ]
 
 
-def test_the_dead_mans_timer_is_armed_before_and_stopped_after(node: Node) -> None:
+def test_the_dead_mans_timer_is_armed_before_and_stopped_after(node: ScriptNode) -> None:
     node.install()
     calls = node.calls("systemd-run", "systemctl restart", "systemctl stop")
     assert calls[0].startswith("systemd-run --quiet --collect --on-active=400 ")
@@ -60,7 +60,7 @@ def test_the_dead_mans_timer_is_armed_before_and_stopped_after(node: Node) -> No
 
 @pytest.mark.failure_mode(16)
 @pytest.mark.parametrize("is_running", [True, False])
-def test_only_an_install_that_is_still_at_work_took_too_long(node: Node, is_running: bool) -> None:
+def test_only_an_install_that_is_still_at_work_took_too_long(node: ScriptNode, is_running: bool) -> None:
     """A kill says nothing against the change, and it is tried again at once."""
     directory = Path(node.stage())
     node.cut_at("daemon-reload-daemon-reload")
@@ -72,7 +72,7 @@ def test_only_an_install_that_is_still_at_work_took_too_long(node: Node, is_runn
     assert (result.outcome, result.step) == ("rolled-back", "deadline" if is_running else "interrupted")
 
 
-def test_second_install_restarts_nothing_that_is_in_place(node: Node) -> None:
+def test_second_install_restarts_nothing_that_is_in_place(node: ScriptNode) -> None:
     node.install()
     (node.fake / "calls").write_text("")
     assert node.apply(node.stage("2-b", snapshotter_action="none")).containerd_restarts == 0
@@ -92,7 +92,7 @@ def test_second_install_restarts_nothing_that_is_in_place(node: Node) -> None:
         ("canary-fails", "verify-canary", 2),
     ],
 )
-def test_a_failure_leaves_the_node_as_it_was(node: Node, fault: str, step: str, restarts: int) -> None:
+def test_a_failure_leaves_the_node_as_it_was(node: ScriptNode, fault: str, step: str, restarts: int) -> None:
     """No snapshotter: containerd untouched (nydus-snapshotter#796). CRI plugin not loaded: failure, although
     containerd is active (coco-operator#483). containerd refuses: the old files are back (aicr#1688)."""
     before = node.etc()
@@ -113,7 +113,7 @@ def test_a_failure_leaves_the_node_as_it_was(node: Node, fault: str, step: str, 
         assert (node.fake / "loaded-config").read_bytes() == OLD_CONFIG
 
 
-def test_the_journal_is_looked_at_before_the_way_back_starts_the_daemons_again(node: Node) -> None:
+def test_the_journal_is_looked_at_before_the_way_back_starts_the_daemons_again(node: ScriptNode) -> None:
     """Their new lines would hide why it was taken."""
     directory = node.stage()
     node.set("canary-fails")
@@ -123,7 +123,7 @@ def test_the_journal_is_looked_at_before_the_way_back_starts_the_daemons_again(n
     assert Path(directory, "last-words").read_text() == "last words of the daemon\n"
 
 
-def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: Node) -> None:
+def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: ScriptNode) -> None:
     """Its gRPC client waits up to three seconds between attempts, and fails every call meanwhile."""
     node.install()
     (node.fake / "waits").write_text("refused\n" * 5)
@@ -132,7 +132,7 @@ def test_containerd_is_given_time_to_reconnect_to_a_restarted_daemon(node: Node)
 
 
 @pytest.mark.failure_mode(37)
-def test_a_file_changed_meanwhile_stops_the_install(node: Node) -> None:
+def test_a_file_changed_meanwhile_stops_the_install(node: ScriptNode) -> None:
     """Another installer wrote between our judgement and our swap (spegel#413)."""
     directory = node.stage()
     node.host.path(CONFIG).write_bytes(b"version = 2 # of another installer\n")
@@ -145,7 +145,7 @@ def test_a_file_changed_meanwhile_stops_the_install(node: Node) -> None:
 OTHER_CONFIG = b"version = 2 # of another installer\n"
 
 
-def write_meanwhile(node: Node, call: str, path: str, content: bytes) -> None:
+def write_meanwhile(node: ScriptNode, call: str, path: str, content: bytes) -> None:
     """Another installer writes a file while systemctl is at work on ``call``."""
     target = node.host.path(path)
     target.parent.mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ def write_meanwhile(node: Node, call: str, path: str, content: bytes) -> None:
 
 
 @pytest.mark.failure_mode(37)
-def test_a_file_changed_while_the_snapshotter_starts_is_not_overwritten(node: Node) -> None:
+def test_a_file_changed_while_the_snapshotter_starts_is_not_overwritten(node: ScriptNode) -> None:
     """That takes seconds, and the other installer must not lose its work (gpu-operator#301, spegel#413)."""
     directory = node.stage()
     write_meanwhile(node, "start-soci-snapshotter.service", CONFIG, OTHER_CONFIG)
@@ -166,7 +166,7 @@ def test_a_file_changed_while_the_snapshotter_starts_is_not_overwritten(node: No
 
 
 @pytest.mark.failure_mode(37)
-def test_a_file_imported_meanwhile_stops_the_install(node: Node) -> None:
+def test_a_file_imported_meanwhile_stops_the_install(node: ScriptNode) -> None:
     """No checksum of ours covers it: containerd itself reads something else than the agent judged."""
     before = node.etc()
     directory = node.stage()
@@ -188,7 +188,7 @@ def test_a_file_imported_meanwhile_stops_the_install(node: Node) -> None:
     ],
 )
 def test_what_another_installer_writes_during_the_restart_stays(
-    node: Node, written: bytes, expected: tuple[str, str, int]
+    node: ScriptNode, written: bytes, expected: tuple[str, str, int]
 ) -> None:
     """On the file without ours the install is rolled back, on the file with ours both are in effect."""
     directory = node.stage()
@@ -199,7 +199,7 @@ def test_what_another_installer_writes_during_the_restart_stays(
     assert (node.fake / "loaded-config").read_bytes() == written
 
 
-def test_a_file_mounted_meanwhile_is_left_as_it_is(node: Node) -> None:
+def test_a_file_mounted_meanwhile_is_left_as_it_is(node: ScriptNode) -> None:
     """A rename over a mount point fails with EBUSY: nothing is restarted, nothing of ours stays."""
     directory = node.stage()
     before = node.etc()
@@ -214,7 +214,7 @@ def test_a_file_mounted_meanwhile_is_left_as_it_is(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(35)
-def test_boot_puts_the_installed_file_back(node: Node) -> None:
+def test_boot_puts_the_installed_file_back(node: ScriptNode) -> None:
     """nodeadm writes the node's original at each boot (gpu-operator#1651, #1734)."""
     node.install()
     node.host.path(CONFIG).write_bytes(OLD_CONFIG)
@@ -223,7 +223,7 @@ def test_boot_puts_the_installed_file_back(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(37)
-def test_boot_leaves_what_others_wrote(node: Node) -> None:
+def test_boot_leaves_what_others_wrote(node: ScriptNode) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(b"version = 3 # by hand\n")
     assert "left as it is" in node.run("boot").stdout
@@ -232,7 +232,7 @@ def test_boot_leaves_what_others_wrote(node: Node) -> None:
 
 @pytest.mark.failure_mode(37)
 @pytest.mark.parametrize("is_made_from_ours", [False, True])
-def test_rollback_takes_back_ours_and_no_other_tools_write(node: Node, is_made_from_ours: bool) -> None:
+def test_rollback_takes_back_ours_and_no_other_tools_write(node: ScriptNode, is_made_from_ours: bool) -> None:
     """gpu-operator#301: NVIDIA's toolkit wrote the file between our swap and the failure."""
     node.install()
     journal = node.host.path(f"{transaction.STATE}/journal")
@@ -247,7 +247,7 @@ def test_rollback_takes_back_ours_and_no_other_tools_write(node: Node, is_made_f
 
 @pytest.mark.parametrize(("state", "is_put_back"), [("restarting", False), ("committed", True)])
 def test_boot_waits_for_a_look_and_leaves_an_install_at_work_alone(
-    node: Node, state: str, is_put_back: bool
+    node: ScriptNode, state: str, is_put_back: bool
 ) -> None:
     """The lock is also held by those who only look, while the operating system rewrites and restarts."""
     node.install()
@@ -262,7 +262,7 @@ def test_boot_waits_for_a_look_and_leaves_an_install_at_work_alone(
         assert node.host.read(CONFIG) == (NEW_CONFIG if is_put_back else OLD_CONFIG)
 
 
-def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
+def test_users_are_the_containers_on_mounted_layers(node: ScriptNode) -> None:
     node.stage()
     node.mount_table.write_text(LAZY)
     users = node.run("mounts").stdout.split()
@@ -270,7 +270,7 @@ def test_users_are_the_containers_on_mounted_layers(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(29)
-def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
+def test_the_daemon_is_not_restarted_under_lazy_containers(node: ScriptNode) -> None:
     """They would be broken for good (soci#275, #1648; nydus-snapshotter#106)."""
     node.install()
     before = node.etc()
@@ -284,7 +284,7 @@ def test_the_daemon_is_not_restarted_under_lazy_containers(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(29)
-def test_the_daemon_is_not_restarted_under_a_container_that_came_during_the_install(node: Node) -> None:
+def test_the_daemon_is_not_restarted_under_a_container_that_came_during_the_install(node: ScriptNode) -> None:
     node.install()
     before = node.etc()
     (node.fake / "lazy").write_text(LAZY)
@@ -298,7 +298,7 @@ def test_the_daemon_is_not_restarted_under_a_container_that_came_during_the_inst
 
 
 @pytest.mark.failure_mode(34)
-def test_upgrade_and_back(node: Node) -> None:
+def test_upgrade_and_back(node: ScriptNode) -> None:
     """runtime-class-manager#577: n+1 replaces n and back again; the first original stays."""
     original = node.etc()
     node.install()
@@ -317,24 +317,24 @@ PAUSE_MOUNT = (
 
 
 def flip(
-    node: Node, name: str = "2-b", slot: Slot = SECOND, config: bytes = FLIPPED_CONFIG, **plan: str
+    node: ScriptNode, name: str = "2-b", slot: Slot = SECOND, config: bytes = FLIPPED_CONFIG, **plan: str
 ) -> str:
     """Stage the change to the daemon of another slot, in version 2."""
     fields = {"snapshotter_action": "start", "is_switch": "1", "slot_is_new": "1" if slot == SECOND else "0"}
     return node.stage(name, "2", slot=slot, config=config, **(fields | plan))
 
 
-def of_slot(node: Node, slot: Slot) -> list[bytes | None]:
+def of_slot(node: ScriptNode, slot: Slot) -> list[bytes | None]:
     return [node.host.read(path) for path in (slot.config, slot.unit_path)]
 
 
-def touched(node: Node, slot: Slot) -> list[str]:
+def touched(node: ScriptNode, slot: Slot) -> list[str]:
     """The calls that start, stop or signal the slot's daemon."""
     return [line for line in node.calls("systemctl") if slot.unit in line and "is-active" not in line]
 
 
 @pytest.fixture
-def lazy_node(node: Node) -> Node:
+def lazy_node(node: ScriptNode) -> ScriptNode:
     """A node with an install whose daemon serves containers lazily."""
     node.install()
     node.mount_table.write_text(LAZY)
@@ -344,7 +344,7 @@ def lazy_node(node: Node) -> Node:
 
 
 @pytest.fixture
-def flipped(lazy_node: Node) -> Node:
+def flipped(lazy_node: ScriptNode) -> ScriptNode:
     """The same after a change to the second slot, with the first daemon still in use."""
     assert lazy_node.apply(flip(lazy_node)).outcome == "committed"
     (lazy_node.fake / "snapshots-soci").write_text("a\nb\n")
@@ -357,7 +357,7 @@ def flipped(lazy_node: Node) -> Node:
 
 @pytest.mark.failure_mode(29)
 @pytest.mark.failure_mode(34)
-def test_second_daemon_starts_beside_the_first(lazy_node: Node) -> None:
+def test_second_daemon_starts_beside_the_first(lazy_node: ScriptNode) -> None:
     """Running lazily loaded containers go on: their daemon is not touched (soci#275, #1648)."""
     old = of_slot(lazy_node, FIRST)
     (lazy_node.fake / "images").write_text(INCOMPLETE_IMAGE + COMPLETE_IMAGE)
@@ -381,7 +381,7 @@ def test_second_daemon_starts_beside_the_first(lazy_node: Node) -> None:
     assert versions == {"1", "2"}, "the old daemon may have to be started again"
 
 
-def test_change_within_a_slot_forgets_no_image(node: Node) -> None:
+def test_change_within_a_slot_forgets_no_image(node: ScriptNode) -> None:
     """Its images are lazily loaded by that very daemon."""
     node.install()
     (node.fake / "images").write_text(INCOMPLETE_IMAGE)
@@ -393,7 +393,7 @@ def test_change_within_a_slot_forgets_no_image(node: Node) -> None:
 
 @pytest.mark.failure_mode(30)
 @pytest.mark.parametrize("are_back", [True, False])
-def test_images_whose_layers_a_restart_lost_are_pulled_again(node: Node, are_back: bool) -> None:
+def test_images_whose_layers_a_restart_lost_are_pulled_again(node: ScriptNode, are_back: bool) -> None:
     """The credentials have expired, say: no pod of them could start any more (soci#93, #487)."""
     node.install()
     (node.fake / "images").write_text(f"example.org/pause:1 t d incomplete (1/2) 1 true\n{INCOMPLETE_IMAGE}")
@@ -409,7 +409,9 @@ def test_images_whose_layers_a_restart_lost_are_pulled_again(node: Node, are_bac
 
 
 @pytest.mark.parametrize("fault", ["fail-start-soci-snapshotter-b.service", "canary-fails"])
-def test_failed_flip_leaves_the_first_daemon_and_its_containers_alone(lazy_node: Node, fault: str) -> None:
+def test_failed_flip_leaves_the_first_daemon_and_its_containers_alone(
+    lazy_node: ScriptNode, fault: str
+) -> None:
     """What was created under the second one meanwhile goes before containerd forgets that one."""
     before = lazy_node.etc()
     lazy_node.set(fault)
@@ -428,7 +430,7 @@ def test_failed_flip_leaves_the_first_daemon_and_its_containers_alone(lazy_node:
 
 
 @pytest.mark.failure_mode(29)
-def test_replaced_daemon_stays_while_a_container_uses_it(flipped: Node) -> None:
+def test_replaced_daemon_stays_while_a_container_uses_it(flipped: ScriptNode) -> None:
     """Lazily or not: to delete a container its daemon is needed."""
     flipped.mount_table.write_text(PAUSE_MOUNT.format(data=DATA))
     done = flipped.run("retire", "soci")
@@ -441,13 +443,13 @@ def test_replaced_daemon_stays_while_a_container_uses_it(flipped: Node) -> None:
     assert None not in of_slot(flipped, FIRST)
 
 
-def ended(node: Node) -> None:
+def ended(node: ScriptNode) -> None:
     """The containers of the first daemon end."""
     node.mount_table.write_text("")
     (node.fake / "containers").write_text("new soci-b\n")
 
 
-def test_replaced_daemon_is_retired(flipped: Node) -> None:
+def test_replaced_daemon_is_retired(flipped: ScriptNode) -> None:
     """containerd forgets its snapshots first; else it would take them for present at the next use."""
     ended(flipped)
     second = of_slot(flipped, SECOND)
@@ -475,7 +477,7 @@ def test_replaced_daemon_is_retired(flipped: Node) -> None:
 def test_retirement_cut_short_is_finished_by_the_next_call(tmp_path: Path) -> None:
     """A power cut at each of its calls of systemd and containerd."""
     for cut_at_call in range(1, 60):
-        node = Node(tmp_path / str(cut_at_call))
+        node = ScriptNode(tmp_path / str(cut_at_call))
         node.install()
         node.apply(flip(node))
         ended(node)
@@ -494,7 +496,7 @@ def test_retirement_cut_short_is_finished_by_the_next_call(tmp_path: Path) -> No
     pytest.fail("the retirement never ran to its end")
 
 
-def test_slot_in_use_is_never_retired(flipped: Node) -> None:
+def test_slot_in_use_is_never_retired(flipped: ScriptNode) -> None:
     ended(flipped)
     assert "new containers are created" in flipped.run("retire", "soci-b").stderr
     flipped.host.path(CONFIG).write_bytes(NEW_CONFIG)  # somebody turned containerd back
@@ -504,7 +506,7 @@ def test_slot_in_use_is_never_retired(flipped: Node) -> None:
 
 
 @pytest.mark.failure_mode(34)
-def test_back_to_the_first_slot_and_retire_the_second(flipped: Node) -> None:
+def test_back_to_the_first_slot_and_retire_the_second(flipped: ScriptNode) -> None:
     ended(flipped)
     assert flipped.run("retire", "soci").returncode == 0
     back = flip(flipped, "3-c", FIRST, FLIPPED_CONFIG.replace(b'"soci-b"', b'"soci"', 1))
@@ -516,7 +518,7 @@ def test_back_to_the_first_slot_and_retire_the_second(flipped: Node) -> None:
     assert None not in of_slot(flipped, FIRST)
 
 
-def test_remove_takes_both_daemons_away(node: Node) -> None:
+def test_remove_takes_both_daemons_away(node: ScriptNode) -> None:
     before = tree(node.root)
     node.install()
     assert node.apply(flip(node)).outcome == "committed"
@@ -533,6 +535,6 @@ def test_remove_takes_both_daemons_away(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(29)
-def test_remove_refuses_under_containers_of_the_replaced_daemon(flipped: Node) -> None:
+def test_remove_refuses_under_containers_of_the_replaced_daemon(flipped: ScriptNode) -> None:
     assert "lazily loaded containers are running" in flipped.run("remove").stderr
     assert touched(flipped, FIRST) == []

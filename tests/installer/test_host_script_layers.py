@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.script_node import Node
+from tests.fakes.script_node import ScriptNode
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -14,7 +14,7 @@ SNAPSHOTS = "var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
 COPIES = "var/lib/soci-snapshotter-grpc/carried-by-soci-cluster"
 
 
-def with_copies(node: Node, name: str = "1-a") -> Path:
+def with_copies(node: ScriptNode, name: str = "1-a") -> Path:
     """A staged install that has an image's layers to carry over, as the agent leaves them."""
     for number, chain in enumerate(LAYERS.split()[1:], 1):
         folder = node.root / COPIES / chain
@@ -27,7 +27,7 @@ def with_copies(node: Node, name: str = "1-a") -> Path:
 
 
 @pytest.mark.failure_mode(22)
-def test_copies_are_only_moved_after_the_restart(node: Node) -> None:
+def test_copies_are_only_moved_after_the_restart(node: ScriptNode) -> None:
     """core-kit#580: pods that use the image are created again as soon as containerd is back."""
     directory = with_copies(node)
     (node.fake / "on-restart-containerd.service").write_text(f'ls -id "$ROOT/{COPIES}"/* >"$FAKE/copied"\n')
@@ -46,7 +46,7 @@ def test_copies_are_only_moved_after_the_restart(node: Node) -> None:
 
 @pytest.mark.failure_mode(22)
 @pytest.mark.parametrize("how", ["rollback", "boot"])
-def test_copies_of_layers_do_not_outlive_a_rollback(node: Node, how: str) -> None:
+def test_copies_of_layers_do_not_outlive_a_rollback(node: ScriptNode, how: str) -> None:
     """They may be many gigabytes."""
     directory = with_copies(node)
     node.cut_at("daemon-reload-daemon-reload")
@@ -60,7 +60,9 @@ def test_copies_of_layers_do_not_outlive_a_rollback(node: Node, how: str) -> Non
 
 
 @pytest.mark.failure_mode(37)
-def test_copies_that_another_installer_cleared_stop_the_install_with_nothing_changed(node: Node) -> None:
+def test_copies_that_another_installer_cleared_stop_the_install_with_nothing_changed(
+    node: ScriptNode,
+) -> None:
     directory = with_copies(node)
     (node.root / COPIES / "sha256:chain-of-two/2").unlink()
     (node.root / COPIES / "sha256:chain-of-two").rmdir()
@@ -72,7 +74,7 @@ def test_copies_that_another_installer_cleared_stop_the_install_with_nothing_cha
 
 
 @pytest.mark.parametrize("state", ["armed", "restarting"])
-def test_copies_of_an_install_at_work_are_not_cleared(node: Node, state: str) -> None:
+def test_copies_of_an_install_at_work_are_not_cleared(node: ScriptNode, state: str) -> None:
     """Another installer starts meanwhile; the transaction is about to move them."""
     node.install()
     with_copies(node, "2-b")
@@ -83,7 +85,7 @@ def test_copies_of_an_install_at_work_are_not_cleared(node: Node, state: str) ->
 
 
 @pytest.mark.failure_mode(22)
-def test_layer_that_was_pulled_meanwhile_is_taken_as_it_is(node: Node) -> None:
+def test_layer_that_was_pulled_meanwhile_is_taken_as_it_is(node: ScriptNode) -> None:
     directory = with_copies(node)
     node.set("pulled-meanwhile")
     assert node.apply(str(directory)).outcome == "committed"
@@ -93,7 +95,7 @@ def test_layer_that_was_pulled_meanwhile_is_taken_as_it_is(node: Node) -> None:
 @pytest.mark.failure_mode(22)
 @pytest.mark.parametrize("answers", [True, False])
 def test_rollback_deletes_snapshots_only_when_containerd_has_forgotten_them(
-    node: Node, answers: bool
+    node: ScriptNode, answers: bool
 ) -> None:
     """kata-containers#12724: records without content stay for good, and in the way of each later pull."""
     directory = with_copies(node)
@@ -107,7 +109,7 @@ def test_rollback_deletes_snapshots_only_when_containerd_has_forgotten_them(
 
 
 @pytest.mark.failure_mode(22)
-def test_layers_that_soci_does_not_take_roll_the_install_back(node: Node) -> None:
+def test_layers_that_soci_does_not_take_roll_the_install_back(node: ScriptNode) -> None:
     directory = with_copies(node)
     node.set("no-room")
     outcome = node.apply(str(directory))
@@ -116,7 +118,7 @@ def test_layers_that_soci_does_not_take_roll_the_install_back(node: Node) -> Non
     assert not (node.root / COPIES).exists()
 
 
-def test_directory_that_the_agent_made_for_copies_goes_with_the_uninstall(node: Node) -> None:
+def test_directory_that_the_agent_made_for_copies_goes_with_the_uninstall(node: ScriptNode) -> None:
     """It is there before the script looks which directories are there."""
     node.host.write("/var/lib/soci-cluster/originals/folders", b"/var/lib/soci-snapshotter-grpc\n")
     assert node.apply(str(with_copies(node))).outcome == "committed"

@@ -9,7 +9,7 @@ from agent import transaction
 from agent.slots import FIRST, SECOND
 
 from tests.fakes.node import INSTALLER
-from tests.fakes.script_node import CONFIG, NEW_CONFIG, Node
+from tests.fakes.script_node import CONFIG, NEW_CONFIG, ScriptNode
 from tests.fakes.sourced_script import call
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
@@ -62,13 +62,13 @@ def steps(outcome: transaction.Outcome) -> list[str]:
     return [name.removeprefix("verify-") for name, _ in outcome.steps if name.startswith("verify-")]
 
 
-def test_an_install_makes_every_check_and_tells_each_as_a_step(node: Node) -> None:
+def test_an_install_makes_every_check_and_tells_each_as_a_step(node: ScriptNode) -> None:
     outcome = node.apply(node.stage())
     assert outcome.outcome == "committed"
     assert steps(outcome) == CHECKS
 
 
-def test_an_uninstall_makes_every_check_for_the_nodes_own_snapshotter(node: Node) -> None:
+def test_an_uninstall_makes_every_check_for_the_nodes_own_snapshotter(node: ScriptNode) -> None:
     node.install()
     done = node.run("remove")
     assert done.returncode == 0, done.stderr
@@ -76,14 +76,14 @@ def test_an_uninstall_makes_every_check_for_the_nodes_own_snapshotter(node: Node
     assert told == CHECKS
 
 
-def verified(node: Node) -> transaction.Outcome:
+def verified(node: ScriptNode) -> transaction.Outcome:
     done = node.run("verify")
     outcome = transaction.parse_result(done.stdout)
     assert (done.returncode == 0) == (outcome.outcome == "verified")
     return outcome
 
 
-def test_the_reading_checks_change_nothing(node: Node) -> None:
+def test_the_reading_checks_change_nothing(node: ScriptNode) -> None:
     node.install()
     before = node.etc()
     (node.fake / "calls").write_text("")
@@ -96,7 +96,7 @@ def test_the_reading_checks_change_nothing(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(37)
-def test_containerd_that_runs_without_ours_fails_the_check(node: Node) -> None:
+def test_containerd_that_runs_without_ours_fails_the_check(node: ScriptNode) -> None:
     """Another tool restarted it on a file of its own, and then the file came back."""
     node.install()
     (node.fake / "loaded-config").write_bytes(b"version = 2\n")
@@ -106,7 +106,7 @@ def test_containerd_that_runs_without_ours_fails_the_check(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(37)
-def test_file_that_names_another_snapshotter_fails_the_check(node: Node) -> None:
+def test_file_that_names_another_snapshotter_fails_the_check(node: ScriptNode) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(NEW_CONFIG.replace(b'"soci"', b'"nydus"'))
     outcome = verified(node)
@@ -116,14 +116,14 @@ def test_file_that_names_another_snapshotter_fails_the_check(node: Node) -> None
     )
 
 
-def test_daemon_that_containerd_does_not_reach_fails_the_check(node: Node) -> None:
+def test_daemon_that_containerd_does_not_reach_fails_the_check(node: ScriptNode) -> None:
     node.install()
     node.clear(f"active-{FIRST.unit}")
     outcome = verified(node)
     assert (outcome.outcome, outcome.step) == ("failed", "verify-connection")
 
 
-def test_nothing_installed_fails_the_check(node: Node) -> None:
+def test_nothing_installed_fails_the_check(node: ScriptNode) -> None:
     node.stage()
     outcome = verified(node)
     assert (outcome.outcome, outcome.cause) == ("failed", "nothing is installed")

@@ -9,7 +9,7 @@ from agent import transaction
 from agent.slots import FIRST, SECOND
 
 from tests.fakes.node import tree
-from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, Node
+from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, ScriptNode
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -23,7 +23,7 @@ example.org/whole:1 t d complete (9/9) 2 GiB/2 GiB false
 """
 
 
-def in_use(node: Node) -> None:
+def in_use(node: ScriptNode) -> None:
     """A kubelet, two pods' containers under soci and one from before, images and snapshots."""
     node.set("active-kubelet.service")
     (node.fake / "containers").write_text("sandbox soci\napp soci\nearlier overlayfs\n")
@@ -35,7 +35,7 @@ def in_use(node: Node) -> None:
     (node.fake / "calls").write_text("")
 
 
-def test_snapshots_are_removed_children_first(node: Node) -> None:
+def test_snapshots_are_removed_children_first(node: ScriptNode) -> None:
     """Each is asked for once: the kubelet is stopped meanwhile, and a node can have thousands."""
     node.install()
     in_use(node)
@@ -50,7 +50,7 @@ def test_snapshots_are_removed_children_first(node: Node) -> None:
     assert sorted(removed) == ["1", "2", "3", "4", "extract-5-a sha256:9"], "containerd: UnpackKeyFormat"
 
 
-def test_image_volumes_of_pods_are_unmounted(node: Node) -> None:
+def test_image_volumes_of_pods_are_unmounted(node: ScriptNode) -> None:
     """containerd does it with the pod, which the kubelet, stopped meanwhile, cannot end."""
     node.install()
     in_use(node)
@@ -64,7 +64,7 @@ def test_image_volumes_of_pods_are_unmounted(node: Node) -> None:
 
 
 @pytest.mark.failure_mode(40)
-def test_remove_returns_the_node_byte_for_byte(node: Node) -> None:
+def test_remove_returns_the_node_byte_for_byte(node: ScriptNode) -> None:
     """The old configuration is also in effect again, by one restart (kata-containers#11072)."""
     (node.root / "run").mkdir()
     before = tree(node.root)
@@ -78,7 +78,7 @@ def test_remove_returns_the_node_byte_for_byte(node: Node) -> None:
     assert not (node.fake / "active-soci-snapshotter.service").exists()
 
 
-def test_directories_that_were_there_before_stay(node: Node) -> None:
+def test_directories_that_were_there_before_stay(node: ScriptNode) -> None:
     for path in ("var/lib/soci-snapshotter-grpc", "etc/systemd/system/containerd.service.d"):
         (node.root / path).mkdir()
     before = tree(node.root)
@@ -89,7 +89,7 @@ def test_directories_that_were_there_before_stay(node: Node) -> None:
 
 @pytest.mark.failure_mode(24)
 @pytest.mark.failure_mode(41)
-def test_install_and_remove_any_number_of_times(node: Node) -> None:
+def test_install_and_remove_any_number_of_times(node: ScriptNode) -> None:
     """kata-containers#10167."""
     before = tree(node.root)
     for round_ in range(3):
@@ -98,7 +98,7 @@ def test_install_and_remove_any_number_of_times(node: Node) -> None:
         assert tree(node.root) == before
 
 
-def test_containers_go_gently_and_the_kubelet_does_not_see_it(node: Node) -> None:
+def test_containers_go_gently_and_the_kubelet_does_not_see_it(node: ScriptNode) -> None:
     """Their records outlive the restart: the kubelet takes the pods' networks down by them."""
     node.install()
     in_use(node)
@@ -119,7 +119,7 @@ def test_containers_go_gently_and_the_kubelet_does_not_see_it(node: Node) -> Non
     assert not any("earlier" in call for call in calls if "info" not in call)
 
 
-def test_images_that_only_soci_could_unpack_are_pulled_again(node: Node) -> None:
+def test_images_that_only_soci_could_unpack_are_pulled_again(node: ScriptNode) -> None:
     """A lazily loaded image has no blobs; the kubelet takes it for present (soci#1389)."""
     node.install()
     in_use(node)
@@ -130,7 +130,7 @@ def test_images_that_only_soci_could_unpack_are_pulled_again(node: Node) -> None
 
 
 @pytest.mark.parametrize("source", ["archive", "registry"])
-def test_pause_is_startable_before_anything_goes(node: Node, source: str) -> None:
+def test_pause_is_startable_before_anything_goes(node: ScriptNode, source: str) -> None:
     """amazon-eks-ami#2710: on EKS the pause image cannot be pulled."""
     node.install()
     in_use(node)
@@ -154,7 +154,7 @@ def test_pause_is_startable_before_anything_goes(node: Node, source: str) -> Non
         ("no-answer", "containerd does not answer"),
     ],
 )
-def test_refused_in_words_with_nothing_changed(node: Node, fault: str, reason: str) -> None:
+def test_refused_in_words_with_nothing_changed(node: ScriptNode, fault: str, reason: str) -> None:
     """Layers mounted lazily would be broken for good (soci#275, #1648); without pause no pod could start."""
     node.install()
     in_use(node)
@@ -179,7 +179,7 @@ def test_refused_in_words_with_nothing_changed(node: Node, fault: str, reason: s
     assert reason in asked.stderr
 
 
-def test_forced_under_lazy_containers(node: Node) -> None:
+def test_forced_under_lazy_containers(node: ScriptNode) -> None:
     node.install()
     node.mount_table.write_text(LAZY)
     (node.fake / "containers").write_text("lazy soci\nplain soci\nshort soci\nnew soci\n")
@@ -187,7 +187,7 @@ def test_forced_under_lazy_containers(node: Node) -> None:
     assert not node.host.exists(transaction.STATE)
 
 
-def test_files_of_containers_that_do_not_end_are_not_deleted(node: Node) -> None:
+def test_files_of_containers_that_do_not_end_are_not_deleted(node: ScriptNode) -> None:
     """A shim that hangs, or a container of another tool: its directory is in use, whatever is forced."""
     node.install()
     node.mount_table.write_text(LAZY)
@@ -203,7 +203,7 @@ def test_files_of_containers_that_do_not_end_are_not_deleted(node: Node) -> None
 
 
 @pytest.mark.failure_mode(37)
-def test_a_file_that_others_changed_is_refused(node: Node) -> None:
+def test_a_file_that_others_changed_is_refused(node: ScriptNode) -> None:
     node.install()
     node.host.path(CONFIG).write_bytes(b"version = 2 # and nvidia\n")
     done = node.run("remove")
@@ -213,7 +213,7 @@ def test_a_file_that_others_changed_is_refused(node: Node) -> None:
     assert node.run("remove", "--force").returncode == 0
 
 
-def test_what_others_wrote_before_our_next_install_is_not_lost_either(node: Node) -> None:
+def test_what_others_wrote_before_our_next_install_is_not_lost_either(node: ScriptNode) -> None:
     """The next version's install takes the file over as it is; the original lacks what others wrote."""
     node.install()
     changed = NEW_CONFIG + b"# and nvidia\n"
@@ -228,7 +228,7 @@ def test_what_others_wrote_before_our_next_install_is_not_lost_either(node: Node
 
 @pytest.mark.failure_mode(40)
 @pytest.mark.parametrize("fault", ["restart", "cri", "soci-stays"])
-def test_containerd_that_does_not_come_back_is_told_and_put_back(node: Node, fault: str) -> None:
+def test_containerd_that_does_not_come_back_is_told_and_put_back(node: ScriptNode, fault: str) -> None:
     """zeropod drops the restart's result; coco-operator#483: active, but its CRI plugin is not loaded."""
     node.install()
     in_use(node)
@@ -249,7 +249,7 @@ def test_containerd_that_does_not_come_back_is_told_and_put_back(node: Node, fau
     assert node.run("remove").returncode == 0
 
 
-def test_a_kubelet_that_cannot_be_stopped_leaves_the_node_installed(node: Node) -> None:
+def test_a_kubelet_that_cannot_be_stopped_leaves_the_node_installed(node: ScriptNode) -> None:
     node.install()
     in_use(node)
     node.set("fail-stop-kubelet.service")
@@ -260,7 +260,7 @@ def test_a_kubelet_that_cannot_be_stopped_leaves_the_node_installed(node: Node) 
 
 @pytest.mark.failure_mode(33)
 @pytest.mark.parametrize("was_active", [True, False])
-def test_a_unit_of_the_operating_system_goes_back_to_what_it_was(node: Node, was_active: bool) -> None:
+def test_a_unit_of_the_operating_system_goes_back_to_what_it_was(node: ScriptNode, was_active: bool) -> None:
     """nodeadm's unit is adopted by a drop-in; its data directory is the system's, too."""
     node.host.write(UNIT, b"[Service] # of the system\n")
     data = node.root / "var/lib/soci-snapshotter-grpc"
@@ -288,7 +288,7 @@ def test_a_unit_of_the_operating_system_goes_back_to_what_it_was(node: Node, was
     assert restarted == was_active
 
 
-def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: Node) -> None:
+def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: ScriptNode) -> None:
     """The system itself had chosen SOCI (EKS FastImagePull): only the configuration goes back."""
     node.install()
     in_use(node)
@@ -306,7 +306,9 @@ def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: Node) -> 
 
 
 @pytest.mark.failure_mode(33)
-def test_the_daemon_that_the_operating_system_brought_stays_where_ours_ran_beside_it(node: Node) -> None:
+def test_the_daemon_that_the_operating_system_brought_stays_where_ours_ran_beside_it(
+    node: ScriptNode,
+) -> None:
     """Lazily loaded containers ran on it at the first install, side by side; it was never adopted."""
     node.host.write(UNIT, b"[Service] # of the system\n")
     node.host.path(CONFIG).write_bytes(NEW_CONFIG)
@@ -330,7 +332,7 @@ def test_the_daemon_that_the_operating_system_brought_stays_where_ours_ran_besid
     assert (node.fake / f"active-{FIRST.unit}").exists()
 
 
-def test_pods_that_came_back_between_two_tries_are_ended_like_the_others(node: Node) -> None:
+def test_pods_that_came_back_between_two_tries_are_ended_like_the_others(node: ScriptNode) -> None:
     """Whoever failed to restore the files started the kubelet again, and containerd still ran with soci."""
     node.install()
     in_use(node)
@@ -349,7 +351,7 @@ def test_pods_that_came_back_between_two_tries_are_ended_like_the_others(node: N
 
 
 @pytest.mark.parametrize("gone", ["programs", "script-only", "record"])
-def test_half_deleted_by_hand(node: Node, gone: str) -> None:
+def test_half_deleted_by_hand(node: ScriptNode, gone: str) -> None:
     before = tree(node.root)
     node.install()
     program = node.root / "opt/soci-cluster"
@@ -371,7 +373,7 @@ def test_half_deleted_by_hand(node: Node, gone: str) -> None:
         assert tree(node.root) == before
 
 
-def test_nothing_to_remove_is_no_failure(node: Node) -> None:
+def test_nothing_to_remove_is_no_failure(node: ScriptNode) -> None:
     before = tree(node.root)
     node.host.write(transaction.SCRIPT, node.script, 0o755)
     assert node.run("removable").returncode == 0
@@ -379,7 +381,7 @@ def test_nothing_to_remove_is_no_failure(node: Node) -> None:
     assert tree(node.root) == before
 
 
-def test_an_install_that_was_cut_short_is_undone_first(node: Node) -> None:
+def test_an_install_that_was_cut_short_is_undone_first(node: ScriptNode) -> None:
     before = tree(node.root)
     node.stage()
     node.cut_at("daemon-reload-daemon-reload")
@@ -389,7 +391,7 @@ def test_an_install_that_was_cut_short_is_undone_first(node: Node) -> None:
     assert tree(node.root) == before
 
 
-def test_no_install_begins_in_an_uninstall_that_has_not_ended(node: Node) -> None:
+def test_no_install_begins_in_an_uninstall_that_has_not_ended(node: ScriptNode) -> None:
     node.install()
     in_use(node)
     node.cut_at("stop-kubelet.service")

@@ -16,7 +16,7 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Registration, Task
 
-from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, run_below, tree
+from tests.fakes.node import CONFIG, INSTALLER, FakeNode, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
 from tests.fakes.sourced_script import call
 
@@ -26,11 +26,11 @@ DIGEST = hashlib.sha256(b"archive").hexdigest()
 
 
 @pytest.fixture
-def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     furnish(root)
-    machine = Machine(root)
+    machine = FakeNode(root)
 
-    def unpack(host: Machine, url: str, version: str, digest: str) -> None:
+    def unpack(host: FakeNode, url: str, version: str, digest: str) -> None:
         for program in release.PROGRAMS:
             host.write(f"{release.VERSIONS}/{version}/{program}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())
@@ -40,7 +40,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def task(
-    machine: Machine,
+    machine: FakeNode,
     node: Registration = FRESH,
     *,
     version: str = "0.16.1",
@@ -62,7 +62,7 @@ def never(busy: install.Busy) -> None:
     pytest.fail(f"waited for {busy}")
 
 
-def test_first_install(machine: Machine) -> None:
+def test_first_install(machine: FakeNode) -> None:
     done = install.install(task(machine), never)
     program = "/opt/soci-cluster/versions/0.16.1/soci-snapshotter-grpc"
     assert done == install.Installed(True, slots.FIRST, program, 0.16, 1)
@@ -71,7 +71,7 @@ def test_first_install(machine: Machine) -> None:
 
 
 @pytest.mark.failure_mode(17)
-def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> None:
+def test_second_run_writes_nothing_and_restarts_nothing(machine: FakeNode) -> None:
     """Ten pod deletes, zero restarts (gpu-operator#594, #712; dragonfly-charts#294)."""
     install.install(task(machine), never)
     before = tree(machine.root)
@@ -84,7 +84,7 @@ def test_second_run_writes_nothing_and_restarts_nothing(machine: Machine) -> Non
 
 
 @pytest.mark.failure_mode(34)
-def test_running_version_is_read_from_the_process(machine: Machine) -> None:
+def test_running_version_is_read_from_the_process(machine: FakeNode) -> None:
     """Not from a marker file (runtime-class-manager#577)."""
     install.install(task(machine), never)
     machine.running[slots.FIRST.unit] = f"{release.VERSIONS}/0.15.0/soci-snapshotter-grpc"
@@ -92,7 +92,7 @@ def test_running_version_is_read_from_the_process(machine: Machine) -> None:
 
 
 @pytest.mark.failure_mode(33)
-def test_unit_of_the_operating_system_is_adopted(machine: Machine) -> None:
+def test_unit_of_the_operating_system_is_adopted(machine: FakeNode) -> None:
     """nodeadm's unit is not overwritten, and its socket is kept."""
     machine.unit = slots.FIRST.unit_path
     machine.write(slots.FIRST.unit_path, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
@@ -101,7 +101,7 @@ def test_unit_of_the_operating_system_is_adopted(machine: Machine) -> None:
     assert "--address fd://" in machine.read_text(slots.FIRST.adoption)
 
 
-def test_node_in_service_is_refused(machine: Machine) -> None:
+def test_node_in_service_is_refused(machine: FakeNode) -> None:
     tasks = "TASK PID STATUS\nc1 7 RUNNING\nc2 8 STOPPED\n"
     machine.ctr.answers |= {"containers ls": "c1\nc2\n", "tasks ls": tasks}
     before = tree(machine.root)
@@ -112,7 +112,7 @@ def test_node_in_service_is_refused(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("node", "existing"), [(FRESH, "refuse"), (IN_SERVICE, "migrate")])
-def test_node_in_service_is_taken_when_asked(machine: Machine, node: Registration, existing: str) -> None:
+def test_node_in_service_is_taken_when_asked(machine: FakeNode, node: Registration, existing: str) -> None:
     machine.ctr.answers |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
     assert install.install(task(machine, node, existing_nodes=existing), never).changed
 
@@ -121,7 +121,7 @@ INFO = '{"ID": "abc", "Labels": {"io.kubernetes.pod.namespace": "shop", "io.kube
 
 
 @pytest.mark.failure_mode(29)
-def test_waits_for_lazy_containers_before_a_restart(machine: Machine) -> None:
+def test_waits_for_lazy_containers_before_a_restart(machine: FakeNode) -> None:
     """The daemon is never restarted under them (soci#275, #1648), and the pods are told by name."""
     install.install(task(machine), never)
     machine.lazy["soci"] = "/run/c/abc/rootfs\n"
@@ -140,7 +140,7 @@ def test_waits_for_lazy_containers_before_a_restart(machine: Machine) -> None:
     assert machine.plan()["snapshotter_action"] == "restart"
 
 
-def test_waiting_asks_the_mount_table_only(machine: Machine) -> None:
+def test_waiting_asks_the_mount_table_only(machine: FakeNode) -> None:
     """It may last for days, on every node."""
     install.install(task(machine), never)
     machine.lazy["soci"] = "/run/c/abc/rootfs\n"
@@ -158,7 +158,7 @@ def test_waiting_asks_the_mount_table_only(machine: Machine) -> None:
 
 @pytest.mark.failure_mode(29)
 @pytest.mark.failure_mode(34)
-def test_side_by_side_leaves_the_old_daemon_alone(machine: Machine) -> None:
+def test_side_by_side_leaves_the_old_daemon_alone(machine: FakeNode) -> None:
     """A second daemon for new pods; the old one's unit, configuration and process are not touched."""
     install.install(task(machine), never)
     first = slots.FIRST
@@ -189,7 +189,9 @@ def test_side_by_side_leaves_the_old_daemon_alone(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("containers", "is_there"), [("pause\n", True), ("elsewhere\n", False)])
-def test_own_pod_on_the_replaced_daemon_is_noticed(machine: Machine, containers: str, is_there: bool) -> None:
+def test_own_pod_on_the_replaced_daemon_is_noticed(
+    machine: FakeNode, containers: str, is_there: bool
+) -> None:
     """It would keep that daemon for ever: the pod that changed the node was created before."""
     install.install(task(machine), never)
     machine.lazy |= {"soci": "/run/c/abc/rootfs\n", "all soci": "/run/c/abc/rootfs\n/run/c/pause/rootfs\n"}
@@ -198,7 +200,7 @@ def test_own_pod_on_the_replaced_daemon_is_noticed(machine: Machine, containers:
     assert done.has_installer is is_there
 
 
-def test_side_by_side_restarts_in_place_when_nobody_would_notice(machine: Machine) -> None:
+def test_side_by_side_restarts_in_place_when_nobody_would_notice(machine: FakeNode) -> None:
     """It costs no restart of containerd, and no image is pulled again."""
     install.install(task(machine), never)
     done = install.install(task(machine, version="0.16.0", upgrade_policy="side-by-side"), never)
@@ -206,7 +208,7 @@ def test_side_by_side_restarts_in_place_when_nobody_would_notice(machine: Machin
     assert machine.plan()["containerd_restart"] == "0"
 
 
-def start_second_daemon(machine: Machine) -> None:
+def start_second_daemon(machine: FakeNode) -> None:
     """Two releases side by side, and containers read from both daemons."""
     install.install(task(machine), never)
     machine.lazy |= {"soci": "/run/c/old/rootfs\n"}
@@ -215,7 +217,7 @@ def start_second_daemon(machine: Machine) -> None:
 
 
 @pytest.mark.failure_mode(34)
-def test_back_to_the_old_daemon_while_it_still_runs(machine: Machine) -> None:
+def test_back_to_the_old_daemon_while_it_still_runs(machine: FakeNode) -> None:
     """Version n again: what runs already is used, nothing is started."""
     start_second_daemon(machine)
     done = install.install(task(machine, upgrade_policy="side-by-side"), never)
@@ -225,7 +227,7 @@ def test_back_to_the_old_daemon_while_it_still_runs(machine: Machine) -> None:
 
 
 @pytest.mark.failure_mode(29)
-def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) -> None:
+def test_side_by_side_waits_when_both_daemons_are_read_from(machine: FakeNode) -> None:
     """There is no third place; the first to become idle is used."""
     start_second_daemon(machine)
     waited = []
@@ -240,7 +242,7 @@ def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) ->
     assert machine.plan()["snapshotter_action"] == "restart"
 
 
-def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:
+def test_pause_without_content_comes_from_the_archive(machine: FakeNode) -> None:
     """On EKS the pause image cannot be pulled (amazon-eks-ami#2710)."""
     machine.ctr.answers["images check"] = "example.org/pause:3.10 t d incomplete (1/2) 1 true\n"
     machine.write(kinds.EKS_PAUSE_ARCHIVE, b"tar")
@@ -249,7 +251,7 @@ def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:
     assert f"pause_archive={kinds.EKS_PAUSE_ARCHIVE}\n" in (directory / "plan.env").read_text()
 
 
-def test_pause_without_content_stops_before_the_swap(machine: Machine) -> None:
+def test_pause_without_content_stops_before_the_swap(machine: FakeNode) -> None:
     """No sandbox could start afterwards (nydus-snapshotter#631, soci#1389)."""
     machine.ctr.answers["images check"] = ""
     with pytest.raises(InstallError, match="sandbox image"):
@@ -259,7 +261,7 @@ def test_pause_without_content_stops_before_the_swap(machine: Machine) -> None:
 
 
 @pytest.mark.failure_mode(16)
-def test_killed_transaction_is_undone_first(machine: Machine) -> None:
+def test_killed_transaction_is_undone_first(machine: FakeNode) -> None:
     """An earlier pod and its transaction were killed (gpu-operator#456, kata-containers#13551)."""
     machine.write(f"{transaction.STATE}/journal", b"state=armed\ntransaction=1-a\n")
 
@@ -273,28 +275,34 @@ def test_killed_transaction_is_undone_first(machine: Machine) -> None:
     assert ("sh", transaction.SCRIPT, "rollback", "1-a") in machine.commands
 
 
-def test_what_a_boot_undid_leaves_nothing_behind(machine: Machine) -> None:
+def test_what_a_boot_undid_leaves_nothing_behind(machine: FakeNode) -> None:
     machine.write(f"{transaction.STATE}/journal", b"state=rolled-back\ntransaction=1-a\n")
     machine.write(f"{transaction.STATE}/txn/1-a/last-words", b"killed during the rollback\n")
     install.install(task(machine), never)
     assert not machine.exists(f"{transaction.STATE}/txn/1-a")
 
 
-def fail_once(machine: Machine, result: str, cause: str) -> None:
-    """Install with a host script that ends with this result; the next one commits again."""
-    commit = machine.answers["systemd-run"]
+def fail_from_now_on(machine: FakeNode, result: str, last_words: str = "") -> None:
+    """Every transaction ends with this result, and with these last words of the daemons."""
 
     def fail(command: Sequence[str], text: str) -> Result:
+        machine.write(f"{command[-1]}/last-words", last_words.encode())
         machine.write(f"{command[-1]}/result", result.encode())
         return Result(0, "", "")
 
     machine.answers["systemd-run"] = fail
+
+
+def fail_once(machine: FakeNode, result: str, cause: str) -> None:
+    """Install with a host script that ends with this result; the next one commits again."""
+    commit = machine.answers["systemd-run"]
+    fail_from_now_on(machine, result)
     with pytest.raises(InstallError, match=cause):
         install.install(task(machine), never)
     machine.answers["systemd-run"] = commit
 
 
-def test_transaction_that_systemd_started_without_saying_so_keeps_its_directory(machine: Machine) -> None:
+def test_transaction_that_systemd_started_without_saying_so_keeps_its_directory(machine: FakeNode) -> None:
     """Its answer is lost when D-Bus times out, or systemd executes itself anew."""
     commit = machine.answers["systemd-run"]
 
@@ -308,13 +316,8 @@ def test_transaction_that_systemd_started_without_saying_so_keeps_its_directory(
     assert install.install(task(machine), never).changed
 
 
-def test_a_failed_transaction_brings_the_daemons_last_words_along(machine: Machine) -> None:
-    def fail(command: Sequence[str], text: str) -> Result:
-        machine.write(f"{command[-1]}/last-words", b"one\ntwo\n")
-        machine.write(f"{command[-1]}/result", b"outcome=rolled-back\nstep=restart\ncontainerd_restarts=2\n")
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = fail
+def test_a_failed_transaction_brings_the_daemons_last_words_along(machine: FakeNode) -> None:
+    fail_from_now_on(machine, "outcome=rolled-back\nstep=restart\ncontainerd_restarts=2\n", "one\ntwo\n")
     for _ in ("now", "and when it is not tried again"):
         with pytest.raises(InstallError) as caught:
             install.install(task(machine), never)
@@ -322,22 +325,16 @@ def test_a_failed_transaction_brings_the_daemons_last_words_along(machine: Machi
 
 
 @pytest.mark.failure_mode(15)
-def test_vain_restart_is_not_repeated(machine: Machine) -> None:
+def test_vain_restart_is_not_repeated(machine: FakeNode) -> None:
     """149 restarts of a daemon that could not come up (aicr#1688)."""
-
-    def fail(command: Sequence[str], text: str) -> Result:
-        result = "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n"
-        machine.write(f"{command[-1]}/result", result.encode())
-        return Result(0, "", "")
-
-    machine.answers["systemd-run"] = fail
+    fail_from_now_on(machine, "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n")
     for _ in range(3):
         with pytest.raises(InstallError, match="no"):
             install.install(task(machine), never)
     assert sum(command[0] == "systemd-run" for command in machine.commands) == 1
 
 
-def test_killed_transaction_says_nothing_against_the_change(machine: Machine) -> None:
+def test_killed_transaction_says_nothing_against_the_change(machine: FakeNode) -> None:
     """gpu-operator#456: the next run converges at once, although the rollback restarted containerd."""
     fail_once(
         machine, "outcome=rolled-back\nstep=interrupted\ncause=killed\ncontainerd_restarts=1\n", "killed"
@@ -346,7 +343,7 @@ def test_killed_transaction_says_nothing_against_the_change(machine: Machine) ->
 
 
 def test_failure_is_not_recent_for_years_after_the_clock_was_set_back(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that boots with a wrong clock, fails, and is then set right."""
     fail_once(machine, "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n", "no")
@@ -355,7 +352,7 @@ def test_failure_is_not_recent_for_years_after_the_clock_was_set_back(
     assert install.install(task(machine), never).changed
 
 
-def test_full_disk_at_staging_is_reported_as_such(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_at_staging_is_reported_as_such(machine: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """stargz#1349; it used to end the agent with a traceback and no word to the API."""
 
     def full(*arguments: object, **options: object) -> str:
@@ -368,7 +365,7 @@ def test_full_disk_at_staging_is_reported_as_such(machine: Machine, monkeypatch:
 
 
 @pytest.mark.failure_mode(37)
-def test_staged_transaction_of_another_installer_is_left_alone(machine: Machine) -> None:
+def test_staged_transaction_of_another_installer_is_left_alone(machine: FakeNode) -> None:
     """Two pods for a moment, at a rollout: one must not delete what the other is about to apply."""
     other = f"{transaction.STATE}/txn/1-other"
     machine.write(f"{other}/plan.env", b"")
@@ -379,10 +376,10 @@ def test_staged_transaction_of_another_installer_is_left_alone(machine: Machine)
 
 
 @pytest.mark.failure_mode(9)
-def test_full_disk_is_reported_as_what_it_is(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_reported_as_what_it_is(machine: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the system must not end the agent without a word on the node's condition."""
 
-    def unpack(host: Machine, *arguments: str) -> None:
+    def unpack(host: FakeNode, *arguments: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), release.VERSIONS)
 
     monkeypatch.setattr(release, "install", unpack)
@@ -391,7 +388,7 @@ def test_full_disk_is_reported_as_what_it_is(machine: Machine, monkeypatch: pyte
     assert caught.value.step == "files"
 
 
-def test_symbolic_link_is_resolved_on_the_host(machine: Machine) -> None:
+def test_symbolic_link_is_resolved_on_the_host(machine: FakeNode) -> None:
     """The link stays a link; its target is what is edited."""
     config = machine.root / "etc/containerd/config.toml"
     config.rename(machine.root / "etc/real.toml")
@@ -401,7 +398,7 @@ def test_symbolic_link_is_resolved_on_the_host(machine: Machine) -> None:
     assert "soci" in (machine.root / "etc/real.toml").read_text()
 
 
-def test_containerd_judges_under_the_name_of_its_unit(machine: Machine) -> None:
+def test_containerd_judges_under_the_name_of_its_unit(machine: FakeNode) -> None:
     """Relative imports begin where the link is, not where it leads."""
     config = machine.root / "etc/containerd/config.toml"
     config.rename(machine.root / "etc/real.toml")
@@ -411,7 +408,7 @@ def test_containerd_judges_under_the_name_of_its_unit(machine: Machine) -> None:
     assert judged == {"/etc/containerd/config.toml"}
 
 
-def test_mounted_file_is_refused(machine: Machine) -> None:
+def test_mounted_file_is_refused(machine: FakeNode) -> None:
     """A rename over a mount point fails; writing into the file would not be one step."""
     line = "60 21 0:5 /a /etc/containerd/config.toml rw - ext4 /dev/sda rw\n"
     machine.write("/proc/1/mountinfo", line.encode())
@@ -422,7 +419,7 @@ def test_mounted_file_is_refused(machine: Machine) -> None:
     assert tree(machine.root) == before
 
 
-def test_failure_without_a_restart_is_tried_again_at_once(machine: Machine) -> None:
+def test_failure_without_a_restart_is_tried_again_at_once(machine: FakeNode) -> None:
     """Only restarts of containerd are worth sparing; whatever else failed may be over already."""
     fail_once(machine, "outcome=rolled-back\nstep=verify\ncause=no\ncontainerd_restarts=0\n", "no")
     assert install.install(task(machine), never).changed
@@ -442,7 +439,7 @@ def test_pause_reference_has_its_tag(image: str, stored: str) -> None:
     assert images.with_tag(image) == stored
 
 
-def with_layers(machine: Machine) -> None:
+def with_layers(machine: FakeNode) -> None:
     """An image of one layer whose blobs were discarded once it was unpacked."""
     machine.ctr.add("example.org/app:1", "incomplete", digest="manifest")
     machine.ctr.content |= {
@@ -457,7 +454,7 @@ def with_layers(machine: Machine) -> None:
 
 
 @pytest.mark.failure_mode(22)
-def test_layers_are_there_before_the_transaction_begins(machine: Machine) -> None:
+def test_layers_are_there_before_the_transaction_begins(machine: FakeNode) -> None:
     """It only has to move them; a `copy` that takes minutes is told as such."""
     with_layers(machine)
     steps: list[str] = []
@@ -477,7 +474,7 @@ def test_layers_are_there_before_the_transaction_begins(machine: Machine) -> Non
 
 
 @pytest.mark.failure_mode(9)
-def test_copies_that_were_made_in_vain_are_deleted_and_not_made_again_at_once(machine: Machine) -> None:
+def test_copies_that_were_made_in_vain_are_deleted_and_not_made_again_at_once(machine: FakeNode) -> None:
     """They may be many gigabytes, and the kubelet starts a failed installer again and again."""
     with_layers(machine)
     tried = []
@@ -498,7 +495,7 @@ def test_copies_that_were_made_in_vain_are_deleted_and_not_made_again_at_once(ma
     assert not any(command[0] == "systemd-run" for command in machine.commands)
 
 
-def test_checks_of_an_unchanged_node_are_told(machine: Machine) -> None:
+def test_checks_of_an_unchanged_node_are_told(machine: FakeNode) -> None:
     """A node whose files are right may still not serve."""
     install.install(task(machine), never)
     done = install.install(task(machine), never)
@@ -509,7 +506,7 @@ def test_checks_of_an_unchanged_node_are_told(machine: Machine) -> None:
     ]
 
 
-def test_check_that_fails_on_an_unchanged_node_fails_the_run_with_its_cause(machine: Machine) -> None:
+def test_check_that_fails_on_an_unchanged_node_fails_the_run_with_its_cause(machine: FakeNode) -> None:
     install.install(task(machine), never)
     result = "outcome=failed\nstep=verify-cri\ncause=containerd's CRI plugin did not load\nsteps=\n"
     machine.answers["sh"] = lambda command, text: Result(1, result, "")
@@ -521,7 +518,7 @@ def test_check_that_fails_on_an_unchanged_node_fails_the_run_with_its_cause(mach
     assert tree(machine.root) == before
 
 
-def test_script_that_cannot_check_is_a_failure(machine: Machine) -> None:
+def test_script_that_cannot_check_is_a_failure(machine: FakeNode) -> None:
     install.install(task(machine), never)
     machine.answers["sh"] = lambda command, text: Result(127, "", "sh: not found")
     with pytest.raises(InstallError, match="sh: not found") as caught:
@@ -529,7 +526,7 @@ def test_script_that_cannot_check_is_a_failure(machine: Machine) -> None:
     assert caught.value.step == "verify"
 
 
-def test_change_of_a_file_restarts_who_reads_it(machine: Machine) -> None:
+def test_change_of_a_file_restarts_who_reads_it(machine: FakeNode) -> None:
     """By its role in the manifest, wherever it stands there."""
     install.install(task(machine), never)
     machine.write(slots.FIRST.config, b"# somebody's\n")
@@ -543,7 +540,7 @@ def test_change_of_a_file_restarts_who_reads_it(machine: Machine) -> None:
     assert (machine.plan()["snapshotter_action"], machine.plan()["containerd_restart"]) == ("none", "1")
 
 
-def as_an_earlier_version_left_it(machine: Machine) -> None:
+def as_an_earlier_version_left_it(machine: FakeNode) -> None:
     """Its words in place of the roles, its plan and its script."""
     directory = next((machine.root / "var/lib/soci-cluster/txn").iterdir())
     lines = (line.split("\t") for line in (directory / "files").read_text().splitlines(keepends=True))
@@ -555,7 +552,7 @@ def as_an_earlier_version_left_it(machine: Machine) -> None:
     machine.write(transaction.SCRIPT, b"#!/bin/sh\n# an earlier one\n", 0o755)
 
 
-def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(machine: Machine) -> None:
+def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(machine: FakeNode) -> None:
     """Only the script and the record are new; the files and the daemon stay what they are."""
     install.install(task(machine), never)
     as_an_earlier_version_left_it(machine)
@@ -570,7 +567,7 @@ def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(mac
     assert not install.install(task(machine), never).changed
 
 
-def test_older_script_is_asked_nothing(machine: Machine) -> None:
+def test_older_script_is_asked_nothing(machine: FakeNode) -> None:
     """It knows other verbs: the wanted one is sent along until it is installed."""
     install.install(task(machine), never)
     as_an_earlier_version_left_it(machine)
@@ -581,20 +578,20 @@ def test_older_script_is_asked_nothing(machine: Machine) -> None:
 
 
 def test_waits_for_a_transaction_of_an_earlier_version_as_long_as_its_own_timer_does(
-    machine: Machine,
+    machine: FakeNode,
 ) -> None:
     """It made the copies of layers itself, which had their own time."""
     machine.write(f"{transaction.STATE}/txn/1-a/plan.env", b"deadline_seconds=400\ncopy_seconds=3600\n")
     assert transaction._patience(machine, "1-a") == 400 + 3600 + transaction.TAKING_LONGER_SECONDS
 
 
-def test_the_plan_has_the_keys_that_the_host_script_reads(machine: Machine) -> None:
+def test_the_plan_has_the_keys_that_the_host_script_reads(machine: FakeNode) -> None:
     install.install(task(machine), never)
     known = re.findall(r"^PLAN_([a-z_]+)=", call("default_plan; set"), re.MULTILINE)
     assert machine.plan().keys() == set(known)
 
 
-def test_files_are_listed_in_the_order_in_which_their_roles_are_written(machine: Machine) -> None:
+def test_files_are_listed_in_the_order_in_which_their_roles_are_written(machine: FakeNode) -> None:
     install.install(task(machine), never)
     (directory,) = (machine.root / "var/lib/soci-cluster/txn").iterdir()
     lines = (directory / "files").read_text().splitlines()

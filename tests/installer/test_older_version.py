@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.node import tree
 from tests.fakes.older_node import KINDS, older_tree, write_older_tree
-from tests.fakes.script_node import CONFIG, FAKES, Node
+from tests.fakes.script_node import CONFIG, FAKES, ScriptNode
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root"),
@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 
-def older(node: Node, kind: str) -> Node:
+def older(node: ScriptNode, kind: str) -> ScriptNode:
     """The node as version 0.1 left it, with today's script on it, as the agent puts it there first of all."""
     for path in ("etc", "opt", "var"):
         place = node.root / path
@@ -32,7 +32,7 @@ def older(node: Node, kind: str) -> Node:
     return node
 
 
-def before(node: Node, kind: str) -> dict[str, bytes]:
+def before(node: ScriptNode, kind: str) -> dict[str, bytes]:
     """The node's own files, before the first install."""
     files = older_tree(kind, "before", node.root, node.fake, FAKES)
     return {path: content for path, (mode, content) in files.items() if mode & 0o100000}
@@ -42,7 +42,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {path: content for path, (mode, content) in tree(root).items() if mode & 0o100000}
 
 
-def test_boot_changes_nothing(node: Node, kind: str) -> None:
+def test_boot_changes_nothing(node: ScriptNode, kind: str) -> None:
     older(node, kind)
     wanted = files(node.root)
     done = node.run("boot")
@@ -52,7 +52,7 @@ def test_boot_changes_nothing(node: Node, kind: str) -> None:
     } == wanted
 
 
-def test_boot_puts_ours_in_the_place_of_the_original(node: Node, kind: str) -> None:
+def test_boot_puts_ours_in_the_place_of_the_original(node: ScriptNode, kind: str) -> None:
     older(node, kind)
     installed = node.host.read(CONFIG)
     node.host.path(CONFIG).write_bytes(before(node, kind)[CONFIG.lstrip("/")])
@@ -60,7 +60,7 @@ def test_boot_puts_ours_in_the_place_of_the_original(node: Node, kind: str) -> N
     assert node.host.read(CONFIG) == installed
 
 
-def test_removal_returns_the_node_byte_for_byte(node: Node, kind: str) -> None:
+def test_removal_returns_the_node_byte_for_byte(node: ScriptNode, kind: str) -> None:
     older(node, kind)
     done = node.run("remove")
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_removal_returns_the_node_byte_for_byte(node: Node, kind: str) -> None:
     assert node.calls("systemctl restart") == ["systemctl restart containerd.service"]
 
 
-def test_removal_that_was_cut_short_goes_on_at_the_boot(node: Node, kind: str) -> None:
+def test_removal_that_was_cut_short_goes_on_at_the_boot(node: ScriptNode, kind: str) -> None:
     older(node, kind)
     node.cut_at("daemon-reload-daemon-reload")
     node.run("remove-now")
@@ -79,7 +79,7 @@ def test_removal_that_was_cut_short_goes_on_at_the_boot(node: Node, kind: str) -
     assert files(node.root) == before(node, kind)
 
 
-def test_what_a_generator_wrote_at_a_boot_is_nobodys_work(node: Node, kind: str) -> None:
+def test_what_a_generator_wrote_at_a_boot_is_nobodys_work(node: ScriptNode, kind: str) -> None:
     """nodeadm writes containerd's file anew; on any other node the change is somebody's."""
     older(node, kind)
     with node.host.path(CONFIG).open("ab") as file:
@@ -89,7 +89,7 @@ def test_what_a_generator_wrote_at_a_boot_is_nobodys_work(node: Node, kind: str)
     assert ("changed by someone" in done.stderr) == (kind != "nodeadm")
 
 
-def test_the_sandbox_image_comes_out_of_the_archive_of_eks(node: Node, kind: str) -> None:
+def test_the_sandbox_image_comes_out_of_the_archive_of_eks(node: ScriptNode, kind: str) -> None:
     """amazon-eks-ami#2710: the plan of version 0.1 does not name the archive."""
     older(node, kind)
     node.set("no-pause")
@@ -100,7 +100,7 @@ def test_the_sandbox_image_comes_out_of_the_archive_of_eks(node: Node, kind: str
 
 
 @pytest.mark.parametrize("fault", ["", "canary-fails"])
-def test_next_install_takes_over_or_is_rolled_back(node: Node, kind: str, fault: str) -> None:
+def test_next_install_takes_over_or_is_rolled_back(node: ScriptNode, kind: str, fault: str) -> None:
     """After that the node still goes back to its own files."""
     older(node, kind)
     installed = files(node.root / "etc")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.fakes.script_node import Node
+from tests.fakes.script_node import ScriptNode
 from tests.faults.script_points import HOST_SCRIPT, POINTS, find, statements, with_hooks
 
 WORDS = [
@@ -81,7 +81,7 @@ def test_a_point_that_is_not_there_is_said_with_those_that_are() -> None:
         find(statements(WIDE, "apply"), "renamed")
 
 
-def test_a_first_install_comes_to_every_point(node: Node) -> None:
+def test_a_first_install_comes_to_every_point(node: ScriptNode) -> None:
     """Else a test on a real node would wait for a kill that never comes."""
     hooks = {point: f'echo {number} >>"$FAKE/points"' for number, point in enumerate(POINTS)}
     node.script = with_hooks(HOST_SCRIPT, hooks).encode()
