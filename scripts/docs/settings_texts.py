@@ -54,13 +54,21 @@ def arguments_module() -> str:
             [
                 ("version", "str", "SOCI version that the node must carry.", ""),
                 *(row for row in _rows(fields(SampleSettings)) if row[0] != "enabled"),
+                SAMPLE_LIMIT,
+                *_access("Used to name the pod, and to show why it failed."),
             ],
             required="version",
         ),
         _class(
             "SociInstallerArgs",
             "What to install on the nodes, and how. Only `version` is required.",
-            [*installer, *INSTALLER_ACCESS],
+            [
+                *installer,
+                *_access(
+                    "Used to take up an interrupted `pulumi up`, to warn of what is in the way, and after a "
+                    "failed rollout to show each node's reason."
+                ),
+            ],
             required="version",
         ),
         _class(
@@ -80,21 +88,26 @@ from typing import NotRequired, TypedDict
 import pulumi
 '''
 # Arguments that are no settings.
-INSTALLER_ACCESS: list[Row] = [
-    (
-        "kubeconfig",
-        "pulumi.Input[str]",
-        "Content of the cluster's kubeconfig. Used only after a failed rollout, to show each node's reason.",
-        "",
-    ),
-    ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
-]
+SAMPLE_LIMIT: Row = (
+    "timeout_seconds",
+    "int",
+    "How long it may take, in seconds, the pull of its image included.",
+    "`600`",
+)
 AWS_PROFILE: Row = (
     "aws_profile",
     "str",
     "With cluster `eks`, the AWS profile to put into the kubeconfig.",
     "none, the environment's credentials",
 )
+
+
+def _access(purpose: str) -> list[Row]:
+    """How a component reads its cluster, and what for."""
+    return [
+        ("kubeconfig", "pulumi.Input[str]", f"Content of the cluster's kubeconfig. {purpose}", ""),
+        ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
+    ]
 
 
 def _rows(items: Iterable["Field[Any]"]) -> list[Row]:

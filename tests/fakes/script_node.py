@@ -87,7 +87,8 @@ class Node:
             slot.unit_path: ("daemon", f"{MARK}[Service]\nExecStart={program(version)}\n"),
         }
         files = [
-            File(Role(role), path, self.host.read(path), text.encode()) for path, (role, text) in texts.items()
+            File(Role(role), path, self.host.read(path), text.encode())
+            for path, (role, text) in texts.items()
         ]
         return [*files, File(Role.SHARED, CONFIG, self.host.read(CONFIG), config, "0640")]
 

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import re
 import time
 import tomllib
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from agent.install import Registration, Task
 
 from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
+from tests.fakes.sourced_script import call
 
 IN_SERVICE, FRESH = Registration(False, "soci-system"), Registration(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
@@ -584,3 +586,18 @@ def test_waits_for_a_transaction_of_an_earlier_version_as_long_as_its_own_timer_
     """It made the copies of layers itself, which had their own time."""
     machine.write(f"{transaction.STATE}/txn/1-a/plan.env", b"deadline_seconds=400\ncopy_seconds=3600\n")
     assert transaction._patience(machine, "1-a") == 400 + 3600 + transaction.TAKING_LONGER_SECONDS
+
+
+def test_the_plan_has_the_keys_that_the_host_script_reads(machine: Machine) -> None:
+    install.install(task(machine), never)
+    known = re.findall(r"^PLAN_([a-z_]+)=", call("default_plan; set"), re.MULTILINE)
+    assert machine.plan().keys() == set(known)
+
+
+def test_files_are_listed_in_the_order_in_which_their_roles_are_written(machine: Machine) -> None:
+    install.install(task(machine), never)
+    (directory,) = (machine.root / "var/lib/soci-cluster/txn").iterdir()
+    lines = (directory / "files").read_text().splitlines()
+    listed = [transaction.Role(line.split("\t")[0]) for line in lines]
+    assert set(listed) == {"recovery", "daemon", "shared"}
+    assert listed == sorted(listed, key=list(transaction.Role).index)
