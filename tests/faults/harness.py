@@ -586,6 +586,7 @@ def change_of_older_install(node: FaultNode) -> Scenario:
         for tree in (older_tree("plain", part, node.root, node.fake, FAKES) for part in ("root", "fake"))
     )
     node.become(State(root, fake))
+    (node.root / "lost+found").mkdir()  # where the file goes that fills the disk
     (node.root / transaction.SCRIPT.lstrip("/")).write_bytes(transaction.host_script(INSTALLER))
     (node.root / transaction.SCRIPT.lstrip("/")).chmod(0o755)
     return _install(node, "change of an older install", node.state())

@@ -175,6 +175,14 @@ def test_copies_end_on_the_host_when_their_time_is_over(host: NodeWithLayers) ->
     assert host.calls("cp")[0].startswith("timeout -k 5 401 env LC_ALL=C cp -al ")
 
 
+def test_no_copy_begins_when_the_time_is_over(host: NodeWithLayers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of small layers, each of which is copied in time, may take too long together."""
+    monkeypatch.setattr(carry, "LINKING_SECONDS", 0)
+    with pytest.raises(InstallError, match="not copied in 0 seconds"):
+        host.carry()
+    assert host.calls("cp") == []
+
+
 def test_time_for_copies_grows_with_their_size() -> None:
     assert [carry.seconds_for(size) - carry.LINKING_SECONDS for size in (0, 150, 25 << 20)] == [0, 1, 3]
 
@@ -185,8 +193,9 @@ def test_another_install_at_work_is_not_disturbed(
     """It may be about to delete copies; what was deleted in part must not be taken for complete."""
     monkeypatch.setattr(carry, "LOCK_SECONDS", 0)
     host.write(transaction.LOCK, b"")
-    with host.locked(transaction.LOCK, 0), pytest.raises(InstallError, match="another install holds"):
+    with host.locked(transaction.LOCK, 0), pytest.raises(InstallError, match="another install holds") as held:
         host.carry()
+    assert held.value.step == "lock", "it says nothing against the change"
     assert host.carry() == [LAYERS]
 
 

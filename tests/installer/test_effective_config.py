@@ -321,14 +321,14 @@ def test_host_script_sees_what_the_agent_saw(series: str, schema: int, node: Dae
     node.write({"config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n')})
     judgement = node.plan().judgement
     node.install()
-    assert seen_by_host_script(judgement) == 0
+    assert seen_by_host_script(node, judgement) == 0
     node.write({"conf.d/99-nvidia.toml": root(schema, nvidia(schema))})
-    assert seen_by_host_script(judgement) == 1
+    assert seen_by_host_script(node, judgement) == 1
 
 
-def seen_by_host_script(judgement: dict[str, str]) -> int:
+def seen_by_host_script(node: Daemon, judgement: dict[str, str]) -> int:
     """The status of the host script's own function, alone."""
-    script = transaction.host_script(INSTALLER).decode()
-    functions = script[: script.index("\nverb=")]
-    variables = "".join(f"{name}='{value}'\n" for name, value in judgement.items())
-    return run_here(["sh", "-c", f"{functions}\n{variables}check_effect"]).code
+    plan = "".join(f"{key}={value}\n" for key, value in judgement.items())
+    (node.folder / "plan.env").write_text(plan)
+    script = transaction.host_script(INSTALLER).decode() + f"\nread_plan '{node.folder}'\ncheck_effect\n"
+    return run_here(["env", "SOCI_HOST_MAIN=noop", "ROOT=", "sh", "-s"], script).code

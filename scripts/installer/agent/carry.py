@@ -55,7 +55,7 @@ def carry(
     """Bring the layers of ``images`` to the slot's directory, for the transaction ``name``.
 
     Layers are linked, or, when room for ``bytes_to_copy`` was found, copied where they cannot be linked. The
-    images of which every layer is there are returned; the others are left out, and with it pulled again.
+    images of which every layer is there are returned; the others are left out, and pulled again.
 
     Raises:
         InstallError: a layer could be neither linked nor copied, or not in time.
@@ -105,11 +105,12 @@ def remember_folders(host: Host, path: str) -> None:
 def _locked(host: Host) -> Generator[None]:
     """The lock under which others delete copies: what was deleted in part must not be taken for complete."""
     host.path(STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
-        with host.locked(LOCK, LOCK_SECONDS):
-            yield
-    except TimeoutError as error:
-        raise InstallError("copy", f"another install holds {LOCK}", "it is tried again") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(host.locked(LOCK, LOCK_SECONDS))
+        except TimeoutError as error:
+            raise InstallError("lock", f"another install holds {LOCK}", "it is tried again") from error
+        yield
 
 
 def _folder_of_copies(host: Host, slot: Slot) -> str:
@@ -121,8 +122,7 @@ def _folder_of_copies(host: Host, slot: Slot) -> str:
     for path, mode in ((data, 0o711), (f"{data}/{COPIES}", 0o700)):
         folder = host.path(path)
         if not folder.is_dir():
-            folder.mkdir()
-            folder.chmod(mode)
+            folder.mkdir(mode)
     return f"{data}/{COPIES}"
 
 
@@ -198,9 +198,11 @@ class _Copier:
 
     def _run(self, *command: str) -> Result:
         """Run a command on the host, which ends there when the time is over: ending nsenter would not do."""
-        left = max(1, round(self._deadline - time.monotonic()))
-        limit = ("timeout", "-k", str(KILL_SECONDS), str(left))
-        result = self._host.run(*limit, *command, timeout=left + 2 * KILL_SECONDS)
+        left = round(self._deadline - time.monotonic())
+        result = Result(124, "", "")
+        if left > 0:
+            limit = ("timeout", "-k", str(KILL_SECONDS), str(left))
+            result = self._host.run(*limit, *command, timeout=left + 2 * KILL_SECONDS)
         if result.code in (124, 137):
             cause = f"the images' layers were not copied in {self._seconds} seconds"
             raise InstallError("copy", cause, "use a faster disk, or fresh nodes")

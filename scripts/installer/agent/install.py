@@ -161,7 +161,7 @@ def _carry(task: Task, plan: Plan, ctr: Ctr, image_plan: images.ImagePlan, name:
         )
     except (InstallError, OSError) as error:
         carry.clear_copies(task.host, task.script)  # they may fill the disk
-        if isinstance(error, InstallError):
+        if isinstance(error, InstallError) and error.step == "copy":
             transaction.remember_failure(task.host, name, plan.files, error.step, error.cause)
         raise
 

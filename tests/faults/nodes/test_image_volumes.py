@@ -24,7 +24,7 @@ def test_image_volume_holds_up_the_uninstall_and_goes_when_it_is_forced(node: La
     pod = pods.create(node, volume_image=SAMPLE_WITH_INDEX)
     pods.await_running(pod)
     script = transaction.SCRIPT
-    users = node.sh(f"{script} users soci").split()
+    users = node.sh(f"{script} mounts soci").split()
     assert any("/image-volumes/" in mount for mount in users)
     refused = node.run(["sh", script, "remove"])
     assert refused.code != 0
