@@ -25,6 +25,13 @@ class SampleWorkloadArgs(TypedDict):
     """Its image. Default: `public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest`."""
     command: NotRequired[list[str]]
     """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
+    timeout_seconds: NotRequired[int]
+    """How long it may take, in seconds, the pull of its image included. Default: `600`."""
+    kubeconfig: NotRequired[pulumi.Input[str]]
+    """The cluster's kubeconfig, as a path, as content or as an object. Used to name the pod, and to show why
+    it failed."""
+    context: NotRequired[pulumi.Input[str]]
+    """The kubeconfig's context to use for that. Default: its current one."""
 
 
 class SociInstallerArgs(TypedDict):
@@ -68,9 +75,10 @@ class SociInstallerArgs(TypedDict):
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
-    """How long the whole rollout may take, over all nodes. Default: `600`."""
+    """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
-    """Content of the cluster's kubeconfig. Used only after a failed rollout, to show each node's reason."""
+    """The cluster's kubeconfig, as a path, as content or as an object. Used to take up an interrupted `pulumi
+    up`, to warn of what is in the way, and after a failed rollout to show each node's reason."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
@@ -116,7 +124,7 @@ class SociClusterArgs(TypedDict):
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
-    """How long the whole rollout may take, over all nodes. Default: `600`."""
+    """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
     sample_workload: NotRequired[SampleWorkloadSettings]
     """A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
     the image's own)."""

@@ -8,7 +8,7 @@ import pulumi_aws as aws  # aws.ec2 is never touched: it would add half of the p
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
-from . import kubeconfig, settings
+from . import cluster_identity, kubeconfig, settings
 from .arguments import SociClusterArgs, SociInstallerArgs
 from .installer import STARTUP_TAINT, SociInstaller
 from .operating_systems import OPERATING_SYSTEMS
@@ -76,14 +76,15 @@ class SociCluster(pulumi.ComponentResource):
         content = chosen.kubeconfig
         self.kubeconfig = pulumi.Output.secret(content)
         self.cluster_name = pulumi.Output.from_input(chosen.context or kubeconfig.current_context(content))
+        identity = cluster_identity.identify(content, chosen.context, self)
         provider = k8s.Provider(
             f"{self._name}-kubernetes",
             kubeconfig=self.kubeconfig,
             context=chosen.context or None,
             # Without it, a renewed certificate in the kubeconfig could look like another cluster, and
             # everything in it would be replaced.
-            cluster_identifier=kubeconfig.cluster_server(content, chosen.context),
-            opts=self._child(),
+            cluster_identifier=identity.value,
+            opts=self._child(ignore_changes=identity.ignored_changes()),
         )
         return provider, []
 
@@ -185,7 +186,14 @@ class SociCluster(pulumi.ComponentResource):
             return pulumi.Output.from_input("")
         sample = SampleWorkload(
             f"{self._name}-sample",
-            {"version": self._settings.version, "image": chosen.image, "command": list(chosen.command)},
+            {
+                "version": self._settings.version,
+                "image": chosen.image,
+                "command": list(chosen.command),
+                "timeout_seconds": self._settings.rollout_timeout_seconds,
+                "kubeconfig": self.kubeconfig,
+                "context": self._settings.context,
+            },
             self._child(providers=[provider], depends_on=[installer, installer.ready]),
         )
         return sample.pod

@@ -1,13 +1,14 @@
 """SociInstaller: the DaemonSet that puts SOCI on every node of a cluster, with all that it needs."""
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import program, release, rollout, settings
+from . import failure, ownership, program, release, settings
 from .arguments import SociInstallerArgs
 
 NAME = "soci-installer"
@@ -51,7 +52,8 @@ class SociInstaller(pulumi.ComponentResource):
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
-        self._settings = settings.from_arguments(chosen)
+        self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
+        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
@@ -60,11 +62,13 @@ class SociInstaller(pulumi.ComponentResource):
             if self._is_absent
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
+        self._access = pulumi.Output.all(kubeconfig, args.get("context") or "")
+        self._ownership = ownership.Ownership(name, self, self._access)
         files = program.embedded_files() | {"settings.json": program.node_settings(self._settings, digests)}
         namespace = self._namespace()
         rights = self._rights(namespace)
         config_map = self._config_map(namespace, files)
-        daemon_set = self._daemon_set(namespace, config_map, list(files), rights, args)
+        daemon_set = self._daemon_set(namespace, config_map, list(files), rights)
         # Whatever needs SOCI depends on this: it fails when there was no node to serve on.
         self.ready = daemon_set.status.apply(
             lambda status: self._require_nodes(daemon_set, status), run_with_unknowns=True
@@ -85,16 +89,28 @@ class SociInstaller(pulumi.ComponentResource):
     def _child(self, **options: object) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **options)  # ty: ignore[invalid-argument-type]
 
+    def _owned(self, on_error: Sequence[pulumi.ErrorHook] = (), **options: object) -> pulumi.ResourceOptions:
+        """The options of a child with a fixed name, whose metadata names its owner."""
+        hooks = pulumi.ResourceHookBinding(on_error=[*on_error, self._ownership.refusal_hook])
+        return self._child(transforms=[self._ownership.adopt], hooks=hooks, **options)
+
     def _labels(self) -> dict[str, str]:
         return labels("installer", self._settings.version)
+
+    def _owner(self) -> dict[str, pulumi.Input[str]]:
+        return {ownership.ANNOTATION: self._ownership.owner}
 
     def _namespace(self) -> k8s.core.v1.Namespace:
         # The installer is privileged by nature; a cluster that enforces Pod Security Standards must know.
         enforce = {"pod-security.kubernetes.io/enforce": "privileged"}
         return k8s.core.v1.Namespace(
             f"{self._name}-namespace",
-            metadata={"name": self._settings.namespace, "labels": self._labels() | enforce},
-            opts=self._child(),
+            metadata={
+                "name": self._settings.namespace,
+                "labels": self._labels() | enforce,
+                "annotations": self._owner(),
+            },
+            opts=self._owned(),
         )
 
     def _rights(self, namespace: k8s.core.v1.Namespace) -> list[pulumi.Resource]:
@@ -103,26 +119,31 @@ class SociInstaller(pulumi.ComponentResource):
             "name": NAME,
             "namespace": namespace.metadata["name"],
             "labels": self._labels(),
+            "annotations": self._owner(),
         }
-        everywhere: k8s.meta.v1.ObjectMetaArgsDict = {"name": NAME, "labels": self._labels()}
+        everywhere: k8s.meta.v1.ObjectMetaArgsDict = {
+            "name": NAME,
+            "labels": self._labels(),
+            "annotations": self._owner(),
+        }
         subject: k8s.rbac.v1.SubjectArgsDict = {
             "kind": "ServiceAccount",
             "name": NAME,
             "namespace": namespace.metadata["name"],
         }
-        account = k8s.core.v1.ServiceAccount(f"{self._name}-account", metadata=home, opts=self._child())
+        account = k8s.core.v1.ServiceAccount(f"{self._name}-account", metadata=home, opts=self._owned())
         cluster_role = k8s.rbac.v1.ClusterRole(
             f"{self._name}-cluster-role",
             metadata=everywhere,
             rules=cluster_rules(self._settings.upgrade_policy),
-            opts=self._child(),
+            opts=self._owned(),
         )
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
             f"{self._name}-cluster-role-binding",
             metadata=everywhere,
             role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": NAME},
             subjects=[subject],
-            opts=self._child(depends_on=[cluster_role, account]),
+            opts=self._owned(depends_on=[cluster_role, account]),
         )
         own = own_rules(self._settings.upgrade_policy, self._settings.namespace)
         bindings = [cluster_binding, self._grant("role", home, own, subject, account)]
@@ -140,13 +161,13 @@ class SociInstaller(pulumi.ComponentResource):
         account: k8s.core.v1.ServiceAccount,
     ) -> k8s.rbac.v1.RoleBinding:
         """Rights in one namespace, that of the metadata."""
-        role = k8s.rbac.v1.Role(f"{self._name}-{name}", metadata=metadata, rules=rules, opts=self._child())
+        role = k8s.rbac.v1.Role(f"{self._name}-{name}", metadata=metadata, rules=rules, opts=self._owned())
         return k8s.rbac.v1.RoleBinding(
             f"{self._name}-{name}-binding",
             metadata=metadata,
             role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": NAME},
             subjects=[subject],
-            opts=self._child(depends_on=[role, account]),
+            opts=self._owned(depends_on=[role, account]),
         )
 
     def _config_map(self, namespace: k8s.core.v1.Namespace, files: dict[str, str]) -> k8s.core.v1.ConfigMap:
@@ -169,23 +190,28 @@ class SociInstaller(pulumi.ComponentResource):
         config_map: k8s.core.v1.ConfigMap,
         paths: list[str],
         rights: list[pulumi.Resource],
-        args: SociInstallerArgs,
     ) -> k8s.apps.v1.DaemonSet:
         # Immutable, therefore never the version: another selector would replace the DaemonSet by deleting it
         # first, which uninstalls every node.
         selector = {"app.kubernetes.io/name": NAME}
         limit = self._settings.max_unavailable
-        hook = rollout.error_hook(
-            f"{self._name}-rollout-failure",
-            args.get("kubeconfig"),
-            args.get("context"),
+        rollout = failure.Rollout(
             self._settings.namespace,
-            self,
+            self._settings.version,
+            self._is_absent,
+            limit,
+            self._settings.rollout_timeout_seconds,
         )
+        hook = failure.rollout_hook(f"{self._name}-rollout-failure", self._access, rollout, self)
         timeout = f"{self._settings.rollout_timeout_seconds}s"
         return k8s.apps.v1.DaemonSet(
             f"{self._name}-daemon-set",
-            metadata={"name": NAME, "namespace": namespace.metadata["name"], "labels": self._labels()},
+            metadata={
+                "name": NAME,
+                "namespace": namespace.metadata["name"],
+                "labels": self._labels(),
+                "annotations": self._owner(),
+            },
             spec={
                 "selector": {"match_labels": selector},
                 "update_strategy": {
@@ -197,10 +223,10 @@ class SociInstaller(pulumi.ComponentResource):
                     "spec": self._pod(config_map, paths),
                 },
             },
-            opts=self._child(
+            opts=self._owned(
                 depends_on=rights,
                 custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout),
-                hooks=pulumi.ResourceHookBinding(on_error=[hook]),
+                on_error=[hook],
             ),
         )
 
@@ -262,12 +288,16 @@ class SociInstaller(pulumi.ComponentResource):
             ],
         }
 
-    def _require_nodes(self, daemon_set: k8s.apps.v1.DaemonSet, status: object) -> k8s.apps.v1.DaemonSet:
+    async def _require_nodes(
+        self, daemon_set: k8s.apps.v1.DaemonSet, status: object
+    ) -> k8s.apps.v1.DaemonSet:
         """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure. A preview cannot
         tell: the API server's dry run of a new DaemonSet counts no node either."""
         is_known = not pulumi.runtime.is_dry_run() and not self._is_absent
         if is_known and getattr(status, "desired_number_scheduled", None) == 0:
-            raise pulumi.RunError(no_nodes(self._settings.node_selector))
+            access = await self._access.future() or ("", "")
+            left = await asyncio.to_thread(failure.nodes_with_soci, *access)
+            raise pulumi.RunError(no_nodes(self._settings.node_selector, left))
         return daemon_set
 
 
@@ -299,8 +329,13 @@ def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRul
     return rules
 
 
-def no_nodes(node_selector: Mapping[str, str]) -> str:
-    """What to tell the user when the DaemonSet matches no node."""
+def no_nodes(node_selector: Mapping[str, str], left: Sequence[str] | None = ()) -> str:
+    """What to tell the user when the DaemonSet matches no node.
+
+    Args:
+        node_selector: the labels that no node carries.
+        left: the nodes that have SOCI all the same, from before; None when that is not known.
+    """
     labels = ",".join(f"{key}={value}" for key, value in node_selector.items())
     reason = (
         f"no node carries the labels of soci:nodeSelector ({labels})"
@@ -308,10 +343,17 @@ def no_nodes(node_selector: Mapping[str, str]) -> str:
         else "the cluster has no Linux node"
     )
     look = f"kubectl get nodes --selector '{labels}'" if labels else "kubectl get nodes"
-    return (
-        f"SOCI is on no node: {reason}. Remedy: see {look}, add a node or mend the selector, "
-        "then pulumi up --refresh (the result of the last look is in the stack's state)"
+    remedy = (
+        f"Remedy: see {look}, add a node or mend the selector, then pulumi up --refresh (the result of the "
+        "last look is in the stack's state)"
     )
+    if left:
+        return (
+            f"the installer is on no node: {reason}. SOCI stays on {', '.join(left)}, where nothing looks "
+            f"after it any more. {remedy}; to take SOCI off these nodes, first select them again"
+        )
+    where = "the installer" if left is None else "SOCI"
+    return f"{where} is on no node: {reason}. {remedy}"
 
 
 def labels(component: str, version: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import yaml
 
 from .values import RefusedError
@@ -60,6 +61,11 @@ def as_text(value: Any) -> str:
             return json.dumps(value, default=_date)
         except (TypeError, ValueError):
             pass
+    if isinstance(value, pulumi.Output):
+        raise RefusedError(
+            "must be known before anything is made, which an output is not",
+            "use SociInstaller with a Kubernetes provider of that cluster",
+        )
     raise RefusedError("must be a path, or a kubeconfig's content as text or as an object", REMEDY)
 
 

@@ -12,7 +12,7 @@ and remedy.
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import Enum
 from typing import Any
@@ -196,7 +196,7 @@ class Settings:
     )
     rollout_timeout_seconds: int = setting(
         600,
-        "How long the whole rollout may take, over all nodes.",
+        "How long the whole rollout may take, over all nodes, and after it the sample.",
         Scope.INSTALLER,
         rules.between(30, 86400, "seconds"),
     )
@@ -292,10 +292,39 @@ def from_config(config: Mapping[str, str]) -> Settings:
     return _validate(raw)
 
 
-def from_arguments(arguments: Mapping[str, Any]) -> Settings:
-    """Read the settings from a component's arguments (the field names of `Settings`). Raises as `from_config`
-    does."""
-    return _validate({_KEYS.get(name, name): value for name, value in arguments.items() if value is not None})
+def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tuple(Scope)) -> Settings:
+    """Read the settings from the arguments of a component that takes those of these scopes (by the field
+    names of `Settings`). Raises as `from_config` does."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    foreign = [item.name for item in fields(Settings) if declaration(item).scope not in scopes]
+    problems = [
+        _problem(
+            _KEYS[name], given[name], "is no argument of this component", "take it away, or use SociCluster"
+        )
+        for name in foreign
+        if name in given
+    ]
+    return _validate({_KEYS.get(name, name): value for name, value in given.items()}, problems)
+
+
+def kubeconfig_content(given: Any) -> pulumi.Output[str]:
+    """The content of a kubeconfig given as a component's argument: an output, or what soci:kubeconfig may be;
+    empty for none.
+
+    Raises:
+        SociConfigError: it is no kubeconfig; of an output, when it is known.
+    """
+    if isinstance(given, pulumi.Output):
+        return given.apply(_content)
+    return pulumi.Output.from_input(_content(given))
+
+
+def _content(given: Any) -> str:
+    try:
+        return kubeconfig.read_kubeconfig(kubeconfig.as_text(given)) if given else ""
+    except RefusedError as refused:
+        problem = _problem("kubeconfig", given, refused.reason, refused.remedy)
+    raise SociConfigError(problem)
 
 
 def plain(value: Any) -> Any:
@@ -307,7 +336,7 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def plain_arguments(settings: Settings, scopes: Iterable[Scope] = Scope) -> dict[str, Any]:
+def plain_arguments(settings: Settings, scopes: Collection[Scope] = tuple(Scope)) -> dict[str, Any]:
     """The settings of these scopes as the arguments of a component: the inverse of `from_arguments`."""
     return {
         item.name: plain(getattr(settings, item.name))
@@ -348,11 +377,13 @@ _FIELDS = {config_key(item): item for item in fields(Settings)}
 
 
 def _is_config_secret(key: str) -> bool:
-    return pulumi.runtime.is_config_secret(f"soci:{key}")
+    # The variable is where `get_config_env` finds the values, too.
+    name = f"soci:{key}"
+    return pulumi.runtime.is_config_secret(name) or name in pulumi.runtime.get_config_secret_keys_env()
 
 
-def _validate(raw: Mapping[str, Any]) -> Settings:
-    problems: list[str] = []
+def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
+    problems = list(problems)
     values: dict[str, Any] = {}
 
     def refuse(key: str, refused: RefusedError) -> None:
@@ -452,8 +483,10 @@ def _is_scalar(value: Any) -> bool:
 def _without(value: Any, told: str) -> str:
     """What is told, without any part of a secret value."""
     parts = sorted({text for text in _texts(value) if text}, key=len, reverse=True)
-    pattern = "|".join(rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts)
-    return re.sub(pattern, "[secret]", told) if parts else told
+    patterns = (
+        re.escape(text) if len(text) > 3 else rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts
+    )
+    return re.sub("|".join(patterns), "[secret]", told) if parts else told
 
 
 def _texts(value: Any) -> Iterable[str]:

@@ -1,54 +1,76 @@
 """SampleWorkload: a pod from a large image that runs once on a node with SOCI, to see the gain and try an
 upgrade."""
 
-from typing import NotRequired, TypedDict
+import asyncio
 
 import pulumi
 import pulumi_kubernetes as k8s
 
+from . import failure, settings
+from .arguments import SampleWorkloadArgs
 from .installer import VERSION_LABEL, labels
-from .settings import SampleSettings
-
-
-class SampleWorkloadArgs(TypedDict):
-    """What the sample runs, and for which SOCI version."""
-
-    version: str
-    """SOCI version that the node must carry."""
-    image: NotRequired[str]
-    """Image of the pod. Default: a TensorFlow image of several gigabytes."""
-    command: NotRequired[list[str]]
-    """What it runs; empty for the image's own command."""
 
 
 class SampleWorkload(pulumi.ComponentResource):
-    """One pod, which runs once: a finished pod uses no lazily loaded layer, so it does not hold up a version
-    change."""
+    """A Job of one pod, which runs once: a finished pod uses no lazily loaded layer, so it does not hold up a
+    version change."""
+
+    # A Job rather than a Pod: the provider waits for a Pod that failed, or never starts, without an end
+    # (its time limit starts anew with every event), while a Job that failed ends the wait. That is also why
+    # the limit is the Job's own.
 
     pod: pulumi.Output[str]
-    """The pod, `namespace/name`."""
+    """The pod, `namespace/name`; the Job's name when the cluster cannot be read."""
 
     def __init__(
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        super().__init__("soci:index:SampleWorkload", name, dict(args), opts)
-        default = SampleSettings()
+        given = {key: value for key, value in args.items() if key in ("image", "command")}
+        chosen = settings.from_arguments({"version": args["version"], "sample_workload": given})
+        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
+        shown = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
+        super().__init__("soci:index:SampleWorkload", name, shown, opts)
+        limit = args.get("timeout_seconds", settings.Settings().rollout_timeout_seconds)
+        access = pulumi.Output.all(kubeconfig, args.get("context") or "")
+        sample, version = chosen.sample_workload, chosen.version
         container: k8s.core.v1.ContainerArgsDict = {
             "name": "sample",
-            "image": args.get("image", default.image),
+            "image": sample.image,
+            # What it said last is shown when it fails.
+            "termination_message_policy": "FallbackToLogsOnError",
         }
-        if command := args.get("command", list(default.command)):
-            container["command"] = command
-        # Autonamed: a change of image, command or version starts a new pod before the old one is deleted.
-        pod = k8s.core.v1.Pod(
-            f"{name}-pod",
-            metadata={"labels": labels("sample", args["version"])},
-            spec={
-                "restart_policy": "Never",
-                "node_selector": {VERSION_LABEL: args["version"]},
-                "containers": [container],
+        if sample.command:
+            container["command"] = list(sample.command)
+        # Autonamed: a change of image, command or version starts a new one before the old one is deleted.
+        job = k8s.batch.v1.Job(
+            f"{name}-job",
+            metadata={
+                "labels": labels("sample", version),
+                # One that failed is made anew by the next `pulumi up`.
+                "annotations": {"pulumi.com/replaceUnready": "true"},
             },
-            opts=pulumi.ResourceOptions(parent=self, custom_timeouts=pulumi.CustomTimeouts(create="20m")),
+            spec={
+                "backoff_limit": 0,
+                "active_deadline_seconds": limit,
+                "template": {
+                    "metadata": {"labels": labels("sample", version)},
+                    "spec": {
+                        "restart_policy": "Never",
+                        "node_selector": {VERSION_LABEL: version},
+                        "containers": [container],
+                    },
+                },
+            },
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                hooks=pulumi.ResourceHookBinding(
+                    on_error=[failure.sample_hook(f"{name}-failure", access, limit, self)]
+                ),
+            ),
         )
-        self.pod = pulumi.Output.format("{0}/{1}", pod.metadata["namespace"], pod.metadata["name"])
+        # The status is known once the Job has run: only then there is a pod to name.
+        ran = pulumi.Output.all(job.metadata["namespace"], job.metadata["name"], access, job.status)
+        self.pod = pulumi.Output.unsecret(
+            ran.apply(lambda found: asyncio.to_thread(failure.sample_pod, found[0], found[1], *found[2]))
+        )
         self.register_outputs({"pod": self.pod})

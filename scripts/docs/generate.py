@@ -38,6 +38,10 @@ def _measured() -> dict:
 GENERATED: list[tuple[str, Generator]] = [
     ("Pulumi.yaml", lambda text: between(text, "configuration", settings_texts.project_block(), "# {}")),
     ("components/arguments.py", lambda _: settings_texts.arguments_module()),
+    (
+        "scripts/installer/agent/settings.py",
+        lambda text: between(text, "settings", settings_texts.node_fields(), "    # {}"),
+    ),
     ("README.md", _settings_table),
     ("docs/configuration.md", _settings_table),
     ("docs/security.md", lambda text: between(text, "managed-files", managed_files_table.table())),

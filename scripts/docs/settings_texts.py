@@ -9,6 +9,7 @@ from typing import Any
 from components.settings import (
     INSTALLER_SCOPES,
     SampleSettings,
+    Scope,
     Settings,
     config_key,
     declaration,
@@ -42,6 +43,12 @@ def project_block() -> str:
     return "\n".join(lines)
 
 
+def node_fields() -> str:
+    """The fields of the agent's `Settings`, in scripts/installer/agent/settings.py."""
+    items = [item for item in fields(Settings) if declaration(item).scope is Scope.NODE]
+    return "\n".join(f"    {item.name}: {_annotation(item)}" for item in items)
+
+
 def arguments_module() -> str:
     """components/arguments.py. Each class repeats its fields: a component's schema takes their texts from the
     source of the class itself, so a base class cannot hold them."""
@@ -54,13 +61,21 @@ def arguments_module() -> str:
             [
                 ("version", "str", "SOCI version that the node must carry.", ""),
                 *(row for row in _rows(fields(SampleSettings)) if row[0] != "enabled"),
+                SAMPLE_LIMIT,
+                *_access("Used to name the pod, and to show why it failed."),
             ],
             required="version",
         ),
         _class(
             "SociInstallerArgs",
             "What to install on the nodes, and how. Only `version` is required.",
-            [*installer, *INSTALLER_ACCESS],
+            [
+                *installer,
+                *_access(
+                    "Used to take up an interrupted `pulumi up`, to warn of what is in the way, and after a "
+                    "failed rollout to show each node's reason."
+                ),
+            ],
             required="version",
         ),
         _class(
@@ -80,21 +95,31 @@ from typing import NotRequired, TypedDict
 import pulumi
 '''
 # Arguments that are no settings.
-INSTALLER_ACCESS: list[Row] = [
-    (
-        "kubeconfig",
-        "pulumi.Input[str]",
-        "Content of the cluster's kubeconfig. Used only after a failed rollout, to show each node's reason.",
-        "",
-    ),
-    ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
-]
+SAMPLE_LIMIT: Row = (
+    "timeout_seconds",
+    "int",
+    "How long it may take, in seconds, the pull of its image included.",
+    "`600`",
+)
 AWS_PROFILE: Row = (
     "aws_profile",
     "str",
     "With cluster `eks`, the AWS profile to put into the kubeconfig.",
     "none, the environment's credentials",
 )
+
+
+def _access(purpose: str) -> list[Row]:
+    """How a component reads its cluster, and what for."""
+    return [
+        (
+            "kubeconfig",
+            "pulumi.Input[str]",
+            f"The cluster's kubeconfig, as a path, as content or as an object. {purpose}",
+            "",
+        ),
+        ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
+    ]
 
 
 def _rows(items: Iterable["Field[Any]"]) -> list[Row]:

@@ -15,7 +15,7 @@ import pulumi  # noqa: F401  (before the stand-ins, whose stubs would hide most 
 import pytest
 from engine import prepare
 
-from tests.engine.fake_cluster import ControlPlane, FakeNodes, Process, free_port
+from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes, Process, free_port
 
 VERSIONS = ("0.16.0", "0.16.1")
 # What `aws eks get-token` prints; the API server knows the token.
@@ -51,8 +51,12 @@ def answering(control_plane: ControlPlane) -> Iterator[FakeNodes]:
 def cluster(answering: FakeNodes) -> Iterator[FakeNodes]:
     """The nodes, none of which fails, and which a test only counts with when they answered until its end."""
     answering.failing.clear()
+    answering.sample_state = COMPLETED
     yield answering
+    for name in list(answering.dead):
+        answering.revive(name)
     answering.failing.clear()
+    answering.sample_state = COMPLETED
     answering.check()
 
 

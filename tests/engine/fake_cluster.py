@@ -16,6 +16,7 @@ from kubernetes_api import MERGE_PATCH, STRATEGIC_PATCH, Api, ApiError
 from pki import API_NAMES, Authority
 
 INSTALLER = "soci-installer"
+COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
 
 def free_port() -> int:
@@ -161,6 +162,8 @@ class FakeNodes(threading.Thread):
     Whoever uses it calls check() afterwards: without nodes a DaemonSet wants 0 pods and is ready at once.
     `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail; `left`
     maps one whose installer ended together with its DaemonSet to whether it still had its rights then.
+    `sample_state` is what becomes of the container of a pod that is to run once; `dead` are the nodes whose
+    kubelet says nothing any more.
     """
 
     def __init__(self, api: Api) -> None:
@@ -168,6 +171,8 @@ class FakeNodes(threading.Thread):
         self.api = api
         self.failing: dict[str, str] = {}
         self.left: dict[str, bool] = {}
+        self.sample_state: dict[str, Any] = COMPLETED
+        self.dead: set[str] = set()
         self.error: BaseException | None = None
         self.ended = threading.Event()
 
@@ -184,6 +189,18 @@ class FakeNodes(threading.Thread):
     def remove(self, name: str) -> None:
         """Take a node away."""
         self.api.call("DELETE", f"/api/v1/nodes/{name}")
+
+    def kill(self, name: str) -> None:
+        """Let a node's kubelet fall silent, and the API say so."""
+        self.dead.add(name)
+        stopped = condition("Ready", False, "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        self._patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [stopped]}})
+
+    def revive(self, name: str) -> None:
+        """Undo kill()."""
+        ready = condition("Ready", True, "KubeletReady", "")
+        self._patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [ready]}})
+        self.dead.discard(name)
 
     def check(self) -> None:
         """Raise RuntimeError when the thread has died."""
@@ -202,7 +219,7 @@ class FakeNodes(threading.Thread):
                     with contextlib.suppress(GoneError):
                         self._start(node)
                 for pod in self.api.call("GET", "/api/v1/pods")["items"]:
-                    if pod["spec"].get("nodeName"):
+                    if pod["spec"].get("nodeName") and pod["spec"]["nodeName"] not in self.dead:
                         # A pod or node that has just gone, or changed, is seen to in the next round.
                         with contextlib.suppress(GoneError):
                             self._answer_for(pod)
@@ -236,9 +253,23 @@ class FakeNodes(threading.Thread):
         if is_installer:
             trouble = self.failing.get(node)
             self._report(pod, node, trouble)
+        elif pod["spec"]["restartPolicy"] == "Never":
+            self._run_once(pod, path)
+            return
         wanted = "CrashLoopBackOff" if trouble else "Running"
-        if said(pod) not in (wanted, "Succeeded"):
+        if said(pod) != wanted:
             self._patch(f"{path}/status", {"status": pod_status(pod, trouble)})
+
+    def _run_once(self, pod: dict[str, Any], path: str) -> None:
+        """Do to the API what a kubelet does with a pod that is to run once."""
+        statuses = pod["status"].get("containerStatuses") or []
+        if pod["status"].get("phase") in ("Succeeded", "Failed") or any(
+            status["state"] == self.sample_state for status in statuses
+        ):
+            return
+        if waiting := self.sample_state.get("waiting"):
+            self._warn_of_pod(pod, "Failed", waiting["message"])
+        self._patch(f"{path}/status", {"status": once_status(pod, self.sample_state)})
 
     def _report(self, pod: dict[str, Any], node: str, trouble: str | None) -> None:
         """Do to the API what the installer's agent does at the end of an install."""
@@ -309,19 +340,26 @@ class FakeNodes(threading.Thread):
 
     def _warn(self, pod: dict[str, Any], node: str, message: str) -> None:
         """Emit the installer's Warning Event on its DaemonSet."""
-        namespace, owner = pod["metadata"]["namespace"], pod["metadata"]["ownerReferences"][0]
+        owner = pod["metadata"]["ownerReferences"][0]
+        self._emit(pod, owner, {"reason": "SociInstallFailed", "message": f"node {node}: step {message}"})
+
+    def _warn_of_pod(self, pod: dict[str, Any], reason: str, message: str) -> None:
+        """Emit a kubelet's Warning Event on a pod."""
+        about = {"apiVersion": "v1", "kind": "Pod", **pod["metadata"]}
+        source = {"component": "kubelet", "host": pod["spec"]["nodeName"]}
+        self._emit(pod, about, {"reason": reason, "message": message, "source": source})
+
+    def _emit(self, pod: dict[str, Any], about: dict[str, Any], said: dict[str, Any]) -> None:
+        """Emit a Warning Event about an object in the pod's namespace."""
+        namespace = pod["metadata"]["namespace"]
         event = {
             "metadata": {"generateName": "soci-", "namespace": namespace},
             "involvedObject": {
-                "apiVersion": owner["apiVersion"],
-                "kind": owner["kind"],
-                "name": owner["name"],
+                **{key: about[key] for key in ("apiVersion", "kind", "name", "uid")},
                 "namespace": namespace,
-                "uid": owner["uid"],
             },
             "type": "Warning",
-            "reason": "SociInstallFailed",
-            "message": f"node {node}: step {message}",
+            **said,
             "firstTimestamp": now(),
             "lastTimestamp": now(),
             "count": 1,
@@ -356,9 +394,7 @@ def condition(kind: str, good: bool, reason: str, message: str) -> dict[str, str
 
 
 def said(pod: dict[str, Any]) -> str:
-    """Return what the pod's status says by now: Pending, Running, CrashLoopBackOff or Succeeded."""
-    if pod["status"].get("phase") == "Succeeded":
-        return "Succeeded"
+    """Return what the pod's status says by now: Pending, Running or CrashLoopBackOff."""
     states = [status["state"] for status in pod.get("status", {}).get("containerStatuses") or []]
     if any("waiting" in state for state in states):
         return "CrashLoopBackOff"
@@ -366,14 +402,11 @@ def said(pod: dict[str, Any]) -> str:
 
 
 def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
-    """Return the status of a pod that runs, that ran (if it is to run once), or that fails ever again."""
+    """Return the status of a pod that runs, or that fails ever again."""
     node, containers = pod["spec"]["nodeName"], []
-    once = pod["spec"]["restartPolicy"] == "Never"
     for container in pod["spec"]["containers"]:
         state: dict[str, Any] = {"running": {"startedAt": now()}}
         last: dict[str, Any] = {}
-        if once:
-            state = {"terminated": {"exitCode": 0, "reason": "Completed"}}
         if trouble:
             state = {
                 "waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
@@ -382,20 +415,36 @@ def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
                 "terminated": {"exitCode": 1, "reason": "Error", "message": f"node {node}: step {trouble}"}
             }
         containers.append(
-            {
-                "name": container["name"],
-                "image": container["image"],
-                "imageID": "",
-                "ready": not trouble and not once,
-                "restartCount": 1 if trouble else 0,
-                "state": state,
-                "lastState": last,
-            }
+            container_status(container, state)
+            | {"ready": not trouble, "restartCount": 1 if trouble else 0, "lastState": last}
         )
-    ready = [condition(kind, not trouble and not once, "", "") for kind in ("Ready", "ContainersReady")]
+    ready = [condition(kind, not trouble, "", "") for kind in ("Ready", "ContainersReady")]
     return {
-        "phase": "Succeeded" if once else "Running",
+        "phase": "Running",
         "conditions": ready,
         "containerStatuses": containers,
         "startTime": now(),
+    }
+
+
+def once_status(pod: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a pod that is to run once and whose containers are in this state."""
+    ended = state.get("terminated")
+    return {
+        "phase": "Pending" if not ended else "Failed" if ended["exitCode"] else "Succeeded",
+        "conditions": [condition(kind, False, "", "") for kind in ("Ready", "ContainersReady")],
+        "containerStatuses": [container_status(item, state) for item in pod["spec"]["containers"]],
+        "startTime": now(),
+    }
+
+
+def container_status(container: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a container that is in this state and not ready."""
+    return {
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": state,
     }

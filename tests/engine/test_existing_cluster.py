@@ -113,7 +113,7 @@ def test_another_version_rolls_the_daemon_set_in_place(stack: Stack, nodes: Fake
     stack.set(version="0.16.1")
     plan = stack.plan()
     replaced = {name.split("::")[0] for name, operation in plan.items() if "replace" in operation}
-    assert replaced == {"kubernetes:core/v1:ConfigMap", "kubernetes:core/v1:Pod"}
+    assert replaced == {"kubernetes:core/v1:ConfigMap", "kubernetes:batch/v1:Job"}
     assert plan["kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"] == "update"
     stack.up()
     live = daemon_set(nodes)

@@ -2,12 +2,25 @@
 
 import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import pulumi
+import pulumi_eks as eks
 import pytest
 from pulumi.provider.experimental.analyzer import Analyzer
+from pulumi.runtime import rpc
 
-from components import SampleWorkload, SociCluster, SociClusterArgs, SociConfigError, SociInstaller, release
+from components import (
+    SampleWorkload,
+    SociCluster,
+    SociClusterArgs,
+    SociConfigError,
+    SociInstaller,
+    cluster_identity,
+    release,
+)
+from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
 from tests.unit.mocks import DIGESTS, Recorder, install
 
@@ -105,8 +118,8 @@ def test_a_number_of_unavailable_nodes_is_a_number(recorder: Recorder, run) -> N
 def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
     recorder.desired_nodes = 0
     reason = (
-        "SOCI is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: see "
-        "kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
+        "the installer is on no node: no node carries the labels of soci:nodeSelector (pool=gpu). Remedy: "
+        "see kubectl get nodes --selector 'pool=gpu', add a node or mend the selector, "
         "then pulumi up --refresh (the result of the last look is in the stack's state)"
     )
     with pytest.raises(Exception, match=re.escape(reason)):
@@ -141,7 +154,7 @@ def test_an_absent_installer_asks_no_release_and_needs_no_node(
 def test_an_absent_soci_has_no_sample(recorder: Recorder, run) -> None:
     outputs = run(lambda: SociCluster("soci", {"state": "absent"}).outputs())
     assert (outputs["sociState"], outputs["sociVersion"], outputs["samplePod"]) == ("absent", "", "")
-    assert recorder.of_type(":Pod") == []
+    assert recorder.of_type(":Job") == []
 
 
 def test_a_pod_that_ends_may_ask_for_its_owner_and_has_time_to_uninstall(recorder: Recorder, run) -> None:
@@ -174,6 +187,36 @@ def test_bad_arguments_are_refused_before_anything_exists(recorder: Recorder) ->
     assert recorder.resources == {}
 
 
+def test_an_argument_of_another_component_is_refused(recorder: Recorder) -> None:
+    args: Any = {"version": "0.16.1", "node_count": 3}
+    with pytest.raises(SociConfigError, match="soci:nodeCount '3': is no argument of this component"):
+        SociInstaller("soci", args)
+
+
+def test_the_state_holds_what_was_given_but_no_credentials(recorder: Recorder, run) -> None:
+    """The inputs of a component are shown by `pulumi preview --diff` and kept in the state."""
+    pulumi.runtime.set_all_config({}, ["soci:tags"])
+    try:
+        run(
+            lambda: SociCluster(
+                "soci", {"version": "v0.16.1", "tags": {"a": "b"}, "sha256": DIGESTS}
+            ).outputs()
+        )
+        run(lambda: SociCluster("other", existing_cluster()).outputs())
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    inputs = recorder.inputs("soci")
+    assert (inputs["version"], inputs["sha256"]) == ("0.16.1", DIGESTS)
+    assert inputs["tags"][rpc._special_sig_key] == rpc._special_secret_sig
+    assert set(recorder.inputs("other")) == {"cluster", "sha256", "sample_workload"}
+
+
+def test_each_operating_system_is_one_of_eks_or_refused() -> None:
+    for name, system in OPERATING_SYSTEMS.items():
+        assert bool(system.eks) != bool(system.refusal), name
+        assert not system.eks or eks.OperatingSystem(system.eks)
+
+
 def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, run) -> None:
     outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, "tags": {"team": "a"}}).outputs())
     assert outputs == {
@@ -183,12 +226,13 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
         "sociVersion": "0.16.1",
         "installerNamespace": "soci-system",
         "installerDaemonSet": "soci-installer",
-        "samplePod": "default/soci-sample-pod-1",
+        "samplePod": "default/soci-sample-job-1",
     }
     nodes = recorder.inputs("soci-nodes")
     assert nodes["taints"] == [{"key": "soci-cluster.io/not-ready", "value": "true", "effect": "NO_SCHEDULE"}]
     assert nodes["scalingConfig"] == {"desiredSize": 2, "minSize": 1, "maxSize": 4}
     assert nodes["enableIMDSv2"] is True
+    assert nodes["operatingSystem"] == "AL2023"
     cluster = recorder.inputs("soci-eks")
     assert cluster["authenticationMode"] == "API"
     # A CoreDNS add-on would wait for nodes that only the installer, which comes later, makes schedulable.
@@ -203,7 +247,14 @@ def test_an_aws_profile_reaches_the_kubeconfig(recorder: Recorder, run) -> None:
     assert outputs["kubeconfig"] == '{"profile": true}'
 
 
-def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) -> None:
+@pytest.fixture(autouse=True)
+def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An existing cluster answers, with its system namespace and nothing of ours."""
+    live = SimpleNamespace(get={"/api/v1/namespaces/kube-system": {"metadata": {"uid": "uid-1"}}}.get)
+    monkeypatch.setattr(cluster_identity, "LiveCluster", lambda *_: live)
+
+
+def existing_cluster() -> SociClusterArgs:
     kubeconfig = json.dumps(
         {
             "current-context": "one",
@@ -211,33 +262,49 @@ def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) ->
             "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
         }
     )
-    args: SociClusterArgs = {
+    return {
         "cluster": "existing",
         "kubeconfig": kubeconfig,
         "sha256": DIGESTS,
         "sample_workload": {"enabled": False},
     }
-    outputs = run(lambda: SociCluster("soci", args).outputs())
+
+
+def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) -> None:
+    outputs = run(lambda: SociCluster("soci", existing_cluster()).outputs())
     assert (outputs["clusterName"], outputs["samplePod"]) == ("one", "")
     assert not [
         resource for resource in recorder.resources.values() if resource.typ.startswith(("aws:", "eks:"))
     ]
-    assert recorder.of_type(":Pod") == []
-    assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "https://192.0.2.1:6443"
+    assert recorder.of_type(":Job") == []
+    assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "uid-1"
 
 
 def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) -> None:
     def program():
-        sample = SampleWorkload("sample", {"version": "0.16.1", "image": "example/app:1", "command": []})
+        sample = SampleWorkload("sample", {"version": "v0.16.1", "image": "example/app:1", "command": []})
         return {"pod": sample.pod}
 
-    assert run(program) == {"pod": "default/sample-pod-1"}
-    spec = recorder.inputs("sample-pod")["spec"]
-    assert spec == {
+    assert run(program) == {"pod": "default/sample-job-1"}
+    spec = recorder.inputs("sample-job")["spec"]
+    assert (spec["backoffLimit"], spec["activeDeadlineSeconds"]) == (0, 600)
+    assert spec["template"]["spec"] == {
         "restartPolicy": "Never",
         "nodeSelector": {"soci-cluster.io/version": "0.16.1"},
-        "containers": [{"name": "sample", "image": "example/app:1"}],
+        "containers": [
+            {
+                "name": "sample",
+                "image": "example/app:1",
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+            }
+        ],
     }
+
+
+def test_a_bad_sample_is_refused_before_anything_exists(recorder: Recorder) -> None:
+    with pytest.raises(SociConfigError, match=r"soci:sampleWorkload .*: image: not an image reference"):
+        SampleWorkload("sample", {"version": "0.16.1", "image": "An Image"})
+    assert recorder.resources == {}
 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:

@@ -29,3 +29,15 @@ def test_every_test_that_a_document_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", documents))
     assert named
     assert {name for name in named if f"def {name}(" not in sources} == set()
+
+
+def test_the_rooms_list_names_every_room() -> None:
+    """A reader looks a feature up there; components/rollout.py was missing for two issues."""
+    document = (generate.REPOSITORY / "docs" / "architecture.md").read_text()
+    rooms = document[document.index("## The rooms") : document.index("## Glossary")]
+    components = {path.name for path in (generate.REPOSITORY / "components").glob("[!_]*.py")}
+    folders = {f"{path.name}/" for path in (generate.REPOSITORY / "scripts").iterdir() if path.is_dir()}
+    assert {room for room in components | folders if f"  {room} " not in rooms} == set()
+    agent = generate.REPOSITORY / "scripts" / "installer" / "agent"
+    listed = set(re.findall(r"[a-z_]+", (agent / "__init__.py").read_text()))
+    assert {path.stem for path in agent.glob("*.py")} - {"__init__"} - listed == set()

@@ -13,7 +13,6 @@ from tests.unit.mocks import DIGESTS
 
 
 def test_the_agent_reads_every_setting_that_reaches_the_node() -> None:
-    """Remedy for a new one: a field of the same name in agent/settings.py."""
     chosen = Settings(mode="parallel", upgrade_policy="drain", force_uninstall=True, index_versions=("v1",))
     read = agent_settings.parse(program.node_settings(chosen, DIGESTS))
     assert {item.name for item in fields(read)} == {
@@ -29,11 +28,11 @@ def test_the_agent_reads_every_setting_that_reaches_the_node() -> None:
 def test_a_missing_setting_is_told_by_its_name(name: str) -> None:
     content = json.loads(program.node_settings(Settings(), DIGESTS))
     del content[name]
-    with pytest.raises(InstallError, match="settings.json is not usable: it has no "):
+    with pytest.raises(InstallError, match=r"settings\.json is not usable: it has no "):
         agent_settings.parse(json.dumps(content))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"version": '])
 def test_a_file_that_holds_no_settings_is_told(text: str) -> None:
-    with pytest.raises(InstallError, match="settings.json is not usable"):
+    with pytest.raises(InstallError, match=r"settings\.json is not usable"):
         agent_settings.parse(text)

@@ -1,15 +1,22 @@
 """Every refusal at plan time, in full, and what is accepted."""
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import pulumi
 import pytest
 import yaml
 
 from components.settings import (
     _FIELDS,
+    SampleSettings,
     Settings,
     SociConfigError,
+    config_key,
+    declaration,
     from_arguments,
     from_config,
     plain_arguments,
@@ -23,6 +30,13 @@ current-context: one
 contexts: [{name: one, context: {cluster: c}}, {name: broken, context: {cluster: gone}}]
 clusters: [{name: c, cluster: {server: "https://192.0.2.1:6443"}}]
 """
+
+
+@pytest.fixture
+def secrets() -> Iterator[Callable[..., None]]:
+    """Calls keys of the configuration secret, as `pulumi config set --secret` does."""
+    yield lambda *keys: pulumi.runtime.set_all_config({}, list(keys))
+    pulumi.runtime.set_all_config({}, [])
 
 
 def refusal(**config: str) -> str:
@@ -269,3 +283,188 @@ def test_each_stack_file_is_accepted(path: Path, tmp_path: Path) -> None:
     from_config(
         {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
     )
+
+
+@pytest.mark.parametrize("tag", ["v0.16.1", " 0.16.1", "v0.16.1\n", "0.16.1\r\n"])
+def test_a_release_tag_as_people_paste_it_is_a_version(tag: str) -> None:
+    assert from_config({"soci:version": tag}).version == "0.16.1"
+    assert from_arguments({"version": tag}).version == "0.16.1"
+
+
+# What Pulumi hands on of a value in YAML, or a program gives: it means what was written, or is refused.
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("maxUnavailable", "1", "1"),
+        ("namespace", " soci ", "soci"),
+        ("forceUninstall", "True", True),
+        ("nodeCount", "3", 3),
+        ("nodeCount", "3.0", 3),
+        ("indexVersions", '["v1", "v1"]', ("v1",)),
+        (
+            "tags",
+            '{"account": 123456789012, "on": true, "empty": ""}',
+            {"account": "123456789012", "on": "true", "empty": ""},
+        ),
+        ("sampleWorkload", '{"command": ["sleep", 5]}', SampleSettings(command=("sleep", "5"))),
+    ],
+)
+def test_a_value_means_what_was_written(key: str, value: str, meant: object) -> None:
+    assert getattr(from_config({f"soci:{key}": value}), _FIELDS[key].name) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "meant"),
+    [
+        ("max_unavailable", 3, "3"),
+        ("node_count", 3, 3),
+        ("node_count", 3.0, 3),
+        ("index_versions", ("v2",), ("v2",)),
+        ("node_selector", {"pool": 1}, {"pool": "1"}),
+        ("sample_workload", {"enabled": False}, SampleSettings(enabled=False)),
+        ("sample_workload", SampleSettings(enabled=False), SampleSettings(enabled=False)),
+        ("mode", None, "lazy"),
+    ],
+)
+def test_an_argument_means_what_was_written(name: str, value: object, meant: object) -> None:
+    assert getattr(from_arguments({name: value}), name) == meant
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("version", "0.1", "reads 0.10 as 0.1"),
+        ("version", "2026-01-02 00:00:00 +0000 UTC", "must be text, and this is a date: quote it in YAML"),
+        ("version", "", "not a version"),
+        ("mode", "true", "must be lazy or"),
+        ("mode", "", "must be lazy or"),
+        ("forceUninstall", "", "must be true or false"),
+        ("forceUninstall", "1", "must be true or false"),
+        ("maxUnavailable", "0.5", "must be a number of nodes"),
+        ("maxUnavailable", "01", "must be a number of nodes"),
+        ("nodeCount", "1_0", "must be a whole number of nodes"),
+        ("nodeCount", "1e1", "must be a whole number of nodes"),
+        ("nodeCount", "010", "must be a whole number of nodes"),
+        ("nodeCount", "0x10", "must be a whole number of nodes"),
+        ("nodeCount", "2.5", "must be a whole number of nodes"),
+        ("nodeCount", "true", "must be a whole number of nodes"),
+        ("nodeCount", "٣", "must be a whole number of nodes"),
+        ("nodeCount", "", "must be a whole number of nodes"),
+        ("kubernetesVersion", "1.3", "reads 1.30 as 1.3"),
+        ("sha256", "[]", "must be an object of strings, not a list"),
+        ("sha256", '{"amd64": ["a"]}', "amd64: must be text, not a list"),
+        ("nodeSelector", '{"a": null}', "a: must be text, not null"),
+        ("nodeSelector", '{"a": {"b": "c"}}', "a: must be text, not an object"),
+        ("nodeSelector", '{"a": 1.5}', "a: must be text, and this is a number"),
+        ("nodeSelector", "null", "must be an object of strings, not null"),
+        ("nodeSelector", "a=b", "must be an object of strings, not a text"),
+        ("tags", '{"a": null}', "a: must be text, not null"),
+        ("tags", '{"day": "2026-01-02 00:00:00 +0000 UTC"}', "day: must be text, and this is a date"),
+        ("instanceTypes", "m6i.xlarge", "must be a list, not a text"),
+        ("instanceTypes", '{"0": "m6i.xlarge"}', "must be a list, not an object"),
+        ("instanceTypes", "[null]", "entry 0: must be text, not null"),
+        ("instanceTypes", '["m6i.xlarge", ""]', "must be a list of non-empty strings"),
+        ("sampleWorkload", "false", "must be an object, not true or false"),
+        ("sampleWorkload", '{"enabled": null}', "enabled: must be true or false"),
+        ("sampleWorkload", '{"enabled": "yes"}', "enabled: must be true or false"),
+        ("sampleWorkload", '{"image": null}', "image: must be text, not null"),
+        ("sampleWorkload", '{"command": "sleep 5"}', "command: must be a list, not a text"),
+        (
+            "sampleWorkload",
+            '{"command": ["sleep", 0.10]}',
+            "command: entry 1: must be text, and this is a number",
+        ),
+    ],
+)
+def test_a_value_that_is_not_what_was_written_any_more_is_refused(key: str, value: str, reason: str) -> None:
+    told = refusal(**{key: value})
+    assert told.startswith(f"soci:{key} ")
+    assert reason in told
+    assert len(told.splitlines()) == 1
+
+
+WRONG_TYPES = {
+    "a number": 1.5,
+    "true or false": True,
+    "a list": [["a"]],
+    "an object": {"a": {}},
+    "a type": object(),
+}
+
+
+@pytest.mark.parametrize("value", WRONG_TYPES.values(), ids=WRONG_TYPES)
+@pytest.mark.parametrize("item", fields(Settings), ids=lambda item: item.name)
+def test_each_setting_refuses_what_is_not_of_its_type(item: Any, value: object) -> None:
+    if item.type is bool and isinstance(value, bool):
+        return
+    with pytest.raises(SociConfigError, match=f"^soci:{config_key(item)} "):
+        from_arguments({item.name: value})
+
+
+def test_outputs_are_refused_as_arguments_since_they_are_not_known_yet(run: Callable[..., None]) -> None:
+    def program() -> dict[str, pulumi.Output[str]]:
+        with pytest.raises(
+            SociConfigError, match=r"soci:mode .*: must be text, not a value of the type Output"
+        ):
+            from_arguments({"mode": pulumi.Output.from_input("lazy")})
+        return {}
+
+    run(program)
+
+
+SECRET = "hunter2-and-more"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("version", SECRET),
+        ("mode", f" {SECRET}\n"),
+        ("releaseUrl", f"ftp://{SECRET}"),
+        ("sha256", json.dumps({SECRET: "x"})),
+        ("sha256", json.dumps({"amd64": SECRET})),
+        ("nodeSelector", json.dumps({"a": f"{SECRET}/x"})),
+        ("nodeSelector", json.dumps({f"-{SECRET}": "x"})),
+        ("sampleWorkload", json.dumps({SECRET: "x"})),
+        ("sampleWorkload", json.dumps({"image": SECRET.upper()})),
+        ("nodeCount", SECRET),
+        ("verson", SECRET),
+    ],
+)
+def test_what_was_set_as_a_secret_is_never_told(key: str, value: str, secrets: Callable[..., None]) -> None:
+    secrets(f"soci:{key}")
+    told = refusal(**{key: value}).removeprefix(f"soci:{key} ")
+    assert told.startswith("[secret]: ")
+    assert "hunter2" not in told.lower()
+
+
+def test_a_secret_number_is_not_told_with_another_setting(secrets: Callable[..., None]) -> None:
+    secrets("soci:nodeCount")
+    assert "'9'" not in refusal(nodeCount="9")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("kubeConfig", f"token: {SECRET}"),
+        ("kube_config", SECRET),
+        ("kubeconfg", json.dumps({"token": SECRET})),
+        ("context", json.dumps({"token": SECRET})),
+        ("context", f"token: {SECRET}\nx: y"),
+        ("anything", f"token: {SECRET}\nx: y"),
+        ("releaseUrl", f"https://user:{SECRET}@mirror.example"),
+        ("releaseUrl", f"https://mirror.example/?signature={SECRET}"),
+        ("releaseUrl", f"ftp://user:{SECRET}@mirror.example"),
+    ],
+)
+def test_what_may_hold_credentials_is_not_told(key: str, value: str) -> None:
+    assert "hunter2" not in refusal(**{key: value})
+
+
+def test_a_misspelt_key_in_other_letters_is_recognised() -> None:
+    assert "did you mean soci:volumeGiB?" in refusal(VOLUMEGIB="5")
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(declaration(item).text.endswith(".") for item in fields(Settings))
+    assert len({config_key(item) for item in fields(Settings)}) == len(fields(Settings))

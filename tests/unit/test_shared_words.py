@@ -23,7 +23,7 @@ from agent.log import Log
 from agent.marks import Marks, has_startup_taint
 from agent.slots import FIRST
 
-from components import installer, rollout, settings
+from components import failure, installer, settings
 from components.program import node_settings
 from tests.fakes.api import FakeApi
 from tests.unit.mocks import DIGESTS, Recorder, install
@@ -75,7 +75,9 @@ def pod_of_n1(message: str = "") -> dict[str, Any]:
 def explained(server: FakeApi, pod: dict[str, Any]) -> list[str]:
     """What `pulumi up` would say of the node, as it is in the API."""
     node = {**server.node, "metadata": {**server.node["metadata"], "name": "n1"}}
-    return rollout.explain([node], [pod])
+    told = failure.Rollout("soci-system", "0.16.1", False, "1", 600)
+    lines = failure.explain(told, failure.Found([node], [pod], None))
+    return [line for line in lines if line.startswith("node n1:")]
 
 
 def test_the_agent_marks_a_node_with_what_the_components_and_the_benchmark_look_for(
@@ -83,9 +85,9 @@ def test_the_agent_marks_a_node_with_what_the_components_and_the_benchmark_look_
 ) -> None:
     Marks(api).put("0.16.1", {"version": "0.16.1"}, "ok")
     assert server.node["metadata"]["labels"] == {installer.VERSION_LABEL: "0.16.1"}
-    assert pod_start.INSTALLED_LABEL == installer.VERSION_LABEL
+    assert pod_start.INSTALLED_LABEL == failure.VERSION_LABEL == installer.VERSION_LABEL
     assert list(server.annotations) == [pod_start.INSTALL_ANNOTATION]
-    assert [entry["type"] for entry in server.node["status"]["conditions"]] == [rollout.CONDITION]
+    assert [entry["type"] for entry in server.node["status"]["conditions"]] == [failure.CONDITION]
 
 
 def test_the_agent_lifts_the_startup_taint_that_the_components_put(server: FakeApi, api: Api) -> None:
@@ -110,8 +112,8 @@ def test_the_journal_below_the_agents_reason_stays_below_it(
     server: FakeApi, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tell, "TERMINATION_LOG", tmp_path / "log")
-    failure = InstallError("restart", "containerd did not start", "see below", ("panic: one", "two"))
-    tell.Teller(api, Marks(api), Log("n1")).failure(Host(tmp_path), failure)
+    error = InstallError("restart", "containerd did not start", "see below", ("panic: one", "two"))
+    tell.Teller(api, Marks(api), Log("n1")).failure(Host(tmp_path), error)
     (line,) = explained(server, pod_of_n1((tmp_path / "log").read_text()))
     reason, *journal = line.splitlines()
     assert reason == "node n1: step restart: containerd did not start. Remedy: see below"

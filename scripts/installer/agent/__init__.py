@@ -1,4 +1,4 @@
-"""The installer's agent: it reads a node, decides, prepares, has the host script commit, and tells the outcome.
+"""The installer's agent: it reads a node, decides, prepares, has the host script commit, tells the outcome.
 
 Standard library only: it runs in a stock Python image. Its rooms:
 

@@ -119,11 +119,12 @@ class Api:
                 return None
             raise
 
-    def create(self, manifest: dict[str, Any], manager: str) -> dict[str, Any]:
+    def create(self, manifest: dict[str, Any], manager: str, *, dry_run: bool = False) -> dict[str, Any]:
         """Create the object; raise ApiError 409 when it exists."""
         metadata = manifest["metadata"]
         path = self.path(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"))
-        return self.call("POST", path, manifest, fieldManager=manager)
+        options = {"fieldManager": manager} | ({"dryRun": "All"} if dry_run else {})
+        return self.call("POST", path, manifest, **options)
 
     def apply(self, manifest: dict[str, Any], manager: str, *, force: bool, dry_run: bool) -> dict[str, Any]:
         """Server-side apply the object; raise ApiError 409 when others hold a field of it, unless forced."""

@@ -1,14 +1,17 @@
 """Stand-in for the pulumi-kubernetes plugin (`pulumi-resource-kubernetes`).
 
-Written after the observed behaviour of pulumi-kubernetes v4.28 and its documentation: server-side apply with
-a dry run in previews, autonaming, replace rules, apply conflicts, drift, waiting with status lines, errors of
-resources that never become live. Missing: Helm charts, YAML files, kustomize, Patch and List resources,
-functions, client-side apply, waiting for Services, Ingresses, StatefulSets and custom resources,
-`pulumi.com/waitFor`.
+Written after the observed behaviour of pulumi-kubernetes v4.28 to v4.32 and its documentation: a dry run in
+previews, autonaming, replace rules, apply conflicts, drift, imports, waiting with status lines, errors of
+resources that never become live. It is as awkward as the true one where that matters to a user: an object
+that exists is never adopted, the wait for a Pod or a Job has no limit of its own, a Pod that failed is waited
+for all the same, and old Warning Events are shown again. Missing: Helm charts, YAML files, kustomize, Patch
+and List resources, functions, client-side apply, `upsertExistingObjects`, waiting for Services, Ingresses,
+StatefulSets and custom resources, `pulumi.com/waitFor`.
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
 import contextlib
+import math
 import os
 import re
 import time
@@ -45,6 +48,23 @@ CONFLICT_HELP = (
 )
 DEFAULT_TIMEOUT_SECONDS = 600
 TIMED_OUT = "timed out waiting for the condition"
+ALREADY_EXISTS_HELP = """
+
+The resource already exists in the cluster. This can happen when:
+
+  - Renaming a Pulumi resource: use an alias to preserve the identity,
+    or use deleteBeforeReplace if the resource needs replacement.
+  - Managing an existing resource: use a Patch resource (e.g. NamespacePatch)
+    to manage specific fields without owning the resource lifecycle.
+  - Adopting a resource into Pulumi: use `pulumi import`. Note that
+    protected resources (e.g. kube-system) cannot be deleted on destroy.
+  - Intentional upsert: set upsertExistingObjects on the provider to allow
+    server-side apply to update existing objects on create."""
+# The true provider starts the time limit of these waits anew with each event of the namespace's pods, and at
+# least once a minute: it never ends.
+WITHOUT_LIMIT = ("Pod", "Job")
+# A Job that failed for another reason is waited for all the same.
+JOB_FAILURES = ("BackoffLimitExceeded", "DeadlineExceeded")
 POLL_SECONDS = 0.3
 
 # What the API server never lets an update change; a leading part of a path stands for everything below it.
@@ -125,6 +145,12 @@ class Kubernetes(Provider):
         replaces = {
             path for path in changes if any(re.match(rf"{re.escape(rule)}($|[.\[])", path) for rule in rules)
         }
+        if new["kind"] == "Job" and annotation(new, "pulumi.com/replaceUnready") == "true":
+            live = self._live(to_python(request.olds))
+            if live and list(unready(live)):
+                mark = 'metadata.annotations["pulumi.com/replaceUnready"]'
+                changes[mark] = "UPDATE"
+                replaces.add(mark)
         # Two objects of one name cannot live side by side; a made name is made anew for the replacement.
         same = identifier(old) == identifier(new) and not annotation(new, AUTONAMED)
         return diff_response(changes, replaces, delete_first=same)
@@ -132,9 +158,19 @@ class Kubernetes(Provider):
     def Create(self, request, context):
         inputs, manager = to_python(request.properties), f"pulumi-kubernetes-{os.urandom(4).hex()}"
         if request.preview:
-            outputs = self._dry_run(inputs, manager, force=True)
+            outputs = self._dry_run(
+                inputs, manager, lambda: self.server().create(inputs, manager, dry_run=True)
+            )
             return provider_pb2.CreateResponse(properties=to_struct(outputs))
-        live = self.server().create(inputs, manager)
+        try:
+            live = self.server().create(inputs, manager)
+        except ApiError as error:
+            help_text = ALREADY_EXISTS_HELP if error.status == 409 else ""
+            raise ApiError(
+                error.status,
+                f'resource "{request.urn}" was not successfully created by the Kubernetes API server: '
+                f"{error}{help_text}",
+            ) from error
         outputs = self._settle(request, inputs, manager, live, "created")
         return provider_pb2.CreateResponse(id=identifier(inputs), properties=to_struct(outputs))
 
@@ -143,7 +179,9 @@ class Kubernetes(Provider):
         manager = old.get(MANAGER) or f"pulumi-kubernetes-{os.urandom(4).hex()}"
         force = annotation(inputs, "pulumi.com/patchForce") == "true"
         if request.preview:
-            outputs = self._dry_run(inputs, manager, force)
+            outputs = self._dry_run(
+                inputs, manager, lambda: self._apply(inputs, manager, force, dry_run=True)
+            )
             return provider_pb2.UpdateResponse(properties=to_struct(outputs))
         if live := self.server().get(inputs):
             self.server().take_over(live, manager)
@@ -156,9 +194,10 @@ class Kubernetes(Provider):
         live = self.server().get(inputs or from_identifier(request.urn, request.id))
         if live is None:
             return provider_pb2.ReadResponse()
-        inputs = overlay(inputs, live) if inputs else declared(live)
+        is_import = not inputs
+        inputs = declared(live) if is_import else overlay(inputs, live)
         outputs = with_manager(live, state.get(MANAGER))
-        if waits_for(inputs) and (missing := list(unready(live))):
+        if not is_import and waits_for(inputs) and (missing := list(unready(live))):
             raise InitializationError("; ".join(missing), request.id, outputs, inputs)
         return provider_pb2.ReadResponse(
             id=request.id, properties=to_struct(outputs), inputs=to_struct(inputs)
@@ -178,16 +217,27 @@ class Kubernetes(Provider):
                 raise TimeoutError(f'resource "{request.id}" was not deleted: {TIMED_OUT}')
         return Empty()
 
-    def _dry_run(self, inputs: dict[str, Any], manager: str, force: bool) -> dict[str, Any]:
+    def _live(self, state: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the live object; None when there is none, or no answer."""
+        try:
+            return self.server().get(state)
+        except (ApiError, UnreachableError):
+            return None
+
+    def _dry_run(
+        self, inputs: dict[str, Any], manager: str, ask: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
         """Return what the server would make of the inputs; the inputs themselves when it cannot be asked."""
         if has_unknown(inputs):
             return inputs
         try:
-            return with_manager(self._apply(inputs, manager, force, dry_run=True), manager)
+            return with_manager(ask(), manager)
         except UnreachableError:
             return inputs
         except ApiError as error:
-            if error.status == 404:  # Its namespace, or its kind, is still to be made.
+            # Its namespace, or its kind, is still to be made; it may not be made; or it is there already, and
+            # the preview of a creation says nothing of that.
+            if error.status in (403, 404) or (error.status == 409 and not conflicting_managers(str(error))):
                 return inputs
             raise
 
@@ -208,13 +258,17 @@ class Kubernetes(Provider):
     ) -> dict[str, Any]:
         """Return the object's outputs once it is live; raise InitializationError when it never is."""
         seconds = request.timeout or float(annotation(inputs, "pulumi.com/timeoutSeconds") or 0)
-        deadline = time.monotonic() + (seconds or DEFAULT_TIMEOUT_SECONDS)
+        limit = math.inf if live["kind"] in WITHOUT_LIMIT else seconds or DEFAULT_TIMEOUT_SECONDS
+        deadline = time.monotonic() + limit
         events = Events(self, request.urn, live)
         said: list[str] = []
+        told: dict[str, None] = {}  # what a Job's pods said, which are gone when it reaches its deadline
         while waits_for(inputs) and (missing := list(unready(live))):
             # The wait outlives a moment without the API server.
             with contextlib.suppress(UnreachableError):
                 events.show()
+                if live["kind"] == "Job":
+                    told |= dict.fromkeys(self._troubles(live))
                 if missing != said:
                     self.say(request.urn, "; ".join(missing))
                     self._show_pods(request.urn, live)
@@ -232,6 +286,7 @@ class Kubernetes(Provider):
                     identifier(inputs),
                     with_manager(live, manager),
                     inputs,
+                    list(told),
                 )
         if said:
             self.say(request.urn, "")
@@ -239,11 +294,18 @@ class Kubernetes(Provider):
 
     def _show_pods(self, urn: str, live: dict[str, Any]) -> None:
         """Show the containers of the object's pods that wait or have failed, as passing warnings."""
+        if live["kind"] != "Job":  # of a Job they are told when it has failed
+            for trouble in self._troubles(live):
+                self.say(urn, trouble, "WARNING")
+
+    def _troubles(self, live: dict[str, Any]) -> list[str]:
+        """Return what the object's pods say of their containers that wait or have failed."""
         labels = live.get("spec", {}).get("selector", {}).get("matchLabels")
         if not labels:
-            return
+            return []
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         namespace = live["metadata"]["namespace"]
+        told = []
         for pod in self.server().list("v1", "Pod", namespace, labelSelector=selector):
             troubles = []
             for container in pod.get("status", {}).get("containerStatuses") or []:
@@ -254,15 +316,16 @@ class Kubernetes(Provider):
                     troubles.append(f"[{container['name']}][{detail['reason']}] {text}".strip())
             if troubles:
                 text = f"[Pod {namespace}/{pod['metadata']['name']}]: containers with unready status: "
-                self.say(urn, text + "; ".join(troubles), "WARNING")
+                told.append(text + "; ".join(troubles))
+        return told
 
 
 class Events:
-    """The Warning Events about one object itself (not about its pods) that appear while it is waited for."""
+    """The Warning Events about one object itself (not about its pods), those from before the wait as well."""
 
     def __init__(self, provider: Kubernetes, urn: str, live: dict[str, Any]) -> None:
         self.provider, self.urn, self.live = provider, urn, live
-        self.seen = {event["metadata"]["uid"] for event in self._list()} if waits_for(live) else set()
+        self.seen: set[str] = set()
 
     def _list(self) -> list[dict[str, Any]]:
         metadata = self.live["metadata"]
@@ -270,7 +333,7 @@ class Events:
         return self.provider.server().list("v1", "Event", metadata["namespace"], fieldSelector=selector)
 
     def show(self) -> None:
-        """Show the new ones, as passing warnings."""
+        """Show those that were not shown yet, as passing warnings."""
         for event in self._list():
             if event["metadata"]["uid"] not in self.seen:
                 self.seen.add(event["metadata"]["uid"])
@@ -280,21 +343,23 @@ class Events:
 def another_cluster(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Say whether the provider's settings name another cluster, so that all of its objects must be replaced.
 
-    A clusterIdentifier on both sides decides alone; otherwise an unknown kubeconfig or another server does.
+    A clusterIdentifier on both sides decides alone; otherwise an unknown kubeconfig or another section of its
+    cluster does.
     """
     if old.get("clusterIdentifier") and new.get("clusterIdentifier"):
         return old["clusterIdentifier"] != new["clusterIdentifier"]
     if has_unknown(new.get("kubeconfig")):
         return True
-    return server_of(old) != server_of(new)
+    return cluster_of(old) != cluster_of(new)
 
 
-def server_of(settings: dict[str, Any]) -> str | None:
-    """Return the URL of the API server that the provider's settings choose, None when that cannot be told."""
+def cluster_of(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the kubeconfig's section of the cluster that the provider's settings choose, None when that
+    cannot be told."""
     try:
         kubeconfig = load_kubeconfig(settings["kubeconfig"])
         context = named(kubeconfig, "context", settings.get("context") or kubeconfig["current-context"])
-        return named(kubeconfig, "cluster", context["cluster"])["server"]
+        return named(kubeconfig, "cluster", context["cluster"])
     except (KeyError, OSError, ValueError):
         return None
 
@@ -402,8 +467,9 @@ def deployment(spec: dict[str, Any], status: dict[str, Any]) -> Iterator[str]:
 
 
 def job(spec: dict[str, Any], status: dict[str, Any]) -> Iterator[str]:
-    if not holds(status, "Complete"):
-        yield f"Job in progress: {status.get('succeeded', 0)}/{spec.get('completions', 1)} succeeded"
+    if not status.get("startTime") or not holds(status, "Complete"):
+        counts = (f"{word}: {status.get(word.lower(), 0)}" for word in ("Active", "Succeeded", "Failed"))
+        yield f"Waiting for Job to succeed ({' | '.join(counts)})"
 
 
 def pod(spec: dict[str, Any], status: dict[str, Any]) -> Iterator[str]:
@@ -420,15 +486,15 @@ def holds(status: dict[str, Any], condition: str) -> bool:
 
 def failure(live: dict[str, Any]) -> str | None:
     """Return why waiting on is pointless, None when it is not."""
-    status = live.get("status", {})
-    if live["kind"] == "Job" and holds(status, "Failed"):
-        return "Job has failed: " + next(c["message"] for c in status["conditions"] if c["type"] == "Failed")
-    for condition in status.get("conditions") or []:
-        if live["kind"] == "Deployment" and condition.get("reason") == "ProgressDeadlineExceeded":
+    for condition in live.get("status", {}).get("conditions") or []:
+        reason, holds_now = condition.get("reason"), condition["status"] == "True"
+        if live["kind"] == "Job" and condition["type"] == "Failed" and holds_now and reason in JOB_FAILURES:
+            name = live["metadata"]["name"]
+            return (
+                f"Resource '{name}' was created but failed to initialize: [{reason}] {condition['message']}"
+            )
+        if live["kind"] == "Deployment" and reason == "ProgressDeadlineExceeded":
             return condition["message"]
-    if live["kind"] == "Pod" and status.get("phase") == "Failed":
-        reason = status.get("message") or status.get("reason") or "a container ended with an error"
-        return f"Pod has failed: {reason}"
     return None
 
 

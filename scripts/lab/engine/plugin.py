@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -116,10 +117,15 @@ def diff_response(
 class InitializationError(Exception):
     """The resource exists, but did not become what it should: state is kept and the reason is shown."""
 
-    def __init__(self, message: str, identifier: str, outputs: dict, inputs: dict) -> None:
+    def __init__(
+        self, message: str, identifier: str, outputs: dict, inputs: dict, details: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.detail = provider_pb2.ErrorResourceInitFailed(
-            id=identifier, properties=to_struct(outputs), reasons=[message], inputs=to_struct(inputs)
+            id=identifier,
+            properties=to_struct(outputs),
+            reasons=[message, *details],
+            inputs=to_struct(inputs),
         )
 
 

@@ -1,0 +1,343 @@
+"""Why a rollout of the installer, or the sample, failed: the cluster's own words, for who runs `pulumi up`.
+
+The Kubernetes provider's wait ends with "timed out waiting for the condition" and names no cause. The engine
+then calls an error hook made here. For a rollout it reads the nodes' conditions, the DaemonSet and the
+installer pods' termination messages; for the sample its Job, pods and Events.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+
+from .live_cluster import LiveCluster, Object, UnreadableError
+from .ownership import is_refused_creation
+
+JOURNAL_MARK = "| "  # begins each line of the node's journal in the installer's last words
+POD_LABELS = "app.kubernetes.io/name=soci-installer"
+DAEMON_SET = "soci-installer"
+CONDITION = "SociReady"
+VERSION_LABEL = "soci-cluster.io/version"
+# The DaemonSet controller's own marks of the template that a pod was made from.
+TEMPLATE_ANNOTATION = "deprecated.daemonset.template.generation"
+TEMPLATE_LABEL = "pod-template-generation"
+JOB_LABEL = "batch.kubernetes.io/job-name"
+NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
+
+Access = pulumi.Output[Any]  # [content of the kubeconfig, context]; both may be empty
+Connect = Callable[[str, str], LiveCluster]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a rollout of the installer was to reach, and within which limits."""
+
+    namespace: str
+    version: str
+    is_absent: bool
+    max_unavailable: str
+    timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The sample's Job and its time limit."""
+
+    namespace: str
+    name: str
+    limit_seconds: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the cluster shows of a rollout, as the API's JSON."""
+
+    nodes: Sequence[Object]
+    pods: Sequence[Object]
+    daemon_set: Object | None
+
+
+def explain(rollout: Rollout, found: Found) -> list[str]:
+    """One line for each node on which the rollout is held up: node, step, cause, remedy; and a last one that
+    counts the nodes."""
+    nodes = {node["metadata"]["name"]: node for node in found.nodes}
+    dead = {name: node for name, node in nodes.items() if _is_dead(node)}
+    here = {pod["spec"]["nodeName"] for pod in found.pods if pod["spec"].get("nodeName")}
+    lines = [_explain_node(dead[name]) for name in sorted(here & set(dead))]
+    living = [
+        pod
+        for pod in found.pods
+        if pod["spec"].get("nodeName") not in dead and not pod["metadata"].get("deletionTimestamp")
+    ]
+    current = [pod for pod in living if _is_current(pod, found.daemon_set)]
+    waiting = [pod for pod in living if pod not in current and _is_ready(pod)]
+    troubled = [pod for pod in living if pod not in waiting and not _is_ready(pod)]
+    lines += sorted(_explain_pod(pod, nodes) for pod in troubled)
+    done = sum(_is_ready(pod) for pod in current)
+    return lines + _count(rollout, found, done, len(waiting), bool(lines))
+
+
+def _count(rollout: Rollout, found: Found, done: int, waiting: int, is_held_up: bool) -> list[str]:
+    status = (found.daemon_set or {}).get("status", {})
+    wanted = max(status.get("desiredNumberScheduled", 0), done + waiting)
+    if done == wanted:
+        return []
+    goal = f"{done} of {wanted} nodes "
+    goal += "are free of SOCI" if rollout.is_absent else f"have SOCI {rollout.version} as configured"
+    if waiting and is_held_up:
+        return [
+            f"{goal}; {waiting} more wait for the above (soci:maxUnavailable is {rollout.max_unavailable})"
+        ]
+    if is_held_up:
+        return [goal]
+    return [
+        f"{goal}; the rollout goes on by itself. Remedy: pulumi up again, to wait for its end; set "
+        f"soci:rolloutTimeoutSeconds (now {rollout.timeout_seconds}) or soci:maxUnavailable (now "
+        f"{rollout.max_unavailable}) higher for a cluster of this size"
+    ]
+
+
+def _is_dead(node: Object) -> bool:
+    ready = _find(node.get("status", {}).get("conditions"), "Ready")
+    return bool(ready) and ready.get("status") != "True"
+
+
+def _explain_node(node: Object) -> str:
+    ready = _find(node["status"]["conditions"], "Ready")
+    since = ready.get("lastTransitionTime", "an unknown time")
+    reason = " ".join(f"{ready.get('reason', '')}: {ready.get('message', '')}".split()).strip(": ")
+    return (
+        f"node {node['metadata']['name']}: NotReady since {since} ({reason}); its installer cannot be "
+        "changed, which holds up the rollout. Remedy: repair the node or delete it (kubectl delete node), or "
+        "leave it out with soci:nodeSelector; the rollout then goes on by itself"
+    )
+
+
+def _is_current(pod: Object, daemon_set: Object | None) -> bool:
+    """Whether a pod was made from the DaemonSet's present template, not from that of an older version."""
+    annotations = (daemon_set or {"metadata": {}})["metadata"].get("annotations") or {}
+    made_from = (pod["metadata"].get("labels") or {}).get(TEMPLATE_LABEL)
+    return TEMPLATE_ANNOTATION not in annotations or made_from == annotations[TEMPLATE_ANNOTATION]
+
+
+def _explain_pod(pod: Object, nodes: dict[str, Object]) -> str:
+    node = pod["spec"].get("nodeName")
+    name = pod["metadata"]["name"]
+    if not node:
+        return f"pod {name}: on no node yet: {_unscheduled(pod)}"
+    condition = _find(nodes.get(node, {}).get("status", {}).get("conditions"), CONDITION)
+    # Of an installer that waits, an earlier failure is past.
+    waits = condition.get("reason") in ("WaitingForIdle", "Draining")
+    said = "" if waits else _termination_message(pod)
+    if not said and condition.get("status") == "False":
+        said = condition.get("message", "").strip()
+    if said:
+        return said if said.startswith(f"node {node}:") else f"node {node}: {said}"
+    state = f"its installer has said nothing; pod {name} is {_state(pod)}"
+    ready = f"; {CONDITION} {condition['status']}: {condition.get('message', '')}" if condition else ""
+    look = f"kubectl describe pod {name} --namespace {pod['metadata'].get('namespace')}"
+    if _waiting(pod).get("reason") in NO_IMAGE:
+        look = f"check soci:installerImage, and that the nodes can pull it; {look}"
+    return f"node {node}: {state}{ready}. Remedy: {look}"
+
+
+def _is_ready(pod: Object) -> bool:
+    return _find(pod.get("status", {}).get("conditions"), "Ready").get("status") == "True"
+
+
+def _find(conditions: Sequence[Object] | None, kind: str) -> Object:
+    return next((entry for entry in conditions or () if entry["type"] == kind), {})
+
+
+def _unscheduled(pod: Object) -> str:
+    return _find(pod.get("status", {}).get("conditions"), "PodScheduled").get("message", "not scheduled")
+
+
+def _containers(pod: Object) -> Sequence[Object]:
+    return pod.get("status", {}).get("containerStatuses") or ()
+
+
+def _termination_message(pod: Object) -> str:
+    """The last words of a pod: of the container that just ended, else of the one before the running one."""
+    for container in _containers(pod):
+        for state in (container.get("state"), container.get("lastState")):
+            if message := ((state or {}).get("terminated") or {}).get("message"):
+                return _without_breaks(message)
+    return ""
+
+
+def _without_breaks(message: str) -> str:
+    """The words in one line, and below them the lines of the node's journal, if there are any."""
+    lines = message.splitlines()
+    words = " ".join(word for line in lines if not line.startswith(JOURNAL_MARK) for word in line.split())
+    return "\n    ".join([words, *(line for line in lines if line.startswith(JOURNAL_MARK))])
+
+
+def _waiting(pod: Object) -> Object:
+    """What the first container that waits waits for."""
+    states = ((container.get("state") or {}).get("waiting") for container in _containers(pod))
+    return next((state for state in states if state), {})
+
+
+def _state(pod: Object) -> str:
+    if waiting := _waiting(pod):
+        message = waiting.get("message")
+        return waiting.get("reason", "waiting") + (f" ({message})" if message else "")
+    for container in _containers(pod):
+        if ended := (container.get("state") or {}).get("terminated"):
+            return f"{ended.get('reason', 'ended')} (exit code {ended.get('exitCode')})"
+    return pod.get("status", {}).get("phase", "of unknown state")
+
+
+def read_rollout(cluster: LiveCluster, namespace: str) -> Found:
+    """What a cluster shows of a rollout.
+
+    Raises:
+        UnreadableError: the cluster cannot be read.
+    """
+    return Found(
+        nodes=cluster.items("/api/v1/nodes"),
+        pods=cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=POD_LABELS),
+        daemon_set=cluster.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{DAEMON_SET}"),
+    )
+
+
+def report_rollout(
+    rollout: Rollout, kubeconfig: str, context: str, connect: Connect = LiveCluster
+) -> list[str]:
+    """What to tell the user about a failed rollout; never raises, since its own error must stay visible."""
+    logs = f"kubectl logs --namespace {rollout.namespace} --selector {POD_LABELS} --prefix"
+    look = f"look with: kubectl describe nodes, {logs}"
+    if not kubeconfig:
+        return [f"the installer has no kubeconfig to read the nodes' reasons with; {look}"]
+    try:
+        lines = explain(rollout, read_rollout(connect(kubeconfig, context), rollout.namespace))
+    except Exception as error:  # noqa: BLE001 (whatever fails here must not hide the rollout's failure)
+        return [f"the nodes' reasons cannot be read ({_reason(error)}); {look}"]
+    return lines or [f"every installer pod is ready by now: pulumi up again; {look}"]
+
+
+def explain_sample(sample: Sample, pods: Sequence[Object], events: Sequence[Object]) -> str:
+    """Why the sample's Job failed, with the remedy.
+
+    Args:
+        sample: the Job.
+        pods: what is left of its pods, as the API's JSON; one that has not ended at the limit is deleted.
+        events: the Events about the Job and its pods, as the API's JSON.
+    """
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    of_pods = [event for event in warnings if event["involvedObject"].get("kind") == "Pod"]
+    refused = [event for event in warnings if event.get("reason") == "FailedCreate"]
+    remedy = "mend soci:sampleWorkload.image or soci:sampleWorkload.command"
+    late = f"did not end within {sample.limit_seconds} s"
+    if failed := next((pod for pod in pods if _containers(pod)), None):
+        said = _termination_message(failed)
+        where = f"{sample.namespace}/{failed['metadata']['name']} on node {failed['spec'].get('nodeName')}"
+        reason = f"pod {where}: {_state(failed)}" + (f": {said}" if said else "")
+    elif of_pods:
+        # A back-off says least: what it backs off from is told by the Events before it.
+        last = max(of_pods, key=lambda event: (event.get("reason") != "BackOff", len(event["message"])))
+        where = f"{sample.namespace}/{last['involvedObject'].get('name')}"
+        if kubelet := (last.get("source") or {}).get("host"):
+            where += f" on node {kubelet}"
+        reason = f"pod {where} {late}: {last.get('reason')}: {_in_one_line(last)}"
+    elif refused:
+        reason = f"no pod could be made: {_in_one_line(refused[-1])}"
+        remedy = f"mend what the namespace {sample.namespace} lets in"
+    else:
+        reason = f"its pod {late}"
+        remedy += ", or set soci:rolloutTimeoutSeconds higher"
+    without = "or do without it: pulumi config set --path soci:sampleWorkload.enabled false"
+    return f"the sample, Job {sample.namespace}/{sample.name}, failed: {reason}. Remedy: {remedy}, {without}"
+
+
+def _in_one_line(event: Object) -> str:
+    return " ".join(event.get("message", "").split())
+
+
+def _sample_pods(cluster: LiveCluster, namespace: str, name: str) -> Sequence[Object]:
+    return cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{JOB_LABEL}={name}")
+
+
+def report_sample(sample: Sample, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str]:
+    """What to tell the user about a failed sample; never raises."""
+    look = f"look with: kubectl describe job {sample.name} --namespace {sample.namespace}"
+    if not kubeconfig:
+        return [f"the sample has no kubeconfig to read the reason with; {look}"]
+    try:
+        cluster = connect(kubeconfig, context)
+        pods = _sample_pods(cluster, sample.namespace, sample.name)
+        events = [
+            event
+            for event in cluster.items(f"/api/v1/namespaces/{sample.namespace}/events")
+            if f"{event['involvedObject'].get('name')}-".startswith(f"{sample.name}-")
+        ]
+        return [explain_sample(sample, pods, events)]
+    except Exception as error:  # noqa: BLE001 (whatever fails here must not hide the sample's failure)
+        return [f"the sample's reason cannot be read ({_reason(error)}); {look}"]
+
+
+def sample_pod(namespace: str, name: str, kubeconfig: str, context: str) -> str:
+    """`namespace/name` of the pod that a Job ran; the Job's own when the cluster cannot be read."""
+    pods: Sequence[Object] = []
+    if kubeconfig:
+        with contextlib.suppress(UnreadableError):
+            pods = _sample_pods(LiveCluster(kubeconfig, context), namespace, name)
+    return f"{namespace}/{pods[0]['metadata']['name'] if pods else name}"
+
+
+def nodes_with_soci(kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str] | None:
+    """The names of the nodes that have SOCI; None when the cluster cannot be read."""
+    try:
+        nodes = connect(kubeconfig, context).items("/api/v1/nodes", labelSelector=VERSION_LABEL)
+    except Exception:  # noqa: BLE001 (whatever fails here must not hide what it is asked for)
+        return None
+    return sorted(node["metadata"]["name"] for node in nodes)
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def rollout_hook(name: str, access: Access, rollout: Rollout, resource: pulumi.Resource) -> pulumi.ErrorHook:
+    """A hook for the DaemonSet that logs, for each node that failed, its step, cause and remedy.
+
+    Args:
+        name: unique name of the hook.
+        access: kubeconfig and context; without them the hook only says where to look.
+        rollout: what it was to reach.
+        resource: the resource under which the lines are shown.
+    """
+
+    async def lines(args: pulumi.ErrorHookArgs) -> list[str]:
+        kubeconfig, context = await access.future(with_unknowns=True) or ("", "")
+        return await asyncio.to_thread(report_rollout, rollout, kubeconfig, context)
+
+    return _hook(name, resource, lines)
+
+
+def sample_hook(name: str, access: Access, limit_seconds: int, resource: pulumi.Resource) -> pulumi.ErrorHook:
+    """A hook for the sample's Job that logs why it failed; arguments as for `rollout_hook`."""
+
+    async def lines(args: pulumi.ErrorHookArgs) -> list[str]:
+        kubeconfig, context = await access.future(with_unknowns=True) or ("", "")
+        metadata = (args.new_inputs or {})["metadata"]
+        sample = Sample(metadata["namespace"], metadata["name"], limit_seconds)
+        return await asyncio.to_thread(report_sample, sample, kubeconfig, context)
+
+    return _hook(name, resource, lines)
+
+
+def _hook(
+    name: str, resource: pulumi.Resource, lines: Callable[[pulumi.ErrorHookArgs], Awaitable[list[str]]]
+) -> pulumi.ErrorHook:
+    async def explain_failure(args: pulumi.ErrorHookArgs) -> bool:
+        if args.failed_operation in ("create", "update") and not is_refused_creation(args):
+            for line in await lines(args):
+                pulumi.log.error(line, resource)
+        return False  # no retry: the kubelet retries on the nodes, and the next `pulumi up` waits again
+
+    return pulumi.ErrorHook(name, explain_failure)

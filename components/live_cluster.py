@@ -1,0 +1,78 @@
+"""The cluster as it is: what the program reads from its API server, before a plan and after a failure."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from .kubeconfig import parse
+
+REQUEST_TIMEOUT_SECONDS = 10
+
+Object = Mapping[str, Any]
+
+
+class UnreadableError(Exception):
+    """The cluster cannot be read: credentials, rights, or a certificate that is not trusted."""
+
+
+class UnreachableError(UnreadableError):
+    """Nothing answers at the API server's address."""
+
+
+class LiveCluster:
+    """One cluster, read with its kubeconfig. Nothing is ever written. Safe to use from several threads.
+
+    Raises, here and in each method:
+        UnreachableError: nothing answers at the API server's address.
+        UnreadableError: the kubeconfig or the API server refuses.
+    """
+
+    def __init__(self, kubeconfig: str, context: str = "") -> None:
+        # Heavy, and of no use to a program that reads no cluster.
+        from kubernetes import client, config
+
+        # One try: who waits for an answer here is a person.
+        settings = client.Configuration(retries=False)
+        try:
+            self._connection = config.new_client_from_config_dict(
+                parse(kubeconfig),
+                context=context or None,
+                persist_config=False,
+                client_configuration=settings,
+            )
+        except Exception as error:  # a credential program that fails raises whatever it likes
+            raise UnreadableError(_first_line(error)) from error
+
+    def get(self, path: str, **query: str) -> Object | None:
+        """The object, or the list, at an API path; None when there is none."""
+        from urllib3.exceptions import HTTPError, ProxyError, SSLError
+
+        url = f"{path}?{urlencode(query)}" if query else path
+        request = self._connection.param_serialize(
+            "GET", url, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+        )
+        try:
+            answer = self._connection.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+            content = json.loads(answer.read() or b"{}")
+        except (ProxyError, SSLError) as error:
+            raise UnreadableError(_first_line(error)) from error
+        except HTTPError as error:
+            server = self._connection.configuration.host
+            reason = _first_line(error).rpartition("): ")[2]
+            raise UnreachableError(f"{server} does not answer: {reason}") from error
+        except Exception as error:
+            raise UnreadableError(_first_line(error)) from error
+        if answer.status == 404:
+            return None
+        if answer.status >= 400:
+            raise UnreadableError(content.get("message") or f"HTTP status {answer.status}")
+        return content
+
+    def items(self, path: str, **query: str) -> Sequence[Object]:
+        """The objects of a kind at an API path."""
+        return (self.get(path, **query) or {}).get("items") or []
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

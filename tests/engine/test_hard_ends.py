@@ -1,0 +1,319 @@
+"""Where the true Kubernetes provider leaves a user alone: nothing may hang, nothing may be a dead end, and
+the last words name the cause. The stand-in is as awkward as the true provider here."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes_api import MERGE_PATCH
+
+from tests.engine.fake_cluster import COMPLETED, INSTALLER, FakeNodes, free_port
+from tests.engine.project_stack import QUIET, Stack
+
+NODES = ("node-1", "node-2", "node-3")
+DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
+CLUSTER_ROLE = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}"
+OWNER = "soci-cluster.io/owner"
+PATIENCE_S = 60
+
+
+@pytest.fixture(scope="module")
+def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
+    """Three nodes that are to get SOCI."""
+    for name in NODES:
+        answering.add(name, {"soci-cluster.io/install": "true"})
+    yield answering
+    for name in NODES:
+        answering.remove(name)
+
+
+@pytest.fixture
+def new_stack(
+    cluster: FakeNodes,
+    nodes: FakeNodes,
+    environment: dict[str, str],
+    local_config: dict[str, Any],
+    tmp_path: Path,
+) -> Iterator[Stack]:
+    """A stack of this test's own, gone at its end. It comes before those that share one: a cluster takes one
+    stack."""
+    stack = Stack(tmp_path / "soci", environment, tmp_path.name, local_config)
+    yield stack
+    stack.destroy()
+
+
+@pytest.fixture(scope="module")
+def shared_stack(
+    nodes: FakeNodes,
+    environment: dict[str, str],
+    local_config: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    """A stack that the tests share."""
+    stack = Stack(tmp_path_factory.mktemp("project") / "soci", environment, "hard-ends", local_config)
+    yield stack
+    stack.destroy()
+
+
+@pytest.fixture
+def stack(shared_stack: Stack, cluster: FakeNodes, local_config: dict[str, Any]) -> Stack:
+    """The shared stack, with SOCI on every node."""
+    shared_stack.configure(local_config)
+    shared_stack.up()
+    return shared_stack
+
+
+def await_true(what: str, holds: Any) -> None:
+    """Return when holds() does; fail when it never does."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            if holds():
+                return
+        time.sleep(0.1)
+    pytest.fail(f"never: {what}")
+
+
+def installer_pods(nodes: FakeNodes) -> list[dict[str, Any]]:
+    return nodes.api.call(
+        "GET", "/api/v1/namespaces/soci-system/pods", labelSelector=f"app.kubernetes.io/name={INSTALLER}"
+    )["items"]
+
+
+def final(said: str) -> str:
+    return said[said.rindex("Diagnostics:") :]
+
+
+# --- an engine that was killed ---
+
+
+def interrupt_first_up(stack: Stack, nodes: FakeNodes) -> None:
+    """Kill the engine while the first `pulumi up` waits for the DaemonSet, as a CI system kills a job."""
+    nodes.failing |= dict.fromkeys(NODES, "download: not yet. Remedy: wait")
+    engine = subprocess.Popen(
+        ["pulumi", "up", *QUIET, "--stack", stack.name],
+        cwd=stack.directory,
+        env=stack.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        await_true("installers run", lambda: len(installer_pods(nodes)) == len(NODES))
+    finally:
+        os.kill(engine.pid, signal.SIGKILL)
+        engine.wait()
+    stack.run("cancel", "--yes")
+    nodes.failing.clear()
+
+
+@pytest.mark.parametrize("version", ["0.16.0", "0.16.1"], ids=["unchanged", "another version by now"])
+def test_an_up_that_was_killed_is_taken_up_by_the_next(
+    new_stack: Stack, nodes: FakeNodes, version: str
+) -> None:
+    stack = new_stack
+    interrupt_first_up(stack, nodes)
+    before = nodes.api.call("GET", DAEMON_SET)["metadata"]["uid"]
+    pods = {pod["metadata"]["uid"] for pod in installer_pods(nodes)}
+    nodes.left.clear()
+    stack.set(version=version)
+    stack.up()
+    assert nodes.api.call("GET", DAEMON_SET)["metadata"]["uid"] == before
+    assert nodes.left == {}, "nothing was uninstalled"
+    if version == "0.16.0":
+        assert {pod["metadata"]["uid"] for pod in installer_pods(nodes)} == pods
+    labels = [nodes.api.call("GET", f"/api/v1/nodes/{name}")["metadata"]["labels"] for name in NODES]
+    assert {label["soci-cluster.io/version"] for label in labels} == {version}
+    stack.up("--expect-no-changes")
+
+
+def test_every_object_that_was_made_and_not_recorded_is_taken_up(stack: Stack, nodes: FakeNodes) -> None:
+    paths = (DAEMON_SET, CLUSTER_ROLE, "/api/v1/namespaces/soci-system")
+    before = [nodes.api.call("GET", path)["metadata"]["uid"] for path in paths]
+    resources = json.loads(stack.state())["deployment"]["resources"]
+    kinds = ("Namespace", "ServiceAccount", "DaemonSet", "Role", "ClusterRole")
+    for kind in kinds:
+        for urn in [item["urn"] for item in resources if item["type"].endswith(f":{kind}")]:
+            stack.try_run("state", "delete", "--yes", "--target-dependents", urn)
+    kept = {item["type"] for item in json.loads(stack.state())["deployment"]["resources"]}
+    assert not [kind for kind in kept if kind.startswith("kubernetes:") and kind.endswith(kinds)]
+    stack.up()
+    assert [nodes.api.call("GET", path)["metadata"]["uid"] for path in paths] == before
+    stack.up("--expect-no-changes")
+
+
+def test_what_another_stack_made_is_never_taken_over(
+    stack: Stack, nodes: FakeNodes, local_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """The other one has the same name, in somebody else's backend."""
+    before = nodes.api.call("GET", DAEMON_SET)["metadata"]
+    (tmp_path / "backend").mkdir()
+    environment = {**stack.environment, "PULUMI_BACKEND_URL": f"file://{tmp_path}/backend"}
+    second = Stack(tmp_path / "second", environment, stack.name, local_config)
+    seen = second.run("preview", "--non-interactive")
+    assert "warning: the Namespace soci-system is there already, made by another stack" in seen
+    words = final(second.try_up())
+    assert "the Namespace soci-system is there already, made by another stack" in words
+    assert "one cluster takes one SociInstaller" in words
+    assert "ready by now" not in words
+    second.destroy()
+    assert nodes.api.call("GET", DAEMON_SET)["metadata"] == before
+    stack.up("--expect-no-changes")
+
+
+def test_a_namespace_that_is_there_already_is_told_in_the_preview(stack: Stack, nodes: FakeNodes) -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "taken"}}
+    nodes.api.call("POST", "/api/v1/namespaces", namespace)
+    stack.set(namespace="taken")
+    reason = "the Namespace taken is there already, and not of this program"
+    assert f"warning: {reason}" in stack.run("preview", "--non-interactive")
+    words = final(stack.try_up())
+    assert reason in words
+    assert "Remedy: pulumi config set soci:namespace NAME" in words
+    stack.set(namespace="soci-system")
+    stack.up()
+    nodes.api.call("DELETE", "/api/v1/namespaces/taken")
+
+
+# --- the sample ---
+
+
+def test_a_sample_that_fails_ends_the_up_at_once_and_the_next_up_runs_it_anew(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    stack.set(sampleWorkload={"image": "registry.invalid/sample:2"})
+    nodes.sample_state = {
+        "terminated": {"exitCode": 3, "reason": "Error", "message": "ImportError: no module named tensorflow"}
+    }
+    words = final(stack.try_up())
+    assert "the sample, Job default/soci-sample-job-" in words
+    assert "on node node-" in words
+    assert "Error (exit code 3): ImportError: no module named tensorflow" in words
+    assert "pulumi config set --path soci:sampleWorkload.enabled false" in words
+    nodes.sample_state = COMPLETED
+    stack.up()
+    namespace, name = stack.outputs()["samplePod"].split("/")
+    pod = nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
+    assert pod["status"]["phase"] == "Succeeded"
+    assert len(nodes.api.call("GET", "/apis/batch/v1/namespaces/default/jobs")["items"]) == 1
+    stack.up("--expect-no-changes")
+
+
+def test_a_sample_that_cannot_start_ends_the_up_at_its_own_limit(stack: Stack, nodes: FakeNodes) -> None:
+    nodes.sample_state = {
+        "waiting": {
+            "reason": "ErrImagePull",
+            "message": 'Failed to pull image "registry.invalid/sample:1": no such host',
+        }
+    }
+    stack.set(rolloutTimeoutSeconds=30)
+    words = final(stack.try_up())
+    assert "[DeadlineExceeded]" in words  # the provider's
+    assert "did not end within 30 s" in words
+    assert 'Failed to pull image "registry.invalid/sample:1": no such host' in words
+    assert "soci:sampleWorkload.image" in words
+
+
+# --- a rollout that is held up ---
+
+
+def test_a_dead_node_is_named_with_the_count_of_those_that_wait_for_it(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    stack.set(maxUnavailable="1")
+    stack.up()
+    nodes.kill("node-2")
+    stack.set(version="0.16.1", rolloutTimeoutSeconds=30)
+    words = final(stack.try_up())
+    assert "node node-2: NotReady since 20" in words
+    assert "NodeStatusUnknown: Kubelet stopped posting node status." in words
+    assert "kubectl delete node" in words
+    assert "0 of 3 nodes have SOCI 0.16.1 as configured; 2 more wait for the above" in words
+    assert "ready by now" not in words
+    nodes.revive("node-2")
+    stack.up()
+
+
+def test_a_selector_that_matches_no_node_any_more_names_those_that_keep_soci(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    stack.set(nodeSelector={"nothing": "here"})
+    words = final(stack.try_up())
+    assert "SOCI is on no node" not in words
+    assert "SOCI stays on node-1, node-2, node-3" in words
+
+
+# --- which cluster it is ---
+
+
+def kubeconfig_for(stack: Stack, local_config: dict[str, Any], server: str) -> None:
+    content = json.loads(Path(local_config["soci:kubeconfig"]).read_text())
+    content["clusters"][0]["cluster"]["server"] = server
+    path = stack.directory / "kubeconfig"
+    path.write_text(json.dumps(content))
+    stack.set(kubeconfig=str(path))
+
+
+def test_the_same_cluster_at_another_address_is_the_same(
+    stack: Stack, nodes: FakeNodes, local_config: dict[str, Any]
+) -> None:
+    kubeconfig_for(stack, local_config, nodes.api.server.replace("127.0.0.1", "localhost"))
+    assert stack.plan() == {"pulumi:providers:kubernetes::soci-kubernetes": "update"}
+    stack.up()
+    stack.up("--expect-no-changes")
+
+
+def test_an_unreachable_server_is_told_and_costs_nothing(stack: Stack, local_config: dict[str, Any]) -> None:
+    before = stack.state()
+    server = f"https://127.0.0.1:{free_port()}"
+    kubeconfig_for(stack, local_config, server)
+    seen = stack.run("preview", "--non-interactive")
+    assert f"warning: {server} does not answer: " in seen
+    assert "to replace" not in seen
+    words = final(stack.try_up())
+    assert f"{server} does not answer: " in words
+    assert "Nothing was changed" in words
+    assert (
+        json.loads(stack.state())["deployment"]["resources"] == json.loads(before)["deployment"]["resources"]
+    )
+    stack.configure(local_config)
+    stack.up("--expect-no-changes")
+
+
+def test_a_new_stack_on_an_unreachable_server_is_warned_of_in_the_preview(
+    new_stack: Stack, local_config: dict[str, Any]
+) -> None:
+    server = f"https://127.0.0.1:{free_port()}"
+    kubeconfig_for(new_stack, local_config, server)
+    assert f"warning: {server} does not answer: " in new_stack.run("preview", "--non-interactive")
+
+
+def test_a_stack_of_a_version_that_knew_its_cluster_by_the_address_is_not_replaced(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    """Such a version named no owner on its objects either."""
+    state = json.loads(stack.state())
+    for resource in state["deployment"]["resources"]:
+        for part in ("inputs", "outputs"):
+            if resource["type"] == "pulumi:providers:kubernetes":
+                resource[part]["clusterIdentifier"] = nodes.api.server
+            elif resource["type"].startswith("kubernetes:"):
+                resource[part]["metadata"].get("annotations", {}).pop(OWNER, None)
+    older = stack.directory / "older.json"
+    older.write_text(json.dumps(state))
+    stack.run("stack", "import", "--file", str(older))
+    for path in (DAEMON_SET, CLUSTER_ROLE):
+        nodes.api.call("PATCH", path, {"metadata": {"annotations": {OWNER: None}}}, MERGE_PATCH)
+    assert not [name for name, operation in stack.plan().items() if "replace" in operation]
+    before = nodes.api.call("GET", DAEMON_SET)["metadata"]["uid"]
+    stack.up()
+    assert not [name for name, operation in stack.plan().items() if "replace" in operation]
+    stack.up()
+    assert nodes.api.call("GET", DAEMON_SET)["metadata"]["uid"] == before
+    stack.up("--expect-no-changes")

@@ -1,0 +1,323 @@
+"""A kubeconfig as people have it: what kubectl accepts is accepted and means the same; no piece of it is
+told."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+from components import SociInstaller
+from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
+from components.settings import SociConfigError, from_arguments, from_config, kubeconfig_content
+from tests.unit.mocks import Recorder
+
+SERVER = "https://10.0.0.9:6443"
+SECRET = "eyJ-very-secret"
+
+
+def kubeconfig(**changes: Any) -> dict[str, Any]:
+    """A kubeconfig of one context, as an object."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": SERVER}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+        "users": [{"name": "u", "user": {"token": SECRET}}],
+    } | changes
+
+
+def accepted(given: object, context: str = "") -> str:
+    """The content that is used for a kubeconfig given as configuration, or as an argument."""
+    settings = (
+        from_config({"soci:cluster": "existing", "soci:kubeconfig": given, "soci:context": context})
+        if isinstance(given, str)
+        else from_arguments({"cluster": "existing", "kubeconfig": given, "context": context})
+    )
+    return settings.kubeconfig
+
+
+def refused(given: object, context: str = "") -> str:
+    """What is told of a kubeconfig that is refused; it holds no piece of the secret."""
+    with pytest.raises(SociConfigError) as raised:
+        accepted(given, context)
+    told = str(raised.value)
+    assert "eyJ" not in told
+    assert raised.value.__cause__ is None
+    return told
+
+
+BLOCK = yaml.safe_dump(kubeconfig())
+CONTENTS = {
+    "JSON in one line": json.dumps(kubeconfig()),
+    "JSON in several lines": json.dumps(kubeconfig(), indent=2),
+    "JSON indented by tabs": json.dumps(kubeconfig(), indent="\t"),
+    "JSON with blanks around it": f"\n  {json.dumps(kubeconfig())}\n\n",
+    "YAML": BLOCK,
+    "YAML in one line": yaml.safe_dump(kubeconfig(), default_flow_style=True, width=10_000).strip(),
+    "YAML with a document marker": f"---\n{BLOCK}",
+    "YAML in one line with a document marker": "--- " + json.dumps(kubeconfig()),
+    "YAML with a directive": f"%YAML 1.1\n---\n{BLOCK}",
+    "YAML with comments": f"# my cluster\n\n{BLOCK}# the end\n",
+    "YAML that ends with a marker": f"{BLOCK}...\n",
+    "the first of several YAML documents": f"{BLOCK}---\nkind: Secret\n",
+    "Windows line ends": BLOCK.replace("\n", "\r\n"),
+    "a byte order mark": f"\ufeff{BLOCK}",
+    "JSON with a byte order mark": "\ufeff" + json.dumps(kubeconfig()),
+    "no apiVersion and kind": yaml.safe_dump(
+        {key: value for key, value in kubeconfig().items() if key not in ("apiVersion", "kind")}
+    ),
+    "anchors": BLOCK.replace("server: ", "server: &server "),
+    "no users": yaml.safe_dump(kubeconfig(users=None)),
+    "a context without a user": yaml.safe_dump(
+        kubeconfig(contexts=[{"name": "x", "context": {"cluster": "c"}}])
+    ),
+    "names that look like dates": BLOCK.replace("name: u", "name: 2026-01-02").replace(
+        "user: u", "user: 2026-01-02"
+    ),
+    "keys that kubectl ignores": yaml.safe_dump(kubeconfig(preferences={}, extensions=[], more="x")),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_content_is_accepted_and_means_the_same(content: str) -> None:
+    used = accepted(content)
+    assert (cluster_server(used, ""), current_context(used)) == (SERVER, "x")
+    assert parse(used) == parse(content)
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_a_file_with_such_content_is_accepted(content: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(content.encode())
+    assert cluster_server(accepted(str(tmp_path / "file")), "") == SERVER
+
+
+def test_the_object_that_another_stack_hands_out_is_accepted() -> None:
+    """pulumi_eks gives its kubeconfig as an object, this product as JSON (pulumi-eks#359)."""
+    assert json.loads(accepted(kubeconfig())) == kubeconfig()
+    assert accepted(json.dumps(kubeconfig())) == json.dumps(kubeconfig())
+
+
+def test_an_object_from_yamls_reader_may_hold_a_date() -> None:
+    found = yaml.safe_load(BLOCK + "extensions: [{name: e, extension: {updated: 2026-01-02}}]\n")
+    assert json.loads(accepted(found))["extensions"][0]["extension"] == {"updated": "2026-01-02"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
+def test_a_file_as_powershell_writes_it_is_accepted(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(BLOCK.replace("\n", "\r\n").encode(encoding))
+    assert parse(accepted(str(tmp_path / "file"))) == kubeconfig()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "~/.kube/config",
+        "$HOME/.kube/config",
+        "${HOME}/.kube/config",
+        "kube/../.kube/config",
+        " .kube/config\n",
+    ],
+)
+def test_a_path_is_read_as_it_is_typed(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".kube").mkdir()
+    (tmp_path / "kube").mkdir()
+    (tmp_path / ".kube/config").write_text(BLOCK)
+    assert accepted(path) == BLOCK
+
+
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    """What was checked is what is used, also when the path is a pipe, as of `<(…)`."""
+    reading, writing = os.pipe()
+    os.write(writing, BLOCK.encode())
+    os.close(writing)
+    assert accepted(f"/dev/fd/{reading}") == BLOCK
+    os.close(reading)
+
+
+FILES = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+
+
+def test_files_beside_the_kubeconfig_are_found_from_everywhere(tmp_path: Path) -> None:
+    """kubectl reads them relative to the kubeconfig; the provider, which gets its content, cannot."""
+    for name in FILES:
+        (tmp_path / name).write_text("x")
+    absolute = str(tmp_path / "elsewhere")
+    content = kubeconfig(
+        clusters=[
+            {"name": "c", "cluster": {"server": SERVER, "certificate-authority": "certificate-authority"}}
+        ],
+        users=[
+            {
+                "name": "u",
+                "user": {"client-certificate": "./client-certificate", "client-key": "sub/../client-key"}
+                | {"tokenFile": "tokenFile", "exec": {"command": "bin/get-token", "args": ["a/b"]}},
+            },
+            {"name": "v", "user": {"client-key": absolute, "exec": {"command": "aws"}}},
+        ],
+    )
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    used = parse(accepted(str(tmp_path / "kubeconfig")))
+    assert used["clusters"][0]["cluster"]["certificate-authority"] == str(tmp_path / FILES[0])
+    user, other = (entry["user"] for entry in used["users"])
+    assert [user[name] for name in FILES[1:]] == [str(tmp_path / name) for name in FILES[1:]]
+    assert user["exec"] == {"command": str(tmp_path / "bin/get-token"), "args": ["a/b"]}
+    assert other == {"client-key": absolute, "exec": {"command": "aws"}}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
+    content = kubeconfig()
+    (content["clusters"][0]["cluster"] if name == FILES[0] else content["users"][0]["user"])[name] = "gone"
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
+    assert f"its context x needs the file of {name}, which cannot be read" in refused(
+        str(tmp_path / "kubeconfig")
+    )
+
+
+def test_several_files_are_one_as_in_the_variable_kubeconfig(tmp_path: Path) -> None:
+    """client-go: of two entries of one name the first, of two current contexts the first; missing files do
+    not matter."""
+    second = kubeconfig(
+        clusters=[
+            {"name": "c", "cluster": {"server": "https://other"}},
+            {"name": "d", "cluster": {"server": "https://d"}},
+        ],
+        contexts=[{"name": "y", "context": {"cluster": "d"}}],
+    )
+    second["current-context"] = "y"
+    (tmp_path / "one").write_text(BLOCK)
+    (tmp_path / "two").write_text(json.dumps(second))
+    given = os.pathsep.join(str(tmp_path / name) for name in ("one", "gone", "two"))
+    assert cluster_server(accepted(given), "") == SERVER
+    assert cluster_server(accepted(given, "y"), "y") == "https://d"
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"contexts": None},
+            "soci:kubeconfig [not shown]: this is not a kubeconfig with contexts and clusters",
+        ),
+        (
+            {"clusters": []},
+            "soci:kubeconfig [not shown]: this is not a kubeconfig with contexts and clusters",
+        ),
+        ({"kind": "Secret"}, "this is not a kubeconfig"),
+        ({"contexts": {"x": "c"}}, "its contexts are no list"),
+        ({"contexts": ["x"]}, "its contexts hold an entry without a name"),
+        ({"contexts": [{"name": 1, "context": {}}]}, "its contexts hold an entry without a name in text"),
+        (
+            {"contexts": [{"name": "x", "context": None}]},
+            "its context x leads to the cluster , which it does not",
+        ),
+        ({"clusters": [{"name": "c", "cluster": {}}]}, "its cluster c has no server"),
+        ({"clusters": [{"name": "c", "cluster": {"server": 1}}]}, "its cluster c has no server"),
+        (
+            {"clusters": 2 * [{"name": "c", "cluster": {"server": SERVER}}]},
+            "its clusters hold c twice, which kubectl refuses",
+        ),
+        (
+            {"users": 2 * [{"name": "u", "user": {"token": SECRET}}]},
+            "its users hold u twice, which kubectl refuses",
+        ),
+        (
+            {"current-context": ""},
+            "the kubeconfig has no current-context, so one must be chosen (there are: x). "
+            "Remedy: pulumi config set soci:context x",
+        ),
+        (
+            {"current-context": "gone"},
+            "the kubeconfig's own context (current-context) is not in it (there are: x). "
+            "Remedy: pulumi config set soci:context x",
+        ),
+    ],
+)
+def test_what_leads_nowhere_is_refused_in_words(changes: dict[str, Any], expected: str) -> None:
+    assert expected in refused(kubeconfig(**changes))
+
+
+def test_a_context_that_is_missing_is_the_contexts_problem_not_the_kubeconfigs() -> None:
+    assert refused(kubeconfig(), "two").startswith("soci:context 'two': there is no such context")
+    assert refused("a: 1\nb: 2\n").startswith("soci:kubeconfig [not shown]: this is not a kubeconfig")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"token: {SECRET}\nx: [\n",
+        f"token: {SECRET}",
+        SECRET,
+        f"{{token: {SECRET}",
+        f'{{"token": "{SECRET}",',
+        f"- {SECRET}\n- x\n",
+        f"{SECRET}\n\tx: 1\n",
+        f"x: !vault {SECRET}\ny: 1\n",
+        f"x: &a {SECRET}\ny: *b\n",
+        f"{SECRET}\x00",
+        SECRET * 1000,
+        [SECRET],
+        {"token": SECRET},
+        {"token": object(), "x": SECRET},
+        {SECRET},
+        SECRET.encode(),
+        5,
+        True,
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_refused_without_any_piece_of_it(given: object) -> None:
+    assert "soci:kubeconfig [not shown]: " in refused(given)
+
+
+def test_an_output_is_refused_where_it_would_be_known_too_late(run: Callable[..., None]) -> None:
+    def program() -> dict[str, pulumi.Output[str]]:
+        told = refused(pulumi.Output.from_input(SECRET))
+        assert "must be known before anything is made, which an output is not. Remedy: use Soci" in told
+        return {}
+
+    run(program)
+
+
+def test_the_installer_takes_a_kubeconfig_in_every_form_also_as_an_output(
+    recorder: Recorder, run: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    (tmp_path / "kubeconfig").write_text(BLOCK)
+
+    def program() -> dict[str, pulumi.Output[str]]:
+        return {
+            "none": kubeconfig_content(None),
+            "path": kubeconfig_content(str(tmp_path / "kubeconfig")),
+            "object": kubeconfig_content(kubeconfig()),
+            "output": kubeconfig_content(pulumi.Output.from_input(kubeconfig())),
+        }
+
+    content = json.dumps(kubeconfig())
+    assert run(program) == {"none": "", "path": BLOCK, "object": content, "output": content}
+    with pytest.raises(SociConfigError, match="cannot be read"):
+        SociInstaller("soci", {"version": "0.16.1", "kubeconfig": str(tmp_path / "gone")})
+    assert recorder.resources == {}
+
+
+def test_a_path_that_leads_nowhere_is_shown(tmp_path: Path) -> None:
+    path = f"{tmp_path}/kubeconfig"
+    assert refused(path) == (
+        f"soci:kubeconfig '{path}': {path} cannot be read (No such file or directory). "
+        "Remedy: pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
+    )
+    assert "cannot be read (Is a directory)" in refused(str(tmp_path))
+
+
+def test_reading_again_what_was_read_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("x")
+    cluster = {"server": SERVER, "certificate-authority": "ca"}
+    (tmp_path / "config").write_text(yaml.safe_dump(kubeconfig(clusters=[{"name": "c", "cluster": cluster}])))
+    used = accepted(str(tmp_path / "config"))
+    assert read_kubeconfig(used) == used
