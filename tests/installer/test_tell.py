@@ -1,16 +1,21 @@
 """What the API is told, in which order, and that it may be away."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from agent import api as agent_api
+from agent import tell
 from agent.api import Api, ApiError
+from agent.errors import InstallError
+from agent.host import Result
 from agent.log import Log
 from agent.marks import TAINT, Marks
 from agent.tell import Teller
 
 from tests.fakes.api import FakeApi
+from tests.fakes.node import FakeHost
 
 NODE: dict[str, Any] = {
     "spec": {"taints": [{"key": TAINT, "effect": "NoSchedule"}, {"key": "other", "effect": "NoExecute"}]},
@@ -119,3 +124,16 @@ def test_retry(status: int, calls: int) -> None:
     else:
         assert agent_api.retry(action, 60, sleep=lambda seconds: None) == "done"
     assert len(tried) == calls
+
+
+@pytest.mark.parametrize("step", ["verify-plugins", "recovery", "uninstall", "download", "stage"])
+def test_the_daemons_journal_is_told_only_where_they_had_a_part(
+    api: FakeApi, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str
+) -> None:
+    """A wrong digest came with six lines of containerd about other containers."""
+    words = tmp_path / "termination-log"
+    monkeypatch.setattr(tell, "TERMINATION_LOG", words)
+    fake_host.answers["journalctl"] = lambda command, text: Result(0, "RemoveContainer 4f1b\n", "")
+    teller(api, []).failure(fake_host, InstallError(step, "it failed", "mend it"))
+    is_told = "| RemoveContainer 4f1b" in words.read_text()
+    assert is_told == (step not in ("download", "stage"))

@@ -26,6 +26,11 @@ class InstallError(Exception):
         self.last_words = last_words
 
     @property
+    def concerns_daemons(self) -> bool:
+        """Whether containerd or the snapshotter may have said why in the node's journal."""
+        return self.step in ("commit", "recovery", "uninstall") or self.step.startswith("verify")
+
+    @property
     def reason(self) -> str:
         """The step as a CamelCase reason for conditions and events, e.g. ``ContainerdConfigFailed``."""
         return "".join(part.capitalize() for part in self.step.replace("-", " ").split()) + "Failed"

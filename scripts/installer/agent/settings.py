@@ -52,7 +52,3 @@ def load(path: Path) -> Settings:
 
 def _field_name(key: str) -> str:
     return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
-
-
-def _unusable(reason: str) -> InstallError:
-    return InstallError("settings", f"settings.json is not usable: {reason}", "run pulumi up again")

@@ -89,8 +89,8 @@ class Teller:
         """Say why on every channel; an unreachable API must not hide the message."""
         line = f"node {self._api.node_name}: step {error.step}: {error.cause}. Remedy: {error.remedy}"
         self._log(line)
-        journal = [clean(text)[:160] for text in error.last_words or last_words(host)]
-        words = [line[:2500], *(f"{JOURNAL_MARK}{text}" for text in journal)]
+        journal = error.last_words or (last_words(host) if error.concerns_daemons else ())
+        words = [line[:2500], *(f"{JOURNAL_MARK}{clean(text)[:160]}" for text in journal)]
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
         for action in (
