@@ -47,7 +47,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     found = counts()
     terminalreporter.write_line(
         f"faults: {found['points']} points, ended old {found['ended_old']}, new {found['ended_new']}, "
-        f"bad {found['ended_bad']}; slowest way back {found['slowest_rollback_s']} s"
+        f"bad {found['ended_bad']}; slowest rollback {found['slowest_rollback_s']} s"
     )
     if terminalreporter.config.getoption("--full"):
         fault_report.add(found)

@@ -469,7 +469,7 @@ class Judge:
             self.node.free_disk()
         state = self.node.state()
         ways = list(dict.fromkeys([self.scenario.helper, "boot"]))
-        # A way back that found no room, its reserve being taken too, is tried again until there is some.
+        # A rollback that found no room, its reserve being taken too, is tried again until there is some.
         ways = {"power cut": ["boot"], "disk full": ["timers"]}.get(action, ways)
         known = (ways[0], key(state))
         if known not in self._known:

@@ -98,7 +98,7 @@ def test_agent_and_script_killed_at_every_call(nodes, name: str, stride: int) ->
 @pytest.mark.failure_mode(16)
 @pytest.mark.parametrize("name", INSTALLS)
 def test_script_killed_at_every_call_of_it(nodes, name: str, stride: int) -> None:
-    """The agent that lives on undoes what its host script began."""
+    """The agent that lives on rolls back what its host script began."""
     bad = strike_everywhere(nodes, name, "kill script", stride, script_only=True)
     assert not bad, "\n".join(bad)
 
@@ -123,6 +123,6 @@ def test_power_cut_at_every_call(nodes, name: str, stride: int) -> None:
 @pytest.mark.failure_mode(9)
 @pytest.mark.parametrize("name", [*INSTALLS, *ROLLBACKS])
 def test_disk_full_from_every_call_on(nodes, name: str, stride: int) -> None:
-    """stargz-snapshotter#1349: the disk stays full, and the way back must do without it."""
+    """stargz-snapshotter#1349: the disk stays full, and the rollback must do without it."""
     bad = strike_everywhere(nodes, name, "disk full", stride)
     assert not bad, "\n".join(bad)

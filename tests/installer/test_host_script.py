@@ -190,7 +190,7 @@ def test_a_file_imported_meanwhile_stops_the_install(node: Node) -> None:
 def test_what_another_installer_writes_during_the_restart_stays(
     node: Node, written: bytes, expected: tuple[str, str, int]
 ) -> None:
-    """On the file without ours the install is undone, on the file with ours both are in effect."""
+    """On the file without ours the install is rolled back, on the file with ours both are in effect."""
     directory = node.stage()
     write_meanwhile(node, "restart-containerd.service", CONFIG, written)
     outcome = node.apply(directory)

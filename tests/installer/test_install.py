@@ -275,7 +275,7 @@ def test_killed_transaction_is_undone_first(machine: Machine) -> None:
 
 def test_what_a_boot_undid_leaves_nothing_behind(machine: Machine) -> None:
     machine.write(f"{transaction.STATE}/journal", b"state=rolled-back\ntransaction=1-a\n")
-    machine.write(f"{transaction.STATE}/txn/1-a/last-words", b"killed on the way back\n")
+    machine.write(f"{transaction.STATE}/txn/1-a/last-words", b"killed during the rollback\n")
     install.install(task(machine), never)
     assert not machine.exists(f"{transaction.STATE}/txn/1-a")
 

@@ -200,7 +200,7 @@ def test_stop_job_that_hangs_for_good_is_reported(node: LabNode, health: Health)
     assert node.containerd_starts() == starts
     assert health.files | {drop_in: node.files()[drop_in]} == node.files()
     node.sh(f"rm {drop_in} && systemctl daemon-reload; pkill -x sleep || :")
-    assert node.install().changed  # it undoes what was left of the first try before
+    assert node.install().changed  # it rolls back what was left of the first try before
     health.assert_new_state()
 
 
