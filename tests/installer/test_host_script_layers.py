@@ -73,6 +73,17 @@ def test_copies_that_another_installer_cleared_stop_the_install_with_nothing_cha
     assert node.etc() == before
 
 
+def test_copies_that_are_deleted_in_part_are_no_copies(node: ScriptNode) -> None:
+    """Another installer's deletion was killed half way: the layer would be carried over without its files."""
+    directory = with_copies(node)
+    (node.fake / "on-rm").write_text('/bin/rm "$2"/*/2 && kill -KILL $PPID && exit\n')
+    node.run("clear-copies")
+    assert node.apply(str(directory)).outcome == "unchanged"
+    (node.fake / "on-rm").unlink()
+    assert node.run("clear-copies").returncode == 0
+    assert list((node.root / COPIES).parent.iterdir()) == []
+
+
 @pytest.mark.parametrize("state", ["armed", "restarting"])
 def test_copies_of_an_install_at_work_are_not_cleared(node: ScriptNode, state: str) -> None:
     """Another installer starts meanwhile; the transaction is about to move them."""

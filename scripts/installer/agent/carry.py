@@ -79,7 +79,8 @@ def seconds_for(bytes_to_copy: int) -> int:
 
 def clear_copies(host: Host, script: bytes) -> None:
     """Delete what an install that was cut short had copied; no start of containerd waits for that."""
-    if any(host.exists(f"{slot.data}/{COPIES}") for slot in (FIRST, SECOND)):
+    folders = [f"{slot.data}/{COPIES}{end}" for slot in (FIRST, SECOND) for end in ("", ".gone")]
+    if any(map(host.exists, folders)):
         run_script(host, script, "clear-copies", timeout=600)
 
 

@@ -67,11 +67,16 @@ clear_carry_keys() {
   for key in $(snapshots_of "$1" ls | awk '$1 ~ /^soci-cluster-carry-/ { print $1 }'); do snapshots_of "$1" rm "$key"; done
 }
 
-# What cannot be deleted now must not keep the rollback from its end; the next install tries again.
+# What cannot be deleted now must not keep the rollback from its end; the next install tries again. First the name goes:
+# no layer that is deleted in part may be taken for a copy.
 clear_copies() {
-  [ -d "$ROOT${DATA:?}/$COPIES" ] || return 0
+  local copies
+  copies=$ROOT${DATA:?}/$COPIES
+  [ -d "$copies" ] || [ -d "$copies.gone" ] || return 0
   clear_carry_keys overlayfs || :
-  rm -rf "$ROOT${DATA:?}/$COPIES" || :
+  rm -rf "$copies.gone" || :
+  [ ! -d "$copies" ] || mv -T "$copies" "$copies.gone" || :
+  rm -rf "$copies.gone" || :
 }
 
 # clear-copies: of an install that was cut short. At a boot they stay: containerd's start does not wait for that.
