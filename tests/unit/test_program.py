@@ -14,10 +14,11 @@ from tests.unit.mocks import DIGESTS
 
 def test_the_agent_reads_every_setting_that_reaches_the_node() -> None:
     chosen = Settings(mode="parallel", upgrade_policy="drain", force_uninstall=True, index_versions=("v1",))
-    read = agent_settings.parse(program.node_settings(chosen, DIGESTS))
-    assert {item.name for item in fields(read)} == {
-        item.name for item in fields(Settings) if declaration(item).scope is Scope.NODE
-    }
+    written = program.node_settings(chosen, DIGESTS)
+    read = agent_settings.parse(written)
+    reaching = [item for item in fields(Settings) if declaration(item).scope is Scope.NODE]
+    assert {item.name for item in fields(read)} == {item.name for item in reaching}
+    assert set(json.loads(written)) == {config_key(item) for item in reaching}
     assert (read.mode, read.upgrade_policy, read.force_uninstall) == ("parallel", "drain", True)
     assert (read.index_versions, read.sha256) == (["v1"], DIGESTS)
 
