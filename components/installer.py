@@ -53,6 +53,7 @@ class SociInstaller(pulumi.ComponentResource):
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
+        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
@@ -61,9 +62,7 @@ class SociInstaller(pulumi.ComponentResource):
             if self._is_absent
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
-        self._access = pulumi.Output.all(
-            settings.kubeconfig_content(args.get("kubeconfig")), args.get("context") or ""
-        )
+        self._access = pulumi.Output.all(kubeconfig, args.get("context") or "")
         self._ownership = ownership.Ownership(name, self, self._access)
         files = program.embedded_files() | {"settings.json": program.node_settings(self._settings, digests)}
         namespace = self._namespace()

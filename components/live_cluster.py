@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
-import yaml
+from .kubeconfig import parse
 
 REQUEST_TIMEOUT_SECONDS = 10
 
@@ -36,7 +36,7 @@ class LiveCluster:
         settings = client.Configuration(retries=False)
         try:
             self._connection = config.new_client_from_config_dict(
-                yaml.safe_load(kubeconfig),
+                parse(kubeconfig),
                 context=context or None,
                 persist_config=False,
                 client_configuration=settings,

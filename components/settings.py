@@ -10,8 +10,6 @@ and remedy.
 """
 
 import difflib
-import json
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -19,7 +17,7 @@ from typing import Any
 
 import pulumi
 
-from . import kubeconfig, rules
+from . import kubeconfig, redaction, rules
 from .values import KINDS, RefusedError, entries
 
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
@@ -377,7 +375,9 @@ _FIELDS = {config_key(item): item for item in fields(Settings)}
 
 
 def _is_config_secret(key: str) -> bool:
-    return pulumi.runtime.is_config_secret(f"soci:{key}")
+    # The variable is where `get_config_env` finds the values, too.
+    name = f"soci:{key}"
+    return pulumi.runtime.is_config_secret(name) or name in pulumi.runtime.get_config_secret_keys_env()
 
 
 def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
@@ -453,16 +453,14 @@ def _removal(key: str) -> str:
 
 def _problem(key: str, value: Any, reason: str, remedy: str, is_secret: bool = False) -> str:
     told = f"{reason}. Remedy: {remedy}"
+    item = _FIELDS.get(key)
     if _is_config_secret(key):
-        return f"soci:{key} [secret]: {_without(value, told)}"
+        # What is told of a setting that is made for credentials holds none.
+        told = told if item and declaration(item).is_secret else redaction.without(value, told)
+        return f"soci:{key} [secret]: {told}"
     if is_secret or _may_be_secret(key, value):
         return f"soci:{key} [not shown]: {told}"
-    shown = (
-        value
-        if isinstance(value, str)
-        else json.dumps(plain(value), default=lambda item: type(item).__name__)
-    )
-    return f"soci:{key} '{shown if len(shown) <= 80 else f'{shown[:60]}…'}': {told}"
+    return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
 
 
 def _may_be_secret(key: str, value: Any) -> bool:
@@ -476,35 +474,6 @@ def _may_be_secret(key: str, value: Any) -> bool:
 
 def _is_scalar(value: Any) -> bool:
     return not kubeconfig.is_content(value) if isinstance(value, str) else isinstance(value, int | float)
-
-
-def _without(value: Any, told: str) -> str:
-    """What is told, without any part of a secret value."""
-    parts = sorted({text for text in _texts(value) if text}, key=len, reverse=True)
-    patterns = (
-        re.escape(text) if len(text) > 3 else rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts
-    )
-    return re.sub("|".join(patterns), "[secret]", told) if parts else told
-
-
-def _texts(value: Any) -> Iterable[str]:
-    """Every text in a value, in both its forms."""
-    if isinstance(value, str):
-        yield value.strip()
-        try:
-            decoded = json.loads(value)
-        except ValueError:
-            return
-        if not isinstance(decoded, str):
-            yield from _texts(decoded)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from (*_texts(key), *_texts(item))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
-    elif value is not None and not is_dataclass(value):
-        yield str(value)
 
 
 def _did_you_mean(key: str) -> str:

@@ -25,26 +25,27 @@ class SampleWorkload(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
+        given = {key: value for key, value in args.items() if key in ("image", "command")}
+        chosen = settings.from_arguments({"version": args["version"], "sample_workload": given})
+        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         shown = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         super().__init__("soci:index:SampleWorkload", name, shown, opts)
-        default = settings.SampleSettings()
         limit = args.get("timeout_seconds", settings.Settings().rollout_timeout_seconds)
-        access = pulumi.Output.all(
-            settings.kubeconfig_content(args.get("kubeconfig")), args.get("context") or ""
-        )
+        access = pulumi.Output.all(kubeconfig, args.get("context") or "")
+        sample, version = chosen.sample_workload, chosen.version
         container: k8s.core.v1.ContainerArgsDict = {
             "name": "sample",
-            "image": args.get("image", default.image),
+            "image": sample.image,
             # What it said last is shown when it fails.
             "termination_message_policy": "FallbackToLogsOnError",
         }
-        if command := args.get("command", list(default.command)):
-            container["command"] = command
+        if sample.command:
+            container["command"] = list(sample.command)
         # Autonamed: a change of image, command or version starts a new one before the old one is deleted.
         job = k8s.batch.v1.Job(
             f"{name}-job",
             metadata={
-                "labels": labels("sample", args["version"]),
+                "labels": labels("sample", version),
                 # One that failed is made anew by the next `pulumi up`.
                 "annotations": {"pulumi.com/replaceUnready": "true"},
             },
@@ -52,10 +53,10 @@ class SampleWorkload(pulumi.ComponentResource):
                 "backoff_limit": 0,
                 "active_deadline_seconds": limit,
                 "template": {
-                    "metadata": {"labels": labels("sample", args["version"])},
+                    "metadata": {"labels": labels("sample", version)},
                     "spec": {
                         "restart_policy": "Never",
-                        "node_selector": {VERSION_LABEL: args["version"]},
+                        "node_selector": {VERSION_LABEL: version},
                         "containers": [container],
                     },
                 },

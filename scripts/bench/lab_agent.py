@@ -1,5 +1,6 @@
 """The installer's agent, driven on a lab node from this machine: no pod, no API server, seconds a run."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ INSTALLER = REPOSITORY / "scripts" / "installer"
 sys.path[:0] = [str(INSTALLER), str(REPOSITORY / "scripts" / "lab")]
 
 import release as lab_release  # noqa: E402 (found through the path above)
+import yaml  # noqa: E402
 from agent import release  # noqa: E402
 from agent.host import Host, Result  # noqa: E402
-from agent.install import Busy, Installed, Node, Task, install  # noqa: E402
-from agent.settings import Settings  # noqa: E402
+from agent.install import Busy, Installed, Registration, Task, install  # noqa: E402
+from agent.settings import Settings, parse  # noqa: E402
 from nodes import Node as Machine  # noqa: E402
 from settings import ADDRESS, RELEASE_PORT, VERSIONS, state_directory  # noqa: E402
 
@@ -27,17 +29,15 @@ def wanted_settings() -> Settings:
     name = f"soci-snapshotter-{VERSION}-linux-amd64-static.tar.gz"
     folder = lab_release.release_directory() / f"releases/v{VERSION}"
     digest = (folder / f"{name}.sha256sum").read_text().split()[0]
-    return Settings(
-        version=VERSION,
-        state="present",
-        force_uninstall=False,
-        mode="lazy",
-        index_versions=("v2", "v1"),
-        release_url=RELEASES,
-        sha256={"amd64": digest},
-        existing_nodes="migrate",
-        upgrade_policy="when-idle",
-    )
+    declared = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text())["config"]
+    defaults = {key: setting["default"] for key, setting in declared.items()}
+    chosen = {
+        "version": VERSION,
+        "releaseUrl": RELEASES,
+        "sha256": {"amd64": digest},
+        "existingNodes": "migrate",
+    }
+    return parse(json.dumps(defaults | chosen))
 
 
 def never_waits(busy: Busy) -> None:
@@ -79,7 +79,7 @@ class AgentNode:
     def install(self, payload: Path = INSTALLER, **changes) -> Installed:
         """Run the agent once, with these changes to the settings; raises what `install` raises."""
         wanted = replace(wanted_settings(), **changes)
-        task = Task(self.host, wanted, payload, "x86_64", lambda: Node(True, "soci-system"))
+        task = Task(self.host, wanted, payload, "x86_64", lambda: Registration(True, "soci-system"))
         return install(task, never_waits)
 
     def fetch_release(self) -> None:

@@ -1,5 +1,6 @@
 """What the benchmarks ask of the embedded lab and of its Kubernetes API."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -34,17 +35,21 @@ def kubernetes_api():
 
 
 def engine_environment() -> dict[str, str]:
-    """Return the environment in which `pulumi` runs the `local` stack (see scripts/lab/engine/engine.py)."""
-    return {**os.environ, **_engine().prepare(LAB_DIRECTORY / "pulumi")}
+    """Return the environment in which `pulumi` runs on the lab (see scripts/lab/engine/engine.py)."""
+    return {**os.environ, **_of_engine("engine").prepare(LAB_DIRECTORY / "pulumi")}
+
+
+def stack_environment() -> dict[str, str]:
+    """Return that of the lab's stack, with the repository's settings (scripts/lab/engine/local_stack.py)."""
+    return _of_engine("local_stack").environment(LAB_DIRECTORY, fresh=True)
 
 
 def fetch_provider() -> str:
     """Get Pulumi's kubernetes plugin where it can be had; return in words which one the lab will use."""
-    return _engine().fetch_plugin("kubernetes")
+    return _of_engine("engine").fetch_plugin("kubernetes")
 
 
-def _engine():
-    sys.path.insert(0, str(REPOSITORY / "scripts" / "lab" / "engine"))
-    import engine
-
-    return engine
+def _of_engine(name: str):
+    for folder in ("lab", "lab/engine"):
+        sys.path.insert(0, str(REPOSITORY / "scripts" / folder))
+    return importlib.import_module(name)

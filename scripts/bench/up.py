@@ -11,11 +11,17 @@ import pod_start
 from lab_client import (
     LAB_DIRECTORY,
     REPOSITORY,
-    engine_environment,
     fetch_provider,
     kubernetes_api,
     lab,
+    stack_environment,
 )
+
+HINT = f"""
+Look around with KUBECONFIG={LAB_DIRECTORY / "kubeconfig"}. The stack is yours to try:
+  scripts/lab/lab pulumi config set soci:version 0.16.0
+  scripts/lab/lab pulumi up
+`make down` removes it all."""
 
 
 def pulumi(environment: dict[str, str], *arguments: str) -> None:
@@ -29,18 +35,9 @@ def deploy_to_lab() -> None:
     started = time.monotonic()
     lab("up")
     print(f"Pulumi provider {fetch_provider()}", flush=True)
-    environment = engine_environment()
-    pulumi(environment, "stack", "select", "--create", "local")
-    pulumi(
-        environment,
-        "up",
-        "--stack",
-        "local",
-        "--yes",
-        "--non-interactive",
-        "--suppress-outputs",
-    )
-    pulumi(environment, "stack", "output", "--stack", "local")
+    environment = stack_environment()
+    pulumi(environment, "up", "--yes", "--non-interactive", "--suppress-outputs")
+    pulumi(environment, "stack", "output")
     install = pod_start.installs(kubernetes_api())
     for node, report in install.items():
         print(
@@ -50,7 +47,7 @@ def deploy_to_lab() -> None:
         )
     print(f"\nSOCI is on {len(install)} nodes after {time.monotonic() - started:.0f} s in all.\n")
     pod_start.run()
-    print(f"\nLook around with KUBECONFIG={LAB_DIRECTORY / 'kubeconfig'}; `make down` removes it all.")
+    print(HINT)
 
 
 def deploy_to_context(context: str) -> None:

@@ -18,7 +18,8 @@ if __name__ == "__main__":
     bare.__path__ = [str(REPOSITORY / "components")]
     sys.modules["components"] = bare
 
-import result_picture  # noqa: E402 (found through the path above)
+import managed_files_table  # noqa: E402 (found through the path above)
+import result_picture  # noqa: E402
 import settings_texts  # noqa: E402
 from between import between  # noqa: E402
 
@@ -37,8 +38,13 @@ def _measured() -> dict:
 GENERATED: list[tuple[str, Generator]] = [
     ("Pulumi.yaml", lambda text: between(text, "configuration", settings_texts.project_block(), "# {}")),
     ("components/arguments.py", lambda _: settings_texts.arguments_module()),
+    (
+        "scripts/installer/agent/settings.py",
+        lambda text: between(text, "settings", settings_texts.node_fields(), "    # {}"),
+    ),
     ("README.md", _settings_table),
     ("docs/configuration.md", _settings_table),
+    ("docs/security.md", lambda text: between(text, "managed-files", managed_files_table.table())),
     ("README.md", lambda text: result_picture.with_section(text, _measured())),
     ("docs/pod-start.svg", lambda _: result_picture.picture(_measured())),
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from components.settings import (
     INSTALLER_SCOPES,
     SampleSettings,
+    Scope,
     Settings,
     config_key,
     declaration,
@@ -40,6 +41,12 @@ def project_block() -> str:
         lines.append(f"    description: {_json(declaration(item).text)}")
         lines.append(f"    default: {_json(plain(default_of(item)))}")
     return "\n".join(lines)
+
+
+def node_fields() -> str:
+    """The fields of the agent's `Settings`, in scripts/installer/agent/settings.py."""
+    items = [item for item in fields(Settings) if declaration(item).scope is Scope.NODE]
+    return "\n".join(f"    {item.name}: {_annotation(item)}" for item in items)
 
 
 def arguments_module() -> str:
@@ -105,7 +112,12 @@ AWS_PROFILE: Row = (
 def _access(purpose: str) -> list[Row]:
     """How a component reads its cluster, and what for."""
     return [
-        ("kubeconfig", "pulumi.Input[str]", f"Content of the cluster's kubeconfig. {purpose}", ""),
+        (
+            "kubeconfig",
+            "pulumi.Input[str]",
+            f"The cluster's kubeconfig, as a path, as content or as an object. {purpose}",
+            "",
+        ),
         ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
     ]
 

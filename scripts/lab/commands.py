@@ -24,11 +24,32 @@ import release
 from control_plane import START_ORDER, ControlPlane, network_down
 from nodes import Node, Spec, await_ready, check_name, is_ready
 from processes import Processes
-from settings import ADDRESS, REGISTRY, RELEASE_PORT, VERSIONS, LabError, cache_directory, state_directory
+from settings import (
+    ADDRESS,
+    HERE,
+    REGISTRY,
+    RELEASE_PORT,
+    REPOSITORY,
+    VERSIONS,
+    LabError,
+    cache_directory,
+    state_directory,
+)
 
 # What `lab reset` deletes, and nothing else: LAB_DIR may name a directory with other things in it. The Pulumi
 # state goes along since what it describes is gone.
-OWN_FILES = ("etcd", "kubeconfig", "log", "nodes", "pki", "pulumi", "registry", "run", "lock")
+OWN_FILES = (
+    "Pulumi.local.yaml",
+    "etcd",
+    "kubeconfig",
+    "lock",
+    "log",
+    "nodes",
+    "pki",
+    "pulumi",
+    "registry",
+    "run",
+)
 STARTED = time.monotonic()
 PRINTING = threading.Lock()
 
@@ -148,6 +169,16 @@ class Lab:
         """Run kubectl against the lab; `lab kubectl get pods -A`."""
         kubectl = str(binaries.build("kubernetes") / "kubectl")
         os.execv(kubectl, [kubectl, "--kubeconfig", str(self.state / "kubeconfig"), *arguments.arguments])
+
+    def pulumi(self, arguments: argparse.Namespace) -> None:
+        """Run the Pulumi CLI on the lab's stack; `lab pulumi config set soci:version 0.16.0`."""
+        if not self.processes.pid("kube-apiserver"):
+            raise LabError("the lab is not running; run `make up`, which deploys the stack, too")
+        # With the project's packages: they name the plugins, and the program needs them.
+        python = str(REPOSITORY / ".venv" / "bin" / "python")
+        if not os.path.exists(python):
+            raise LabError("the project's Python packages are not installed; run `make setup`")
+        os.execv(python, [python, str(HERE / "engine" / "local_stack.py"), *arguments.arguments])
 
     def add_node(self, arguments: argparse.Namespace) -> None:
         """Start one more node."""
@@ -311,11 +342,16 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, method) -> argparse.ArgumentParser:
+    def add(name: str, method, **options) -> argparse.ArgumentParser:
         help_text = method.__doc__.splitlines()[0].rstrip(".")
-        command = commands.add_parser(name, help=help_text, description=method.__doc__)
+        command = commands.add_parser(name, help=help_text, description=method.__doc__, **options)
         command.set_defaults(method=method)
         return command
+
+    def add_foreign(name: str, method) -> None:
+        """A command of another program: whatever stands behind its name is for that, also --help."""
+        command = add(name, method, prefix_chars="\0", add_help=False)
+        command.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER)
 
     add("build", Lab.build)
     add("up", Lab.up)
@@ -323,7 +359,8 @@ def parser() -> argparse.ArgumentParser:
     add("down", Lab.down)
     add("reset", Lab.reset)
     add("kubeconfig", Lab.kubeconfig)
-    add("kubectl", Lab.kubectl).add_argument("arguments", metavar="...", nargs=argparse.REMAINDER)
+    add_foreign("kubectl", Lab.kubectl)
+    add_foreign("pulumi", Lab.pulumi)
     execute = add("exec", Lab.exec)
     execute.add_argument("node", metavar="NODE")
     execute.add_argument("command", metavar="-- COMMAND", nargs=argparse.REMAINDER)

@@ -10,13 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from agent.marks import ANNOTATION, CONDITION, LABEL, TAINT
 from binaries import build
 from kubernetes_api import MERGE_PATCH, STRATEGIC_PATCH, Api, ApiError
 from pki import API_NAMES, Authority
 
 INSTALLER = "soci-installer"
-CONDITION = "SociReady"
-STARTUP_TAINT = "soci-cluster.io/not-ready"
 COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
 
@@ -296,11 +295,11 @@ class FakeNodes(threading.Thread):
             "version": version,
         }
         live = self._call("GET", f"/api/v1/nodes/{node}")
-        taints = [taint for taint in live["spec"].get("taints", []) if taint["key"] != STARTUP_TAINT]
+        taints = [taint for taint in live["spec"].get("taints", []) if taint["key"] != TAINT]
         change = {
             "metadata": {
-                "labels": {"soci-cluster.io/version": version},
-                "annotations": {"soci-cluster.io/install": json.dumps(install)},
+                "labels": {LABEL: version},
+                "annotations": {ANNOTATION: json.dumps(install)},
             },
             "spec": {"taints": taints or None},
         }
@@ -332,8 +331,8 @@ class FakeNodes(threading.Thread):
     def _take_marks(self, node: str) -> None:
         """Do to the API what the installer's agent does before an uninstall."""
         gone = {
-            "labels": {"soci-cluster.io/version": None},
-            "annotations": {"soci-cluster.io/install": None},
+            "labels": {LABEL: None},
+            "annotations": {ANNOTATION: None},
         }
         self._call("PATCH", f"/api/v1/nodes/{node}", {"metadata": gone}, MERGE_PATCH)
         change = {"status": {"conditions": [{"type": CONDITION, "$patch": "delete"}]}}

@@ -9,8 +9,9 @@ from typing import Any
 
 import boto3
 import pytest
+from agent.marks import TAINT
 
-from tests.engine.fake_cluster import INSTALLER, STARTUP_TAINT, FakeNodes
+from tests.engine.fake_cluster import INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
@@ -70,7 +71,7 @@ def test_up_makes_the_cluster_and_verifies_every_node(
     assert status["numberReady"] == status["desiredNumberScheduled"] == len(nodes_of(cluster)) == 2
     for node in nodes_of(cluster):
         assert node["metadata"]["labels"]["soci-cluster.io/version"] == "0.16.0"
-        assert STARTUP_TAINT not in [taint["key"] for taint in node["spec"].get("taints", [])]
+        assert TAINT not in [taint["key"] for taint in node["spec"].get("taints", [])]
 
 
 def test_kubeconfig_is_secret_and_asks_aws_for_a_token(stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """What cannot work is refused while planning, all of it at once; and what installs nothing is a failure."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,29 @@ def test_a_context_that_is_not_there_is_refused_with_those_that_are(stack: Stack
 def test_a_kubeconfig_that_is_not_there_is_refused(stack: Stack, tmp_path: Path) -> None:
     stack.set(kubeconfig=str(tmp_path / "absent"))
     assert "soci:kubeconfig" in stack.try_preview()
+
+
+def test_what_was_set_as_a_secret_is_not_told(stack: Stack) -> None:
+    stack.run("config", "set", "--secret", "soci:mode", "hunter2-and-more")
+    stack.run("config", "set", "--secret", "soci:kubeconfig", "token: hunter2-and-more")
+    said = stack.try_preview()
+    assert "soci:mode [secret]: must be lazy or parallel" in said
+    assert "soci:kubeconfig [secret]: this is not a kubeconfig" in said
+    assert "hunter2" not in said
+
+
+def test_values_that_yaml_reads_as_something_else_are_refused(stack: Stack) -> None:
+    stack.set(version=0.16, nodeSelector={"a": None}, maxUnavailable=0.5)
+    said = stack.try_preview()
+    for key in ("soci:version '0.16'", "a: must be text, not null", "soci:maxUnavailable '0.5'"):
+        assert key in said
+
+
+def test_the_kubeconfig_of_another_stack_is_accepted(stack: Stack, local_config: dict[str, Any]) -> None:
+    """JSON in one line, as this product and pulumi_eks hand it out (pulumi-kubernetes#209)."""
+    content = json.dumps(json.loads(Path(local_config["soci:kubeconfig"]).read_text()))
+    stack.run("config", "set", "--secret", "soci:kubeconfig", content)
+    assert "SociCluster" in stack.run("preview", "--non-interactive")
 
 
 @pytest.fixture

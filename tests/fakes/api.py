@@ -8,7 +8,8 @@ import copy
 import http
 from typing import Any
 
-from agent.report import CONDITION, MERGE, STRATEGIC, ApiError
+from agent.api import MERGE, STRATEGIC, ApiError
+from agent.marks import CONDITION
 
 Json = dict[str, Any]
 MERGE_KEYS = {"conditions": "type"}  # of the lists that a strategic patch merges; all others it replaces
@@ -41,7 +42,7 @@ def _merged(old: list[Json], changes: list[Json], name: str) -> list[Json]:
 
 
 class FakeApi:
-    """Answers the agent's calls, and remembers them; stands where `call_api` does."""
+    """Answers the agent's calls, and remembers them; stands where `api.call` does."""
 
     def __init__(self, **node: Json) -> None:
         """``node``: metadata, spec and status that the node shall have."""

@@ -1,8 +1,8 @@
 """Nodes that version 0.1 of the installer left behind, as its own agent and host script wrote them.
 
-installed_by_0_1.json has, for each kind of node, the files before that install (`before`), after it (`root`), and the
-state of the fake daemons (`fake`): path to octal mode of a folder, or to mode and content of a file or link. It was
-made once, by that version, in the node of tests/faults; it is never made again.
+installed_by_0_1.json has, for each kind of node, the files before that install (`before`), after it (`root`),
+and the state of the fake daemons (`fake`): path to octal mode of a folder, or to mode and content of a file
+or link. It was made once, by that version, in the node of tests/faults; it is never made again.
 """
 
 import json

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent import transaction
 from agent.host import Host
 from agent.slots import FIRST, Slot
-from agent.transaction import File
+from agent.transaction import File, Role
 
 from tests.fakes.node import INSTALLER, tree
 
@@ -87,9 +87,10 @@ class Node:
             slot.unit_path: ("daemon", f"{MARK}[Service]\nExecStart={program(version)}\n"),
         }
         files = [
-            File(role, path, self.host.read(path), text.encode()) for path, (role, text) in texts.items()
+            File(Role(role), path, self.host.read(path), text.encode())
+            for path, (role, text) in texts.items()
         ]
-        return [*files, File("shared", CONFIG, self.host.read(CONFIG), config, "0640")]
+        return [*files, File(Role.SHARED, CONFIG, self.host.read(CONFIG), config, "0640")]
 
     def stage(
         self,

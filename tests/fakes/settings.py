@@ -1,21 +1,17 @@
 """What a component would ask of a node."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from agent.settings import Settings
+import yaml
+from agent.settings import Settings, parse
+
+_DECLARED = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())["config"]
+_DEFAULTS = parse(json.dumps({key: setting["default"] for key, setting in _DECLARED.items()}))
 
 
 def agent_settings(**changes: Any) -> Settings:
-    """Settings of a first install of SOCI 0.16.1, lazy, with v2 indexes, and what differs from that."""
-    usual = {
-        "version": "0.16.1",
-        "state": "present",
-        "force_uninstall": False,
-        "mode": "lazy",
-        "index_versions": ("v2",),
-        "release_url": "https://example.org",
-        "sha256": {},
-        "existing_nodes": "refuse",
-        "upgrade_policy": "when-idle",
-    }
-    return Settings(**usual | changes)
+    """The project's defaults with v2 indexes alone, and what differs from that."""
+    return replace(_DEFAULTS, **{"index_versions": ("v2",), "release_url": "https://example.org", **changes})

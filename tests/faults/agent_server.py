@@ -24,7 +24,7 @@ from agent import install, release, slots, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
 
-from tests.fakes.node import INSTALLER, Machine
+from tests.fakes.node import INSTALLER, Machine, run_below, run_here
 from tests.fakes.script_node import FAKES
 from tests.fakes.settings import agent_settings
 
@@ -44,6 +44,8 @@ class LiveMachine(Machine):
         self.answers[str(FAKES / "containerd")] = self.answers["/usr/bin/containerd"]
         self.answers["systemd-run"] = self._start
         self.answers["sh"] = self._shell
+        self.answers["env"] = self._ctr
+        self.answers["timeout"] = self._limited
 
     def _systemctl(self, command: Sequence[str], text: str) -> Result:
         if command[1] == "is-active":
@@ -88,6 +90,16 @@ class LiveMachine(Machine):
         ]
         done = subprocess.run(words, check=False, input=text, capture_output=True, text=True)
         return Result(done.returncode, done.stdout, done.stderr)
+
+    def _ctr(self, command: Sequence[str], text: str) -> Result:
+        words = command[command.index("ctr") :]
+        if {"prepare", "rm"}.isdisjoint(words):
+            return self.ctr(command, text)
+        return run_here([str(FAKES / words[0]), *words[1:]])
+
+    def _limited(self, command: Sequence[str], text: str) -> Result:
+        """What a time limit is set for; the limit itself would make it a process group of its own."""
+        return run_below(self.root, command[4:])
 
 
 def archive(version: str) -> bytes:
@@ -137,7 +149,7 @@ def run_agent(job: dict) -> dict:
         settings,
         INSTALLER,
         "x86_64",
-        lambda: install.Node(True, "soci-system"),
+        lambda: install.Registration(True, "soci-system"),
         sleep=sleep,
     )
     try:

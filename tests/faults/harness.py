@@ -24,16 +24,17 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from agent import images, install, transaction
+from agent import images, transaction
 from agent.slots import FIRST, SECOND
 
+from tests.fakes import script_node
 from tests.fakes.node import INSTALLER, REPOSITORY, furnish
 from tests.fakes.older_node import older_tree
 from tests.fakes.script_node import FAKES, LAZY, furnish_layers
 
 HERE = Path(__file__).parent
 CONFIG = "etc/containerd/config.toml"
-HOOK, BOOT = (path.lstrip("/") for path in (install.CONTAINERD_DROP_IN, install.BOOT_UNIT))
+HOOK, BOOT = (path.lstrip("/") for path in (script_node.HOOK, script_node.BOOT))
 SLOTS = (FIRST, SECOND)
 UNIT = FIRST.unit_path.lstrip("/")
 LOADED = (

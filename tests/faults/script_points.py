@@ -13,8 +13,8 @@ from agent import transaction
 from tests.fakes.node import INSTALLER
 
 HOST_SCRIPT = transaction.host_script(INSTALLER).decode()
-# In the conditions of what a first install has not: a daemon to restart, layers that cannot be linked.
-NOT_THEN = ("snapshotter_action", "copy_seconds")
+# In the condition of what a first install has not: a daemon to restart.
+NOT_THEN = "snapshotter_action"
 BLANK = re.compile(r"(?:[ \t]|\\\n)+")
 OPERATOR = re.compile(r";;|&&|\|\||>>|[<>]&|>\||[;&|()<>\n]")
 SEPARATORS = {"\n", ";", "&"}
@@ -51,7 +51,7 @@ def of_a_first_install() -> list[Statement]:
     """The statements of `apply` that a first install comes to, from its first write on."""
     found = statements(HOST_SCRIPT, "apply")
     begin = found.index(find(found, "enter", "journal"))
-    return [one for one in found[begin:] if not any(word in "".join(one.within) for word in NOT_THEN)]
+    return [one for one in found[begin:] if NOT_THEN not in "".join(one.within)]
 
 
 def find(found: list[Statement], *words: str) -> Statement:

@@ -147,7 +147,7 @@ def test_a_clock_that_was_wrong_does_not_keep_a_failed_install_from_another_try(
     monkeypatch.setattr("agent.release.install", lambda *arguments: None)
     settings = agent_settings(sha256={"amd64": "00"})
     task = install.Task(
-        machine, settings, INSTALLER, "x86_64", lambda: install.Node(True, "s"), sleep=lambda _: None
+        machine, settings, INSTALLER, "x86_64", lambda: install.Registration(True, "s"), sleep=lambda _: None
     )
     with pytest.raises(InstallError, match="no"):
         install.install(task, lambda users: None)

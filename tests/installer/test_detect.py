@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from agent import detect
+from agent import detect, kinds
 from agent.errors import InstallError
 from agent.host import Result
 
@@ -11,10 +11,11 @@ from tests.fakes.node import FakeHost, tree
 
 DIGESTS = {"amd64": "0" * 64}
 GOOD = detect.Facts()
+K3S = "/var/lib/rancher/k3s/agent/etc/containerd"
 REFUSED = {
-    "Bottlerocket (zeropod#109)": ({"os_id": "bottlerocket"}, "Bottlerocket"),
+    "Bottlerocket (zeropod#109)": ({"kind": kinds.BOTTLEROCKET}, "Bottlerocket"),
     "read-only system": ({"os_id": "flatcar", "read_only": "/opt"}, "read-only"),
-    "k3s": ({"other_runtime": "k3s"}, "its own containerd"),
+    "k3s": ({"kind": kinds.kind_of(kinds.Signs("", frozenset({K3S})))}, "k3s brings its own containerd"),
     "no systemd (dragonfly-charts#209)": ({"init": "openrc-init"}, "not systemd"),
     "host processes not visible (aicr#1237)": ({"init": ""}, "not visible"),
     "containerd 1.6": ({"containerd_version": (1, 6, 36)}, "older than 1.7"),

@@ -3,17 +3,17 @@
 from typing import Any
 
 import pytest
-from agent import __main__ as program
-from agent import drain, report
+from agent import drain
+from agent.api import Api
 from agent.errors import InstallError
-from agent.install import Busy, Installed
-from agent.report import ApiError
+from agent.install import Installed
+from agent.lazy import Busy, Pod, in_words
+from agent.log import Log
+from agent.marks import Marks
 from agent.slots import FIRST, SECOND
-from agent.users import Pod, in_words
-from agent.waiting import Waiting
+from agent.tell import Teller, Waiting
 
 from tests.fakes.api import FakeApi
-from tests.fakes.settings import agent_settings
 
 APP, GUARDED, AGENT, STATIC, BARE = (Pod("shop", name, f"uid-{name}") for name in ("a", "g", "d", "s", "b"))
 MOUNTS = ("/run/c/1/rootfs", "/run/c/2/rootfs")
@@ -43,16 +43,25 @@ def cluster() -> FakeApi:
 
 
 @pytest.fixture
-def reporter(cluster: FakeApi) -> report.Reporter:
-    return report.Reporter("n1", "p1", "soci-system", "soci-installer", cluster)
+def api(cluster: FakeApi) -> Api:
+    return Api("n1", "p1", "soci-system", "soci-installer", cluster)
+
+
+@pytest.fixture
+def marks(api: Api) -> Marks:
+    return Marks(api)
+
+
+def teller(api: Api, marks: Marks) -> Teller:
+    return Teller(api, marks, Log("n1", lambda line: None))
 
 
 def busy(*pods: Pod) -> Busy:
     return Busy({FIRST: MOUNTS}, pods)
 
 
-def test_evicts_what_a_controller_makes_anew_elsewhere(cluster: FakeApi, reporter: report.Reporter) -> None:
-    words = drain.drain(reporter, [APP, GUARDED])
+def test_evicts_what_a_controller_makes_anew_elsewhere(cluster: FakeApi, api: Api, marks: Marks) -> None:
+    words = drain.drain(api, marks, [APP, GUARDED])
     assert words == "held back by a disruption budget: shop/g; ending: shop/a"
     assert cluster.unschedulable
     (eviction,) = cluster.evictions
@@ -62,49 +71,49 @@ def test_evicts_what_a_controller_makes_anew_elsewhere(cluster: FakeApi, reporte
 
 @pytest.mark.parametrize("pod", [AGENT, STATIC, BARE, Pod("", "container 123")], ids=str)
 def test_nothing_is_disturbed_for_a_drain_that_cannot_succeed(
-    cluster: FakeApi, reporter: report.Reporter, pod: Pod
+    cluster: FakeApi, api: Api, marks: Marks, pod: Pod
 ) -> None:
     """A pod of a DaemonSet is back on the node at once, a pod without a controller would be lost."""
-    drain.cordon(reporter)
-    words = drain.drain(reporter, [APP, pod])
+    marks.cordon()
+    words = drain.drain(api, marks, [APP, pod])
     assert str(pod) in words
     assert "side-by-side" in words
     assert not cluster.evictions
     assert not cluster.unschedulable
 
 
-def test_eviction_refused_by_a_budget_is_asked_for_again(cluster: FakeApi, reporter: report.Reporter) -> None:
-    assert drain.drain(reporter, [GUARDED]) == "held back by a disruption budget: shop/g"
+def test_eviction_refused_by_a_budget_is_asked_for_again(cluster: FakeApi, api: Api, marks: Marks) -> None:
+    assert drain.drain(api, marks, [GUARDED]) == "held back by a disruption budget: shop/g"
     cluster.guarded.clear()
-    assert drain.drain(reporter, [GUARDED]) == "ending: shop/g"
-    assert drain.drain(reporter, [GUARDED]) == "ending: shop/g"
+    assert drain.drain(api, marks, [GUARDED]) == "ending: shop/g"
+    assert drain.drain(api, marks, [GUARDED]) == "ending: shop/g"
     assert len(cluster.evictions) == 1, "an ending pod is not evicted twice"
 
 
-def test_pod_that_is_gone_is_no_error(reporter: report.Reporter) -> None:
-    assert drain.drain(reporter, [Pod("shop", "gone", "u")]) == "ending: shop/gone"
+def test_pod_that_is_gone_is_no_error(api: Api, marks: Marks) -> None:
+    assert drain.drain(api, marks, [Pod("shop", "gone", "u")]) == "ending: shop/gone"
 
 
-def test_cordon_is_ours_to_lift(cluster: FakeApi, reporter: report.Reporter) -> None:
-    drain.cordon(reporter)
+def test_cordon_is_ours_to_lift(cluster: FakeApi, marks: Marks) -> None:
+    marks.cordon()
     assert cluster.unschedulable
-    drain.cordon(reporter)
-    drain.uncordon(reporter)  # also by a later pod: only the annotation is asked
+    marks.cordon()
+    marks.uncordon()  # also by a later pod: only the annotation is asked
     assert not cluster.unschedulable
     assert not cluster.annotations
 
 
-def test_cordon_of_somebody_else_stays(cluster: FakeApi, reporter: report.Reporter) -> None:
+def test_cordon_of_somebody_else_stays(cluster: FakeApi, marks: Marks) -> None:
     cluster.node["spec"]["unschedulable"] = True
-    drain.cordon(reporter)
-    drain.uncordon(reporter)
+    marks.cordon()
+    marks.uncordon()
     assert cluster.unschedulable
     assert not cluster.annotations
 
 
 @pytest.mark.failure_mode(29)
-def test_condition_says_for_whom_an_idle_node_is_waited(cluster: FakeApi, reporter: report.Reporter) -> None:
-    Waiting(reporter, "when-idle", print).tell(busy(APP, GUARDED))
+def test_condition_says_for_whom_an_idle_node_is_waited(cluster: FakeApi, api: Api, marks: Marks) -> None:
+    Waiting(api, marks, "when-idle", print).tell(busy(APP, GUARDED))
     assert (cluster.condition["status"], cluster.condition["reason"]) == ("False", "WaitingForIdle")
     for words in ("2 lazily loaded containers", "shop/a, shop/g", "soci:upgradePolicy"):
         assert words in cluster.condition["message"]
@@ -112,28 +121,26 @@ def test_condition_says_for_whom_an_idle_node_is_waited(cluster: FakeApi, report
     assert not cluster.evictions
 
 
-def test_wait_is_told_again_after_a_step_was_told_meanwhile(
-    cluster: FakeApi, reporter: report.Reporter
-) -> None:
+def test_wait_is_told_again_after_a_step_was_told_meanwhile(cluster: FakeApi, api: Api, marks: Marks) -> None:
     """A reader came between the last look and the change."""
-    waiting = Waiting(reporter, "when-idle", print)
+    waiting = Waiting(api, marks, "when-idle", print)
     waiting.tell(busy(APP))
-    reporter.step("commit")
+    teller(api, marks).step("commit")
     waiting.tell(busy(APP))
     assert cluster.condition["reason"] == "WaitingForIdle"
 
 
 def test_condition_names_both_daemons_when_both_are_read_from(
-    cluster: FakeApi, reporter: report.Reporter
+    cluster: FakeApi, api: Api, marks: Marks
 ) -> None:
-    waiting = Waiting(reporter, "side-by-side", print)
+    waiting = Waiting(api, marks, "side-by-side", print)
     waiting.tell(Busy({FIRST: MOUNTS, SECOND: ("/run/c/3/rootfs",)}, (APP,)))
     assert "3 lazily loaded containers" in cluster.condition["message"]
     assert not cluster.evictions
 
 
-def test_condition_says_how_the_drain_goes(cluster: FakeApi, reporter: report.Reporter) -> None:
-    waiting = Waiting(reporter, "drain", print)
+def test_condition_says_how_the_drain_goes(cluster: FakeApi, api: Api, marks: Marks) -> None:
+    waiting = Waiting(api, marks, "drain", print)
     waiting.tell(busy(APP, GUARDED))
     assert cluster.unschedulable
     assert (cluster.condition["status"], cluster.condition["reason"]) == ("False", "Draining")
@@ -144,39 +151,33 @@ def test_condition_says_how_the_drain_goes(cluster: FakeApi, reporter: report.Re
     assert "ending: shop/g" in cluster.condition["message"]
 
 
-def test_missing_right_to_evict_is_told(cluster: FakeApi, reporter: report.Reporter) -> None:
+def test_missing_right_to_evict_is_told(cluster: FakeApi, api: Api, marks: Marks) -> None:
     cluster.errors = {"/eviction": 403}
     with pytest.raises(InstallError, match="forbidden") as caught:
-        Waiting(reporter, "drain", print).tell(busy(APP))
+        Waiting(api, marks, "drain", print).tell(busy(APP))
     assert "pulumi up" in caught.value.remedy
 
 
-def test_api_server_away_is_waited_out(cluster: FakeApi, reporter: report.Reporter) -> None:
-    def away(method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
-        raise ApiError("no route")
-
-    waiting = Waiting(reporter, "drain", print)
-    reporter.call = away
+def test_api_server_away_is_waited_out(cluster: FakeApi, api: Api, marks: Marks) -> None:
+    waiting = Waiting(api, marks, "drain", print)
+    cluster.errors = {"/": 0}
     waiting.tell(busy(APP))
-    reporter.call = cluster
+    cluster.errors = {}
     waiting.tell(busy(APP))
     assert cluster.evictions
 
 
-SETTINGS = agent_settings()
-
-
-def test_success_lifts_a_cordon_left_by_an_earlier_pod(cluster: FakeApi, reporter: report.Reporter) -> None:
+def test_success_lifts_a_cordon_left_by_an_earlier_pod(cluster: FakeApi, api: Api, marks: Marks) -> None:
     """The installer was killed while it drained: no node stays cordoned for ever."""
-    drain.cordon(reporter)
-    program.succeed(reporter, SETTINGS, Installed(False, FIRST), 1.0)
+    marks.cordon()
+    teller(api, marks).success("0.16.1", "lazy", Installed(False, FIRST), 1.0)
     assert not cluster.unschedulable
 
 
 def test_success_counts_the_containers_on_the_replaced_daemon(
-    cluster: FakeApi, reporter: report.Reporter
+    cluster: FakeApi, api: Api, marks: Marks
 ) -> None:
-    program.succeed(reporter, SETTINGS, Installed(False, SECOND, replaced=FIRST, on_replaced=3), 1.0)
+    teller(api, marks).success("0.16.1", "lazy", Installed(False, SECOND, replaced=FIRST, on_replaced=3), 1.0)
     assert cluster.condition["status"] == "True"
     assert cluster.condition["message"].endswith("; 3 containers still on the old daemon")
 

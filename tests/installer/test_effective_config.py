@@ -14,10 +14,12 @@ from pathlib import Path
 
 import binaries
 import pytest
-from agent import containerd_config, detect, install, slots, transaction
+from agent import containerd_config, detect, slots, transaction
 from agent.errors import InstallError
 from agent.host import Host, Result
-from agent.install import Node, Task
+from agent.install import Registration, Task
+from agent.plan import Plan, make_plan
+from agent.transaction import File
 
 from tests.fakes.node import INSTALLER, run_here
 from tests.fakes.settings import agent_settings
@@ -81,7 +83,7 @@ class Daemon:
         self.facts = detect.Facts(containerd_command=command, containerd_version=version)
         settings = agent_settings(sha256={"amd64": "0" * 64})
         host = Host(Path("/"), self._run)
-        self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Node(True, "soci-system"))
+        self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))
 
     def _run(self, command: Sequence[str], text: str, timeout: float) -> Result:
         return run_here(command, text, timeout) if command[0] == "unshare" else Result(1, "", "")
@@ -95,8 +97,8 @@ class Daemon:
     def text(self) -> str:
         return self.config.read_bytes().decode() if self.config.exists() else ""
 
-    def plan(self) -> install.Plan:
-        return install.make_plan(self.task, self.facts)
+    def plan(self) -> Plan:
+        return make_plan(self.task, self.facts)
 
     def dump(self) -> str:
         """containerd's own view of the files as they are."""
@@ -107,11 +109,17 @@ class Daemon:
     def install(self) -> Change:
         """Plan as the agent does, and put the new file in place as the host script does."""
         text, plan = self.text(), self.plan()
-        file = plan.files[-1]
+        file = shared_file(plan)
         assert file.new
         Path(file.path).write_bytes(file.new)
         after = containerd_config.flatten(tomllib.loads(self.dump()))
         return Change(text, file.new.decode(), plan.effective, after)
+
+
+def shared_file(plan: Plan) -> File:
+    """containerd's own file among those of the plan."""
+    (file,) = [file for file in plan.files if file.role.is_read_by_containerd]
+    return file
 
 
 @pytest.fixture
@@ -165,7 +173,7 @@ def test_only_the_wanted_keys_take_effect(name: str, series: str, schema: int, n
     assert tomllib.loads(change.new_text)["version"] == declared
     replaced = sum("snapshotter" in line and "=" in line for line in change.text.splitlines())
     assert lines_lost(change.text, change.new_text) <= replaced
-    assert not node.plan().files[-1].is_changed
+    assert not node.plan().restarts_containerd
 
 
 @pytest.mark.failure_mode(2)
@@ -200,7 +208,7 @@ def test_nvidia_edits_the_root_file_after_soci(series: str, schema: int, node: D
     after = containerd_config.flatten(tomllib.loads(node.dump()))
     assert after[*containerd_config.runtime_table(after), "default_runtime_name"] == "nvidia"
     assert_only_the_wanted_keys(Change("", "", after, after))
-    assert not node.plan().files[-1].is_changed
+    assert not node.plan().restarts_containerd
 
 
 @pytest.mark.failure_mode(37)
@@ -217,7 +225,7 @@ def test_nvidia_adds_a_drop_in_after_soci(series: str, schema: int, node: Daemon
     after = containerd_config.flatten(tomllib.loads(node.dump()))
     assert after[*containerd_config.runtime_table(after), "default_runtime_name"] == "nvidia"
     assert_only_the_wanted_keys(Change("", "", after, after))
-    assert not node.plan().files[-1].is_changed
+    assert not node.plan().restarts_containerd
 
 
 @pytest.mark.failure_mode(3)

@@ -1,4 +1,4 @@
-"""Layers whose blobs are gone from containerd's content store: the agent's copies become snapshots of soci."""
+"""Layers whose blobs are gone from the content store: the agent's copies become snapshots of soci."""
 
 import os
 from pathlib import Path

@@ -10,23 +10,11 @@ from agent.slots import FIRST, SECOND
 
 from tests.fakes.node import INSTALLER
 from tests.fakes.script_node import CONFIG, NEW_CONFIG, Node
+from tests.fakes.sourced_script import call
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
 CHECKS = ["cri", "plugins", "snapshotter", "connection", "canary"]
-
-
-def call(code: str) -> str:
-    """What shell code prints that has the script's functions and constants."""
-    done = subprocess.run(
-        ["sh", "-s"],
-        input=transaction.host_script(INSTALLER).decode() + f"\n{code}\n",
-        env={**os.environ, "SOCI_HOST_MAIN": "noop", "ROOT": ""},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return done.stdout
 
 
 @pytest.mark.parametrize("slot", [FIRST, SECOND])

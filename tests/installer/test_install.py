@@ -1,23 +1,26 @@
 """The agent's decisions from facts to the staged transaction, on a fake node."""
 
+import dataclasses
 import errno
 import hashlib
 import os
+import re
 import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from agent import images, install, release, slots, transaction, users
+from agent import carry, images, install, kinds, lazy, release, slots, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.install import Node, Task
+from agent.install import Registration, Task
 
-from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, tree
+from tests.fakes.node import CONFIG, INSTALLER, Machine, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
+from tests.fakes.sourced_script import call
 
-IN_SERVICE, FRESH = Node(False, "soci-system"), Node(True, "soci-system")
+IN_SERVICE, FRESH = Registration(False, "soci-system"), Registration(True, "soci-system")
 LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
 DIGEST = hashlib.sha256(b"archive").hexdigest()
 
@@ -38,7 +41,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def task(
     machine: Machine,
-    node: Node = FRESH,
+    node: Registration = FRESH,
     *,
     version: str = "0.16.1",
     mode: str = "lazy",
@@ -109,7 +112,7 @@ def test_node_in_service_is_refused(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("node", "existing"), [(FRESH, "refuse"), (IN_SERVICE, "migrate")])
-def test_node_in_service_is_taken_when_asked(machine: Machine, node: Node, existing: str) -> None:
+def test_node_in_service_is_taken_when_asked(machine: Machine, node: Registration, existing: str) -> None:
     machine.ctr.answers |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
     assert install.install(task(machine, node, existing_nodes=existing), never).changed
 
@@ -133,7 +136,7 @@ def test_waits_for_lazy_containers_before_a_restart(machine: Machine) -> None:
             machine.lazy.clear()
 
     assert install.install(task(machine, mode="lazy-or-parallel"), on_waiting).changed
-    assert [users.in_words(busy.pods) for busy in waited] == ["shop/web-1"] * 2
+    assert [lazy.in_words(busy.pods) for busy in waited] == ["shop/web-1"] * 2
     assert machine.plan()["snapshotter_action"] == "restart"
 
 
@@ -150,7 +153,7 @@ def test_waiting_asks_the_mount_table_only(machine: Machine) -> None:
 
     install.install(task(machine, mode="lazy-or-parallel"), on_waiting)
     polls = machine.commands[marks[0] : marks[2]]
-    assert polls == [("sh", "-s", "users", "soci")] * 2
+    assert polls == [("sh", transaction.SCRIPT, "mounts", "soci")] * 2
 
 
 @pytest.mark.failure_mode(29)
@@ -240,10 +243,10 @@ def test_side_by_side_waits_when_both_daemons_are_read_from(machine: Machine) ->
 def test_pause_without_content_comes_from_the_archive(machine: Machine) -> None:
     """On EKS the pause image cannot be pulled (amazon-eks-ami#2710)."""
     machine.ctr.answers["images check"] = "example.org/pause:3.10 t d incomplete (1/2) 1 true\n"
-    machine.write(images.EKS_PAUSE_ARCHIVE, b"tar")
+    machine.write(kinds.EKS_PAUSE_ARCHIVE, b"tar")
     install.install(task(machine), never)
     directory = next((machine.root / "var/lib/soci-cluster/txn").iterdir())
-    assert f"pause_archive={images.EKS_PAUSE_ARCHIVE}\n" in (directory / "plan.env").read_text()
+    assert f"pause_archive={kinds.EKS_PAUSE_ARCHIVE}\n" in (directory / "plan.env").read_text()
 
 
 def test_pause_without_content_stops_before_the_swap(machine: Machine) -> None:
@@ -437,3 +440,164 @@ def test_failure_without_a_restart_is_tried_again_at_once(machine: Machine) -> N
 def test_pause_reference_has_its_tag(image: str, stored: str) -> None:
     """containerd 2.3 finds the image under its full name only (amazon-eks-ami#2729)."""
     assert images.with_tag(image) == stored
+
+
+def with_layers(machine: Machine) -> None:
+    """An image of one layer whose blobs were discarded once it was unpacked."""
+    machine.ctr.add("example.org/app:1", "incomplete", digest="manifest")
+    machine.ctr.content |= {
+        "manifest": {"config": {"digest": "sha256:c0"}},
+        "sha256:c0": {"rootfs": {"diff_ids": ["sha256:1"]}},
+    }
+    machine.ctr.snapshots = ["sha256:1"]
+    prepare = "snapshots --snapshotter overlayfs prepare"
+    machine.ctr.answers |= {prepare: "mount -t bind /layer / -o ro\n"}
+    machine.path("/layer").mkdir()
+    machine.answers["timeout"] = lambda command, text: run_below(machine.root, command)
+
+
+@pytest.mark.failure_mode(22)
+def test_layers_are_there_before_the_transaction_begins(machine: Machine) -> None:
+    """It only has to move them; a `copy` that takes minutes is told as such."""
+    with_layers(machine)
+    steps: list[str] = []
+    wanted = dataclasses.replace(task(machine), on_step=steps.append)
+    commit = machine.answers["systemd-run"]
+    seen = []
+
+    def look(command: Sequence[str], text: str) -> Result:
+        copies = machine.path(f"{slots.FIRST.data}/{carry.COPIES}")
+        seen.append((machine.read_text(f"{command[-1]}/carried"), [path.name for path in copies.iterdir()]))
+        return commit(command, text)
+
+    machine.answers["systemd-run"] = look
+    assert install.install(wanted, never).changed
+    assert seen == [("sha256:c0 sha256:1\n", ["sha256:1"])]
+    assert steps == ["preflight", "download", "images", "copy", "stage", "commit"]
+
+
+@pytest.mark.failure_mode(9)
+def test_copies_that_were_made_in_vain_are_deleted_and_not_made_again_at_once(machine: Machine) -> None:
+    """They may be many gigabytes, and the kubelet starts a failed installer again and again."""
+    with_layers(machine)
+    tried = []
+
+    def fail(command: Sequence[str], text: str) -> Result:
+        tried.append(command)
+        return Result(1, "", "cp: no: Input/output error\n")
+
+    machine.answers["timeout"] = fail
+    for _ in range(3):
+        with pytest.raises(InstallError, match="Input/output error") as caught:
+            install.install(task(machine), never)
+        assert caught.value.step == "copy"
+    assert len(tried) == 1
+    cleared = [command for command in machine.commands if "clear-copies" in command]
+    assert cleared
+    assert machine.read_text("/etc/containerd/config.toml") == CONFIG
+    assert not any(command[0] == "systemd-run" for command in machine.commands)
+
+
+def test_checks_of_an_unchanged_node_are_told(machine: Machine) -> None:
+    """A node whose files are right may still not serve."""
+    install.install(task(machine), never)
+    done = install.install(task(machine), never)
+    assert not done.changed
+    assert [(step, round(seconds, 2)) for step, seconds in done.steps] == [
+        ("verify-cri", 0.2),
+        ("verify-plugins", 0.3),
+    ]
+
+
+def test_check_that_fails_on_an_unchanged_node_fails_the_run_with_its_cause(machine: Machine) -> None:
+    install.install(task(machine), never)
+    result = "outcome=failed\nstep=verify-cri\ncause=containerd's CRI plugin did not load\nsteps=\n"
+    machine.answers["sh"] = lambda command, text: Result(1, result, "")
+    before = tree(machine.root)
+    with pytest.raises(InstallError, match="CRI plugin did not load") as caught:
+        install.install(task(machine), never)
+    assert (caught.value.step, caught.value.reason) == ("verify-cri", "VerifyCriFailed")
+    assert "journalctl -u containerd.service" in caught.value.remedy
+    assert tree(machine.root) == before
+
+
+def test_script_that_cannot_check_is_a_failure(machine: Machine) -> None:
+    install.install(task(machine), never)
+    machine.answers["sh"] = lambda command, text: Result(127, "", "sh: not found")
+    with pytest.raises(InstallError, match="sh: not found") as caught:
+        install.install(task(machine), never)
+    assert caught.value.step == "verify"
+
+
+def test_change_of_a_file_restarts_who_reads_it(machine: Machine) -> None:
+    """By its role in the manifest, wherever it stands there."""
+    install.install(task(machine), never)
+    machine.write(slots.FIRST.config, b"# somebody's\n")
+    install.install(task(machine), never)
+    assert (machine.plan()["snapshotter_action"], machine.plan()["containerd_restart"]) == ("restart", "0")
+    machine.write("/etc/systemd/system/soci-cluster-boot.service", b"# somebody's\n")
+    install.install(task(machine), never)
+    assert (machine.plan()["snapshotter_action"], machine.plan()["containerd_restart"]) == ("none", "0")
+    machine.write("/etc/containerd/config.toml", CONFIG.encode())
+    install.install(task(machine), never)
+    assert (machine.plan()["snapshotter_action"], machine.plan()["containerd_restart"]) == ("none", "1")
+
+
+def as_an_earlier_version_left_it(machine: Machine) -> None:
+    """Its words in place of the roles, its plan and its script."""
+    directory = next((machine.root / "var/lib/soci-cluster/txn").iterdir())
+    lines = (line.split("\t") for line in (directory / "files").read_text().splitlines(keepends=True))
+    old = ("\t".join(["containerd" if line[0] == "shared" else "soci", *line[1:]]) for line in lines)
+    (directory / "files").write_text("".join(old))
+    plan = "slot=soci\ndeadline_seconds=400\ncopy_seconds=7\n"
+    (directory / "plan.env").write_text(plan)
+    (machine.root / "var/lib/soci-cluster/current").symlink_to(directory)
+    machine.write(transaction.SCRIPT, b"#!/bin/sh\n# an earlier one\n", 0o755)
+
+
+def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(machine: Machine) -> None:
+    """Only the script and the record are new; the files and the daemon stay what they are."""
+    install.install(task(machine), never)
+    as_an_earlier_version_left_it(machine)
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    assert install.install(task(machine), never).changed
+    plan = machine.plan()
+    assert (plan["snapshotter_action"], plan["containerd_restart"], plan["is_switch"]) == ("none", "0", "0")
+    directories = (machine.root / "var/lib/soci-cluster/txn").iterdir()
+    latest = max(directories, key=lambda directory: directory.stat().st_mtime_ns)
+    roles = [line.split("\t")[0] for line in (latest / "files").read_text().splitlines()]
+    assert roles == ["recovery", "recovery", "daemon", "daemon", "shared"]
+    assert not install.install(task(machine), never).changed
+
+
+def test_older_script_is_asked_nothing(machine: Machine) -> None:
+    """It knows other verbs: the wanted one is sent along until it is installed."""
+    install.install(task(machine), never)
+    as_an_earlier_version_left_it(machine)
+    machine.commands.clear()
+    install.install(task(machine, mode="lazy-or-parallel"), never)
+    asked = [command[1:3] for command in machine.commands if command[0] == "sh"]
+    assert asked[0] == ("-s", "mounts")
+
+
+def test_waits_for_a_transaction_of_an_earlier_version_as_long_as_its_own_timer_does(
+    machine: Machine,
+) -> None:
+    """It made the copies of layers itself, which had their own time."""
+    machine.write(f"{transaction.STATE}/txn/1-a/plan.env", b"deadline_seconds=400\ncopy_seconds=3600\n")
+    assert transaction._patience(machine, "1-a") == 400 + 3600 + transaction.TAKING_LONGER_SECONDS
+
+
+def test_the_plan_has_the_keys_that_the_host_script_reads(machine: Machine) -> None:
+    install.install(task(machine), never)
+    known = re.findall(r"^PLAN_([a-z_]+)=", call("default_plan; set"), re.MULTILINE)
+    assert machine.plan().keys() == set(known)
+
+
+def test_files_are_listed_in_the_order_in_which_their_roles_are_written(machine: Machine) -> None:
+    install.install(task(machine), never)
+    (directory,) = (machine.root / "var/lib/soci-cluster/txn").iterdir()
+    lines = (directory / "files").read_text().splitlines()
+    listed = [transaction.Role(line.split("\t")[0]) for line in lines]
+    assert set(listed) == {"recovery", "daemon", "shared"}
+    assert listed == sorted(listed, key=list(transaction.Role).index)

@@ -5,10 +5,12 @@ from typing import Any
 
 import agent.__main__ as program
 import pytest
-from agent import report, settings, transaction, uninstall
+from agent import marks as node_marks
+from agent import owner, settings, tell, transaction, uninstall
+from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Result
-from agent.report import Reporter
+from agent.log import Log
 
 from tests.fakes.api import FakeApi
 from tests.fakes.node import INSTALLER, FakeHost
@@ -23,11 +25,11 @@ def api_of_a_node_with_soci() -> FakeApi:
     """An API server whose one node carries all marks, and things of others beside them."""
     return FakeApi(
         metadata={
-            "labels": {report.LABEL: "0.16.1", "other": "stays"},
-            "annotations": {report.ANNOTATION: "{}"},
+            "labels": {node_marks.LABEL: "0.16.1", "other": "stays"},
+            "annotations": {node_marks.ANNOTATION: "{}"},
         },
-        spec={"taints": [{"key": report.TAINT, "effect": "NoSchedule"}]},
-        status={"conditions": [{"type": "Ready"}, {"type": report.CONDITION, "status": "True"}]},
+        spec={"taints": [{"key": node_marks.TAINT, "effect": "NoSchedule"}]},
+        status={"conditions": [{"type": "Ready"}, {"type": node_marks.CONDITION, "status": "True"}]},
     )
 
 
@@ -35,8 +37,8 @@ def marks(api: FakeApi) -> dict[str, Any]:
     """Everything of ours that the node carries in the API."""
     condition = api.condition
     return {
-        "label": api.node["metadata"].get("labels", {}).get(report.LABEL),
-        "annotation": api.annotations.get(report.ANNOTATION),
+        "label": api.node["metadata"].get("labels", {}).get(node_marks.LABEL),
+        "annotation": api.annotations.get(node_marks.ANNOTATION),
         "condition": condition.get("reason", condition.get("status")),
         "taints": [taint["key"] for taint in api.node["spec"].get("taints", [])],
     }
@@ -61,7 +63,7 @@ class Installed(FakeHost):
         if command[2] == "remove":
             if self.failure:
                 return Result(1, "", f"{self.failure}\n")
-            for path in (f"{transaction.STATE}/journal", uninstall.OWNER, transaction.SCRIPT):
+            for path in (f"{transaction.STATE}/journal", owner.OWNER, transaction.SCRIPT):
                 self.path(path).unlink(missing_ok=True)
             self.path(transaction.STATE).rmdir()
             self.path(uninstall.PROGRAM).rmdir()
@@ -79,15 +81,16 @@ def host(root: Any, api: FakeApi) -> Installed:
 
 
 @pytest.fixture
-def reporter(api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Reporter:
+def agent(host: Installed, api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> program.Agent:
     monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
-    monkeypatch.setattr(program, "TERMINATION_LOG", tmp_path / "termination-log")
+    monkeypatch.setattr(tell, "TERMINATION_LOG", tmp_path / "termination-log")
     monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
     monkeypatch.setattr(program, "MARKS_SECONDS", 0.0)
-    monkeypatch.setattr(uninstall, "ANSWER_SECONDS", 0.0)
-    monkeypatch.setattr(uninstall, "CONFIRM_SECONDS", 0.0)
+    monkeypatch.setattr(owner, "ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(owner, "CONFIRM_SECONDS", 0.0)
     monkeypatch.setattr(program, "become_watcher", lambda *arguments: None)
-    return Reporter("n1", "p1", "soci-system", "soci-installer", api)
+    identity = Api("n1", "p1", "soci-system", "soci-installer", api)
+    return program.Agent(host, identity, Log("n1", lambda line: None))
 
 
 def wanted(force: bool = False) -> settings.Settings:
@@ -95,15 +98,15 @@ def wanted(force: bool = False) -> settings.Settings:
 
 
 NO_MARKS = {"label": None, "annotation": None, "condition": None, "taints": []}
-ALL_MARKS = {"label": "0.16.1", "annotation": "{}", "condition": "True", "taints": [report.TAINT]}
+ALL_MARKS = {"label": "0.16.1", "annotation": "{}", "condition": "True", "taints": [node_marks.TAINT]}
 
 
 @pytest.mark.failure_mode(42)
 def test_absent_takes_soci_and_every_mark_off_the_node(
-    host: Installed, api: FakeApi, reporter: Reporter
+    host: Installed, api: FakeApi, agent: program.Agent
 ) -> None:
     """cilium#31943. The marks go first: the uninstall may end the installer's own container."""
-    program.be_absent(host, reporter, wanted())
+    agent.absent(wanted())
     assert host.asked == [(("removable",), "0.16.1"), (("remove",), None)]
     assert marks(api) == NO_MARKS
     assert api.node["metadata"]["labels"] == {"other": "stays"}
@@ -111,61 +114,63 @@ def test_absent_takes_soci_and_every_mark_off_the_node(
     assert "Uninstalled" in api.events
 
 
-def test_consent_to_end_lazily_loaded_containers_is_handed_on(host: Installed, reporter: Reporter) -> None:
-    program.be_absent(host, reporter, wanted(force=True))
+def test_consent_to_end_lazily_loaded_containers_is_handed_on(host: Installed, agent: program.Agent) -> None:
+    agent.absent(wanted(force=True))
     assert [asked for asked, _ in host.asked] == [("removable", "--force"), ("remove", "--force")]
 
 
 @pytest.mark.failure_mode(42)
 def test_a_node_without_soci_loses_the_startup_taint(
-    host: Installed, api: FakeApi, reporter: Reporter
+    host: Installed, api: FakeApi, agent: program.Agent
 ) -> None:
     """A node that joins while SOCI is absent is schedulable."""
     host._script(("sh", "", "remove"), "")
     host.asked.clear()
-    program.be_absent(host, reporter, wanted())
+    agent.absent(wanted())
     assert marks(api) == NO_MARKS
     assert host.asked == []
     api.requests.clear()
-    program.be_absent(host, reporter, wanted())
+    agent.absent(wanted())
     assert api.writes == []
 
 
-def test_a_refused_uninstall_leaves_the_marks_true(host: Installed, api: FakeApi, reporter: Reporter) -> None:
+def test_a_refused_uninstall_leaves_the_marks_true(
+    host: Installed, api: FakeApi, agent: program.Agent
+) -> None:
     host.refusal = LAZY
     with pytest.raises(uninstall.RefusedError, match="default/app") as caught:
-        program.be_absent(host, reporter, wanted())
+        agent.absent(wanted())
     assert marks(api) == ALL_MARKS
-    assert program.fail(host, reporter, caught.value) == 1
+    assert agent.fail(caught.value) == 1
     condition = api.condition
     assert (condition["status"], condition["reason"]) == ("True", "UninstallRefused"), (
         "SOCI serves the node still"
     )
-    assert "Remedy: drain the node, or set soci:forceUninstall" in program.TERMINATION_LOG.read_text()
+    assert "Remedy: drain the node, or set soci:forceUninstall" in tell.TERMINATION_LOG.read_text()
     assert api.events == ["UninstallRefused"] * 2
 
 
-def test_a_failed_uninstall_puts_the_label_back(host: Installed, api: FakeApi, reporter: Reporter) -> None:
+def test_a_failed_uninstall_puts_the_label_back(host: Installed, api: FakeApi, agent: program.Agent) -> None:
     host.failure = "containerd did not start; SOCI was put in place again"
     with pytest.raises(InstallError, match="SOCI was put in place again"):
-        program.be_absent(host, reporter, wanted())
+        agent.absent(wanted())
     assert (marks(api)["label"], marks(api)["annotation"]) == ("0.16.1", "{}")
 
 
-def test_the_script_of_an_earlier_version_is_not_used(host: Installed, reporter: Reporter) -> None:
+def test_the_script_of_an_earlier_version_is_not_used(host: Installed, agent: program.Agent) -> None:
     seen = []
     host.answers["sh"] = lambda command, text: Result(1, "", str(seen.append(host.read(command[1]))))
     with pytest.raises(uninstall.RefusedError):
-        program.be_absent(host, reporter, wanted())
+        agent.absent(wanted())
     assert seen == [SCRIPT]
 
 
 @pytest.mark.failure_mode(38)
 def test_the_end_of_a_pod_alone_leaves_the_node_configured(
-    host: Installed, api: FakeApi, reporter: Reporter
+    host: Installed, api: FakeApi, agent: program.Agent
 ) -> None:
     """Rolling update, pod delete, drain, eviction (nydus preStop, NVIDIA SIGTERM; Kata fixed it)."""
-    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert agent.leave(wanted()) == 0
     assert host.asked == []
     assert marks(api) == ALL_MARKS
 
@@ -173,7 +178,7 @@ def test_the_end_of_a_pod_alone_leaves_the_node_configured(
 @pytest.mark.failure_mode(39)
 @pytest.mark.parametrize("case", ["foreground", "background", "namespace", "namespace gone", "rights gone"])
 def test_the_end_of_the_installer_takes_soci_off(
-    host: Installed, api: FakeApi, reporter: Reporter, case: str
+    host: Installed, api: FakeApi, agent: program.Agent, case: str
 ) -> None:
     """sysbox#688, nydus-snapshotter#740: namespace, RBAC or API removed first left nodes behind."""
     gone = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
@@ -186,7 +191,7 @@ def test_the_end_of_the_installer_takes_soci_off(
         "namespace gone": {"namespaces": 404},
         "rights gone": {"/api": 403},
     }.get(case, {})
-    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert agent.leave(wanted()) == 0
     assert [asked for asked, _ in host.asked] == [("removable",), ("remove",)]
     assert marks(api) == (ALL_MARKS if case == "rights gone" else NO_MARKS)
 
@@ -194,60 +199,62 @@ def test_the_end_of_the_installer_takes_soci_off(
 @pytest.mark.failure_mode(38)
 @pytest.mark.parametrize("status", [0, 401, 403, 500, 503])
 def test_an_api_server_that_does_not_answer_leaves_the_node_configured(
-    host: Installed, api: FakeApi, reporter: Reporter, status: int
+    host: Installed, api: FakeApi, agent: program.Agent, status: int
 ) -> None:
     """401 is also what a pod gets that was deleted by force: its token is bound to it."""
     api.errors = {"": status}
-    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert agent.leave(wanted()) == 0
     assert host.asked == []
 
 
 @pytest.mark.failure_mode(38)
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_passing_answer_is_not_believed(
-    host: Installed, api: FakeApi, reporter: Reporter, status: int, monkeypatch: pytest.MonkeyPatch
+    host: Installed, api: FakeApi, agent: program.Agent, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An API server that is starting up may answer 401 or 403 to anything."""
     api.errors = {"daemonsets": status}
-    monkeypatch.setattr(uninstall, "CONFIRM_SECONDS", 1.0)
+    monkeypatch.setattr(owner, "CONFIRM_SECONDS", 1.0)
 
     def pause(seconds: float) -> None:
         api.errors.clear()
 
-    assert uninstall.is_final(reporter.was_deleted, pause) is False
+    assert owner.is_deleted(agent.api, pause) is False
 
 
 @pytest.mark.failure_mode(38)
 def test_an_installer_that_was_replaced_by_another_leaves_the_node_to_it(
-    host: Installed, api: FakeApi, reporter: Reporter
+    host: Installed, api: FakeApi, agent: program.Agent
 ) -> None:
     """soci:namespace was changed: the new DaemonSet has verified the node before the old one is deleted."""
-    uninstall.claim(host, "elsewhere/soci-installer")
+    owner.claim(host, "elsewhere/soci-installer")
     api.daemonset["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-    assert program.leave(host, reporter, wanted(), OWNER) == 0
+    assert agent.leave(wanted()) == 0
     assert host.asked == []
-    uninstall.claim(host, OWNER)
-    program.leave(host, reporter, wanted(), OWNER)
+    owner.claim(host, OWNER)
+    agent.leave(wanted())
     assert len(host.asked) == 2
 
 
-def test_a_refusal_at_the_installers_end_is_told(host: Installed, api: FakeApi, reporter: Reporter) -> None:
+def test_a_refusal_at_the_installers_end_is_told(host: Installed, api: FakeApi, agent: program.Agent) -> None:
     """Its DaemonSet is gone: the Event on the node, the condition and the log remain."""
     host.refusal = LAZY
     api.errors = {"daemonsets": 404}
-    assert program.leave(host, reporter, wanted(), OWNER) == 1
+    assert agent.leave(wanted()) == 1
     assert marks(api)["label"] == "0.16.1"
     assert marks(api)["condition"] == "UninstallRefused"
     assert api.events == ["UninstallRefused"]
-    assert "default/app" in program.TERMINATION_LOG.read_text()
+    assert "default/app" in tell.TERMINATION_LOG.read_text()
 
 
-def test_the_journal_below_the_reason_is_the_one_of_the_failure(reporter: Reporter, host: Installed) -> None:
+def test_the_journal_below_the_reason_is_the_one_of_the_failure(
+    agent: program.Agent, host: Installed
+) -> None:
     host.answers["journalctl"] = lambda command, text: Result(0, "all is well again\n", "")
-    program.fail(host, reporter, InstallError("restart", "no", "look", ["panic: https://me:secret@host"]))
-    assert program.TERMINATION_LOG.read_text().splitlines()[1:] == ["| panic: https://host"]
-    program.fail(host, reporter, InstallError("preflight", "no", "look"))
-    assert program.TERMINATION_LOG.read_text().splitlines()[1:] == ["| all is well again"]
+    agent.fail(InstallError("restart", "no", "look", ["panic: https://me:secret@host"]))
+    assert tell.TERMINATION_LOG.read_text().splitlines()[1:] == ["| panic: https://host"]
+    agent.fail(InstallError("preflight", "no", "look"))
+    assert tell.TERMINATION_LOG.read_text().splitlines()[1:] == ["| all is well again"]
 
 
 def test_an_uninstall_that_was_cut_short_is_finished_before_an_install(host: Installed) -> None:

@@ -124,9 +124,9 @@ def test_end_of_the_pod_between_two_programs_is_noticed(monkeypatch: pytest.Monk
 def test_installer_handles_the_end_that_came_while_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watcher that became the installer again has it blocked, and its children would inherit that."""
     monkeypatch.setenv("NODE_NAME", "node")
-    monkeypatch.setattr(program.settings, "load", lambda path, namespace: SimpleNamespace(state="present"))
-    monkeypatch.setattr(program, "be_present", lambda *arguments: pytest.fail("the pod has ended"))
-    monkeypatch.setattr(program, "leave", lambda *arguments: 40)
+    monkeypatch.setattr(program.settings, "load", lambda path: SimpleNamespace(state="present"))
+    monkeypatch.setattr(program.Agent, "present", lambda *arguments: pytest.fail("the pod has ended"))
+    monkeypatch.setattr(program.Agent, "leave", lambda *arguments: 40)
     monkeypatch.setattr(sys, "argv", ["agent"])
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     os.kill(os.getpid(), signal.SIGTERM)

@@ -3,6 +3,9 @@
 from typing import Any
 
 import pulumi
+import pulumi_kubernetes as k8s
+
+from components import SociInstaller
 
 DIGESTS = {"amd64": "a" * 64, "arm64": "b" * 64}
 
@@ -35,3 +38,19 @@ class Recorder(pulumi.runtime.Mocks):
 
     def of_type(self, suffix: str) -> list[str]:
         return [name for name, resource in self.resources.items() if resource.typ.endswith(suffix)]
+
+
+def install(**args):
+    """A program with a SociInstaller of these arguments, for the fixture `run`."""
+
+    def program():
+        provider = k8s.Provider("cluster", kubeconfig="{}")
+        options = pulumi.ResourceOptions(providers=[provider])
+        installer = SociInstaller("soci", {"version": "0.16.1", "sha256": DIGESTS, **args}, options)
+        return {
+            "version": installer.version,
+            "daemon_set": installer.daemon_set,
+            "namespace": installer.namespace,
+        }
+
+    return program

@@ -7,7 +7,6 @@ from typing import Any
 
 import pulumi
 import pulumi_eks as eks
-import pulumi_kubernetes as k8s
 import pytest
 from pulumi.provider.experimental.analyzer import Analyzer
 from pulumi.runtime import rpc
@@ -23,21 +22,7 @@ from components import (
 )
 from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
-from tests.unit.mocks import DIGESTS, Recorder
-
-
-def install(**args):
-    def program():
-        provider = k8s.Provider("cluster", kubeconfig="{}")
-        options = pulumi.ResourceOptions(providers=[provider])
-        installer = SociInstaller("soci", {"version": "0.16.1", "sha256": DIGESTS, **args}, options)
-        return {
-            "version": installer.version,
-            "daemon_set": installer.daemon_set,
-            "namespace": installer.namespace,
-        }
-
-    return program
+from tests.unit.mocks import DIGESTS, Recorder, install
 
 
 def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, run) -> None:
@@ -297,7 +282,7 @@ def test_an_existing_cluster_gets_the_installer_only(recorder: Recorder, run) ->
 
 def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) -> None:
     def program():
-        sample = SampleWorkload("sample", {"version": "0.16.1", "image": "example/app:1", "command": []})
+        sample = SampleWorkload("sample", {"version": "v0.16.1", "image": "example/app:1", "command": []})
         return {"pod": sample.pod}
 
     assert run(program) == {"pod": "default/sample-job-1"}
@@ -314,6 +299,12 @@ def test_the_sample_runs_once_on_a_node_of_its_version(recorder: Recorder, run) 
             }
         ],
     }
+
+
+def test_a_bad_sample_is_refused_before_anything_exists(recorder: Recorder) -> None:
+    with pytest.raises(SociConfigError, match=r"soci:sampleWorkload .*: image: not an image reference"):
+        SampleWorkload("sample", {"version": "0.16.1", "image": "An Image"})
+    assert recorder.resources == {}
 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:

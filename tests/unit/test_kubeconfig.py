@@ -14,6 +14,7 @@ import yaml
 from components import SociInstaller
 from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
 from components.settings import SociConfigError, from_arguments, from_config, kubeconfig_content
+from tests.unit.mocks import Recorder
 
 SERVER = "https://10.0.0.9:6443"
 SECRET = "eyJ-very-secret"
@@ -286,7 +287,7 @@ def test_an_output_is_refused_where_it_would_be_known_too_late(run: Callable[...
 
 
 def test_the_installer_takes_a_kubeconfig_in_every_form_also_as_an_output(
-    recorder: object, run: Callable[..., dict[str, Any]], tmp_path: Path
+    recorder: Recorder, run: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     (tmp_path / "kubeconfig").write_text(BLOCK)
 
@@ -302,6 +303,7 @@ def test_the_installer_takes_a_kubeconfig_in_every_form_also_as_an_output(
     assert run(program) == {"none": "", "path": BLOCK, "object": content, "output": content}
     with pytest.raises(SociConfigError, match="cannot be read"):
         SociInstaller("soci", {"version": "0.16.1", "kubeconfig": str(tmp_path / "gone")})
+    assert recorder.resources == {}
 
 
 def test_a_path_that_leads_nowhere_is_shown(tmp_path: Path) -> None:

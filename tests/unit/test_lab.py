@@ -5,11 +5,13 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 import tomllib
 from pathlib import Path
 
 import binaries
+import commands
 import images
 import nodes
 import preflight
@@ -178,3 +180,28 @@ def test_process_is_known_by_pid_and_start_time(tmp_path: Path) -> None:
     running.stop("sleep")
     assert running.pid("sleep") is None
     assert running.names() == []
+
+
+@pytest.mark.parametrize("command", ["kubectl", "pulumi"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["up", "--yes"],
+        ["--version"],
+        ["-h"],
+        ["config", "set", "soci:sampleWorkload.enabled", "--", "-1"],
+        [],
+    ],
+)
+def test_what_stands_behind_the_name_of_another_program_is_for_that(command: str, words: list[str]) -> None:
+    assert commands.parser().parse_args([command, *words]).arguments == words
+
+
+def test_pulumi_is_refused_while_the_lab_is_not_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAB_DIR", str(tmp_path / "lab"))
+    monkeypatch.setattr(sys, "argv", ["lab", "pulumi", "up"])
+    with pytest.raises(SystemExit, match="the lab is not running; run `make up`"):
+        commands.main()
+    assert not (tmp_path / "lab").exists()

@@ -13,7 +13,6 @@ from tests.unit.mocks import DIGESTS
 
 
 def test_the_agent_reads_every_setting_that_reaches_the_node() -> None:
-    """Remedy for a new one: a field of the same name in agent/settings.py."""
     chosen = Settings(mode="parallel", upgrade_policy="drain", force_uninstall=True, index_versions=("v1",))
     read = agent_settings.parse(program.node_settings(chosen, DIGESTS))
     assert {item.name for item in fields(read)} == {

@@ -1,4 +1,17 @@
-"""The installer's agent: reads a node, decides, stages a transaction, has the host script commit it, reports.
+"""The installer's agent: it reads a node, decides, prepares, has the host script commit, tells the outcome.
 
-Standard library only: it runs in a stock Python image.
+Standard library only: it runs in a stock Python image. Its rooms:
+
+    __main__    a run of the program: present, absent, leave
+    settings    what was asked for
+    detect      what node this is, and whether it can be had; `kinds`: what differs from kind to kind
+    plan        what differs from the wanted state; `managed`: the files, whose texts come from
+                `containerd_config`, `soci_config` and `nodeadm`; `slots`, `adoption`: the daemon and its unit
+    images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
+    install     what is done, in which order; `release`: the download; `transaction`: the host script's part
+    lazy        who must not be disturbed; `drain`: how they are moved elsewhere
+    uninstall   how SOCI leaves a node; `owner`: whose node it is
+    tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod
+    watch       the small process that stays
+    host        the node's files and commands; `ctr`: its containerd's client; `errors`: why a run ends
 """

@@ -14,8 +14,9 @@ from .host import Host
 from .kinds import KINDS, Generator, Kind
 from .settings import Settings
 from .slots import FIRST, SECOND, Slot
-from .transaction import File, Role
+from .transaction import STATE, File, Role
 
+PROGRAMS = "/opt/soci-cluster"
 UNITS = "/etc/systemd/system"
 
 
@@ -95,7 +96,7 @@ MANAGED = (
         path=lambda place: f"{UNITS}/{place.kind.containerd_unit}.d/10-soci-cluster.conf",
         text=_template("containerd-soci-cluster.conf"),
         role=Role.RECOVERY,
-        what="has containerd start that unit and the daemon",
+        what="has containerd start that unit and the daemons",
     ),
     Managed(
         path=lambda place: place.slot.config,
@@ -122,7 +123,7 @@ MANAGED = (
         text=_generator_text,
         role=Role.GENERATOR,
         when=lambda place: place.kind.generator is not None,
-        what="the same keys as in containerd's configuration, where nodeadm writes that",
+        what="the same keys for the tool that writes containerd's file anew at each boot, where there is one",
     ),
     Managed(
         path=lambda place: place.config_path,
@@ -130,6 +131,21 @@ MANAGED = (
         role=Role.SHARED,
         what="containerd's root file: five keys, in the file's own schema; three more for a second daemon",
     ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A directory of ours, in which nothing is kept by name."""
+
+    path: str
+    what: str
+
+
+FOLDERS = (
+    Folder(path=PROGRAMS, what="the releases' programs, and the host script"),
+    Folder(path=STATE, what="mode 0700: journal, staged transaction, the node's original files"),
+    *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
 )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,18 +10,20 @@ from .errors import InstallError
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What to install. The component declares and checks the settings, and puts those that a node needs into
-    the file: a field here is the key of one, in snake_case."""
+    """What to install: the settings of scope NODE in components/settings.py, which checks them (`make
+    generate`)."""
 
+    # settings:begin
     version: str
     state: str
     force_uninstall: bool
     mode: str
-    index_versions: Sequence[str]
+    index_versions: list[str]
     release_url: str
     sha256: dict[str, str]
     existing_nodes: str
     upgrade_policy: str
+    # settings:end
 
 
 def parse(text: str) -> Settings:

@@ -32,7 +32,7 @@ class Role(StrEnum):
     The files are written in this order and restored in the reverse one.
     """
 
-    RECOVERY = "recovery"  # finishes or undoes at boot what was cut short
+    RECOVERY = "recovery"  # finishes or rolls back at boot what was cut short
     DAEMON = "daemon"  # read by the snapshotter's daemon: a change restarts it
     GENERATOR = "generator"  # read by a tool that writes containerd's configuration
     SHARED = "shared"  # containerd's configuration, which others write, too: a change restarts containerd
@@ -156,12 +156,12 @@ def _forget_failed(host: Host) -> None:
     journal = journal_state(host)
     # The journal's, too: it is at work, or committed and killed before it became the current one.
     # Not once it was rolled back; a boot leaves no result of that.
-    name, is_undone = journal.get("transaction", ""), journal.get("state") == "rolled-back"
-    kept = {link.readlink().name if link.is_symlink() else "", "" if is_undone else name}
+    name, is_rolled_back = journal.get("transaction", ""), journal.get("state") == "rolled-back"
+    kept = {link.readlink().name if link.is_symlink() else "", "" if is_rolled_back else name}
     folder = host.path(f"{STATE}/txn")
     for entry in folder.iterdir() if folder.is_dir() else ():
         has_result = host.exists(f"{STATE}/txn/{entry.name}/result")
-        is_over = entry.suffix == ".gone" or has_result or (is_undone and entry.name == name)
+        is_over = entry.suffix == ".gone" or has_result or (is_rolled_back and entry.name == name)
         is_old = abs(time.time() - entry.stat().st_mtime) > 2 * DEADLINE_SECONDS
         if entry.name not in kept and (is_over or is_old):
             shutil.rmtree(entry, ignore_errors=True)

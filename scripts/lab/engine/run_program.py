@@ -1,7 +1,7 @@
 """Runs one Pulumi program for the stand-in language host; follows `pulumi/automation/_server.py` of the SDK.
 
 Usage: run_program.py PROGRAM, with the run's options as JSON in SOCI_LAB_RUN and the configuration in
-PULUMI_CONFIG.
+PULUMI_CONFIG and PULUMI_CONFIG_SECRET_KEYS.
 """
 
 import asyncio
@@ -18,7 +18,13 @@ from pathlib import Path
 import grpc
 import pulumi
 import pulumi.log
-from pulumi.runtime import reset_options, run_in_stack
+from pulumi.runtime import (
+    get_config_env,
+    get_config_secret_keys_env,
+    reset_options,
+    run_in_stack,
+    set_all_config,
+)
 
 ALREADY_SAID = 32
 
@@ -29,6 +35,7 @@ def main() -> int:
     program = Path(sys.argv[1])
     options = json.loads(os.environ.pop("SOCI_LAB_RUN"))
     reset_options(**options)
+    set_all_config(get_config_env(), get_config_secret_keys_env())
     sys.path.insert(0, str(program if program.is_dir() else program.parent))
     sys.argv = [str(program)]
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

@@ -4,16 +4,16 @@ import json
 from typing import Any
 
 import pytest
-from agent import report
+from agent import api as agent_api
+from agent.api import Api, ApiError
 from agent.log import Log
-from agent.progress import Progress
+from agent.marks import TAINT, Marks
+from agent.tell import Teller
 
 from tests.fakes.api import FakeApi
 
 NODE: dict[str, Any] = {
-    "spec": {
-        "taints": [{"key": report.TAINT, "effect": "NoSchedule"}, {"key": "other", "effect": "NoExecute"}]
-    },
+    "spec": {"taints": [{"key": TAINT, "effect": "NoSchedule"}, {"key": "other", "effect": "NoExecute"}]},
     "status": {"conditions": [{"type": "SociReady", "status": "True", "lastTransitionTime": "then"}]},
 }
 
@@ -23,15 +23,23 @@ def api() -> FakeApi:
     return FakeApi(**NODE)
 
 
+def identity(caller: agent_api.Caller) -> Api:
+    return Api("n1", "p1", "soci-system", "soci-installer", caller)
+
+
 @pytest.fixture
-def reporter(api: FakeApi) -> report.Reporter:
-    return report.Reporter("n1", "p1", "soci-system", "soci-installer", api)
+def marks(api: FakeApi) -> Marks:
+    return Marks(identity(api))
+
+
+def teller(caller: agent_api.Caller, lines: list[str]) -> Teller:
+    return Teller(identity(caller), Marks(identity(caller)), Log("n1", lines.append))
 
 
 @pytest.mark.failure_mode(43)
-def test_taint_goes_last(api: FakeApi, reporter: report.Reporter) -> None:
+def test_taint_goes_last(api: FakeApi, marks: Marks) -> None:
     """Until then no workload lands on the node (cilium#29405, kata-containers#13284)."""
-    reporter.success("0.16.1", {"version": "0.16.1"}, "ok")
+    marks.put("0.16.1", {"version": "0.16.1"}, "ok")
     (labels, condition, taint) = api.writes
     assert labels[1]["metadata"] == {
         "labels": {"soci-cluster.io/version": "0.16.1"},
@@ -42,21 +50,21 @@ def test_taint_goes_last(api: FakeApi, reporter: report.Reporter) -> None:
     assert taint[1]["metadata"]["resourceVersion"] == "9", "a concurrent change must be noticed"
 
 
-def test_unchanged_node_keeps_its_annotation(api: FakeApi, reporter: report.Reporter) -> None:
-    reporter.success("0.16.1", None, "ok")
+def test_unchanged_node_keeps_its_annotation(api: FakeApi, marks: Marks) -> None:
+    marks.put("0.16.1", None, "ok")
     assert "annotations" not in api.writes[0][1]["metadata"]
 
 
-def test_transition_time_moves_with_the_status_only(api: FakeApi, reporter: report.Reporter) -> None:
-    reporter.condition(True, "Verified", "ok")
-    reporter.condition(False, "RestartFailed", "restart: no")
+def test_transition_time_moves_with_the_status_only(api: FakeApi, marks: Marks) -> None:
+    marks.set_condition(True, "Verified", "ok")
+    marks.set_condition(False, "RestartFailed", "restart: no")
     first, second = (body["status"]["conditions"][0]["lastTransitionTime"] for _, body in api.writes)
     assert first == "then"
     assert second != "then"
 
 
-def test_events_on_daemonset_and_node(api: FakeApi, reporter: report.Reporter) -> None:
-    reporter.event("Warning", "RestartFailed", "node n1: step restart: no")
+def test_events_on_daemonset_and_node(api: FakeApi) -> None:
+    teller(api, []).event("Warning", "RestartFailed", "node n1: step restart: no")
     involved = [
         (path, body["involvedObject"]["kind"], body["involvedObject"]["uid"]) for path, body in api.writes
     ]
@@ -66,13 +74,13 @@ def test_events_on_daemonset_and_node(api: FakeApi, reporter: report.Reporter) -
     ]
 
 
-def test_steps_of_a_change_are_told_and_looking_is_not(api: FakeApi, reporter: report.Reporter) -> None:
+def test_steps_of_a_change_are_told_and_looking_is_not(api: FakeApi) -> None:
     """A node that serves keeps its status while another version is brought to it."""
     lines: list[str] = []
-    progress = Progress(reporter, Log("n1", lines.append))
-    progress.begin("preflight")
+    telling = teller(api, lines)
+    telling.step("preflight")
     assert not api.writes
-    progress.begin("download")
+    telling.step("download")
     event, condition = api.writes
     assert (event[1]["reason"], event[1]["message"]) == ("Installing", "node n1: step download")
     (entry,) = condition[1]["status"]["conditions"]
@@ -85,12 +93,12 @@ def test_api_server_that_is_away_is_asked_once_and_holds_up_no_step() -> None:
 
     def away(method: str, path: str, body: Any, content_type: str) -> dict[str, Any]:
         asked.append(path)
-        raise report.ApiError("no route")
+        raise ApiError("no route")
 
     lines: list[str] = []
-    progress = Progress(report.Reporter("n1", "p1", "s", "d", away), Log("n1", lines.append))
+    telling = teller(away, lines)
     for step in ("download", "images", "stage"):
-        progress.begin(step)
+        telling.step(step)
     assert len(asked) == 1
     assert [json.loads(line)["message"] for line in lines].count("begins") == 3
 
@@ -102,12 +110,12 @@ def test_retry(status: int, calls: int) -> None:
     def action() -> str:
         tried.append(1)
         if len(tried) < 4:
-            raise report.ApiError("no", status)
+            raise ApiError("no", status)
         return "done"
 
     if calls == 1:
-        with pytest.raises(report.ApiError):
-            report.retry(action, 60, sleep=lambda seconds: None)
+        with pytest.raises(ApiError):
+            agent_api.retry(action, 60, sleep=lambda seconds: None)
     else:
-        assert report.retry(action, 60, sleep=lambda seconds: None) == "done"
+        assert agent_api.retry(action, 60, sleep=lambda seconds: None) == "done"
     assert len(tried) == calls

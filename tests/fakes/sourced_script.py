@@ -1,0 +1,27 @@
+"""The host script's functions and constants, without a run of it."""
+
+import os
+import subprocess
+
+from agent import transaction
+
+from tests.fakes.node import INSTALLER
+
+SCRIPT = transaction.host_script(INSTALLER).decode()
+
+
+def call(code: str) -> str:
+    """What shell code prints that has the script's functions and constants.
+
+    Raises:
+        subprocess.CalledProcessError: the code failed.
+    """
+    done = subprocess.run(
+        ["sh", "-s"],
+        input=f"{SCRIPT}\n{code}\n",
+        env={**os.environ, "SOCI_HOST_MAIN": "noop", "ROOT": ""},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout

@@ -1,0 +1,90 @@
+"""Which kind a node is, from what was read of it, and what follows for its units and archives."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from agent import detect, kinds, nodeadm
+from agent.host import Host, Result
+from agent.kinds import Signs, kind_of
+
+from tests.fakes.node import INSTALLER, FakeHost
+
+SNAP = "/etc/systemd/system/snap.kubelet-eks.daemon.service"
+K3S, RKE2 = (f"/var/lib/rancher/{name}/agent/etc/containerd" for name in ("k3s", "rke2"))
+NODES = {
+    "Bottlerocket": Signs("bottlerocket"),
+    "k3s": Signs("ubuntu", frozenset({K3S})),
+    "rke2": Signs("ubuntu", frozenset({RKE2, "/etc/eks"})),
+    "Ubuntu's image for EKS": Signs("ubuntu", frozenset({"/etc/eks", SNAP})),
+    "Amazon Linux 2023 on EKS": Signs("amzn", frozenset({"/etc/eks", "/usr/bin/nodeadm"})),
+    "another image for EKS": Signs("amzn", frozenset({"/etc/eks"})),
+    "plain": Signs("debian"),
+}
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_first_kind_that_fits_is_the_nodes(name: str) -> None:
+    assert kind_of(NODES[name]).name == name
+
+
+def test_every_kind_is_some_nodes() -> None:
+    assert {kind_of(signs) for signs in NODES.values()} == set(kinds.KINDS)
+
+
+def test_kubelet_that_is_a_snap_has_the_snaps_unit() -> None:
+    """sysbox#430: the uninstall has to stop it, or it makes the containers anew that are being removed."""
+    assert kind_of(NODES["Ubuntu's image for EKS"]).kubelet_unit == "snap.kubelet-eks.daemon.service"
+    others = {kind_of(signs).kubelet_unit for name, signs in NODES.items() if not name.startswith("Ubuntu")}
+    assert others == {"kubelet.service"}
+
+
+def test_nodes_of_eks_may_have_an_archive_of_the_sandbox_image() -> None:
+    """amazon-eks-ami#2710: it cannot be pulled."""
+    have = {name for name, signs in NODES.items() if kind_of(signs).pause_archive == "/etc/eks/pause.tar"}
+    assert have == {"Ubuntu's image for EKS", "Amazon Linux 2023 on EKS", "another image for EKS"}
+
+
+def test_nodeadm_writes_containerds_configuration_on_al2023_only() -> None:
+    writers = {name: kind_of(signs).generator for name, signs in NODES.items()}
+    generator = writers.pop("Amazon Linux 2023 on EKS")
+    assert generator
+    assert (generator.path, generator.render) == (nodeadm.DROP_IN, nodeadm.render)
+    assert set(writers.values()) == {None}
+
+
+def test_signs_are_read_from_the_node(root: Path) -> None:
+    for path in ("usr/lib", "etc/eks", "usr/bin/nodeadm"):
+        (root / path).mkdir(parents=True)
+    (root / "usr/lib/os-release").write_text('ID="amzn"\n')
+    assert detect.identify(Host(root)) == NODES["Amazon Linux 2023 on EKS"]
+
+
+def test_facts_are_read_of_the_kinds_own_units(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = kinds.Kind("other", lambda signs: True, containerd_unit="other.service")
+    monkeypatch.setattr(kinds, "KINDS", (other,))
+    fake_host.write("/proc/1/comm", b"systemd\n")
+    shown: list[str] = []
+
+    def show(command: Sequence[str], text: str) -> Result:
+        shown.append(command[2])
+        return Result(0, "LoadState=not-found\n", "")
+
+    fake_host.answers["systemctl"] = show
+    facts = detect.read_facts(fake_host, "x86_64")
+    assert (facts.kind, shown) == (other, ["other.service"])
+    assert (
+        other.journal
+        == "journalctl -u other.service -u soci-snapshotter.service -u soci-snapshotter-b.service"
+    )
+
+
+def test_units_and_paths_of_a_kind_stand_in_its_row_alone() -> None:
+    """What kata-deploy has on 28 lines of 6 files for k0s."""
+    words = ("containerd.service", "kubelet.service", "snap.kubelet", "/etc/eks", "nodeadm.d", "rancher")
+    program = [
+        *(INSTALLER / "agent").glob("*.py"),
+        *(path for path in INSTALLER.glob("*.*") if path.is_file()),
+    ]
+    found = {path.name for path in program for word in words if word in path.read_text()}
+    assert found == {"kinds.py", "nodeadm.py"}

@@ -1,0 +1,127 @@
+"""The managed files: which there are on which node, in which order, and what follows when one changes."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from agent import adoption, kinds, managed
+from agent.managed import MANAGED, Managed, Place, Target
+from agent.slots import FIRST, SECOND
+from agent.transaction import Role
+
+from tests.fakes.node import INSTALLER, FakeHost
+from tests.fakes.settings import agent_settings
+
+CONFIG = "/etc/containerd/config.toml"
+OURS = adoption.Snapshotter(FIRST, True, (), False, "")
+
+
+def target(kind: kinds.Kind = kinds.PLAIN, snapshotter: adoption.Snapshotter = OURS) -> Target:
+    return Target(
+        kind=kind,
+        slot=snapshotter.slot,
+        adopts=not snapshotter.is_ours,
+        config_path=CONFIG,
+        payload=INSTALLER,
+        settings=agent_settings(),
+        snapshotter=snapshotter,
+        program="/opt/soci-cluster/versions/1/soci-snapshotter-grpc",
+        config_text="version = 2\n",
+        effective={},
+        registries={},
+    )
+
+
+def roles(host: FakeHost, wanted: Target) -> dict[str, str]:
+    return {file.path: file.role for file in managed.files(host, wanted)}
+
+
+def test_files_come_in_the_order_of_their_roles(fake_host: FakeHost) -> None:
+    """What finishes a cut install at boot is there first, containerd's own file changes last."""
+    assert list(roles(fake_host, target()).items()) == [
+        ("/etc/systemd/system/soci-cluster-boot.service", "recovery"),
+        ("/etc/systemd/system/containerd.service.d/10-soci-cluster.conf", "recovery"),
+        ("/etc/soci-snapshotter-grpc/config.toml", "daemon"),
+        ("/etc/systemd/system/soci-snapshotter.service", "daemon"),
+        (CONFIG, "shared"),
+    ]
+
+
+def test_order_of_the_rows_means_nothing(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [file.role for file in managed.files(fake_host, target())]
+    monkeypatch.setattr(managed, "MANAGED", tuple(reversed(MANAGED)))
+    assert [file.role for file in managed.files(fake_host, target())] == before
+
+
+def test_with_a_generator_nobodys_own_work_is_in_containerds_file(fake_host: FakeHost) -> None:
+    found = roles(fake_host, target(kinds.AL2023))
+    assert list(found.items())[-2:] == [
+        ("/etc/eks/nodeadm.d/50-soci-cluster.yaml", "generator"),
+        (CONFIG, "generated"),
+    ]
+
+
+def test_unit_of_the_operating_system_is_left_alone(fake_host: FakeHost) -> None:
+    systems = dataclasses.replace(OURS, is_ours=False, command=("/usr/bin/s", "--address", "fd://"))
+    found = managed.files(fake_host, target(snapshotter=systems))
+    assert FIRST.unit_path not in [file.path for file in found]
+    (drop_in,) = [file for file in found if file.path == FIRST.adoption]
+    assert drop_in.role is Role.DAEMON
+    assert b"--address fd://" in (drop_in.new or b"")
+
+
+def test_templates_name_the_kinds_units(fake_host: FakeHost) -> None:
+    kind = kinds.Kind("other", lambda signs: True, containerd_unit="other.service")
+    texts = {file.path: (file.new or b"").decode() for file in managed.files(fake_host, target(kind))}
+    assert not [path for path, text in texts.items() if "@" in text]
+    boot, hook, _, unit, _ = texts.values()
+    assert "Before=soci-snapshotter.service soci-snapshotter-b.service other.service\n" in boot
+    assert "After=soci-cluster-boot.service soci-snapshotter.service soci-snapshotter-b.service\n" in hook
+    assert "Before=other.service\n" in unit
+    assert "/etc/systemd/system/other.service.d/10-soci-cluster.conf" in texts
+
+
+def test_daemons_files_are_known_for_a_slot_that_is_not_in_use() -> None:
+    """By them a daemon is found that was left from an upgrade side by side."""
+    assert managed.daemon_paths(SECOND) == {SECOND.config, SECOND.unit_path, SECOND.adoption}
+
+
+def test_a_row_is_all_that_a_new_file_takes(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Managed(
+        path=lambda place: f"/etc/new{place.slot.suffix}",
+        text=lambda target: f"{target.settings.version}\n",
+        role=Role.DAEMON,
+        what="something new",
+        when=lambda place: not place.adopts,
+    )
+    monkeypatch.setattr(managed, "MANAGED", (*MANAGED, row))
+    found = {file.path: file for file in managed.files(fake_host, target())}
+    assert found["/etc/new"].role is Role.DAEMON
+    assert found["/etc/new"].new == b"0.16.1\n"
+    assert "/etc/new-b" in managed.daemon_paths(SECOND)
+
+
+def test_mode_and_owner_of_a_file_stay(fake_host: FakeHost) -> None:
+    fake_host.write(CONFIG, b"version = 2\n", 0o640)
+    (config,) = [file for file in managed.files(fake_host, target()) if file.path == CONFIG]
+    assert (config.mode, config.is_changed) == ("0640", False)
+
+
+def test_every_row_is_on_some_node() -> None:
+    used = [row for place in managed.places() for row in managed.rows(place)]
+    assert all(row in used for row in MANAGED)
+
+
+def test_a_kind_without_generator_has_no_file_for_one() -> None:
+    place = Place(kind=kinds.PLAIN, slot=FIRST, adopts=False, config_path=CONFIG)
+    (row,) = [row for row in MANAGED if row.role is Role.GENERATOR]
+    assert not row.when(place)
+    with pytest.raises(LookupError, match="plain"):
+        row.path(place)
+
+
+def test_manifest_line_begins_with_the_role(fake_host: FakeHost) -> None:
+    lines = [file.manifest_line().split("\t") for file in managed.files(fake_host, target())]
+    assert {len(line) for line in lines} == {7}
+    assert lines[-1][:4] == ["shared", CONFIG, "0644", "0:0"]
+    assert Path(lines[-1][1]).as_posix().strip("/").replace("/", ".") == lines[-1][-1].strip()

@@ -1,0 +1,184 @@
+"""The words that the components and the agent share are the same: each side's own tests pin only its own.
+
+Neither imports the other: the components run where `pulumi up` does, the agent on the node, without packages.
+"""
+
+import json
+import os
+from collections import UserDict
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import agent.__main__ as program
+import agent.settings
+import pod_start
+import pytest
+from agent import tell
+from agent.api import Api
+from agent.errors import InstallError
+from agent.host import Host
+from agent.lazy import Busy, Pod
+from agent.log import Log
+from agent.marks import Marks, has_startup_taint
+from agent.slots import FIRST
+
+from components import failure, installer, settings
+from components.program import node_settings
+from tests.fakes.api import FakeApi
+from tests.unit.mocks import DIGESTS, Recorder, install
+
+ONE = settings.from_arguments({"version": "0.16.1", "sha256": DIGESTS})
+OTHER = replace(
+    ONE,
+    version="0.16.0",
+    state="absent",
+    force_uninstall=True,
+    mode="parallel",
+    index_versions=("v1",),
+    release_url="https://example.org/other",
+    existing_nodes="migrate",
+    upgrade_policy="drain",
+)
+
+
+@pytest.fixture
+def server() -> FakeApi:
+    """An API server whose node waits for the installer, as one that has just joined."""
+    taint = {"key": installer.STARTUP_TAINT, "value": "true", "effect": "NoSchedule"}
+    return FakeApi(spec={"taints": [taint]})
+
+
+@pytest.fixture
+def api(server: FakeApi) -> Api:
+    return Api("n1", "p1", "soci-system", installer.NAME, server)
+
+
+@pytest.fixture
+def container(recorder: Recorder, run) -> dict[str, Any]:
+    """The installer's container, as the DaemonSet has it."""
+    run(install())
+    (found,) = recorder.inputs("soci-daemon-set")["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def pod_of_n1(message: str = "") -> dict[str, Any]:
+    """A pod of the installer that is not ready; ``message``: what its last container left."""
+    ended = {"lastState": {"terminated": {"message": message}}} if message else {}
+    return {
+        "metadata": {"name": "p1", "namespace": "soci-system"},
+        "spec": {"nodeName": "n1"},
+        "status": {"phase": "Running", "containerStatuses": [{"state": {"running": {}}, **ended}]},
+    }
+
+
+def explained(server: FakeApi, pod: dict[str, Any]) -> list[str]:
+    """What `pulumi up` would say of the node, as it is in the API."""
+    node = {**server.node, "metadata": {**server.node["metadata"], "name": "n1"}}
+    told = failure.Rollout("soci-system", "0.16.1", False, "1", 600)
+    lines = failure.explain(told, failure.Found([node], [pod], None))
+    return [line for line in lines if line.startswith("node n1:")]
+
+
+def test_the_agent_marks_a_node_with_what_the_components_and_the_benchmark_look_for(
+    server: FakeApi, api: Api
+) -> None:
+    Marks(api).put("0.16.1", {"version": "0.16.1"}, "ok")
+    assert server.node["metadata"]["labels"] == {installer.VERSION_LABEL: "0.16.1"}
+    assert pod_start.INSTALLED_LABEL == failure.VERSION_LABEL == installer.VERSION_LABEL
+    assert list(server.annotations) == [pod_start.INSTALL_ANNOTATION]
+    assert [entry["type"] for entry in server.node["status"]["conditions"]] == [failure.CONDITION]
+
+
+def test_the_agent_lifts_the_startup_taint_that_the_components_put(server: FakeApi, api: Api) -> None:
+    assert has_startup_taint(server.node)
+    Marks(api).remove()
+    assert "taints" not in server.node["spec"]
+
+
+@pytest.mark.parametrize("policy", ["when-idle", "drain", "side-by-side"])
+def test_of_a_waiting_agent_the_wait_is_told_and_not_an_earlier_failure(
+    server: FakeApi, api: Api, policy: str
+) -> None:
+    waiting = tell.Waiting(api, Marks(api), policy, print)
+    waiting.tell(Busy({FIRST: ("/run/c/1/rootfs",)}, (Pod("shop", "a", "u"),)))
+    (line,) = explained(server, pod_of_n1("node n1: step download: an earlier failure"))
+    assert line.startswith("node n1: ")
+    assert "1 lazily loaded containers run" in line
+    assert "earlier failure" not in line
+
+
+def test_the_journal_below_the_agents_reason_stays_below_it(
+    server: FakeApi, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tell, "TERMINATION_LOG", tmp_path / "log")
+    error = InstallError("restart", "containerd did not start", "see below", ("panic: one", "two"))
+    tell.Teller(api, Marks(api), Log("n1")).failure(Host(tmp_path), error)
+    (line,) = explained(server, pod_of_n1((tmp_path / "log").read_text()))
+    reason, *journal = line.splitlines()
+    assert reason == "node n1: step restart: containerd did not start. Remedy: see below"
+    assert [entry.split(maxsplit=1)[1] for entry in journal] == ["panic: one", "two"]
+
+
+def test_the_agent_understands_every_setting_that_the_component_writes() -> None:
+    one, other = (
+        json.loads(node_settings(chosen, digests))
+        for chosen, digests in ((ONE, DIGESTS), (OTHER, {"amd64": "c" * 64}))
+    )
+    plain = agent.settings.parse(json.dumps(one))
+    assert [key for key in one if one[key] == other[key]] == [], "this test must change each of them"
+    for key in one:
+        assert agent.settings.parse(json.dumps(one | {key: other[key]})) != plain, f"{key} is not read"
+    changed = agent.settings.parse(json.dumps(other))
+    for field in fields(plain):
+        assert getattr(plain, field.name) != getattr(changed, field.name), f"{field.name} is not written"
+
+
+class Recorded(UserDict[str, str]):
+    """An environment that remembers what was asked of it."""
+
+    def __init__(self, content: dict[str, str]) -> None:
+        super().__init__(content)
+        self.asked: set[object] = set()
+
+    def __getitem__(self, key: str) -> str:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(key)
+        return super().__contains__(key)
+
+
+def test_the_agent_finds_in_its_pod_what_it_looks_for(
+    container: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [entry["name"] for entry in container["env"]]
+    environment = Recorded({name: f"{name} of the pod" for name in names})
+    told: list[tuple[program.Agent, InstallError]] = []
+
+    def refuse(path: Path) -> None:
+        raise InstallError("settings", str(path), "")
+
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(program.settings, "load", refuse)
+    monkeypatch.setattr(program.Agent, "fail", lambda agent, error: told.append((agent, error)))
+    program.main()
+    assert environment.asked == set(names)
+    ((found, error),) = told
+    assert (found.api.node_name, found.api.pod_name, found.api.namespace, found.api.daemonset) == (
+        "NODE_NAME of the pod",
+        "POD_NAME of the pod",
+        "POD_NAMESPACE of the pod",
+        "DAEMONSET_NAME of the pod",
+    )
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert error.cause == f"{mounts['program']}/settings.json"
+    assert str(found.host.path("/")).rstrip("/") == mounts["host"]
+    assert container["workingDir"] == str(program.PAYLOAD)
+
+
+def test_the_kubelet_looks_for_the_file_by_which_the_agent_says_that_it_is_done(
+    container: dict[str, Any],
+) -> None:
+    assert container["readinessProbe"]["exec"]["command"] == ["test", "-e", str(program.READY_FILE)]
