@@ -1,11 +1,14 @@
 """What the API is told, in which order, and that it may be away."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from agent import api as agent_api
+from agent import tell
 from agent.api import Api, ApiError
+from agent.errors import InstallError
 from agent.log import Log
 from agent.marks import TAINT, Marks
 from agent.tell import Teller
@@ -119,3 +122,19 @@ def test_retry(status: int, calls: int) -> None:
     else:
         assert agent_api.retry(action, 60, sleep=lambda seconds: None) == "done"
     assert len(tried) == calls
+
+
+@pytest.mark.parametrize(
+    ("step", "is_told"), [("download", False), ("containerd-config", False), ("commit", True)]
+)
+def test_the_daemons_journal_is_told_of_failures_that_can_be_theirs(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: str, is_told: bool
+) -> None:
+    """Below a wrong digest stood lines of containerd about other containers."""
+    monkeypatch.setattr(tell, "TERMINATION_LOG", tmp_path / "log")
+    monkeypatch.setattr(tell, "last_words", lambda _: ["RemoveContainer for another pod"])
+    host: Any = None
+    teller(api, []).failure(host, InstallError(step, "no", "none"))
+    words = (tmp_path / "log").read_text().splitlines()
+    assert words[0].startswith(f"node n1: step {step}: no")
+    assert words[1:] == (["| RemoveContainer for another pod"] if is_told else [])

@@ -15,6 +15,8 @@ from .log import Log, in_words
 from .marks import Marks, try_uncordon
 
 TERMINATION_LOG = Path("/dev/termination-log")
+# At these steps no daemon has been asked to do anything yet: what they say is of something else.
+WITHOUT_DAEMONS = ("settings", "preflight", "containerd-config", "download", "unpack", "images", "copy")
 JOURNAL_MARK = "| "  # by which `pulumi up` tells the journal from the reason
 SOURCE = "soci-installer"
 INSTALLING, INSTALLED, UNINSTALLED = "Installing", "Installed", "Uninstalled"
@@ -89,7 +91,8 @@ class Teller:
         """Say why on every channel; an unreachable API must not hide the message."""
         line = f"node {self._api.node_name}: step {error.step}: {error.cause}. Remedy: {error.remedy}"
         self._log(line)
-        journal = [clean(text)[:160] for text in error.last_words or last_words(host)]
+        told = error.last_words or (() if error.step in WITHOUT_DAEMONS else last_words(host))
+        journal = [clean(text)[:160] for text in told]
         words = [line[:2500], *(f"{JOURNAL_MARK}{text}" for text in journal)]
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
