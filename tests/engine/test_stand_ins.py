@@ -48,6 +48,11 @@ def kubeconfig(server: str) -> dict[str, Any]:
         ({"kubeconfig": kubeconfig("https://a")}, {"kubeconfig": UNKNOWN}, True),
         (
             {"kubeconfig": kubeconfig("https://a"), "clusterIdentifier": "one"},
+            {"kubeconfig": kubeconfig("https://a")},
+            False,
+        ),
+        (
+            {"kubeconfig": kubeconfig("https://a"), "clusterIdentifier": "one"},
             {"kubeconfig": UNKNOWN, "clusterIdentifier": "one"},
             False,
         ),
@@ -85,6 +90,29 @@ def test_a_daemon_set_without_nodes_is_ready_at_once() -> None:
     assert list(provider.unready(live)) == []
     live["status"] |= {"desiredNumberScheduled": 3, "currentNumberScheduled": 3, "updatedNumberScheduled": 1}
     assert list(provider.unready(live)) == ["Updated: 1/3"]
+
+
+def test_a_pod_that_failed_is_waited_for_all_the_same() -> None:
+    live = {"kind": "Pod", "metadata": {}, "status": {"phase": "Failed"}}
+    assert list(provider.unready(live)) == ["Waiting for the Pod to be ready: Failed"]
+    assert provider.failure(live) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [("BackoffLimitExceeded", True), ("DeadlineExceeded", True), ("PodFailurePolicy", False)],
+)
+def test_a_job_ends_the_wait_when_it_failed_for_one_of_two_reasons(reason: str, ends: bool) -> None:
+    failed = {"type": "Failed", "status": "True", "reason": reason, "message": "it ended"}
+    live = {
+        "kind": "Job",
+        "metadata": {"name": "job"},
+        "status": {"startTime": "now", "conditions": [failed]},
+    }
+    assert list(provider.unready(live))
+    assert bool(provider.failure(live)) is ends
+    live["status"]["conditions"] = [{"type": "Complete", "status": "True"}]
+    assert list(provider.unready(live)) == []
 
 
 def test_plugins_that_the_user_has_are_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
