@@ -59,4 +59,4 @@ def test_joining_node_is_verified_before_any_workload_and_after_one_restart(api,
     said = {event.message for event in events}
     assert {f"node {joined_node}: step {step}" for step in ("download", "images", "stage", "commit")} <= said
     (installed,) = [event.message for event in events if event.reason == "Installed"]
-    assert all(f"{step} " in installed for step in ("copy", "restart", "verify")), installed
+    assert all(f"{step} " in installed for step in ("snapshotter", "restart", "verify-canary")), installed
