@@ -81,8 +81,8 @@ class ScriptNode:
     def files(self, version: str = "1", slot: Slot = FIRST, config: bytes = NEW_CONFIG) -> list[File]:
         """The managed files of an install, as they are and as they shall be."""
         texts = {
-            BOOT: ("recovery", "[Service]\nExecStart=/opt/soci-cluster/soci-host.sh boot\n"),
-            HOOK: ("recovery", "[Unit] # hook\n"),
+            BOOT: ("recovery", f"{MARK}[Service]\nExecStart=/opt/soci-cluster/soci-host.sh boot\n"),
+            HOOK: ("recovery", f"{MARK}[Unit]\n"),
             slot.config: ("daemon", f"{MARK}# {version}\n"),
             slot.unit_path: ("daemon", f"{MARK}[Service]\nExecStart={program(version)}\n"),
         }

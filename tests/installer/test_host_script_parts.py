@@ -21,9 +21,9 @@ CHECKS = ["cri", "plugins", "snapshotter", "connection", "canary"]
 def test_slots_are_the_agents_slots(slot) -> None:
     found = call(
         f'select_slot {slot.name}; printf "%s\\n" "$SNAPSHOTTER" "$UNIT" "$UNIT_FILE" "$ADOPTION" '
-        '"$CONFIG_FILE" "$SOCKET" "$DATA"'
+        '"$SOCKET" "$DATA"'
     )
-    wanted = [slot.name, slot.unit, slot.unit_path, slot.adoption, slot.config, slot.socket, slot.data]
+    wanted = [slot.name, slot.unit, slot.unit_path, slot.adoption, slot.socket, slot.data]
     assert found.split() == wanted
 
 
@@ -127,3 +127,35 @@ def test_nothing_installed_fails_the_check(node: ScriptNode) -> None:
     node.stage()
     outcome = verified(node)
     assert (outcome.outcome, outcome.cause) == ("failed", "nothing is installed")
+
+
+def test_commit_that_was_cut_short_is_ended_before_the_checks(node: ScriptNode) -> None:
+    """The journal says so already; only the link to the transaction is missing."""
+    node.install()
+    (node.root / "var/lib/soci-cluster/current").unlink()
+    assert verified(node).outcome == "verified"
+
+
+def test_containerd_that_moved_since_the_install_is_asked_where_it_is(node: ScriptNode) -> None:
+    """An administrator put another build in its place: the plan of the install names the old program."""
+    node.install()
+    plan = node.host.path("/var/lib/soci-cluster/current/plan.env").resolve()
+    lines = [line for line in plan.read_text().splitlines(True) if not line.startswith("containerd_program=")]
+    plan.write_text("".join([*lines, "containerd_program=/usr/bin/containerd-that-is-gone\n"]))
+    assert verified(node).outcome == "verified"
+
+
+def test_containerd_that_does_not_read_its_file_is_told_so(node: ScriptNode) -> None:
+    node.install()
+    node.set("refuses-to-dump")
+    outcome = verified(node)
+    assert (outcome.step, outcome.cause) == ("verify-plugins", "containerd does not read its configuration")
+
+
+def test_checks_do_not_hold_up_a_start_of_containerd(node: ScriptNode) -> None:
+    """Before each start of it the boot unit waits for whoever holds the lock."""
+    node.install()
+    lock = node.root / "var/lib/soci-cluster/lock"
+    (node.fake / "on-plugins-ls").write_text(f'flock -n "{lock}" true && : >"$FAKE/lock-is-free"\n')
+    assert verified(node).outcome == "verified"
+    assert (node.fake / "lock-is-free").exists()

@@ -401,3 +401,35 @@ def test_no_install_begins_in_an_uninstall_that_has_not_ended(node: ScriptNode) 
     assert (outcome.outcome, outcome.cause) == ("unchanged", "an uninstall has not ended")
     node.run("rollback", "1-a")
     assert node.journal() == "removing"
+
+
+def test_directory_that_was_made_for_copies_goes_where_nothing_was_ever_installed(node: ScriptNode) -> None:
+    """The installer was deleted while layers were copied: all there is, is the record of the directory."""
+    before = tree(node.root)
+    node.host.write(transaction.SCRIPT, node.script, 0o755)
+    data = "/var/lib/soci-snapshotter-grpc"
+    node.host.write("/var/lib/soci-cluster/originals/folders", f"{data}\n".encode())
+    node.host.path(f"{data}/carried-by-soci-cluster").mkdir(parents=True)
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert tree(node.root) == before
+
+
+def test_unit_of_the_user_that_calls_the_script_is_no_install(node: ScriptNode) -> None:
+    node.host.write(transaction.SCRIPT, node.script, 0o755)
+    node.host.write("/var/lib/soci-cluster/lock", b"")
+    text = b"[Service]\nExecStart=/opt/soci-cluster/soci-host.sh status\n"
+    node.host.write("/etc/systemd/system/their-look.service", text)
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_of_an_install_whose_record_is_lost_are_not_taken_for_the_nodes_own(node: ScriptNode) -> None:
+    """/var/lib came back empty, /etc stayed: the next install begins anew."""
+    node.install()
+    shutil.rmtree(node.host.path(transaction.STATE))
+    node.host.path(CONFIG).write_bytes(OLD_CONFIG)
+    assert node.apply(node.stage("2-b")).outcome == "committed"
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert set(node.etc()) == {CONFIG.removeprefix("/etc/")}

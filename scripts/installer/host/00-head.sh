@@ -9,7 +9,7 @@
 #   soci-host.sh apply DIR        commit the staged transaction DIR, or leave the node as it was
 #   soci-host.sh rollback ID      roll the transaction ID back unless it is committed (the dead man's timer calls it)
 #   soci-host.sh boot             before every start of containerd: end in one of the two good states
-#   soci-host.sh verify           run the checks that only read, and print what came of them
+#   soci-host.sh verify           make the checks that only read, and print what came of them
 #   soci-host.sh remove [--force] uninstall: the node's own files back byte for byte, everything of ours gone
 #   soci-host.sh removable [--force]  whether `remove` would be refused, and why; changes nothing that runs
 #   soci-host.sh status           what is installed and what is running
@@ -59,6 +59,7 @@ BEFORE_RESTART='recovery daemon generator' # the roles in the order in which fil
 AFTER_DAEMON='shared generated'
 STOP_SECONDS=10
 COPIES=carried-by-soci-cluster # below a slot's data
+COPY_UNIT=soci-cluster-copy.service # in which the agent's copies are made
 TAB=$(printf '\t')
 STEP=start STEPS='' CAUSE=''
 
@@ -72,7 +73,6 @@ select_slot() {
   UNIT=soci-snapshotter$suffix.service
   UNIT_FILE=/etc/systemd/system/$UNIT
   ADOPTION=$UNIT_FILE.d/50-soci-cluster.conf
-  CONFIG_FILE=/etc/soci-snapshotter-grpc$suffix/config.toml
   RUNTIME_DIRECTORY=/run/soci-snapshotter-grpc$suffix
   SOCKET=$RUNTIME_DIRECTORY/soci-snapshotter-grpc.sock
   DATA=/var/lib/soci-snapshotter-grpc$suffix

@@ -68,11 +68,11 @@ append_line() {
   fi
 }
 
-# Every file of a slot that is ours begins with the same words.
+# Every file that is ours alone begins with the same words.
 is_ours() { head -n 1 "$ROOT$1" 2>/dev/null | grep -q '^# Written by SociCluster'; }
 
 # A unit of ours is in place, and what it starts has to stay.
-is_called() { grep -rqsF /opt/soci-cluster/ "$ROOT/etc/systemd/system"; }
+is_called() { grep -rqs '^# Written by SociCluster' "$ROOT/etc/systemd/system"; }
 
 # journal STATE: as soon as the file says so, it is so.
 journal() {
@@ -193,9 +193,6 @@ restore_from() {
     put "$1/$FILE_NAME" "$ROOT$FILE_PATH" "$FILE_MODE" "$FILE_OWNER"
   fi
 }
-
-# restore_original DIR PATH: of the current line if it is about PATH; DIR has the originals.
-restore_original() { [ "$FILE_PATH" != "$2" ] || restore_from "$1"; }
 
 # remove_folders STATE-DIRECTORY
 remove_folders() {

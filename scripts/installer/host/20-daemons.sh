@@ -11,6 +11,11 @@ snapshots_of() {
   ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" "$@"
 }
 
+# The program that the unit starts, whatever it was at the install.
+containerd_of_unit() {
+  systemctl show "$PLAN_containerd_unit" --property=ExecStart | sed -n 's/.*path=\([^ ;]*\).*/\1/p'
+}
+
 restart_containerd() {
   local started restarted tries
   started=$(now_ms)
@@ -86,13 +91,14 @@ stop_snapshotter() {
 has_unit() { [ -e "$ROOT$UNIT_FILE" ] || [ -e "$ROOT$ADOPTION" ]; }
 
 # await_connection SNAPSHOTTER: containerd's client waits up to 3 s before it connects to a restarted daemon again, and
-# fails every call meanwhile.
+# fails every call meanwhile. A daemon that accepts and never answers takes all of a call's time.
 await_connection() {
-  local tries
+  local tries give_up
   tries=0
+  give_up=$(($(now_ms) + 60000))
   until snapshots_of "$1" ls >/dev/null; do
     tries=$((tries + 1))
-    [ "$tries" -lt 100 ] || die "containerd does not reach the snapshotter $1"
+    [ "$tries" -lt 100 ] && [ "$(now_ms)" -lt "$give_up" ] || die "containerd does not reach the snapshotter $1"
     sleep 0.1
   done
 }

@@ -122,18 +122,22 @@ remember_folders() {
 }
 
 save_old() {
+  local original
   [ "$FILE_OLD" = absent ] || put "$ROOT$FILE_PATH" "$1/old/$FILE_NAME" 0600 0:0
   # The node's own version of a file is kept once, at the first install, for the uninstall.
   if [ -n "$(original_sum)" ]; then
     note_foreign_change
     return
   fi
+  # Of an install whose record is lost, what is in place is ours and not the node's.
+  original=$FILE_OLD
+  ! is_ours "$FILE_PATH" || original=absent
   mkdir -p "$STATE/originals"
   remember_folders "$(dirname "$FILE_PATH")"
-  [ "$FILE_OLD" = absent ] || put "$ROOT$FILE_PATH" "$STATE/originals/$FILE_NAME" 0600 0:0
+  [ "$original" = absent ] || put "$ROOT$FILE_PATH" "$STATE/originals/$FILE_NAME" 0600 0:0
   {
     cat "$STATE/originals/files" 2>/dev/null || :
-    printf '%s\t%s\t%s\t%s\t%s\t-\t%s\n' "$FILE_ROLE" "$FILE_PATH" "$FILE_MODE" "$FILE_OWNER" "$FILE_OLD" "$FILE_NAME"
+    printf '%s\t%s\t%s\t%s\t%s\t-\t%s\n' "$FILE_ROLE" "$FILE_PATH" "$FILE_MODE" "$FILE_OWNER" "$original" "$FILE_NAME"
   } >"$STATE/originals/files.next"
   sync "$STATE/originals/files.next"
   mv -fT "$STATE/originals/files.next" "$STATE/originals/files"

@@ -1,8 +1,9 @@
 # --- checks of the node -----------------------------------------------------------------------------------------------
 
 # One row a check: its name, and whether it only reads or runs something. Its function, check_<name> SNAPSHOTTER, dies with
-# the reason. An install and an uninstall make all of them, for the snapshotter that has to be in effect from then on; a
-# run that finds nothing to change makes those that read.
+# the reason; paths in it begin with $ROOT. An install and an uninstall make all of them, for the snapshotter that has to
+# be in effect from then on: at an uninstall that is the node's own, so a check of what only SOCI needs asks for $1 first.
+# A run that finds nothing to change makes those that read.
 CHECKS='
 cri:reads
 plugins:reads
@@ -21,12 +22,22 @@ verify_node() {
   done
 }
 
-check_cri() { cri_answers || die "containerd's CRI plugin did not load"; }
+# Somebody may be restarting containerd at this moment.
+check_cri() {
+  local tries
+  tries=0
+  until cri_answers; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || die "containerd's CRI plugin did not load"
+    sleep 0.1
+  done
+}
 
 # What is on the disk is also what runs: containerd has the plugins of our slots that its configuration names, no other.
 check_plugins() {
-  local named loaded
-  named=$(dump_configuration | awk '{ gsub(/[]["'\'']/, "") } $1 ~ /^proxy_plugins\.soci(-b)?$/ { print substr($1, 15) }' | sort -u | tr '\n' ' ')
+  local dump named loaded
+  dump=$(dump_configuration) || die "containerd does not read its configuration"
+  named=$(say "$dump" | awk '{ gsub(/[]["'\'']/, "") } $1 ~ /^proxy_plugins\.soci(-b)?$/ { print substr($1, 15) }' | sort -u | tr '\n' ' ')
   loaded=$(ctr plugins ls | awk '$1 == "io.containerd.snapshotter.v1" && $2 ~ /^soci(-b)?$/ { print $2 }' | sort -u | tr '\n' ' ')
   [ "$named" = "$loaded" ] ||
     die "containerd runs with the snapshotters '${loaded% }', but its configuration names '${named% }'"
@@ -34,8 +45,9 @@ check_plugins() {
 
 # What another tool wrote up to the restart may stay, as long as ours is in effect with it.
 check_snapshotter() {
-  local found
-  found=$(dump_configuration | snapshotter_in_dump)
+  local dump found
+  dump=$(dump_configuration) || die "containerd does not read its configuration"
+  found=$(say "$dump" | snapshotter_in_dump)
   [ "${found:-overlayfs}" = "$1" ] ||
     die "another tool changed containerd's configuration: its snapshotter is ${found:-overlayfs}, not $1"
 }
@@ -47,9 +59,15 @@ check_canary() { run_canary "$1"; }
 # verify: the checks that read, for a node that is installed. It prints a result like that of a transaction.
 verify() {
   trap print_verified EXIT
-  [ -e "$STATE/current/plan.env" ] || die "nothing is installed"
+  enter verify
+  [ -e "$STATE/journal" ] || die "nothing is installed"
   take_lock 60 "an install or an uninstall is at work"
+  read_journal
+  [ "$JOURNAL" != committed ] || make_current "$STATE/txn/$TRANSACTION"
+  [ -e "$STATE/current/plan.env" ] || die "nothing is installed"
   read_plan "$STATE/current"
+  flock -u 9 # a start of containerd waits for whoever holds it
+  CONTAINERD=$(containerd_of_unit)
   verify_node "$SNAPSHOTTER" reads
 }
 

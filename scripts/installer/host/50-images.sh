@@ -73,6 +73,9 @@ clear_copies() {
   local copies
   copies=$ROOT${DATA:?}/$COPIES
   [ -d "$copies" ] || [ -d "$copies.gone" ] || return 0
+  # A copy lives on when the agent is killed.
+  systemctl kill --signal=KILL "$COPY_UNIT" 2>/dev/null || :
+  timeout 30 systemctl stop "$COPY_UNIT" 2>/dev/null || :
   clear_carry_keys overlayfs || :
   rm -rf "$copies.gone" || :
   [ ! -d "$copies" ] || mv -T "$copies" "$copies.gone" || :

@@ -42,7 +42,7 @@ boot() {
 }
 
 resume_removal() {
-  read_plan "$STATE/current"
+  [ ! -e "$STATE/current/plan.env" ] || read_plan "$STATE/current"
   start_removal --no-block --property=After="$PLAN_containerd_unit"
 }
 

@@ -79,6 +79,7 @@ remove_now() {
   if [ "$JOURNAL" = cleaning ]; then
     enter cleaning
     [ "$KUBELET_WAS" != active ] || systemctl start "$PLAN_kubelet_unit"
+    in_each_slot clear_copies
     in_each_slot clean_up
     remove_folders "$STATE"
   fi
@@ -114,9 +115,9 @@ check_recorded() {
 leave_nothing() {
   if [ -e "$REMOVED/originals/files" ]; then
     each_file "$REMOVED/originals" restore_role recovery
-    remove_folders "$REMOVED"
     systemctl daemon-reload || :
   fi
+  remove_folders "$REMOVED"
   # This script last: as long as anything else is left, it is there to be called again.
   rm -rf "$PROGRAM/versions" "$REMOVED" "$PROGRAM"
 }
@@ -148,7 +149,7 @@ look_at_installation() {
   fi
   read_plan "$STATE/current"
   RESTARTS=0
-  CONTAINERD=$(systemctl show "$PLAN_containerd_unit" --property=ExecStart | sed -n 's/.*path=\([^ ;]*\).*/\1/p')
+  CONTAINERD=$(containerd_of_unit)
   ORIGINAL_DUMP=$(dump_original) ||
     die "containerd refuses the node's own $(shared_path "$STATE/current"): $(dump_original 2>&1 | tail -n 1)"
   PREVIOUS=$(say "$ORIGINAL_DUMP" | snapshotter_in_dump)

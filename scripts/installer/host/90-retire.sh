@@ -5,7 +5,7 @@
 # directory goes; it would take them for present when the slot is used again.
 # The slot's proxy plugin stays in containerd's configuration: unused it is inert, and to remove it costs a restart.
 retire() {
-  local count left file
+  local count left
   take_lock 60 "an install is at work"
   read_journal
   case $JOURNAL in
@@ -22,10 +22,11 @@ retire() {
   [ "$count" = 0 ] || die "$count containers are still on $1"
   left=$(list_containers) || die "containerd does not answer"
   [ -z "$left" ] || die "containerd has not deleted yet what ended on $1"
-  for file in "$ADOPTION" "$UNIT_FILE"; do
-    if is_ours "$file"; then retire_daemon "$file"; fi
-  done
-  if is_ours "$CONFIG_FILE"; then each_file "$STATE/originals" restore_original "$CONFIG_FILE"; fi
+  if is_ours "$ADOPTION" || is_ours "$UNIT_FILE"; then retire_daemon; fi
+  # The units first: while one is there, the next call needs what it reads.
+  each_file "$STATE/originals" restore_retired /etc/systemd/
+  systemctl daemon-reload
+  each_file "$STATE/originals" restore_retired /
   remove_folders "$STATE"
   forget_versions
   say "the daemon of $1 is retired"
@@ -37,7 +38,15 @@ check_in_effect() {
     die "$FILE_PATH does not name the snapshotter $PLAN_slot any more"
 }
 
-# retire_daemon FILE: its unit, or the drop-in that adopts it.
+# restore_retired DIR PREFIX: the current line's original, if the file is a daemon's of ours, but not of the one in use.
+restore_retired() {
+  has_role daemon || return 0
+  case $FILE_PATH in "$2"*) ;; *) return 0 ;; esac
+  is_ours "$FILE_PATH" || return 0
+  [ -z "$(field "$STATE/current" "$FILE_PATH" NEW)" ] || return 0
+  restore_from "$1"
+}
+
 retire_daemon() {
   local left
   start_snapshotter start
@@ -47,7 +56,5 @@ retire_daemon() {
   stop_snapshotter
   remove_data
   # A socket of the operating system's unit is systemd's.
-  [ "$1" = "$ADOPTION" ] || rm -rf "$ROOT$RUNTIME_DIRECTORY"
-  each_file "$STATE/originals" restore_original "$1"
-  systemctl daemon-reload
+  is_ours "$ADOPTION" || rm -rf "$ROOT$RUNTIME_DIRECTORY"
 }
