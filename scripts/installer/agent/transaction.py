@@ -115,6 +115,13 @@ def run_script(host: Host, script: bytes, *arguments: str, timeout: float = 60) 
     return host.run("sh", "-s", *arguments, text=script.decode(), timeout=timeout)
 
 
+def recorded_plan(host: Host) -> dict[str, str]:
+    """The plan of the committed transaction; empty before the first one."""
+    link = host.path(f"{STATE}/current")
+    name = link.readlink().name if link.is_symlink() else ""
+    return _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env")) if name else {}
+
+
 def new_id() -> str:
     """A name for a transaction; also part of its unit's name."""
     return f"{int(time.time())}-{secrets.token_hex(3)}"
