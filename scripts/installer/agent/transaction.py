@@ -27,13 +27,15 @@ BUSY = "busy: "  # begins the cause when lazily loaded containers run; their mou
 
 
 class Role(StrEnum):
-    """What a managed file is for, which decides who has to read it again when it changes.
+    """What a managed file is for. It decides what is restarted when the file changes.
 
     The files are written in this order and restored in the reverse one.
     """
 
-    RECOVERY = "recovery"  # finishes or rolls back at boot what was cut short
-    DAEMON = "daemon"  # read by the snapshotter's daemon: a change restarts it
+    # Finishes or rolls back at a boot what was cut short; also what no daemon reads again: nothing is restarted.
+    RECOVERY = "recovery"
+    # Read by the snapshotter's daemon: a change restarts it. Each slot has its own, at a path of its own.
+    DAEMON = "daemon"
     GENERATOR = "generator"  # read by a tool that writes containerd's configuration
     SHARED = "shared"  # containerd's configuration, which others write, too: a change restarts containerd
     GENERATED = "generated"  # the same, written anew at each boot: nobody's own work is in it
