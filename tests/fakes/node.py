@@ -104,7 +104,7 @@ class FakeNode(FakeHost):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(directory / "new" / name, target)
         state = self.path(transaction.STATE)
-        (state / "journal").write_text("state=committed\n")
+        (state / "journal").write_text(f"state=committed\ntransaction={directory.name}\n")
         (state / "current").unlink(missing_ok=True)
         (state / "current").symlink_to(f"txn/{directory.name}")
         slot = slots.in_use(self.plan()["slot"])

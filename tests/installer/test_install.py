@@ -622,3 +622,10 @@ def test_checks_end_on_the_host_when_their_time_is_over(machine: FakeNode) -> No
     install.install(task(machine), never)
     (call,) = [command for command in machine.commands if "verify" in command]
     assert call[:4] == ("timeout", "-k", "5", "170")
+
+
+def test_commit_that_was_cut_short_is_the_record_all_the_same(machine: FakeNode) -> None:
+    """The journal names it already; the link to it is made next."""
+    install.install(task(machine), never)
+    machine.path(f"{transaction.STATE}/current").unlink()
+    assert not install.install(task(machine), never).changed

@@ -118,10 +118,9 @@ def run_script(host: Host, script: bytes, *arguments: str, timeout: float = 60) 
 
 
 def recorded_plan(host: Host) -> dict[str, str]:
-    """The plan of the committed transaction; empty before the first one."""
-    link = host.path(f"{STATE}/current")
-    name = link.readlink().name if link.is_symlink() else ""
-    return _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env")) if name else {}
+    """The plan of the transaction that the journal names; empty before the first one."""
+    name = journal_state(host).get("transaction", "")
+    return _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
 
 
 def new_id() -> str:
