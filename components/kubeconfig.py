@@ -26,7 +26,7 @@ _USER_FILES = ("client-certificate", "client-key", "tokenFile")
 
 
 class NoContextError(RefusedError):
-    """The kubeconfig is good, but the chosen context is not in it, or none is chosen."""
+    """The chosen context is missing, or none is chosen."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -86,7 +86,7 @@ def is_path(value: str) -> bool:
     if is_content(value):
         return False
     looks_like_one = re.search(r"^[~/.]|config$|\.(ya?ml|json|conf)$", value)
-    return bool(looks_like_one) or _exists(value)
+    return bool(looks_like_one) or os.path.exists(value)
 
 
 def read_kubeconfig(value: str) -> str:
@@ -101,9 +101,11 @@ def read_kubeconfig(value: str) -> str:
     if is_content(value):
         return _with_absolute_paths(value.lstrip("\ufeff"), Path.cwd())
     files = [_expanded(value)]
-    if os.pathsep in value and not files[0].exists():
-        # As for KUBECONFIG: what is not there is left out.
-        files = [file for part in value.split(os.pathsep) if (file := _expanded(part)).is_file()] or files
+    if os.pathsep in value and not os.path.exists(files[0]):
+        # As for KUBECONFIG: what is not there is left out. (Path.exists raises, with the text in its message,
+        # when a text is too long for a path; os.path answers.)
+        parts = map(_expanded, value.split(os.pathsep))
+        files = [file for file in parts if os.path.isfile(file)] or files
     contents = [
         _with_absolute_paths(_read(file, value), Path(os.path.abspath(file)).parent) for file in files
     ]
@@ -171,17 +173,10 @@ def cluster_server(content: str, context: str) -> str:
 
 
 def _expanded(path: str) -> Path:
-    """The path as it stands, else as a shell would read it."""
-    if _exists(path):
+    """The path itself if it exists, else with `~` and variables expanded."""
+    if os.path.exists(path):
         return Path(path)
     return Path(os.path.expandvars(os.path.expanduser(path.strip())))
-
-
-def _exists(path: str) -> bool:
-    try:
-        return os.path.exists(path)
-    except ValueError:  # a null byte
-        return False
 
 
 def _read(file: Path, given: str) -> str:

@@ -264,6 +264,8 @@ def test_a_context_that_is_missing_is_the_contexts_problem_not_the_kubeconfigs()
         f"x: &a {SECRET}\ny: *b\n",
         f"{SECRET}\x00",
         SECRET * 1000,
+        f"token: {SECRET * 1000}",
+        f"token: {SECRET * 1000}{os.pathsep}x",
         [SECRET],
         {"token": SECRET},
         {"token": object(), "x": SECRET},
