@@ -16,6 +16,7 @@ from typing import Any
 import pulumi
 import yaml
 
+from . import redaction
 from .values import RefusedError
 
 REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
@@ -83,7 +84,7 @@ def is_content(value: str) -> bool:
 
 def is_path(value: str) -> bool:
     """Whether a text is beyond doubt a path, and so no secret: it can be shown."""
-    if is_content(value):
+    if is_content(value) or redaction.credentials_in(value):
         return False
     looks_like_one = re.search(r"^[~/.]|config$|\.(ya?ml|json|conf)$", value)
     return bool(looks_like_one) or os.path.exists(value)

@@ -386,7 +386,7 @@ def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
 
     def refuse(key: str, refused: RefusedError) -> None:
         remedy = refused.remedy or _remedy(_FIELDS[key])
-        problems.append(_problem(key, raw[key], refused.reason, remedy, refused.is_secret))
+        problems.append(_problem(key, raw[key], refused.reason, remedy))
         values.pop(_FIELDS[key].name, None)
 
     for key, value in raw.items():
@@ -451,15 +451,16 @@ def _removal(key: str) -> str:
     return f"pulumi config rm soci:{key}"
 
 
-def _problem(key: str, value: Any, reason: str, remedy: str, is_secret: bool = False) -> str:
+def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
     told = f"{reason}. Remedy: {remedy}"
     item = _FIELDS.get(key)
     if _is_config_secret(key):
         # What is told of a setting that is made for credentials holds none.
-        told = told if item and declaration(item).is_secret else redaction.without(value, told)
+        told = told if item and declaration(item).is_secret else redaction.without_secret(told, value)
         return f"soci:{key} [secret]: {told}"
-    if is_secret or _may_be_secret(key, value):
-        return f"soci:{key} [not shown]: {told}"
+    credentials = redaction.credentials_in(value)
+    if credentials or _may_be_secret(key, value):
+        return f"soci:{key} [not shown]: {redaction.without_secret(told, credentials)}"
     return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
 
 
