@@ -293,16 +293,39 @@ def from_config(config: Mapping[str, str]) -> Settings:
 def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tuple(Scope)) -> Settings:
     """Read the settings from the arguments of a component that takes those of these scopes (by the field
     names of `Settings`). Raises as `from_config` does."""
-    given = {name: value for name, value in arguments.items() if value is not None}
+    given = _without_none(arguments)
     foreign = [item.name for item in fields(Settings) if declaration(item).scope not in scopes]
     problems = [
-        _problem(
-            _KEYS[name], given[name], "is no argument of this component", "take it away, or use SociCluster"
-        )
+        _no_argument(name, given[name], "take it away, or use SociCluster")
         for name in foreign
         if name in given
     ]
     return _validate({_KEYS.get(name, name): value for name, value in given.items()}, problems)
+
+
+def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
+    """Read the settings from the arguments of SampleWorkload, which takes the fields of `SampleSettings` but
+    `enabled`, and calls the limit `timeout_seconds`. Raises as `from_config` does."""
+    given = _without_none(arguments)
+    keys = {"version": "version", "timeout_seconds": "rolloutTimeoutSeconds"}
+    parts = [item.name for item in fields(SampleSettings) if item.name != "enabled"]
+    problems = [
+        _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
+        for name, value in given.items()
+        if name not in (*keys, *parts)
+    ]
+    raw = {key: given[name] for name, key in keys.items() if name in given}
+    return _validate(
+        raw | {"sampleWorkload": {name: given[name] for name in parts if name in given}}, problems
+    )
+
+
+def _without_none(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _no_argument(name: str, value: Any, remedy: str) -> str:
+    return _problem(_KEYS.get(name, name), value, "is no argument of this component", remedy)
 
 
 def kubeconfig_content(given: Any) -> pulumi.Output[str]:

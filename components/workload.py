@@ -25,12 +25,11 @@ class SampleWorkload(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        given = {key: value for key, value in args.items() if key in ("image", "command")}
-        chosen = settings.from_arguments({"version": args["version"], "sample_workload": given})
-        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         shown = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
+        chosen = settings.from_sample_arguments(shown)
+        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         super().__init__("soci:index:SampleWorkload", name, shown, opts)
-        limit = args.get("timeout_seconds", settings.Settings().rollout_timeout_seconds)
+        limit = chosen.rollout_timeout_seconds
         access = pulumi.Output.all(kubeconfig, args.get("context") or "")
         sample, version = chosen.sample_workload, chosen.version
         container: k8s.core.v1.ContainerArgsDict = {

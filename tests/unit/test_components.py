@@ -3,7 +3,7 @@
 import json
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pulumi_eks as eks
@@ -13,6 +13,8 @@ from pulumi.runtime import rpc
 
 from components import (
     SampleWorkload,
+    SampleWorkloadArgs,
+    Settings,
     SociCluster,
     SociClusterArgs,
     SociConfigError,
@@ -309,6 +311,36 @@ def test_a_bad_sample_is_refused_before_anything_exists(recorder: Recorder) -> N
     with pytest.raises(SociConfigError, match=r"soci:sampleWorkload .*: image: not an image reference"):
         SampleWorkload("sample", {"version": "0.16.1", "image": "An Image"})
     assert recorder.resources == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"imgae": "example/app:1"}, r"soci:imgae 'example/app:1': is no argument of this component"),
+        ({"mode": "lazy"}, r"soci:mode 'lazy': is no argument of this component"),
+        ({"enabled": False}, r"soci:enabled 'false': is no argument of this component"),
+        ({"timeout_seconds": "10m"}, r"soci:rolloutTimeoutSeconds '10m': must be a whole number of seconds"),
+        ({"timeout_seconds": 1}, r"soci:rolloutTimeoutSeconds '1': must be a whole number of seconds"),
+        ({"image": 5.5}, r"soci:sampleWorkload .*: image: must be text"),
+    ],
+)
+def test_a_samples_argument_that_cannot_work_is_refused(recorder: Recorder, args: dict, told: str) -> None:
+    with pytest.raises(SociConfigError, match=told):
+        SampleWorkload("sample", cast(SampleWorkloadArgs, {"version": "0.16.1"} | args))
+    assert recorder.resources == {}
+
+
+def test_a_samples_argument_of_none_means_its_default(recorder: Recorder, run) -> None:
+    none = dict.fromkeys(("version", "image", "command", "timeout_seconds", "kubeconfig", "context"))
+    run(lambda: {"pod": SampleWorkload("sample", cast(SampleWorkloadArgs, none)).pod})
+    run(lambda: {"pod": SampleWorkload("bare", cast(SampleWorkloadArgs, {})).pod})
+    spec = recorder.inputs("sample-job")["spec"]
+    assert spec["activeDeadlineSeconds"] == Settings().rollout_timeout_seconds
+    assert spec["template"]["spec"]["nodeSelector"] == {"soci-cluster.io/version": Settings().version}
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["image"] == Settings().sample_workload.image
+    assert tuple(container["command"]) == Settings().sample_workload.command
+    assert recorder.inputs("bare-job")["spec"] == spec
 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:
