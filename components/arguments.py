@@ -28,8 +28,8 @@ class SampleWorkloadArgs(TypedDict):
     timeout_seconds: NotRequired[int]
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
-    """The cluster's kubeconfig, as a path, as content or as an object. Used to name the pod, and to show why
-    it failed."""
+    """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to name the pod, and
+    to show why it failed."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
@@ -77,8 +77,9 @@ class SociInstallerArgs(TypedDict):
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
-    """The cluster's kubeconfig, as a path, as content or as an object. Used to take up an interrupted `pulumi
-    up`, to warn of what is in the way, and after a failed rollout to show each node's reason."""
+    """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to take up an
+    interrupted `pulumi up`, to warn of what is in the way, and after a failed rollout to show each node's
+    reason."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 

@@ -49,12 +49,14 @@ _Loader.add_implicit_resolver(
 
 
 def as_text(value: Any) -> str:
-    """A kubeconfig as it may be given: a path, content, or the object that another stack or pulumi_eks hands
-    out (which becomes JSON).
+    """A kubeconfig as it may be given: a path (of pathlib, too), content, or the object that another stack or
+    pulumi_eks hands out (which becomes JSON).
 
     Raises:
         RefusedError: anything else.
     """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, str):
         return value if is_content(value) else value.strip()
     if isinstance(value, Mapping):
@@ -107,8 +109,11 @@ def read_kubeconfig(value: str) -> str:
         # when a text is too long for a path; os.path answers.)
         parts = map(_expanded, value.split(os.pathsep))
         files = [file for file in parts if os.path.isfile(file)] or files
+    texts = {file: _read(file, value) for file in files}
+    # An empty one is a kubeconfig without entries.
+    filled = {file: text for file, text in texts.items() if text.strip("\ufeff \t\r\n")} or texts
     contents = [
-        _with_absolute_paths(_read(file, value), Path(os.path.abspath(file)).parent) for file in files
+        _with_absolute_paths(text, Path(os.path.abspath(file)).parent) for file, text in filled.items()
     ]
     return (
         contents[0] if len(contents) == 1 else json.dumps(_merged([parse(content) for content in contents]))
@@ -124,6 +129,8 @@ def parse(content: str) -> dict[str, Any]:
     found = _load(content)
     if not isinstance(found, dict) or found.get("kind") not in (None, "", "Config"):
         raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
+    if not isinstance(found.get("current-context") or "", str):
+        raise RefusedError("its current-context is no text", REMEDY)
     return found
 
 
@@ -155,6 +162,9 @@ def cluster_server(content: str, context: str) -> str:
             else f"the kubeconfig has no current-context, so one must be chosen (there are: {known})"
         )
         raise NoContextError(reason, f"pulumi config set soci:context {min(contexts)}")
+    for key in ("cluster", "user"):
+        if not isinstance(contexts[name].get(key) or "", str):
+            raise RefusedError(f"its context {name} names its {key} by something else than text", REMEDY)
     cluster_name = contexts[name].get("cluster") or ""
     if cluster_name not in clusters:
         raise RefusedError(
@@ -166,11 +176,19 @@ def cluster_server(content: str, context: str) -> str:
         raise RefusedError(f"its cluster {cluster_name} has no server", REMEDY)
     for entry, keys in ((cluster, _CLUSTER_FILES), (user, _USER_FILES)):
         for key in keys:
-            if entry.get(key) and not os.access(entry[key], os.R_OK):
+            if entry.get(key) and not _is_readable(entry[key]):
                 raise RefusedError(
                     f"its context {name} needs the file of {key}, which cannot be read", REMEDY
                 )
     return server
+
+
+def _is_readable(file: Any) -> bool:
+    """Whether an entry is the path of a file that can be read."""
+    try:
+        return isinstance(file, str) and os.access(file, os.R_OK)
+    except ValueError:  # a null byte
+        return False
 
 
 def _expanded(path: str) -> Path:

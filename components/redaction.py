@@ -1,6 +1,7 @@
 """How values are shown in refusals, and how secret ones are kept out of them."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ _CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
 
 def shortened(value: Any) -> str:
     """A plain value in one short line; a long one by its beginning."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = value if isinstance(value, str) else json.dumps(value, default=lambda item: type(item).__name__)
     return text if len(text) <= 80 else f"{text[:60]}…"
 

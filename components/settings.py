@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import Enum
+from os import PathLike
 from typing import Any
 
 import pulumi
@@ -497,7 +498,9 @@ def _may_be_secret(key: str, value: Any) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    return not kubeconfig.is_content(value) if isinstance(value, str) else isinstance(value, int | float)
+    if isinstance(value, str):
+        return not kubeconfig.is_content(value)
+    return isinstance(value, int | float | PathLike)
 
 
 def _did_you_mean(key: str) -> str:

@@ -115,7 +115,7 @@ def _access(purpose: str) -> list[Row]:
         (
             "kubeconfig",
             "pulumi.Input[str]",
-            f"The cluster's kubeconfig, as a path, as content or as an object. {purpose}",
+            f"The cluster's kubeconfig, as a path, as content or as an object (in Python). {purpose}",
             "",
         ),
         ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
