@@ -35,7 +35,7 @@ class SampleWorkloadArgs(TypedDict):
 
 
 class SociInstallerArgs(TypedDict):
-    """What to install on the nodes, and how. Only `version` is required."""
+    """What to install on the nodes, and how."""
 
     version: str
     """SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0)."""
@@ -127,8 +127,8 @@ class SociClusterArgs(TypedDict):
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
     sample_workload: NotRequired[SampleWorkloadSettings]
-    """A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
-    the image's own)."""
+    """A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
+    the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included."""
     cluster: NotRequired[str]
     """`eks` makes an EKS cluster, `existing` uses the one of `kubeconfig`. Default: `eks`."""
     kubeconfig: NotRequired[str]

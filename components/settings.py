@@ -201,8 +201,8 @@ class Settings:
     )
     sample_workload: SampleSettings = setting(
         SampleSettings(),
-        "A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
-        "means the image's own).",
+        "A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
+        "means the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included.",
         remedy="set --path soci:sampleWorkload.enabled false",
     )
     cluster: str = setting(

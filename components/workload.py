@@ -1,5 +1,4 @@
-"""SampleWorkload: a pod from a large image that runs once on a node with SOCI, to see the gain and try an
-upgrade."""
+"""SampleWorkload: a Job of a large image that runs once on a node with SOCI, to see the gain and try an upgrade."""
 
 import asyncio
 

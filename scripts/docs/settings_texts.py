@@ -68,7 +68,7 @@ def arguments_module() -> str:
         ),
         _class(
             "SociInstallerArgs",
-            "What to install on the nodes, and how. Only `version` is required.",
+            "What to install on the nodes, and how.",
             [
                 *installer,
                 *_access(
