@@ -371,11 +371,16 @@ def inputs(settings: Settings, given: Iterable[str]) -> dict[str, Any]:
     """What a component's state holds of the settings: those that were given. What may hold credentials is
     left out, and what Pulumi's configuration calls a secret stays one."""
     return {
-        item.name: pulumi.Output.secret(value) if _is_config_secret(config_key(item)) else value
+        item.name: protected([item.name], plain(getattr(settings, item.name)))
         for item in fields(Settings)
         if item.name in given and not declaration(item).is_secret
-        for value in [plain(getattr(settings, item.name))]
     }
+
+
+def protected(names: Iterable[str], value: Any) -> Any:
+    """A value made of the settings of these names, as the state may hold it: a secret where Pulumi's
+    configuration calls one of them so."""
+    return pulumi.Output.secret(value) if any(_is_config_secret(_KEYS[name]) for name in names) else value
 
 
 def declaration(item: "Field[Any]") -> Declaration:

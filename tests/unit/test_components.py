@@ -217,6 +217,20 @@ def test_the_state_holds_what_was_given_but_no_credentials(recorder: Recorder, r
     assert set(recorder.inputs("other")) == {"cluster", "sha256", "sample_workload"}
 
 
+def test_a_sample_that_was_set_as_a_secret_is_one_wherever_the_state_holds_it(
+    recorder: Recorder, run
+) -> None:
+    pulumi.runtime.set_all_config({}, ["soci:sampleWorkload"])
+    try:
+        run(lambda: SociCluster("soci", {"sha256": DIGESTS}).outputs())
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    sample = recorder.inputs("soci-sample")
+    # Pulumi's mocks call the whole object a secret that one is in.
+    held = [sample["image"], sample["command"], recorder.inputs("soci-sample-job")["spec"]]
+    assert [value.get(rpc._special_sig_key) for value in held] == [rpc._special_secret_sig] * 3
+
+
 def test_each_operating_system_is_one_of_eks_or_refused() -> None:
     for name, system in OPERATING_SYSTEMS.items():
         assert bool(system.eks) != bool(system.refusal), name
