@@ -65,13 +65,13 @@ def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder,
         >= {
             "version": "0.16.1",
             "state": "present",
-            "forceUninstall": False,
+            "force_uninstall": False,
             "mode": "lazy",
-            "indexVersions": ["v2", "v1"],
-            "releaseUrl": "https://github.com/awslabs/soci-snapshotter/releases/download",
+            "index_versions": ["v2", "v1"],
+            "release_url": "https://github.com/awslabs/soci-snapshotter/releases/download",
             "sha256": DIGESTS,
-            "existingNodes": "migrate",
-            "upgradePolicy": "when-idle",
+            "existing_nodes": "migrate",
+            "upgrade_policy": "when-idle",
         }.items()
     )
     assert (
@@ -154,7 +154,7 @@ def test_an_absent_installer_asks_no_release_and_needs_no_node(
     outputs = run(program)
     assert (outputs["state"], outputs["version"]) == ("absent", "")
     settings = json.loads(recorder.inputs("soci-program")["data"]["settings.json"])
-    assert (settings["state"], settings["forceUninstall"], settings["sha256"]) == ("absent", True, {})
+    assert (settings["state"], settings["force_uninstall"], settings["sha256"]) == ("absent", True, {})
 
 
 def test_an_absent_soci_has_no_sample(recorder: Recorder, run) -> None:
