@@ -28,14 +28,14 @@ class SampleWorkloadArgs(TypedDict):
     timeout_seconds: NotRequired[int]
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
-    """The cluster's kubeconfig, as a path, as content or as an object. Used to name the pod, and to show why
-    it failed."""
+    """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to name the pod, and
+    to show why it failed."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
 
 class SociInstallerArgs(TypedDict):
-    """What to install on the nodes, and how. Only `version` is required."""
+    """What to install on the nodes, and how."""
 
     version: str
     """SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0)."""
@@ -77,8 +77,9 @@ class SociInstallerArgs(TypedDict):
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
-    """The cluster's kubeconfig, as a path, as content or as an object. Used to take up an interrupted `pulumi
-    up`, to warn of what is in the way, and after a failed rollout to show each node's reason."""
+    """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to take up an
+    interrupted `pulumi up`, to warn of what is in the way, and after a failed rollout to show each node's
+    reason."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
@@ -126,8 +127,8 @@ class SociClusterArgs(TypedDict):
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
     sample_workload: NotRequired[SampleWorkloadSettings]
-    """A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
-    the image's own)."""
+    """A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
+    the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included."""
     cluster: NotRequired[str]
     """`eks` makes an EKS cluster, `existing` uses the one of `kubeconfig`. Default: `eks`."""
     kubeconfig: NotRequired[str]

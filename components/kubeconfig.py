@@ -16,6 +16,7 @@ from typing import Any
 import pulumi
 import yaml
 
+from . import redaction
 from .values import RefusedError
 
 REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
@@ -26,7 +27,7 @@ _USER_FILES = ("client-certificate", "client-key", "tokenFile")
 
 
 class NoContextError(RefusedError):
-    """The kubeconfig is good, but the chosen context is not in it, or none is chosen."""
+    """The chosen context is missing, or none is chosen."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -48,12 +49,14 @@ _Loader.add_implicit_resolver(
 
 
 def as_text(value: Any) -> str:
-    """A kubeconfig as it may be given: a path, content, or the object that another stack or pulumi_eks hands
-    out (which becomes JSON).
+    """A kubeconfig as it may be given: a path (of pathlib, too), content, or the object that another stack or
+    pulumi_eks hands out (which becomes JSON).
 
     Raises:
         RefusedError: anything else.
     """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if isinstance(value, str):
         return value if is_content(value) else value.strip()
     if isinstance(value, Mapping):
@@ -83,10 +86,10 @@ def is_content(value: str) -> bool:
 
 def is_path(value: str) -> bool:
     """Whether a text is beyond doubt a path, and so no secret: it can be shown."""
-    if is_content(value):
+    if is_content(value) or redaction.credentials_in(value):
         return False
     looks_like_one = re.search(r"^[~/.]|config$|\.(ya?ml|json|conf)$", value)
-    return bool(looks_like_one) or _exists(value)
+    return bool(looks_like_one) or os.path.exists(value)
 
 
 def read_kubeconfig(value: str) -> str:
@@ -101,11 +104,16 @@ def read_kubeconfig(value: str) -> str:
     if is_content(value):
         return _with_absolute_paths(value.lstrip("\ufeff"), Path.cwd())
     files = [_expanded(value)]
-    if os.pathsep in value and not files[0].exists():
-        # As for KUBECONFIG: what is not there is left out.
-        files = [file for part in value.split(os.pathsep) if (file := _expanded(part)).is_file()] or files
+    if os.pathsep in value and not os.path.exists(files[0]):
+        # As for KUBECONFIG: what is not there is left out. (Path.exists raises, with the text in its message,
+        # when a text is too long for a path; os.path answers.)
+        parts = map(_expanded, value.split(os.pathsep))
+        files = [file for file in parts if os.path.isfile(file)] or files
+    texts = {file: _read(file, value) for file in files}
+    # An empty one is a kubeconfig without entries.
+    filled = {file: text for file, text in texts.items() if text.strip("\ufeff \t\r\n")} or texts
     contents = [
-        _with_absolute_paths(_read(file, value), Path(os.path.abspath(file)).parent) for file in files
+        _with_absolute_paths(text, Path(os.path.abspath(file)).parent) for file, text in filled.items()
     ]
     return (
         contents[0] if len(contents) == 1 else json.dumps(_merged([parse(content) for content in contents]))
@@ -121,6 +129,8 @@ def parse(content: str) -> dict[str, Any]:
     found = _load(content)
     if not isinstance(found, dict) or found.get("kind") not in (None, "", "Config"):
         raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
+    if not isinstance(found.get("current-context") or "", str):
+        raise RefusedError("its current-context is no text", REMEDY)
     return found
 
 
@@ -152,6 +162,9 @@ def cluster_server(content: str, context: str) -> str:
             else f"the kubeconfig has no current-context, so one must be chosen (there are: {known})"
         )
         raise NoContextError(reason, f"pulumi config set soci:context {min(contexts)}")
+    for key in ("cluster", "user"):
+        if not isinstance(contexts[name].get(key) or "", str):
+            raise RefusedError(f"its context {name} names its {key} by something else than text", REMEDY)
     cluster_name = contexts[name].get("cluster") or ""
     if cluster_name not in clusters:
         raise RefusedError(
@@ -163,25 +176,26 @@ def cluster_server(content: str, context: str) -> str:
         raise RefusedError(f"its cluster {cluster_name} has no server", REMEDY)
     for entry, keys in ((cluster, _CLUSTER_FILES), (user, _USER_FILES)):
         for key in keys:
-            if entry.get(key) and not os.access(entry[key], os.R_OK):
+            if entry.get(key) and not _is_readable(entry[key]):
                 raise RefusedError(
                     f"its context {name} needs the file of {key}, which cannot be read", REMEDY
                 )
     return server
 
 
-def _expanded(path: str) -> Path:
-    """The path as it stands, else as a shell would read it."""
-    if _exists(path):
-        return Path(path)
-    return Path(os.path.expandvars(os.path.expanduser(path.strip())))
-
-
-def _exists(path: str) -> bool:
+def _is_readable(file: Any) -> bool:
+    """Whether an entry is the path of a file that can be read."""
     try:
-        return os.path.exists(path)
+        return isinstance(file, str) and os.access(file, os.R_OK)
     except ValueError:  # a null byte
         return False
+
+
+def _expanded(path: str) -> Path:
+    """The path itself if it exists, else with `~` and variables expanded."""
+    if os.path.exists(path):
+        return Path(path)
+    return Path(os.path.expandvars(os.path.expanduser(path.strip())))
 
 
 def _read(file: Path, given: str) -> str:

@@ -16,7 +16,7 @@ MAX_PROGRAM_BYTES = 900 * 1024
 def node_settings(chosen: settings.Settings, digests: Mapping[str, str]) -> str:
     """settings.json: what the agent on the node needs to know."""
     content = {
-        settings.config_key(item): settings.plain(getattr(chosen, item.name))
+        item.name: settings.plain(getattr(chosen, item.name))
         for item in fields(settings.Settings)
         if settings.declaration(item).scope is settings.Scope.NODE
     }

@@ -1,36 +1,42 @@
 """How values are shown in refusals, and how secret ones are kept out of them."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+# What comes before the @ of an address (that of an image's digest excepted), what comes after its ? or #, and
+# what YAML calls an entry of a mapping, as a kubeconfig holds its token.
+_CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
+
 
 def shortened(value: Any) -> str:
     """A plain value in one short line; a long one by its beginning."""
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     text = value if isinstance(value, str) else json.dumps(value, default=lambda item: type(item).__name__)
     return text if len(text) <= 80 else f"{text[:60]}…"
 
 
-def without(value: Any, told: str) -> str:
-    """What is told, without any part of a secret value."""
-    parts = sorted({text for text in _texts(value) if text}, key=len, reverse=True)
+def credentials_in(value: Any) -> list[str]:
+    """The texts in a value that may hold credentials, wherever it was written: none of them may be shown."""
+    return [text for text in _texts(value) if _CREDENTIALS.search(text)]
+
+
+def without_secret(message: str, secret: Any) -> str:
+    """The message, without any part of a secret value."""
+    parts = sorted({text for text in _texts(secret) if text}, key=len, reverse=True)
     patterns = (
         re.escape(text) if len(text) > 3 else rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts
     )
-    return re.sub("|".join(patterns), "[secret]", told) if parts else told
+    return re.sub("|".join(patterns), "[secret]", message) if parts else message
 
 
 def _texts(value: Any) -> Iterable[str]:
-    """Every text in a value, in both its forms."""
+    """Every text in a value, which may be an object or a list in JSON."""
     if isinstance(value, str):
-        yield value.strip()
-        try:
-            decoded = json.loads(value)
-        except ValueError:
-            return
-        if not isinstance(decoded, str):
-            yield from _texts(decoded)
+        decoded = _decoded(value)
+        yield from [value.strip()] if decoded is None else _texts(decoded)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from (*_texts(key), *_texts(item))
@@ -39,3 +45,12 @@ def _texts(value: Any) -> Iterable[str]:
             yield from _texts(item)
     elif value is not None:
         yield str(value)
+
+
+def _decoded(text: str) -> Any:
+    """The object or list that a text is in JSON; None when it is none."""
+    try:
+        decoded = json.loads(text)
+    except ValueError:
+        return None
+    return decoded if isinstance(decoded, dict | list) else None

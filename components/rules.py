@@ -105,13 +105,11 @@ def url(value: Any) -> str:
         )
     except ValueError:
         usable = False
-    may_hold_credentials = bool(re.search("[@?#]", address))
     if not usable or re.search(r"\s", address):
-        raise RefusedError("must be an http:// or https:// address", is_secret=may_hold_credentials)
+        raise RefusedError("must be an http:// or https:// address")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise RefusedError(
-            "must be a plain address: no credentials, query or fragment (it is stored on every node)",
-            is_secret=may_hold_credentials,
+            "must be a plain address: no credentials, query or fragment (it is stored on every node)"
         )
     return address.rstrip("/")
 

@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from enum import Enum
+from os import PathLike
 from typing import Any
 
 import pulumi
@@ -200,8 +201,8 @@ class Settings:
     )
     sample_workload: SampleSettings = setting(
         SampleSettings(),
-        "A pod that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
-        "means the image's own).",
+        "A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
+        "means the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included.",
         remedy="set --path soci:sampleWorkload.enabled false",
     )
     cluster: str = setting(
@@ -293,16 +294,39 @@ def from_config(config: Mapping[str, str]) -> Settings:
 def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tuple(Scope)) -> Settings:
     """Read the settings from the arguments of a component that takes those of these scopes (by the field
     names of `Settings`). Raises as `from_config` does."""
-    given = {name: value for name, value in arguments.items() if value is not None}
+    given = _without_none(arguments)
     foreign = [item.name for item in fields(Settings) if declaration(item).scope not in scopes]
     problems = [
-        _problem(
-            _KEYS[name], given[name], "is no argument of this component", "take it away, or use SociCluster"
-        )
+        _no_argument(name, given[name], "take it away, or use SociCluster")
         for name in foreign
         if name in given
     ]
     return _validate({_KEYS.get(name, name): value for name, value in given.items()}, problems)
+
+
+def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
+    """Read the settings from the arguments of SampleWorkload, which takes the fields of `SampleSettings` but
+    `enabled`, and calls the limit `timeout_seconds`. Raises as `from_config` does."""
+    given = _without_none(arguments)
+    keys = {"version": "version", "timeout_seconds": "rolloutTimeoutSeconds"}
+    parts = [item.name for item in fields(SampleSettings) if item.name != "enabled"]
+    problems = [
+        _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
+        for name, value in given.items()
+        if name not in (*keys, *parts)
+    ]
+    raw = {key: given[name] for name, key in keys.items() if name in given}
+    return _validate(
+        raw | {"sampleWorkload": {name: given[name] for name in parts if name in given}}, problems
+    )
+
+
+def _without_none(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _no_argument(name: str, value: Any, remedy: str) -> str:
+    return _problem(_KEYS.get(name, name), value, "is no argument of this component", remedy)
 
 
 def kubeconfig_content(given: Any) -> pulumi.Output[str]:
@@ -347,11 +371,16 @@ def inputs(settings: Settings, given: Iterable[str]) -> dict[str, Any]:
     """What a component's state holds of the settings: those that were given. What may hold credentials is
     left out, and what Pulumi's configuration calls a secret stays one."""
     return {
-        item.name: pulumi.Output.secret(value) if _is_config_secret(config_key(item)) else value
+        item.name: protected([item.name], plain(getattr(settings, item.name)))
         for item in fields(Settings)
         if item.name in given and not declaration(item).is_secret
-        for value in [plain(getattr(settings, item.name))]
     }
+
+
+def protected(names: Iterable[str], value: Any) -> Any:
+    """A value made of the settings of these names, as the state may hold it: a secret where Pulumi's
+    configuration calls one of them so."""
+    return pulumi.Output.secret(value) if any(_is_config_secret(_KEYS[name]) for name in names) else value
 
 
 def declaration(item: "Field[Any]") -> Declaration:
@@ -386,7 +415,7 @@ def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
 
     def refuse(key: str, refused: RefusedError) -> None:
         remedy = refused.remedy or _remedy(_FIELDS[key])
-        problems.append(_problem(key, raw[key], refused.reason, remedy, refused.is_secret))
+        problems.append(_problem(key, raw[key], refused.reason, remedy))
         values.pop(_FIELDS[key].name, None)
 
     for key, value in raw.items():
@@ -451,15 +480,16 @@ def _removal(key: str) -> str:
     return f"pulumi config rm soci:{key}"
 
 
-def _problem(key: str, value: Any, reason: str, remedy: str, is_secret: bool = False) -> str:
+def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
     told = f"{reason}. Remedy: {remedy}"
     item = _FIELDS.get(key)
     if _is_config_secret(key):
         # What is told of a setting that is made for credentials holds none.
-        told = told if item and declaration(item).is_secret else redaction.without(value, told)
+        told = told if item and declaration(item).is_secret else redaction.without_secret(told, value)
         return f"soci:{key} [secret]: {told}"
-    if is_secret or _may_be_secret(key, value):
-        return f"soci:{key} [not shown]: {told}"
+    credentials = redaction.credentials_in(value)
+    if credentials or _may_be_secret(key, value):
+        return f"soci:{key} [not shown]: {redaction.without_secret(told, credentials)}"
     return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
 
 
@@ -473,7 +503,9 @@ def _may_be_secret(key: str, value: Any) -> bool:
 
 
 def _is_scalar(value: Any) -> bool:
-    return not kubeconfig.is_content(value) if isinstance(value, str) else isinstance(value, int | float)
+    if isinstance(value, str):
+        return not kubeconfig.is_content(value)
+    return isinstance(value, int | float | PathLike)
 
 
 def _did_you_mean(key: str) -> str:

@@ -17,12 +17,11 @@ _QUOTE = "quote it in YAML"
 
 
 class RefusedError(ValueError):
-    """One value that cannot work: the reason, the remedy to show with it, and whether the value must not be
-    shown."""
+    """One value that cannot work: the reason, and the remedy to show with it."""
 
-    def __init__(self, reason: str, remedy: str = "", is_secret: bool = False) -> None:
+    def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.remedy, self.is_secret = reason, remedy, is_secret
+        self.reason, self.remedy = reason, remedy
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def text(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         raise RefusedError(f"must be text, and this is a number (YAML reads 0.10 as 0.1): {_QUOTE}")
-    raise RefusedError(f"must be text, not {_what(value)}")
+    raise RefusedError(f"must be text, not {_kind_in_words(value)}")
 
 
 def boolean(value: Any) -> bool:
@@ -85,7 +84,7 @@ def texts(value: Any) -> tuple[str, ...]:
     """
     found = _structure(value)
     if not isinstance(found, list | tuple):
-        raise RefusedError(f"must be a list, not {_what(found)}")
+        raise RefusedError(f"must be a list, not {_kind_in_words(found)}")
     entries = tuple(_entry(f"entry {number}", item) for number, item in enumerate(found))
     if "" in entries:
         raise RefusedError("must be a list of non-empty strings")
@@ -100,7 +99,7 @@ def mapping(value: Any) -> dict[str, str]:
     """
     found = _structure(value)
     if not isinstance(found, Mapping):
-        raise RefusedError(f"must be an object of strings, not {_what(found)}")
+        raise RefusedError(f"must be an object of strings, not {_kind_in_words(found)}")
     return {text(key): _entry(str(key), item) for key, item in found.items()}
 
 
@@ -112,7 +111,7 @@ def entries(value: Any) -> dict[str, Any]:
     """
     found = _structure(value)
     if not isinstance(found, Mapping):
-        raise RefusedError(f"must be an object, not {_what(found)}")
+        raise RefusedError(f"must be an object, not {_kind_in_words(found)}")
     return {str(key): item for key, item in found.items()}
 
 
@@ -136,7 +135,7 @@ def _structure(value: Any) -> Any:
         return value
 
 
-def _what(value: Any) -> str:
+def _kind_in_words(value: Any) -> str:
     """What a value is, in the words of YAML, without showing it."""
     if value is None:
         return "null"

@@ -1,4 +1,4 @@
-"""SampleWorkload: a pod from a large image that runs once on a node with SOCI, to see the gain and try an
+"""SampleWorkload: a Job of a large image that runs once on a node with SOCI, to see the gain and try an
 upgrade."""
 
 import asyncio
@@ -25,22 +25,22 @@ class SampleWorkload(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        given = {key: value for key, value in args.items() if key in ("image", "command")}
-        chosen = settings.from_arguments({"version": args["version"], "sample_workload": given})
+        given = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
+        chosen = settings.from_sample_arguments(given)
         kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
-        shown = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
+        shown = {key: settings.protected(["sample_workload"], value) for key, value in given.items()}
         super().__init__("soci:index:SampleWorkload", name, shown, opts)
-        limit = args.get("timeout_seconds", settings.Settings().rollout_timeout_seconds)
+        limit = chosen.rollout_timeout_seconds
         access = pulumi.Output.all(kubeconfig, args.get("context") or "")
         sample, version = chosen.sample_workload, chosen.version
         container: k8s.core.v1.ContainerArgsDict = {
             "name": "sample",
-            "image": sample.image,
+            "image": settings.protected(["sample_workload"], sample.image),
             # What it said last is shown when it fails.
             "termination_message_policy": "FallbackToLogsOnError",
         }
         if sample.command:
-            container["command"] = list(sample.command)
+            container["command"] = settings.protected(["sample_workload"], list(sample.command))
         # Autonamed: a change of image, command or version starts a new one before the old one is deleted.
         job = k8s.batch.v1.Job(
             f"{name}-job",

@@ -1,6 +1,5 @@
 """The installer's agent, driven on a lab node from this machine: no pod, no API server, seconds a run."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,16 +8,18 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALLER = REPOSITORY / "scripts" / "installer"
-sys.path[:0] = [str(INSTALLER), str(REPOSITORY / "scripts" / "lab")]
+sys.path[:0] = [str(REPOSITORY), str(INSTALLER), str(REPOSITORY / "scripts" / "lab")]
 
 import release as lab_release  # noqa: E402 (found through the path above)
-import yaml  # noqa: E402
 from agent import release  # noqa: E402
 from agent.host import Host, Result  # noqa: E402
 from agent.install import Busy, Installed, Registration, Task, install  # noqa: E402
 from agent.settings import Settings, parse  # noqa: E402
 from nodes import Node  # noqa: E402
 from settings import ADDRESS, RELEASE_PORT, VERSIONS, state_directory  # noqa: E402
+
+from components import Settings as ComponentSettings  # noqa: E402
+from components.program import node_settings  # noqa: E402
 
 VERSION = VERSIONS["soci"]
 RELEASES = f"http://{ADDRESS}:{RELEASE_PORT}/releases"
@@ -29,15 +30,8 @@ def wanted_settings() -> Settings:
     name = f"soci-snapshotter-{VERSION}-linux-amd64-static.tar.gz"
     folder = lab_release.release_directory() / f"releases/v{VERSION}"
     digest = (folder / f"{name}.sha256sum").read_text().split()[0]
-    declared = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text())["config"]
-    defaults = {key: setting["default"] for key, setting in declared.items()}
-    chosen = {
-        "version": VERSION,
-        "releaseUrl": RELEASES,
-        "sha256": {"amd64": digest},
-        "existingNodes": "migrate",
-    }
-    return parse(json.dumps(defaults | chosen))
+    chosen = ComponentSettings(version=VERSION, release_url=RELEASES, existing_nodes="migrate")
+    return parse(node_settings(chosen, {"amd64": digest}))
 
 
 def never_waits(busy: Busy) -> None:

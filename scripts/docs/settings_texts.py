@@ -68,7 +68,7 @@ def arguments_module() -> str:
         ),
         _class(
             "SociInstallerArgs",
-            "What to install on the nodes, and how. Only `version` is required.",
+            "What to install on the nodes, and how.",
             [
                 *installer,
                 *_access(
@@ -115,7 +115,7 @@ def _access(purpose: str) -> list[Row]:
         (
             "kubeconfig",
             "pulumi.Input[str]",
-            f"The cluster's kubeconfig, as a path, as content or as an object. {purpose}",
+            f"The cluster's kubeconfig, as a path, as content or as an object (in Python). {purpose}",
             "",
         ),
         ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),

@@ -93,7 +93,7 @@ def workloads(node: str) -> str:
 
 def lazy_mounts(node: str) -> str:
     """The root directories of the running containers that SOCI serves."""
-    return lab_client.on_node(node, "/opt/soci-cluster/soci-host.sh users")
+    return lab_client.on_node(node, "/opt/soci-cluster/soci-host.sh mounts")
 
 
 def kubectl(*arguments: str) -> None:

@@ -45,7 +45,7 @@ def readers(api, stack, run_pod) -> Readers:
 
 
 def lazy_containers(node: str, slot: Slot) -> int:
-    return len(lab_client.on_node(node, f"sh {SCRIPT} users {slot.name}").split())
+    return len(lab_client.on_node(node, f"sh {SCRIPT} mounts {slot.name}").split())
 
 
 def is_retired(node: str, slot: Slot) -> bool:

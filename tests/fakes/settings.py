@@ -1,15 +1,22 @@
 """What a component would ask of a node."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import yaml
-from agent.settings import Settings, parse
+from agent.settings import Settings
 
-_DECLARED = yaml.safe_load((Path(__file__).parents[2] / "Pulumi.yaml").read_text())["config"]
-_DEFAULTS = parse(json.dumps({key: setting["default"] for key, setting in _DECLARED.items()}))
+# Those of components/settings.py (test_program.py), which takes seconds to import.
+_DEFAULTS = Settings(
+    version="0.16.1",
+    state="present",
+    force_uninstall=False,
+    mode="lazy",
+    index_versions=["v2", "v1"],
+    release_url="https://github.com/awslabs/soci-snapshotter/releases/download",
+    sha256={},
+    existing_nodes="refuse",
+    upgrade_policy="when-idle",
+)
 
 
 def agent_settings(**changes: Any) -> Settings:

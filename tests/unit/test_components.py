@@ -3,7 +3,7 @@
 import json
 import re
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pulumi_eks as eks
@@ -13,6 +13,8 @@ from pulumi.runtime import rpc
 
 from components import (
     SampleWorkload,
+    SampleWorkloadArgs,
+    Settings,
     SociCluster,
     SociClusterArgs,
     SociConfigError,
@@ -63,13 +65,13 @@ def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder,
         >= {
             "version": "0.16.1",
             "state": "present",
-            "forceUninstall": False,
+            "force_uninstall": False,
             "mode": "lazy",
-            "indexVersions": ["v2", "v1"],
-            "releaseUrl": "https://github.com/awslabs/soci-snapshotter/releases/download",
+            "index_versions": ["v2", "v1"],
+            "release_url": "https://github.com/awslabs/soci-snapshotter/releases/download",
             "sha256": DIGESTS,
-            "existingNodes": "migrate",
-            "upgradePolicy": "when-idle",
+            "existing_nodes": "migrate",
+            "upgrade_policy": "when-idle",
         }.items()
     )
     assert (
@@ -152,7 +154,7 @@ def test_an_absent_installer_asks_no_release_and_needs_no_node(
     outputs = run(program)
     assert (outputs["state"], outputs["version"]) == ("absent", "")
     settings = json.loads(recorder.inputs("soci-program")["data"]["settings.json"])
-    assert (settings["state"], settings["forceUninstall"], settings["sha256"]) == ("absent", True, {})
+    assert (settings["state"], settings["force_uninstall"], settings["sha256"]) == ("absent", True, {})
 
 
 def test_an_absent_soci_has_no_sample(recorder: Recorder, run) -> None:
@@ -213,6 +215,20 @@ def test_the_state_holds_what_was_given_but_no_credentials(recorder: Recorder, r
     assert (inputs["version"], inputs["sha256"]) == ("0.16.1", DIGESTS)
     assert inputs["tags"][rpc._special_sig_key] == rpc._special_secret_sig
     assert set(recorder.inputs("other")) == {"cluster", "sha256", "sample_workload"}
+
+
+def test_a_sample_that_was_set_as_a_secret_is_one_wherever_the_state_holds_it(
+    recorder: Recorder, run
+) -> None:
+    pulumi.runtime.set_all_config({}, ["soci:sampleWorkload"])
+    try:
+        run(lambda: SociCluster("soci", {"sha256": DIGESTS}).outputs())
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    sample = recorder.inputs("soci-sample")
+    # Pulumi's mocks call the whole object a secret that one is in.
+    held = [sample["image"], sample["command"], recorder.inputs("soci-sample-job")["spec"]]
+    assert [value.get(rpc._special_sig_key) for value in held] == [rpc._special_secret_sig] * 3
 
 
 def test_each_operating_system_is_one_of_eks_or_refused() -> None:
@@ -309,6 +325,36 @@ def test_a_bad_sample_is_refused_before_anything_exists(recorder: Recorder) -> N
     with pytest.raises(SociConfigError, match=r"soci:sampleWorkload .*: image: not an image reference"):
         SampleWorkload("sample", {"version": "0.16.1", "image": "An Image"})
     assert recorder.resources == {}
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        ({"imgae": "example/app:1"}, r"soci:imgae 'example/app:1': is no argument of this component"),
+        ({"mode": "lazy"}, r"soci:mode 'lazy': is no argument of this component"),
+        ({"enabled": False}, r"soci:enabled 'false': is no argument of this component"),
+        ({"timeout_seconds": "10m"}, r"soci:rolloutTimeoutSeconds '10m': must be a whole number of seconds"),
+        ({"timeout_seconds": 1}, r"soci:rolloutTimeoutSeconds '1': must be a whole number of seconds"),
+        ({"image": 5.5}, r"soci:sampleWorkload .*: image: must be text"),
+    ],
+)
+def test_a_samples_argument_that_cannot_work_is_refused(recorder: Recorder, args: dict, told: str) -> None:
+    with pytest.raises(SociConfigError, match=told):
+        SampleWorkload("sample", cast(SampleWorkloadArgs, {"version": "0.16.1"} | args))
+    assert recorder.resources == {}
+
+
+def test_a_samples_argument_of_none_means_its_default(recorder: Recorder, run) -> None:
+    none = dict.fromkeys(("version", "image", "command", "timeout_seconds", "kubeconfig", "context"))
+    run(lambda: {"pod": SampleWorkload("sample", cast(SampleWorkloadArgs, none)).pod})
+    run(lambda: {"pod": SampleWorkload("bare", cast(SampleWorkloadArgs, {})).pod})
+    spec = recorder.inputs("sample-job")["spec"]
+    assert spec["activeDeadlineSeconds"] == Settings().rollout_timeout_seconds
+    assert spec["template"]["spec"]["nodeSelector"] == {"soci-cluster.io/version": Settings().version}
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["image"] == Settings().sample_workload.image
+    assert tuple(container["command"]) == Settings().sample_workload.command
+    assert recorder.inputs("bare-job")["spec"] == spec
 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:

@@ -52,6 +52,23 @@ def test_every_setting_of_the_nodes_is_used_there() -> None:
     assert {name for name in names if not re.search(rf"(settings|wanted)\.{name}\b", used)} == set()
 
 
+def test_every_verb_of_the_host_script_that_is_named_exists() -> None:
+    """A renamed one was still asked for on real nodes by tests, and by a document."""
+    root = generate.REPOSITORY
+    main = (root / "scripts" / "installer" / "host" / "99-main.sh").read_text()
+    table = main[main.index("case $verb in") : main.index("*) die")]
+    verbs = set(re.findall(r"[a-z-]+(?= *[|)])", table))
+    named: dict[str, set[str]] = {}
+    texts = [root / "README.md", *root.glob("docs/*.md")]
+    texts += [path for folder in ("scripts", "tests") for path in (root / folder).rglob("*.py")]
+    for path in texts:
+        asked = re.findall(r'(?:soci-host\.sh |sh {SCRIPT} |SCRIPT, ")([a-z-]+)', path.read_text())
+        if unknown := set(asked) - verbs:
+            named[path.relative_to(root).as_posix()] = unknown
+    assert {"apply", "boot", "mounts"} <= verbs
+    assert named == {}
+
+
 def test_the_rooms_list_names_every_room() -> None:
     """A reader looks a feature up there; components/rollout.py was missing for two issues."""
     document = (generate.REPOSITORY / "docs" / "architecture.md").read_text()

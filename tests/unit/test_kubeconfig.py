@@ -200,9 +200,45 @@ def test_several_files_are_one_as_in_the_variable_kubeconfig(tmp_path: Path) -> 
     assert cluster_server(accepted(given, "y"), "y") == "https://d"
 
 
+def test_an_empty_file_among_several_does_not_matter(tmp_path: Path) -> None:
+    """client-go reads it as a kubeconfig without entries."""
+    (tmp_path / "one").write_text("")
+    (tmp_path / "two").write_text("\ufeff \n")
+    (tmp_path / "three").write_text(BLOCK)
+    (tmp_path / "ca").write_text("x")
+    given = os.pathsep.join(str(tmp_path / name) for name in ("one", "two", "three"))
+    assert accepted(given) == BLOCK
+    assert "this is not a kubeconfig" in refused(os.pathsep.join([str(tmp_path / "one")] * 2))
+    assert "this is not a kubeconfig" in refused(str(tmp_path / "one"))
+
+
+def test_a_path_may_be_an_object_of_pythons_pathlib(tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text(BLOCK)
+    assert accepted(tmp_path / "kubeconfig") == BLOCK
+    assert refused(tmp_path / "gone").startswith(f"soci:kubeconfig '{tmp_path}/gone': {tmp_path}/gone cannot")
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"current-context": ["x"]}, "its current-context is no text"),
+        ({"current-context": 5}, "its current-context is no text"),
+        (
+            {"contexts": [{"name": "x", "context": {"cluster": ["c"]}}]},
+            "its context x names its cluster by something else than text",
+        ),
+        (
+            {"contexts": [{"name": "x", "context": {"cluster": "c", "user": {"u": SECRET}}}]},
+            "its context x names its user by something else than text",
+        ),
+        (
+            {"clusters": [{"name": "c", "cluster": {"server": SERVER, "certificate-authority": 5}}]},
+            "its context x needs the file of certificate-authority, which cannot be read",
+        ),
+        (
+            {"users": [{"name": "u", "user": {"client-key": [SECRET]}}]},
+            "its context x needs the file of client-key, which cannot be read",
+        ),
         (
             {"contexts": None},
             "soci:kubeconfig [not shown]: this is not a kubeconfig with contexts and clusters",
@@ -264,6 +300,8 @@ def test_a_context_that_is_missing_is_the_contexts_problem_not_the_kubeconfigs()
         f"x: &a {SECRET}\ny: *b\n",
         f"{SECRET}\x00",
         SECRET * 1000,
+        f"token: {SECRET * 1000}",
+        f"token: {SECRET * 1000}{os.pathsep}x",
         [SECRET],
         {"token": SECRET},
         {"token": object(), "x": SECRET},

@@ -8,7 +8,8 @@ from agent import settings as agent_settings
 from agent.errors import InstallError
 
 from components import Settings, program
-from components.settings import Scope, config_key, declaration
+from components.settings import Scope, declaration
+from tests.fakes.settings import agent_settings as fake_settings
 from tests.unit.mocks import DIGESTS
 
 
@@ -18,19 +19,24 @@ def test_the_agent_reads_every_setting_that_reaches_the_node() -> None:
     read = agent_settings.parse(written)
     reaching = [item for item in fields(Settings) if declaration(item).scope is Scope.NODE]
     assert {item.name for item in fields(read)} == {item.name for item in reaching}
-    assert set(json.loads(written)) == {config_key(item) for item in reaching}
+    assert set(json.loads(written)) == {item.name for item in reaching}
     assert (read.mode, read.upgrade_policy, read.force_uninstall) == ("parallel", "drain", True)
     assert (read.index_versions, read.sha256) == (["v1"], DIGESTS)
 
 
 @pytest.mark.parametrize(
-    "name", [config_key(item) for item in fields(Settings) if declaration(item).scope is Scope.NODE]
+    "name", [item.name for item in fields(Settings) if declaration(item).scope is Scope.NODE]
 )
 def test_a_missing_setting_is_told_by_its_name(name: str) -> None:
     content = json.loads(program.node_settings(Settings(), DIGESTS))
     del content[name]
-    with pytest.raises(InstallError, match=r"settings\.json is not usable: it has no "):
+    with pytest.raises(InstallError, match=rf"settings\.json is not usable: it has no {name}\."):
         agent_settings.parse(json.dumps(content))
+
+
+def test_the_fakes_ask_for_the_defaults() -> None:
+    asked = fake_settings(index_versions=["v2", "v1"], release_url=Settings().release_url)
+    assert asked == agent_settings.parse(program.node_settings(Settings(), {}))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", '{"version": '])

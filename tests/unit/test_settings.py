@@ -455,10 +455,38 @@ def test_a_secret_number_is_not_told_with_another_setting(secrets: Callable[...,
         ("releaseUrl", f"https://user:{SECRET}@mirror.example"),
         ("releaseUrl", f"https://mirror.example/?signature={SECRET}"),
         ("releaseUrl", f"ftp://user:{SECRET}@mirror.example"),
+        ("releaseUrl", f"mirror.example/?signature={SECRET}"),
+        ("releaseURL", f"https://user:{SECRET}@mirror.example/soci"),
+        ("releaseURL", f"https://{SECRET}@mirror.example/soci"),
+        ("releaseURL", f"https://mirror.example/?signature={SECRET}"),
+        ("anything", f"https://user:{SECRET}@mirror.example/soci"),
+        ("installerImage", f"https://user:{SECRET}@registry.example/python"),
+        ("installerImage", f"user:{SECRET}@registry.example/python"),
+        ("context", f"apiVersion: v1 clusters: token: {SECRET}"),
+        ("mode", f"token: {SECRET}"),
+        ("kubeconfig", f"https://user:{SECRET}@mirror.example/config"),
+        ("kubeconfig", f"/token: {SECRET}"),
+        ("sampleWorkload", json.dumps({"image": f"https://user:{SECRET}@registry.example/python"})),
+        ("sampleWorkload", json.dumps({f"https://user:{SECRET}@registry.example": "x"})),
+        ("nodeSelector", json.dumps({"a": f"token: {SECRET}"})),
+        ("tags", json.dumps({f"https://user:{SECRET}@registry.example": None})),
+        ("sha256", json.dumps({f"https://user:{SECRET}@registry.example": "x"})),
     ],
 )
 def test_what_may_hold_credentials_is_not_told(key: str, value: str) -> None:
     assert "hunter2" not in refusal(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("installerImage", f"Registry.example:5000/python@sha256:{'a' * 64}"),
+        ("releaseURL", "https://mirror.example:8443/soci"),
+        ("sha256", '{"x86_64": "12"}'),
+    ],
+)
+def test_what_holds_no_credentials_is_told(key: str, value: str) -> None:
+    assert refusal(**{key: value}).startswith(f"soci:{key} '{value[:60]}")
 
 
 def test_a_misspelt_key_in_other_letters_is_recognised() -> None:

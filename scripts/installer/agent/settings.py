@@ -1,7 +1,6 @@
 """settings.json, as the component wrote it (components/program.py)."""
 
 import json
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -33,8 +32,8 @@ def parse(text: str) -> Settings:
         InstallError: the text is no JSON object, or a field is missing.
     """
     try:
-        found = {_field_name(key): value for key, value in json.loads(text).items()}
-    except (ValueError, AttributeError) as error:
+        found = {**json.loads(text)}
+    except (ValueError, TypeError) as error:
         raise InstallError(
             "settings", f"settings.json is not usable: {error}", "run pulumi up again"
         ) from error
@@ -48,7 +47,3 @@ def parse(text: str) -> Settings:
 def load(path: Path) -> Settings:
     """Read settings.json at ``path``; raises what `parse` raises."""
     return parse(path.read_text(encoding="utf-8"))
-
-
-def _field_name(key: str) -> str:
-    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
