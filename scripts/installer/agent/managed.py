@@ -136,7 +136,7 @@ MANAGED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A directory of ours, in which nothing is kept by name."""
+    """A directory of ours: removed as a whole; its files are not listed one by one."""
 
     path: str
     what: str
