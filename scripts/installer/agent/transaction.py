@@ -32,7 +32,7 @@ class Role(StrEnum):
     The files are written in this order and restored in the reverse one.
     """
 
-    # Finishes or rolls back at a boot what was cut short; also what no daemon reads again: nothing is restarted.
+    # Finishes or rolls back at a boot what was cut short; also what no daemon reads: nothing is restarted.
     RECOVERY = "recovery"
     # Read by the snapshotter's daemon: a change restarts it. Each slot has its own, at a path of its own.
     DAEMON = "daemon"
