@@ -39,7 +39,7 @@ class SociCluster(pulumi.ComponentResource):
     installer_daemon_set: pulumi.Output[str]
     """Name of the installer's DaemonSet."""
     sample_pod: pulumi.Output[str]
-    """The sample workload's pod, `namespace/name`; empty when it is off or SOCI is absent."""
+    """The sample workload, a Job, `namespace/name`; empty when it is off or SOCI is absent."""
 
     def __init__(self, name: str, args: SociClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         given = dict(args)

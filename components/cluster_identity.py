@@ -5,11 +5,11 @@ a tunnel, a DNS name or a new load balancer leads to the same cluster. The names
 its cluster and is never made anew: its UID names the cluster.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pulumi
 
-from .live_cluster import LiveCluster, Object, UnreachableError, UnreadableError
+from .live_cluster import Object, UnreachableError, UnreadableError, connect
 from .ownership import ANNOTATION
 
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
@@ -22,37 +22,41 @@ class Identity:
 
     value: str | None
     """None: the kubeconfig's own section of the cluster decides, as the provider reads it."""
-    is_kept: bool = False
-    """Whether the one in the stack's state stays, because the cluster could not be asked."""
+    keeps_recorded: bool = False
+    """Whether the one in the stack's state stays, because the cluster did not say enough."""
 
     def ignored_changes(self) -> list[str]:
         """The provider's properties that stay as they are in the stack's state."""
-        return ["clusterIdentifier"] if self.is_kept else []
+        return ["clusterIdentifier"] if self.keeps_recorded else []
 
 
 def identify(kubeconfig: str, context: str, component: pulumi.Resource) -> Identity:
-    """The identity of the cluster that a kubeconfig leads to. A cluster that cannot be asked keeps the one in
-    the stack's state, with a warning: nothing is replaced for not knowing.
+    """The identity of the cluster that a kubeconfig leads to.
 
-    Raises:
-        pulumi.RunError: nothing answers, and this is no preview.
+    A cluster that cannot be asked keeps the one in the stack's state, with a warning: nothing is replaced for
+    not knowing. Whether the provider reaches the cluster is for the provider to say.
     """
     try:
-        cluster = LiveCluster(kubeconfig, context)
-        return of_cluster(cluster.get(KUBE_SYSTEM), cluster.get(CLUSTER_ROLE))
-    except UnreachableError as error:
-        remedy = "Remedy: check the network, and soci:kubeconfig and soci:context"
-        if not pulumi.runtime.is_dry_run():
-            raise pulumi.RunError(f"{error}. Nothing was changed. {remedy}") from error
-        pulumi.log.warn(f"{error}. pulumi up will be refused. {remedy}", component)
+        cluster = connect(kubeconfig, context)
+        kube_system = cluster.get(KUBE_SYSTEM)
+        try:
+            return of_cluster(kube_system, cluster.get(CLUSTER_ROLE))
+        except UnreachableError:
+            raise
+        except UnreadableError:  # who may only look at a cluster may not read its ClusterRoles
+            return replace(of_cluster(kube_system, None), keeps_recorded=True)
     except UnreadableError as error:
+        remedy = (
+            "check the network, and soci:kubeconfig and soci:context"
+            if isinstance(error, UnreachableError)
+            else "let the user of soci:kubeconfig `get` the namespace kube-system and the ClusterRole "
+            "soci-installer"
+        )
         pulumi.log.warn(
-            f"it cannot be told whether this is the same cluster as before, and it is taken for the same: "
-            f"the UID of the namespace kube-system cannot be read ({error}). Remedy: let the user of "
-            "soci:kubeconfig get namespaces",
+            f"cannot verify which cluster this is; assuming the same as before: {error}. Remedy: {remedy}",
             component,
         )
-    return Identity(None, is_kept=True)
+    return Identity(None, keeps_recorded=True)
 
 
 def of_cluster(kube_system: Object | None, cluster_role: Object | None) -> Identity:
@@ -61,6 +65,7 @@ def of_cluster(kube_system: Object | None, cluster_role: Object | None) -> Ident
     A version of this program that named no owners took the server's address for the identity. Replacing it
     with another one would replace everything; taking it away does not, nor does adding one at the next `up`.
     """
+    # Remove with version 0.4.
     if cluster_role and ANNOTATION not in (cluster_role["metadata"].get("annotations") or {}):
         return Identity(None)
     return Identity(kube_system["metadata"]["uid"] if kube_system else None)

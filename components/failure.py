@@ -6,14 +6,13 @@ installer pods' termination messages; for the sample its Job, pods and Events.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
-from .live_cluster import LiveCluster, Object, UnreadableError
+from .live_cluster import LiveCluster, Object, first_line
 from .ownership import is_refused_creation
 
 JOURNAL_MARK = "| "  # begins each line of the node's journal in the installer's last words
@@ -24,7 +23,7 @@ VERSION_LABEL = "soci-cluster.io/version"
 # The DaemonSet controller's own marks of the template that a pod was made from.
 TEMPLATE_ANNOTATION = "deprecated.daemonset.template.generation"
 TEMPLATE_LABEL = "pod-template-generation"
-JOB_LABEL = "batch.kubernetes.io/job-name"
+JOB_LABEL = "job-name"  # the one with a prefix begins with Kubernetes 1.27
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
 
 Access = pulumi.Output[Any]  # [content of the kubeconfig, context]; both may be empty
@@ -89,7 +88,8 @@ def _count(rollout: Rollout, found: Found, done: int, waiting: int, is_held_up: 
     goal += "are free of SOCI" if rollout.is_absent else f"have SOCI {rollout.version} as configured"
     if waiting and is_held_up:
         return [
-            f"{goal}; {waiting} more wait for the above (soci:maxUnavailable is {rollout.max_unavailable})"
+            f"{goal}; {waiting} more blocked by the nodes above (soci:maxUnavailable is "
+            f"{rollout.max_unavailable})"
         ]
     if is_held_up:
         return [goal]
@@ -216,7 +216,7 @@ def report_rollout(
     try:
         lines = explain(rollout, read_rollout(connect(kubeconfig, context), rollout.namespace))
     except Exception as error:  # noqa: BLE001 (whatever fails here must not hide the rollout's failure)
-        return [f"the nodes' reasons cannot be read ({_reason(error)}); {look}"]
+        return [f"the nodes' reasons cannot be read ({first_line(error)}); {look}"]
     return lines or [f"every installer pod is ready by now: pulumi up again; {look}"]
 
 
@@ -258,10 +258,6 @@ def _in_one_line(event: Object) -> str:
     return " ".join(event.get("message", "").split())
 
 
-def _sample_pods(cluster: LiveCluster, namespace: str, name: str) -> Sequence[Object]:
-    return cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"{JOB_LABEL}={name}")
-
-
 def report_sample(sample: Sample, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str]:
     """What to tell the user about a failed sample; never raises."""
     look = f"look with: kubectl describe job {sample.name} --namespace {sample.namespace}"
@@ -269,24 +265,16 @@ def report_sample(sample: Sample, kubeconfig: str, context: str, connect: Connec
         return [f"the sample has no kubeconfig to read the reason with; {look}"]
     try:
         cluster = connect(kubeconfig, context)
-        pods = _sample_pods(cluster, sample.namespace, sample.name)
+        namespace = f"/api/v1/namespaces/{sample.namespace}"
+        pods = cluster.items(f"{namespace}/pods", labelSelector=f"{JOB_LABEL}={sample.name}")
         events = [
             event
-            for event in cluster.items(f"/api/v1/namespaces/{sample.namespace}/events")
+            for event in cluster.items(f"{namespace}/events")
             if f"{event['involvedObject'].get('name')}-".startswith(f"{sample.name}-")
         ]
         return [explain_sample(sample, pods, events)]
     except Exception as error:  # noqa: BLE001 (whatever fails here must not hide the sample's failure)
-        return [f"the sample's reason cannot be read ({_reason(error)}); {look}"]
-
-
-def sample_pod(namespace: str, name: str, kubeconfig: str, context: str) -> str:
-    """`namespace/name` of the pod that a Job ran; the Job's own when the cluster cannot be read."""
-    pods: Sequence[Object] = []
-    if kubeconfig:
-        with contextlib.suppress(UnreadableError):
-            pods = _sample_pods(LiveCluster(kubeconfig, context), namespace, name)
-    return f"{namespace}/{pods[0]['metadata']['name'] if pods else name}"
+        return [f"the sample's reason cannot be read ({first_line(error)}); {look}"]
 
 
 def nodes_with_soci(kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str] | None:
@@ -298,10 +286,6 @@ def nodes_with_soci(kubeconfig: str, context: str, connect: Connect = LiveCluste
     return sorted(node["metadata"]["name"] for node in nodes)
 
 
-def _reason(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
-
-
 def rollout_hook(name: str, access: Access, rollout: Rollout, resource: pulumi.Resource) -> pulumi.ErrorHook:
     """A hook for the DaemonSet that logs, for each node that failed, its step, cause and remedy.
 
@@ -311,32 +295,30 @@ def rollout_hook(name: str, access: Access, rollout: Rollout, resource: pulumi.R
         rollout: what it was to reach.
         resource: the resource under which the lines are shown.
     """
-
-    async def lines(args: pulumi.ErrorHookArgs) -> list[str]:
-        kubeconfig, context = await access.future(with_unknowns=True) or ("", "")
-        return await asyncio.to_thread(report_rollout, rollout, kubeconfig, context)
-
-    return _hook(name, resource, lines)
+    return _hook(name, access, resource, lambda _, *access: report_rollout(rollout, *access))
 
 
 def sample_hook(name: str, access: Access, limit_seconds: int, resource: pulumi.Resource) -> pulumi.ErrorHook:
     """A hook for the sample's Job that logs why it failed; arguments as for `rollout_hook`."""
 
-    async def lines(args: pulumi.ErrorHookArgs) -> list[str]:
-        kubeconfig, context = await access.future(with_unknowns=True) or ("", "")
-        metadata = (args.new_inputs or {})["metadata"]
-        sample = Sample(metadata["namespace"], metadata["name"], limit_seconds)
-        return await asyncio.to_thread(report_sample, sample, kubeconfig, context)
+    def report(metadata: Object, kubeconfig: str, context: str) -> list[str]:
+        return report_sample(
+            Sample(metadata["namespace"], metadata["name"], limit_seconds), kubeconfig, context
+        )
 
-    return _hook(name, resource, lines)
+    return _hook(name, access, resource, report)
 
 
 def _hook(
-    name: str, resource: pulumi.Resource, lines: Callable[[pulumi.ErrorHookArgs], Awaitable[list[str]]]
+    name: str, access: Access, resource: pulumi.Resource, report: Callable[[Object, str, str], list[str]]
 ) -> pulumi.ErrorHook:
+    """A hook that logs what a report on the object's metadata, with kubeconfig and context, says."""
+
     async def explain_failure(args: pulumi.ErrorHookArgs) -> bool:
         if args.failed_operation in ("create", "update") and not is_refused_creation(args):
-            for line in await lines(args):
+            kubeconfig, context = await access.future(with_unknowns=True) or ("", "")
+            metadata = (args.new_inputs or {}).get("metadata", {})
+            for line in await asyncio.to_thread(report, metadata, kubeconfig, context):
                 pulumi.log.error(line, resource)
         return False  # no retry: the kubelet retries on the nodes, and the next `pulumi up` waits again
 

@@ -1,5 +1,6 @@
 """The cluster as it is: what the program reads from its API server, before a plan and after a failure."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,6 +24,8 @@ class UnreachableError(UnreadableError):
 class LiveCluster:
     """One cluster, read with its kubeconfig. Nothing is ever written. Safe to use from several threads.
 
+    Where nothing answered once, nothing is asked again: each attempt would take the whole time limit.
+
     Raises, here and in each method:
         UnreachableError: nothing answers at the API server's address.
         UnreadableError: the kubeconfig or the API server refuses.
@@ -42,12 +45,15 @@ class LiveCluster:
                 client_configuration=settings,
             )
         except Exception as error:  # a credential program that fails raises whatever it likes
-            raise UnreadableError(_first_line(error)) from error
+            raise UnreadableError(first_line(error)) from error
+        self._unreachable: UnreachableError | None = None
 
     def get(self, path: str, **query: str) -> Object | None:
         """The object, or the list, at an API path; None when there is none."""
         from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
+        if self._unreachable:
+            raise self._unreachable
         url = f"{path}?{urlencode(query)}" if query else path
         request = self._connection.param_serialize(
             "GET", url, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
@@ -56,13 +62,14 @@ class LiveCluster:
             answer = self._connection.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
             content = json.loads(answer.read() or b"{}")
         except (ProxyError, SSLError) as error:
-            raise UnreadableError(_first_line(error)) from error
+            raise UnreadableError(first_line(error)) from error
         except HTTPError as error:
             server = self._connection.configuration.host
-            reason = _first_line(error).rpartition("): ")[2]
-            raise UnreachableError(f"{server} does not answer: {reason}") from error
+            reason = first_line(error).rpartition("): ")[2]
+            self._unreachable = UnreachableError(f"{server} does not answer: {reason}")
+            raise self._unreachable from error
         except Exception as error:
-            raise UnreadableError(_first_line(error)) from error
+            raise UnreadableError(first_line(error)) from error
         if answer.status == 404:
             return None
         if answer.status >= 400:
@@ -74,5 +81,12 @@ class LiveCluster:
         return (self.get(path, **query) or {}).get("items") or []
 
 
-def _first_line(error: Exception) -> str:
+@functools.cache
+def connect(kubeconfig: str, context: str) -> LiveCluster:
+    """The cluster as all parts of a program read it before a plan: one connection for each kubeconfig."""
+    return LiveCluster(kubeconfig, context)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text; its kind when it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -2,8 +2,8 @@
 
 The Kubernetes provider never adopts an object that exists: creating it fails. An engine that is killed after
 an object was created and before it was recorded would leave a stack that no `pulumi up` gets past. Therefore
-each object with a fixed name carries its owner in an annotation, and one that carries exactly this owner is
-imported. Whatever carries another owner, or none, is somebody else's: it is left alone, and the user is told.
+each object with a fixed name carries its owner in an annotation. An object with exactly this owner is
+imported; every other one is left alone and reported.
 
 The owner is the component's URN and the ID of its Kubernetes provider, a random one that only this stack's
 state holds. With the URN alone, two people with a stack of the same name would take each other's objects
@@ -16,7 +16,7 @@ from typing import Any
 
 import pulumi
 
-from .live_cluster import LiveCluster, Object, UnreadableError
+from .live_cluster import LiveCluster, Object, UnreadableError, connect
 
 ANNOTATION = "soci-cluster.io/owner"
 PATHS = {
@@ -37,8 +37,6 @@ PATHS = {
     ),
 }
 
-Connect = Callable[[str, str], LiveCluster]
-
 
 class Ownership:
     """The owner of a component's objects, and what is in the cluster of them."""
@@ -48,29 +46,23 @@ class Ownership:
     refusal_hook: pulumi.ErrorHook
     """For each of the objects: says whose the object is that is in the way of its creation."""
 
-    def __init__(
-        self,
-        name: str,
-        component: pulumi.ComponentResource,
-        access: pulumi.Output[Any],
-        connect: Connect = LiveCluster,
-    ) -> None:
+    def __init__(self, name: str, component: pulumi.ComponentResource, access: pulumi.Output[Any]) -> None:
         """
         Args:
             name: the component's.
             component: whose objects they are.
             access: kubeconfig and context, both text and maybe empty: then nothing is known of the cluster.
-            connect: how a cluster is reached.
         """
         self._component = component
         self._access = access
-        self._connect = connect
         self._told: set[str] = set()
         self._connection: asyncio.Task[LiveCluster | None] | None = None
         provider = component.get_provider("kubernetes:core/v1:Namespace")
         self._can_adopt = provider is not None
-        # Without the dependency on the component: its objects are its children, which it depends on itself.
+        # Without this, the children would depend on the component, which waits for its children.
         urn = pulumi.Output.from_input(component.urn.future())
+        # In a component provider's preview, a new Kubernetes provider's ID is the SDK's mark of an unknown
+        # value and counts as known: the annotation shown there is a wrong one, and nothing else is.
         self.owner = pulumi.Output.format("{0} {1}", urn, provider.id if provider else "")
         self.refusal_hook = pulumi.ErrorHook(f"{name}-already-there", self._explain_refusal)
 
@@ -87,11 +79,14 @@ class Ownership:
         if live is None:
             return None
         if self._can_adopt and owner and _annotation(live) == owner:
-            # In a state that knows the object this changes nothing; else the engine imports and updates it.
+            # In a state that knows the object this changes nothing, but the engine refuses to replace it.
+            # Else the engine imports it and then updates it, since the server's defaults are a difference.
+            # Only the update waits for the nodes.
             args.opts.import_ = f"{namespace}/{name}" if namespace else name
             return pulumi.ResourceTransformResult(args.props, args.opts)
-        if pulumi.runtime.is_dry_run() and (reason := foreign(live, owner or "")):
-            self._tell(pulumi.log.warn, f"{reason}; pulumi up will be refused", live)
+        if pulumi.runtime.is_dry_run() and is_foreign(live, owner or ""):
+            refused = "pulumi up will be refused, unless this stack's state has it"
+            self._tell(pulumi.log.warn, f"{self._describe(live)}; {refused}", live)
         return None
 
     async def _explain_refusal(self, args: pulumi.ErrorHookArgs) -> bool:
@@ -99,12 +94,11 @@ class Ownership:
             metadata = (args.new_inputs or {}).get("metadata", {})
             live = await self._live(args.type, metadata.get("name", ""), metadata.get("namespace", ""))
             if live is not None:
-                owner = await self.owner.future() or ""
-                reason = (
-                    foreign(live, owner) or f"{title(live)} is there already, and not in the stack's state"
-                )
-                self._tell(pulumi.log.error, reason, live)
+                self._tell(pulumi.log.error, self._describe(live), live)
         return False
+
+    def _describe(self, live: Object) -> str:
+        return describe(live, pulumi.get_stack(), pulumi.get_project())
 
     def _tell(self, log: Callable[..., None], reason: str, live: Object) -> None:
         """Say it once for all objects that take the same remedy."""
@@ -120,10 +114,9 @@ class Ownership:
         cluster = await self._connection
         if cluster is None:
             return None
+        path = PATHS[kind].format(namespace=namespace or "default", name=name)
         try:
-            return await asyncio.to_thread(
-                cluster.get, PATHS[kind].format(namespace=namespace or "default", name=name)
-            )
+            return await asyncio.to_thread(cluster.get, path)
         except UnreadableError:
             return None  # the provider will say so, when it cannot reach the cluster either
 
@@ -132,7 +125,7 @@ class Ownership:
         if not kubeconfig:
             return None
         try:
-            return await asyncio.to_thread(self._connect, kubeconfig, context)
+            return await asyncio.to_thread(connect, kubeconfig, context)
         except UnreadableError:
             return None
 
@@ -142,22 +135,30 @@ def is_refused_creation(args: pulumi.ErrorHookArgs) -> bool:
     return args.failed_operation == "create" and any("already exists" in error for error in args.errors[:1])
 
 
-def foreign(live: Object, owner: str) -> str:
-    """Why a live object cannot be this owner's, in words; empty when it may well be.
+def is_foreign(live: Object, owner: str) -> bool:
+    """Whether a live object cannot be this owner's.
 
     What an older version of this program made carries no owner. What the same provider made under another URN
     belongs to this stack, which was renamed.
     """
     holder = _annotation(live)
     if not holder:
-        labels = live["metadata"].get("labels") or {}
-        of_older_version = labels.get("app.kubernetes.io/name") == "soci-installer"
-        return "" if of_older_version else f"{title(live)} is there already, and not of this program"
-    if holder.rpartition(" ")[2] == owner.rpartition(" ")[2]:
-        return ""
-    stack, _, rest = holder.removeprefix("urn:pulumi:").partition("::")
-    project = rest.partition("::")[0]
-    return f"{title(live)} is there already, made by another stack ({stack} of the project {project})"
+        return not _is_of_this_program(live)
+    provider = holder.rpartition(" ")[2]  # empty for a default one
+    return holder != owner and (not provider or provider != owner.rpartition(" ")[2])
+
+
+def describe(live: Object, stack: str, project: str) -> str:
+    """That an object is in the way, and who made it, for the user of a stack."""
+    there = f"{title(live)} is there already"
+    holder = _annotation(live)
+    if not holder:
+        made = "by an older version" if _is_of_this_program(live) else ""
+        return f"{there}, made {made} of this program" if made else f"{there}, and not of this program"
+    made_in, made_for, _, name = holder.rpartition(" ")[0].removeprefix("urn:pulumi:").split("::", 3)
+    if (made_in, made_for) == (stack, project):
+        return f"{there}, made by {name} of this stack, or of another one of its name"
+    return f"{there}, made by another stack ({made_in} of the project {made_for})"
 
 
 def title(live: Object) -> str:
@@ -172,9 +173,13 @@ def remedy(live: Object) -> str:
     if live.get("kind") == "Namespace" and not _annotation(live):
         return "pulumi config set soci:namespace NAME, one that is not there yet"
     return (
-        "one cluster takes one SociInstaller: destroy the other one's stack, or, when it is this one "
-        "without its state, see docs/operations.md, An interrupted pulumi up"
+        "one cluster takes one SociInstaller: destroy the other one; after a rename, give it `aliases`; when "
+        "the stack's state is lost, see docs/operations.md, An interrupted pulumi up"
     )
+
+
+def _is_of_this_program(live: Object) -> bool:
+    return (live["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == "soci-installer"
 
 
 def _annotation(live: Object) -> str:

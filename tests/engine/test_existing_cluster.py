@@ -84,9 +84,9 @@ def test_outputs_name_cluster_installer_and_sample(stack: Stack, nodes: FakeNode
     assert outputs["sociVersion"] == "0.16.0"
     assert (outputs["installerNamespace"], outputs["installerDaemonSet"]) == ("soci-system", INSTALLER)
     namespace, name = outputs["samplePod"].split("/")
-    assert (
-        nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")["status"]["phase"] == "Succeeded"
-    )
+    assert nodes.api.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")["status"]["succeeded"]
+    pods = nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods", labelSelector=f"job-name={name}")
+    assert [pod["status"]["phase"] for pod in pods["items"]] == ["Succeeded"]
 
 
 def test_kubeconfig_is_a_secret_everywhere(

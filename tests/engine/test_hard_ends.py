@@ -121,7 +121,6 @@ def interrupt_first_up(stack: Stack, nodes: FakeNodes) -> None:
         os.kill(engine.pid, signal.SIGKILL)
         engine.wait()
     stack.run("cancel", "--yes")
-    nodes.failing.clear()
 
 
 @pytest.mark.parametrize("version", ["0.16.0", "0.16.1"], ids=["unchanged", "another version by now"])
@@ -130,6 +129,7 @@ def test_an_up_that_was_killed_is_taken_up_by_the_next(
 ) -> None:
     stack = new_stack
     interrupt_first_up(stack, nodes)
+    nodes.failing.clear()
     before = nodes.api.call("GET", DAEMON_SET)["metadata"]["uid"]
     pods = {pod["metadata"]["uid"] for pod in installer_pods(nodes)}
     nodes.left.clear()
@@ -142,6 +142,24 @@ def test_an_up_that_was_killed_is_taken_up_by_the_next(
     labels = [nodes.api.call("GET", f"/api/v1/nodes/{name}")["metadata"]["labels"] for name in NODES]
     assert {label["soci-cluster.io/version"] for label in labels} == {version}
     stack.up("--expect-no-changes")
+
+
+def test_an_up_after_one_that_was_killed_ends_well_only_when_every_node_is_verified(
+    new_stack: Stack, nodes: FakeNodes
+) -> None:
+    """The DaemonSet is imported, and where it is as it should be, nothing else waits for it."""
+    new_stack.set(sampleWorkload={"enabled": False})
+    interrupt_first_up(new_stack, nodes)
+    words = final(new_stack.try_up())
+    for name in NODES:
+        assert f"node {name}: step download: not yet" in words
+    words = final(new_stack.try_up())
+    assert "0 of 3 nodes have SOCI 0.16.0 as configured" in words, "the state has the DaemonSet by now"
+    nodes.failing.clear()
+    new_stack.up()
+    labels = [nodes.api.call("GET", f"/api/v1/nodes/{name}")["metadata"]["labels"] for name in NODES]
+    assert {label.get("soci-cluster.io/version") for label in labels} == {"0.16.0"}
+    new_stack.up("--expect-no-changes")
 
 
 def test_every_object_that_was_made_and_not_recorded_is_taken_up(stack: Stack, nodes: FakeNodes) -> None:

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agent import slots, transaction
+from agent import carry, slots, transaction
 from agent.host import Host, Result
 
 from tests.fakes.ctr import FakeCtr
@@ -32,6 +32,10 @@ class FakeHost(Host):
 
     def _answer(self, command: Sequence[str], text: str, timeout: float) -> Result:
         self.commands.append(tuple(command))
+        if f"--unit={carry.UNIT}" in command:  # it is waited for, as if it ran here
+            command = command[len(carry.IN_UNIT) :]
+        if command[0] == "timeout" and "timeout" not in self.answers:
+            command = command[4:]
         answer = self.answers.get(command[0])
         return answer(command, text) if answer else Result(127, "", f"{command[0]}: not found")
 
@@ -99,7 +103,10 @@ class FakeNode(FakeHost):
             target = self.path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(directory / "new" / name, target)
-        self.path(transaction.STATE).joinpath("journal").write_text("state=committed\n")
+        state = self.path(transaction.STATE)
+        (state / "journal").write_text(f"state=committed\ntransaction={directory.name}\n")
+        (state / "current").unlink(missing_ok=True)
+        (state / "current").symlink_to(f"txn/{directory.name}")
         slot = slots.in_use(self.plan()["slot"])
         unit = self.read_text(slot.adoption) or self.read_text(slot.unit_path)
         self.running[slot.unit] = unit.split("ExecStart=")[-1].split()[0]

@@ -172,7 +172,8 @@ def test_copies_end_on_the_host_when_their_time_is_over(host: NodeWithLayers) ->
     with pytest.raises(InstallError, match="not copied in 401 seconds") as caught:
         host.carry(bytes_to_copy=150)
     assert caught.value.step == "copy"
-    assert host.calls("cp")[0].startswith("timeout -k 5 401 env LC_ALL=C cp -al ")
+    unit = "systemd-run --quiet --wait --pipe --collect --unit=soci-cluster-copy "
+    assert host.calls("cp")[0].startswith(f"{unit}timeout -k 5 401 env LC_ALL=C cp -a ")
 
 
 def test_no_copy_begins_when_the_time_is_over(host: NodeWithLayers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +226,7 @@ def test_full_disk_is_named(host: NodeWithLayers) -> None:
     run = host.answers["timeout"]
     host.answers["timeout"] = lambda command, text: (
         Result(1, "", "cp: error writing 'x': No space left on device\n")
-        if "--remove-destination" in command
+        if "--preserve=xattr" in command
         else run(command, text)
     )
     with pytest.raises(InstallError, match="No space left on device"):

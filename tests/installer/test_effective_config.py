@@ -319,16 +319,16 @@ def test_newer_schema_than_the_daemon_reads_is_refused(series: str, node: Daemon
 def test_host_script_sees_what_the_agent_saw(series: str, schema: int, node: Daemon) -> None:
     """Until another tool adds an imported file (gpu-operator#301, spegel#413)."""
     node.write({"config.toml": root(schema, runc(schema), 'imports = ["conf.d/*.toml"]\n')})
-    judgement = node.plan().judgement
+    plan = node.plan()
     node.install()
-    assert seen_by_host_script(node, judgement) == 0
+    assert seen_by_host_script(node, plan) == 0
     node.write({"conf.d/99-nvidia.toml": root(schema, nvidia(schema))})
-    assert seen_by_host_script(node, judgement) == 1
+    assert seen_by_host_script(node, plan) == 1
 
 
-def seen_by_host_script(node: Daemon, judgement: dict[str, str]) -> int:
+def seen_by_host_script(node: Daemon, plan: Plan) -> int:
     """The status of the host script's own function, alone."""
-    plan = "".join(f"{key}={value}\n" for key, value in judgement.items())
-    (node.folder / "plan.env").write_text(plan)
+    keys = ("containerd_program", "containerd_config", "containerd_dump")
+    (node.folder / "plan.env").write_text("".join(f"{key}={getattr(plan, key)}\n" for key in keys))
     script = transaction.host_script(INSTALLER).decode() + f"\nread_plan '{node.folder}'\ncheck_effect\n"
     return run_here(["env", "SOCI_HOST_MAIN=noop", "ROOT=", "sh", "-s"], script).code

@@ -21,7 +21,7 @@ from tests.fakes.settings import agent_settings
 from tests.fakes.sourced_script import call
 
 IN_SERVICE, FRESH = Registration(False, "soci-system"), Registration(True, "soci-system")
-LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh"}
+LOOKING = {"systemctl", "/usr/bin/containerd", "unshare", "readlink", "sh", "timeout"}  # the last for verify
 DIGEST = hashlib.sha256(b"archive").hexdigest()
 
 
@@ -492,7 +492,7 @@ def test_copies_that_were_made_in_vain_are_deleted_and_not_made_again_at_once(ma
     cleared = [command for command in machine.commands if "clear-copies" in command]
     assert cleared
     assert machine.read_text("/etc/containerd/config.toml") == CONFIG
-    assert not any(command[0] == "systemd-run" for command in machine.commands)
+    assert not any("apply" in command for command in machine.commands)
 
 
 def test_checks_of_an_unchanged_node_are_told(machine: FakeNode) -> None:
@@ -548,7 +548,9 @@ def as_an_earlier_version_left_it(machine: FakeNode) -> None:
     (directory / "files").write_text("".join(old))
     plan = "slot=soci\ndeadline_seconds=400\ncopy_seconds=7\n"
     (directory / "plan.env").write_text(plan)
-    (machine.root / "var/lib/soci-cluster/current").symlink_to(directory)
+    current = machine.root / "var/lib/soci-cluster/current"
+    current.unlink()
+    current.symlink_to(directory)
     machine.write(transaction.SCRIPT, b"#!/bin/sh\n# an earlier one\n", 0o755)
 
 
@@ -598,3 +600,32 @@ def test_files_are_listed_in_the_order_in_which_their_roles_are_written(machine:
     listed = [transaction.Role(line.split("\t")[0]) for line in lines]
     assert set(listed) == {"recovery", "daemon", "shared"}
     assert listed == sorted(listed, key=list(transaction.Role).index)
+
+
+def test_containerd_that_was_moved_since_is_recorded_without_a_restart(machine: FakeNode) -> None:
+    """The boot, the checks and the uninstall look for it where the record says."""
+    install.install(task(machine), never)
+    plan = machine.path(f"{transaction.STATE}/current/plan.env")
+    old = plan.read_text()
+    plan.write_text(old.replace("containerd_program=/usr/bin/", "containerd_program=/opt/old/"))
+    done = install.install(task(machine), never)
+    assert done.changed
+    recorded = machine.plan()
+    assert recorded["containerd_program"] == "/usr/bin/containerd"
+    assert (recorded["containerd_restart"], recorded["snapshotter_action"]) == ("0", "none")
+    assert not install.install(task(machine), never).changed
+
+
+def test_checks_end_on_the_host_when_their_time_is_over(machine: FakeNode) -> None:
+    """They would go on with the node's lock, after nsenter has ended."""
+    install.install(task(machine), never)
+    install.install(task(machine), never)
+    (call,) = [command for command in machine.commands if "verify" in command]
+    assert call[:4] == ("timeout", "-k", "5", "170")
+
+
+def test_commit_that_was_cut_short_is_the_record_all_the_same(machine: FakeNode) -> None:
+    """The journal names it already; the link to it is made next."""
+    install.install(task(machine), never)
+    machine.path(f"{transaction.STATE}/current").unlink()
+    assert not install.install(task(machine), never).changed

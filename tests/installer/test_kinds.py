@@ -35,8 +35,8 @@ def test_every_kind_is_some_nodes() -> None:
 def test_kubelet_that_is_a_snap_has_the_snaps_unit() -> None:
     """sysbox#430: the uninstall has to stop it, or it makes the containers anew that are being removed."""
     assert kind_of(NODES["Ubuntu's image for EKS"]).kubelet_unit == "snap.kubelet-eks.daemon.service"
-    others = {kind_of(signs).kubelet_unit for name, signs in NODES.items() if not name.startswith("Ubuntu")}
-    assert others == {"kubelet.service"}
+    others = ("Amazon Linux 2023 on EKS", "another image for EKS", "plain")
+    assert {kind_of(NODES[name]).kubelet_unit for name in others} == {"kubelet.service"}
 
 
 def test_nodes_of_eks_may_have_an_archive_of_the_sandbox_image() -> None:
@@ -81,7 +81,9 @@ def test_facts_are_read_of_the_kinds_own_units(fake_host: FakeHost, monkeypatch:
 
 def test_units_and_paths_of_a_kind_stand_in_its_row_alone() -> None:
     """What kata-deploy has on 28 lines of 6 files for k0s."""
-    words = ("containerd.service", "kubelet.service", "snap.kubelet", "/etc/eks", "nodeadm.d", "rancher")
+    units = {unit for kind in kinds.KINDS for unit in (kind.containerd_unit, kind.kubelet_unit)}
+    paths = {path for kind in kinds.KINDS for path in (*kind.looks_for, kind.pause_archive) if path}
+    words = {"/etc/eks", "rancher", *units, *paths}
     program = [
         *(INSTALLER / "agent").glob("*.py"),
         *(path for path in INSTALLER.glob("*.*") if path.is_file()),

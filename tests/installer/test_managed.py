@@ -125,3 +125,8 @@ def test_manifest_line_begins_with_the_role(fake_host: FakeHost) -> None:
     assert {len(line) for line in lines} == {7}
     assert lines[-1][:4] == ["shared", CONFIG, "0644", "0:0"]
     assert Path(lines[-1][1]).as_posix().strip("/").replace("/", ".") == lines[-1][-1].strip()
+
+
+def test_each_slot_has_its_daemons_files_for_itself() -> None:
+    """A file of both would make the other slot look as if its daemon were still there to be retired."""
+    assert managed.daemon_paths(FIRST).isdisjoint(managed.daemon_paths(SECOND))

@@ -253,7 +253,7 @@ def test_the_journal_below_the_reason_is_the_one_of_the_failure(
     host.answers["journalctl"] = lambda command, text: Result(0, "all is well again\n", "")
     agent.fail(InstallError("restart", "no", "look", ["panic: https://me:secret@host"]))
     assert tell.TERMINATION_LOG.read_text().splitlines()[1:] == ["| panic: https://host"]
-    agent.fail(InstallError("preflight", "no", "look"))
+    agent.fail(InstallError("commit", "no", "look"))
     assert tell.TERMINATION_LOG.read_text().splitlines()[1:] == ["| all is well again"]
 
 

@@ -271,7 +271,7 @@ def test_an_aws_profile_reaches_the_kubeconfig(recorder: Recorder, run) -> None:
 def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
     """An existing cluster answers, with its system namespace and nothing of ours."""
     live = SimpleNamespace(get={"/api/v1/namespaces/kube-system": {"metadata": {"uid": "uid-1"}}}.get)
-    monkeypatch.setattr(cluster_identity, "LiveCluster", lambda *_: live)
+    monkeypatch.setattr(cluster_identity, "connect", lambda *_: live)
 
 
 def existing_cluster() -> SociClusterArgs:

@@ -43,6 +43,27 @@ def test_every_test_that_a_document_names_exists() -> None:
     assert {name for name in named if f"def {name}(" not in sources} == set()
 
 
+def test_every_check_of_the_node_is_in_the_documents() -> None:
+    script = (generate.REPOSITORY / "scripts/installer/host/45-verify.sh").read_text()
+    checks = re.findall(r"^([a-z-]+):(?:reads|runs)$", script, re.MULTILINE)
+    assert checks
+    for name in ("architecture.md", "operations.md"):
+        document = (generate.REPOSITORY / "docs" / name).read_text()
+        assert {check for check in checks if not re.search(rf"verify-\S*.*\b{check}\b", document)} == set()
+
+
+def test_every_setting_of_the_nodes_is_used_there() -> None:
+    """One that only travels changes nothing."""
+    agent = generate.REPOSITORY / "scripts" / "installer" / "agent"
+    declared = (
+        (agent / "settings.py").read_text().partition("# settings:begin")[2].partition("# settings:end")[0]
+    )
+    used = "".join(path.read_text() for path in agent.glob("*.py") if path.name != "settings.py")
+    names = re.findall(r"^    (\w+):", declared, re.MULTILINE)
+    assert names
+    assert {name for name in names if not re.search(rf"(settings|wanted)\.{name}\b", used)} == set()
+
+
 def test_every_verb_of_the_host_script_that_is_named_exists() -> None:
     """A renamed one was still asked for on real nodes by tests, and by a document."""
     root = generate.REPOSITORY

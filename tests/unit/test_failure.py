@@ -131,7 +131,8 @@ def test_a_dead_node_is_named_whatever_its_pod_says(terminating: bool) -> None:
         "status.); its installer cannot be changed, which holds up the rollout. Remedy: repair the "
         "node or delete it (kubectl delete node), or leave it out with soci:nodeSelector; the rollout "
         "then goes on by itself",
-        "0 of 2 nodes have SOCI 0.16.1 as configured; 1 more wait for the above (soci:maxUnavailable is 1)",
+        "0 of 2 nodes have SOCI 0.16.1 as configured; 1 more blocked by the nodes above "
+        "(soci:maxUnavailable is 1)",
     ]
 
 
@@ -158,7 +159,8 @@ def test_a_failed_node_comes_before_the_count_of_those_that_wait_for_it() -> Non
     lines = explain([node("a"), node("b"), node("c")], pods, wanted=3)
     assert lines[0].startswith("node a: step fetch")
     assert lines[1:] == [
-        "1 of 3 nodes have SOCI 0.16.1 as configured; 1 more wait for the above (soci:maxUnavailable is 1)"
+        "1 of 3 nodes have SOCI 0.16.1 as configured; 1 more blocked by the nodes above "
+        "(soci:maxUnavailable is 1)"
     ]
 
 
@@ -244,6 +246,18 @@ def test_a_sample_that_no_namespace_lets_in_is_told_with_the_refusal() -> None:
     line = failure.explain_sample(SAMPLE, [], [refusal])
     assert 'no pod could be made: pods "x" is forbidden: violates PodSecurity. Remedy: mend what' in line
     assert "soci:sampleWorkload.enabled false" in line
+
+
+def test_the_samples_pods_are_found_by_the_label_that_every_kubernetes_sets() -> None:
+    """The one with the prefix batch.kubernetes.io begins with Kubernetes 1.27."""
+    ended = sample_pod(terminated={"exitCode": 2, "reason": "Error"})
+
+    def items(path: str, labelSelector: str = "") -> list[Any]:  # noqa: N803  (the API's name)
+        return [ended] if path.endswith("/pods") and labelSelector == "job-name=sample-job-1" else []
+
+    live: Any = SimpleNamespace(items=items)
+    (line,) = failure.report_sample(SAMPLE, "kubeconfig", "", lambda *_: live)
+    assert "Error (exit code 2)" in line
 
 
 def test_a_sample_that_only_runs_too_long_is_told_so() -> None:

@@ -18,24 +18,41 @@ def live(kind: str = "DaemonSet", owner: str = "", **labels: str) -> dict[str, A
     return {"kind": kind, "metadata": metadata | {"annotations": annotations}}
 
 
-def test_an_object_of_a_stack_of_the_same_name_is_foreign() -> None:
-    """Two people with a stack `dev` of their own have the same URN, but not the same provider."""
-    assert ownership.foreign(live(owner=f"{URN} 22222222"), OWNER) == (
+def test_an_object_of_another_stack_is_foreign_and_told_with_its_stack() -> None:
+    assert ownership.is_foreign(live(owner=OWNER), f"{URN} 22222222".replace("dev", "prod"))
+    assert ownership.describe(live(owner=OWNER), "prod", "soci") == (
         "the DaemonSet soci-system/soci-installer is there already, made by another stack (dev of the "
         "project soci)"
     )
-    assert ownership.foreign(live(owner=OWNER), "")  # a new stack, whose provider is still to be made
+
+
+def test_two_stacks_on_default_providers_are_not_the_same() -> None:
+    """A default provider has no ID that the program knows."""
+    assert ownership.is_foreign(live(owner=f"{URN} "), f"{URN} ".replace("dev", "prod"))
+
+
+def test_an_object_of_a_stack_of_the_same_name_is_not_said_to_be_of_another_one() -> None:
+    """Its component was renamed, or its provider made anew; or it is of somebody else's stack `dev`."""
+    assert ownership.is_foreign(live(owner=OWNER), f"{URN} 22222222")
+    assert ownership.is_foreign(live(owner=OWNER), ""), "a new stack, whose provider is still to be made"
+    assert ownership.describe(live(owner=OWNER), "dev", "soci") == (
+        "the DaemonSet soci-system/soci-installer is there already, made by soci-installer of this stack, "
+        "or of another one of its name"
+    )
+    assert "after a rename, give it `aliases`" in ownership.remedy(live(owner=OWNER))
 
 
 def test_an_object_of_this_stack_is_not_foreign_whatever_it_was_called() -> None:
-    renamed = OWNER.replace(":dev:", ":before:")
-    assert ownership.foreign(live(owner=renamed), OWNER) == ""
-    assert ownership.foreign(live(owner=OWNER), OWNER) == ""
+    assert not ownership.is_foreign(live(owner=OWNER.replace(":dev:", ":before:")), OWNER)
+    assert not ownership.is_foreign(live(owner=OWNER), OWNER)
 
 
 def test_an_object_without_an_owner_is_an_older_versions_or_foreign() -> None:
-    assert ownership.foreign(live(**{"app.kubernetes.io/name": "soci-installer"}), OWNER) == ""
-    assert ownership.foreign(live("Namespace"), OWNER) == (
+    older = live(**{"app.kubernetes.io/name": "soci-installer"})
+    assert not ownership.is_foreign(older, OWNER)
+    assert ownership.describe(older, "dev", "soci").endswith("made by an older version of this program")
+    assert ownership.is_foreign(live("Namespace"), OWNER)
+    assert ownership.describe(live("Namespace"), "dev", "soci") == (
         "the Namespace soci-system/soci-installer is there already, and not of this program"
     )
 
@@ -69,33 +86,56 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def cluster_that(monkeypatch: pytest.MonkeyPatch, error: Exception, preview: bool) -> None:
-    """Let every cluster fail like this."""
+class Cluster:
+    """A cluster in which each path has an answer, or an error."""
 
-    def fail(*_: str) -> None:
-        raise error
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {"kube-system": {"metadata": {"uid": "one"}}, "soci-installer": None, **answers}
 
-    monkeypatch.setattr(cluster_identity, "LiveCluster", fail)
-    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: preview)
+    def get(self, path: str) -> Any:
+        answer = self.answers[path.rpartition("/")[2]]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
-def test_an_unreachable_cluster_keeps_its_identity_in_a_preview_and_is_refused_in_an_update(
+def identify(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> cluster_identity.Identity:
+    component: Any = None
+    monkeypatch.setattr(cluster_identity, "connect", lambda *_: Cluster(**answers))
+    return cluster_identity.identify("", "", component)
+
+
+def test_a_cluster_that_does_not_answer_keeps_its_identity(
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    component: Any = None
+    """The provider may reach it all the same: through a SOCKS proxy, say."""
     unreachable = UnreachableError("https://a does not answer: Connection refused")
-    cluster_that(monkeypatch, unreachable, preview=True)
-    assert cluster_identity.identify("", "", component).ignored_changes() == ["clusterIdentifier"]
-    assert "https://a does not answer: Connection refused. pulumi up will be refused" in told[0]
-    cluster_that(monkeypatch, unreachable, preview=False)
-    with pytest.raises(pulumi.RunError, match="Nothing was changed"):
-        cluster_identity.identify("", "", component)
+    identity = identify(monkeypatch, **{"kube-system": unreachable})
+    assert identity.ignored_changes() == ["clusterIdentifier"]
+    assert told == [
+        "cannot verify which cluster this is; assuming the same as before: https://a does not answer: "
+        "Connection refused. Remedy: check the network, and soci:kubeconfig and soci:context"
+    ]
 
 
 def test_who_may_not_read_the_system_namespace_does_not_change_the_cluster(
     monkeypatch: pytest.MonkeyPatch, told: list[str]
 ) -> None:
-    component: Any = None
-    cluster_that(monkeypatch, UnreadableError('namespaces "kube-system" is forbidden'), preview=False)
-    assert cluster_identity.identify("", "", component).is_kept
-    assert '(namespaces "kube-system" is forbidden). Remedy: let the user of soci:kubeconfig get' in told[0]
+    forbidden = UnreadableError('namespaces "kube-system" is forbidden')
+    assert identify(monkeypatch, **{"kube-system": forbidden}).ignored_changes() == ["clusterIdentifier"]
+    assert told == [
+        'cannot verify which cluster this is; assuming the same as before: namespaces "kube-system" is '
+        "forbidden. Remedy: let the user of soci:kubeconfig `get` the namespace kube-system and the "
+        "ClusterRole soci-installer"
+    ]
+
+
+def test_who_may_not_read_the_cluster_role_alone_keeps_the_identity_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    """Kubernetes' own role `view` lets one read namespaces, but no ClusterRole."""
+    forbidden = UnreadableError('clusterroles "soci-installer" is forbidden')
+    identity = identify(monkeypatch, **{"soci-installer": forbidden})
+    assert identity.ignored_changes() == ["clusterIdentifier"]
+    assert identity.value == "one", "for a new stack"
+    assert told == []

@@ -7,7 +7,6 @@ Whatever cuts this short leaves nothing but copies, which the next install delet
 
 import contextlib
 import re
-import shutil
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ LOCK_SECONDS = 120
 LINKING_SECONDS = 400
 COPIED_BYTES_PER_SECOND = 10 << 20  # many small files, from and to one network disk
 KILL_SECONDS = 5
+UNIT = "soci-cluster-copy"  # also in the host script
+IN_UNIT = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={UNIT}")
 SEE = "see journalctl and df on the node"
 
 Log = Callable[[str], None]
@@ -176,21 +177,18 @@ class _Copier:
             return True
         part = f"{target}.{self._name}"
         self._host.path(part).mkdir()
-        result = self._cp("-al", source, part)
-        if result.code != 0 and not self._may_copy:
-            # An image's author chooses how many names a file has; file systems have a limit.
-            if "Too many links" in result.error:
-                self._log(f"the layer {source} cannot be linked; its image is pulled again")
-                shutil.rmtree(self._host.path(part))
-                return False
-            cause = f"the layer {source} cannot be linked to {target}, and its copy was not planned"
-            raise InstallError("copy", f"{cause}: {_last_word(result)}", SEE)
+        if self._may_copy:  # across mount points: there is no use in trying links
+            result, problem = self._cp("-a", source, part, "--preserve=xattr"), f"was not copied to {target}"
+        else:
+            result = self._cp("-al", source, part)
+            problem = f"cannot be linked to {target}, and its copy was not planned"
+        # An image's author chooses how many names a file has; file systems have a limit.
+        if result.code != 0 and not self._may_copy and "Too many links" in result.error:
+            self._log(f"the layer {source} cannot be linked; its image is pulled again")
+            self._run("rm", "-rf", part)
+            return False
         if result.code != 0:
-            result = self._cp("-a", source, part, "--preserve=xattr", "--remove-destination")
-        if result.code != 0:
-            raise InstallError(
-                "copy", f"the layer {source} was not copied to {target}: {_last_word(result)}", SEE
-            )
+            raise InstallError("copy", f"the layer {source} {problem}: {_last_word(result)}", SEE)
         self._host.path(part).rename(self._host.path(target))
         return True
 
@@ -198,12 +196,15 @@ class _Copier:
         return self._run("env", "LC_ALL=C", "cp", how, *options, f"{source}/.", target)
 
     def _run(self, *command: str) -> Result:
-        """Run a command on the host, which ends there when the time is over: ending nsenter would not do."""
+        """Run a command in a unit of its own on the host, where it ends when the time is over.
+
+        To end nsenter would not end it: when the agent is killed, whoever deletes the copies stops the unit.
+        """
         left = round(self._deadline - time.monotonic())
         result = Result(124, "", "")
         if left > 0:
             limit = ("timeout", "-k", str(KILL_SECONDS), str(left))
-            result = self._host.run(*limit, *command, timeout=left + 2 * KILL_SECONDS)
+            result = self._host.run(*IN_UNIT, *limit, *command, timeout=left + 2 * KILL_SECONDS)
         if result.code in (124, 137):
             cause = f"the images' layers were not copied in {self._seconds} seconds"
             raise InstallError("copy", cause, "use a faster disk, or fresh nodes")

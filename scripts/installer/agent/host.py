@@ -5,11 +5,13 @@ import fcntl
 import os
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+ERROR_BYTES = 16 << 10
 ENTER_HOST = ("nsenter", "-t", "1", "-m", "-u", "-i", "-n", "-p", "--")
 LOCK_POLL_SECONDS = 0.2
 
@@ -27,22 +29,28 @@ Runner = Callable[[Sequence[str], str, float], Result]
 
 
 def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> Result:
-    """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it overran ``timeout``."""
-    try:
-        done = subprocess.run(
-            [*ENTER_HOST, *command],
-            check=False,
-            input=text,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-        )
-    except subprocess.TimeoutExpired:
-        return Result(124, "", f"{command[0]} did not end in {timeout:g} s")
-    except FileNotFoundError as error:
-        return Result(127, "", str(error))
-    return Result(done.returncode, done.stdout, done.stderr)
+    """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it overran ``timeout``.
+
+    Of its errors the last `ERROR_BYTES` are kept: a copy of a layer can have one for each of its files.
+    """
+    with tempfile.TemporaryFile() as errors:
+        try:
+            done = subprocess.run(
+                [*ENTER_HOST, *command],
+                check=False,
+                input=text,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                errors="replace",
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            return Result(124, "", f"{command[0]} did not end in {timeout:g} s")
+        except FileNotFoundError as error:
+            return Result(127, "", str(error))
+        errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_BYTES))
+        return Result(done.returncode, done.stdout, errors.read().decode(errors="replace"))
 
 
 class Host:

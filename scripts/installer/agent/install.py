@@ -17,7 +17,7 @@ from .transaction import STATE
 __all__ = ["Busy", "Installed", "Registration", "Task", "install"]
 
 IDLE_POLL_SECONDS = 3.0
-VERIFY_SECONDS = 180.0
+VERIFY_SECONDS = 170
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     has_release = release.is_present(host, settings.version, digest)
     address = containerd_config.server_address(plan.effective)
     ctr = Ctr(host, address, _search_path(facts), containerd_config.root(plan.effective))
-    if has_release and is_in_place(host, plan):
+    if has_release and is_in_place(host, plan, ctr):
         task.on_step("verify")
         done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan))
         return _with_replaced(task, done, ctr)
@@ -129,7 +129,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
 
 def _verify(host: Host, plan: Plan) -> tuple[tuple[str, float], ...]:
     """Have the host script check a node on which nothing is to be changed; the steps, with their seconds."""
-    result = host.run("sh", transaction.SCRIPT, "verify", timeout=VERIFY_SECONDS)
+    limit = ("timeout", "-k", "5", str(VERIFY_SECONDS))  # to end nsenter would not end the script
+    result = host.run(*limit, "sh", transaction.SCRIPT, "verify", timeout=VERIFY_SECONDS + 10)
     outcome = transaction.parse_result(result.output)
     if outcome.outcome != "verified":
         cause = outcome.cause or result.error.strip() or f"the host script ended with status {result.code}"
@@ -176,15 +177,11 @@ def _commit(
         "is_switch": "1" if plan.is_switch else "0",
         "snapshotter_action": plan.snapshotter_action,
         "containerd_restart": "1" if plan.restarts_containerd else "0",
-        "containerd_unit": plan.kind.containerd_unit,
-        "kubelet_unit": plan.kind.kubelet_unit,
-        "containerd_address": ctr.address,
-        "path": ctr.search_path,
+        "containerd_dump": plan.containerd_dump,
         "pause_image": image_plan.pause,
-        "pause_archive": plan.kind.pause_archive,
         "pause_import": "1" if image_plan.imports_pause else "0",
         "deadline_seconds": str(transaction.DEADLINE_SECONDS),
-        **plan.judgement,
+        **plan.surroundings(ctr),
     }
     try:
         task.host.write(transaction.SCRIPT, plan.script, 0o755)

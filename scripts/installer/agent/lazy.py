@@ -34,7 +34,7 @@ NO_POD = Pod("", "")
 
 @dataclass(frozen=True)
 class Busy:
-    """Daemons that must not be restarted: what they serve lazily, by slot, and whose containers these are."""
+    """Containers that a daemon restart would break: their mount points by slot, and their pods."""
 
     mounts: Mapping[Slot, tuple[str, ...]]
     pods: tuple[Pod, ...]

@@ -136,7 +136,7 @@ MANAGED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """A directory of ours, in which nothing is kept by name."""
+    """A directory of ours: removed as a whole; its files are not listed one by one."""
 
     path: str
     what: str
@@ -158,7 +158,7 @@ def rows(place: Place) -> list[Managed]:
 def files(host: Host, target: Target) -> list[File]:
     """Each managed file as it is on the node and as it shall be."""
     chosen = rows(target)
-    is_generated = any(row.role is Role.GENERATOR for row in chosen)
+    is_generated = target.kind.generator is not None
     found = []
     for row in chosen:
         path = row.path(target)

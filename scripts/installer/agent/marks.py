@@ -1,6 +1,6 @@
 """The node's marks in the API: label, annotation, condition, startup taint and cordon.
 
-What is put here is what is taken here. Shapes: Kubernetes API reference, Node of core/v1.
+`remove` takes away exactly what `put` sets. Shapes: Kubernetes API reference, Node of core/v1.
 """
 
 import json

@@ -21,6 +21,7 @@ from . import (
     soci_config,
     transaction,
 )
+from .ctr import Ctr
 from .errors import InstallError
 from .host import Host
 from .kinds import Kind
@@ -77,7 +78,9 @@ class Plan:
     script: bytes
     snapshotter_action: str  # none, start or restart
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
-    judgement: dict[str, str]  # what the host script needs to see containerd read the same as was judged here
+    containerd_program: str
+    containerd_config: str  # its root configuration file, by the name that the unit gives to it
+    containerd_dump: str  # the digest of what containerd makes of that file after the change
 
     @property
     def snapshotter(self) -> str:
@@ -93,6 +96,18 @@ class Plan:
     def slot_is_new(self) -> bool:
         """Whether containerd does not even know the slot's snapshotter so far."""
         return (*containerd_config.proxy(self.slot), "address") not in self.effective
+
+    def surroundings(self, ctr: Ctr) -> dict[str, str]:
+        """What the host script has to know of the node itself, as fields of plan.env."""
+        return {
+            "containerd_unit": self.kind.containerd_unit,
+            "containerd_program": self.containerd_program,
+            "containerd_config": self.containerd_config,
+            "containerd_address": ctr.address,
+            "path": ctr.search_path,
+            "kubelet_unit": self.kind.kubelet_unit,
+            "pause_archive": self.kind.pause_archive,
+        }
 
     @property
     def restarts_containerd(self) -> bool:
@@ -145,21 +160,32 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     if snapshotter.is_active:
         is_stale = any(file.is_changed and file.role is Role.DAEMON for file in files)
         action = "restart" if is_stale or snapshotter.running_program != program else "none"
-    judgement = {
-        "containerd_program": facts.containerd_command[0],
-        "containerd_config": name,
-        "containerd_dump": transaction.sha256(containerd_config.without_imports(after).encode()),
-    }
-    return Plan(facts.kind, slot, program, files, task.script, action, effective, judgement)
+    return Plan(
+        kind=facts.kind,
+        slot=slot,
+        program=program,
+        files=files,
+        script=task.script,
+        snapshotter_action=action,
+        effective=effective,
+        containerd_program=facts.containerd_command[0],
+        containerd_config=name,
+        containerd_dump=transaction.sha256(containerd_config.without_imports(after).encode()),
+    )
 
 
-def is_in_place(host: Host, plan: Plan) -> bool:
-    """Whether the node is in the wanted state already, as far as its files, journal and daemon show."""
+def is_in_place(host: Host, plan: Plan, ctr: Ctr) -> bool:
+    """Whether the node is in the wanted state already, as far as its files, records and daemon show.
+
+    A record of surroundings that have changed since, such as a containerd that was moved, is made anew.
+    """
+    recorded = transaction.recorded_plan(host)
     return (
         plan.snapshotter_action == "none"
         and not any(file.is_changed for file in plan.files)
         and host.read(transaction.SCRIPT) == plan.script
         and transaction.journal_state(host).get("state") == "committed"
+        and plan.surroundings(ctr).items() <= recorded.items()
     )
 
 

@@ -25,8 +25,7 @@ REPORT_SECONDS = 3600.0
 
 
 class Teller:
-    """Tells of one node. An API server that does not listen is told no more steps: no install waits for
-    it."""
+    """Tells of one node. After one failed report, steps are no longer sent to the API: no install waits."""
 
     def __init__(self, api: Api, marks: Marks, log: Log) -> None:
         self._api = api

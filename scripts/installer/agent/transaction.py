@@ -27,13 +27,15 @@ BUSY = "busy: "  # begins the cause when lazily loaded containers run; their mou
 
 
 class Role(StrEnum):
-    """What a managed file is for, which decides who has to read it again when it changes.
+    """What a managed file is for. It decides what is restarted when the file changes.
 
     The files are written in this order and restored in the reverse one.
     """
 
-    RECOVERY = "recovery"  # finishes or rolls back at boot what was cut short
-    DAEMON = "daemon"  # read by the snapshotter's daemon: a change restarts it
+    # Finishes or rolls back at a boot what was cut short; also what no daemon reads again: nothing is restarted.
+    RECOVERY = "recovery"
+    # Read by the snapshotter's daemon: a change restarts it. Each slot has its own, at a path of its own.
+    DAEMON = "daemon"
     GENERATOR = "generator"  # read by a tool that writes containerd's configuration
     SHARED = "shared"  # containerd's configuration, which others write, too: a change restarts containerd
     GENERATED = "generated"  # the same, written anew at each boot: nobody's own work is in it
@@ -113,6 +115,12 @@ def run_script(host: Host, script: bytes, *arguments: str, timeout: float = 60) 
     if host.read(SCRIPT) == script:
         return host.run("sh", SCRIPT, *arguments, timeout=timeout)
     return host.run("sh", "-s", *arguments, text=script.decode(), timeout=timeout)
+
+
+def recorded_plan(host: Host) -> dict[str, str]:
+    """The plan of the transaction that the journal names; empty before the first one."""
+    name = journal_state(host).get("transaction", "")
+    return _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
 
 
 def new_id() -> str:

@@ -95,7 +95,7 @@ def test_written_between_our_swap_and_our_restart(
     else:
         with pytest.raises(InstallError) as caught:
             node.install(payload)
-        assert caught.value.step == "restart"
+        assert caught.value.step == "verify-snapshotter"
         wait_for(node.cri_answers, 60, "the CRI answers")
         assert node.effective_snapshotter() in ("", "overlayfs")
         assert "runtimes.nvidia]" in node.sh("containerd config dump")
