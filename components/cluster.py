@@ -10,12 +10,13 @@ import pulumi_kubernetes as k8s
 
 from . import cluster_identity, kubeconfig, settings
 from .arguments import SociClusterArgs, SociInstallerArgs
-from .installer import STARTUP_TAINT, SociInstaller
+from .installer import SociInstaller
+from .names import DOMAIN, STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
 from .workload import SampleWorkload
 
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
-POOL_LABEL = {"soci-cluster.io/pool": "soci"}
+POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
 
 
 class SociCluster(pulumi.ComponentResource):

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import pulumi
 
 from .live_cluster import Object, UnreachableError, UnreadableError, connect
+from .names import INSTALLER
 from .ownership import ANNOTATION
 
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
-CLUSTER_ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/soci-installer"
+CLUSTER_ROLE = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}"
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import Any
 import pulumi
 
 from .live_cluster import LiveCluster, Object, first_line
+from .names import INSTALLER, VERSION_LABEL
 from .ownership import is_refused_creation
 
 JOURNAL_MARK = "| "  # begins each line of the node's journal in the installer's last words
-POD_LABELS = "app.kubernetes.io/name=soci-installer"
-DAEMON_SET = "soci-installer"
+POD_LABELS = f"app.kubernetes.io/name={INSTALLER}"
 CONDITION = "SociReady"
-VERSION_LABEL = "soci-cluster.io/version"
 # The DaemonSet controller's own marks of the template that a pod was made from.
 TEMPLATE_ANNOTATION = "deprecated.daemonset.template.generation"
 TEMPLATE_LABEL = "pod-template-generation"
@@ -201,7 +200,7 @@ def read_rollout(cluster: LiveCluster, namespace: str) -> Found:
     return Found(
         nodes=cluster.items("/api/v1/nodes"),
         pods=cluster.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=POD_LABELS),
-        daemon_set=cluster.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{DAEMON_SET}"),
+        daemon_set=cluster.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets/{INSTALLER}"),
     )
 
 

@@ -10,11 +10,8 @@ import pulumi_kubernetes as k8s
 
 from . import failure, ownership, program, release, settings
 from .arguments import SociInstallerArgs
+from .names import DOMAIN, INSTALLER
 
-NAME = "soci-installer"
-DOMAIN = "soci-cluster.io"
-VERSION_LABEL = f"{DOMAIN}/version"
-STARTUP_TAINT = f"{DOMAIN}/not-ready"
 RBAC_GROUP = "rbac.authorization.k8s.io"
 NODE_EVENTS_NAMESPACE = "default"  # where Kubernetes keeps the Events about nodes, which have no namespace
 EVENTS_RULE: k8s.rbac.v1.PolicyRuleArgsDict = {
@@ -116,19 +113,19 @@ class SociInstaller(pulumi.ComponentResource):
     def _rights(self, namespace: k8s.core.v1.Namespace) -> list[pulumi.Resource]:
         """The service account and exactly the rights that the agent uses."""
         home: k8s.meta.v1.ObjectMetaArgsDict = {
-            "name": NAME,
+            "name": INSTALLER,
             "namespace": namespace.metadata["name"],
             "labels": self._labels(),
             "annotations": self._owner(),
         }
         everywhere: k8s.meta.v1.ObjectMetaArgsDict = {
-            "name": NAME,
+            "name": INSTALLER,
             "labels": self._labels(),
             "annotations": self._owner(),
         }
         subject: k8s.rbac.v1.SubjectArgsDict = {
             "kind": "ServiceAccount",
-            "name": NAME,
+            "name": INSTALLER,
             "namespace": namespace.metadata["name"],
         }
         account = k8s.core.v1.ServiceAccount(f"{self._name}-account", metadata=home, opts=self._owned())
@@ -141,7 +138,7 @@ class SociInstaller(pulumi.ComponentResource):
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
             f"{self._name}-cluster-role-binding",
             metadata=everywhere,
-            role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": NAME},
+            role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": INSTALLER},
             subjects=[subject],
             opts=self._owned(depends_on=[cluster_role, account]),
         )
@@ -165,7 +162,7 @@ class SociInstaller(pulumi.ComponentResource):
         return k8s.rbac.v1.RoleBinding(
             f"{self._name}-{name}-binding",
             metadata=metadata,
-            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": NAME},
+            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": INSTALLER},
             subjects=[subject],
             opts=self._owned(depends_on=[role, account]),
         )
@@ -193,7 +190,7 @@ class SociInstaller(pulumi.ComponentResource):
     ) -> k8s.apps.v1.DaemonSet:
         # Immutable, therefore never the version: another selector would replace the DaemonSet by deleting it
         # first, which uninstalls every node.
-        selector = {"app.kubernetes.io/name": NAME}
+        selector = {"app.kubernetes.io/name": INSTALLER}
         limit = self._settings.max_unavailable
         rollout = failure.Rollout(
             self._settings.namespace,
@@ -207,7 +204,7 @@ class SociInstaller(pulumi.ComponentResource):
         return k8s.apps.v1.DaemonSet(
             f"{self._name}-daemon-set",
             metadata={
-                "name": NAME,
+                "name": INSTALLER,
                 "namespace": namespace.metadata["name"],
                 "labels": self._labels(),
                 "annotations": self._owner(),
@@ -240,7 +237,7 @@ class SociInstaller(pulumi.ComponentResource):
                 {"name": "NODE_NAME", "value_from": {"field_ref": {"field_path": "spec.nodeName"}}},
                 {"name": "POD_NAME", "value_from": {"field_ref": {"field_path": "metadata.name"}}},
                 {"name": "POD_NAMESPACE", "value_from": {"field_ref": {"field_path": "metadata.namespace"}}},
-                {"name": "DAEMONSET_NAME", "value": NAME},
+                {"name": "DAEMONSET_NAME", "value": INSTALLER},
             ],
             # Ready means verified: the provider's wait for the DaemonSet is the wait for SOCI on every node.
             "readiness_probe": {
@@ -265,7 +262,7 @@ class SociInstaller(pulumi.ComponentResource):
             ]
         }
         return {
-            "service_account_name": NAME,
+            "service_account_name": INSTALLER,
             # An ordinary end takes a second; one that uninstalls waits for containers and for containerd.
             "termination_grace_period_seconds": GRACE_SECONDS,
             "host_pid": True,
@@ -319,7 +316,12 @@ def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRul
     """What the agent may do in its own namespace."""
     rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
         # A pod that ends asks both: its node is uninstalled only if the installer itself goes.
-        {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
+        {
+            "api_groups": ["apps"],
+            "resources": ["daemonsets"],
+            "resource_names": [INSTALLER],
+            "verbs": ["get"],
+        },
         {"api_groups": [""], "resources": ["namespaces"], "resource_names": [namespace], "verbs": ["get"]},
         EVENTS_RULE,
     ]
@@ -359,7 +361,7 @@ def no_nodes(node_selector: Mapping[str, str], left: Sequence[str] | None = ()) 
 def labels(component: str, version: str) -> dict[str, str]:
     """The recommended labels of Kubernetes for an object of this package."""
     return {
-        "app.kubernetes.io/name": NAME if component == "installer" else f"soci-{component}",
+        "app.kubernetes.io/name": INSTALLER if component == "installer" else f"soci-{component}",
         "app.kubernetes.io/component": component,
         "app.kubernetes.io/version": version,
         "app.kubernetes.io/managed-by": "pulumi",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
 
+from . import redaction
 from .kubeconfig import parse
 
 REQUEST_TIMEOUT_SECONDS = 10
@@ -64,7 +65,8 @@ class LiveCluster:
         except (ProxyError, SSLError) as error:
             raise UnreadableError(first_line(error)) from error
         except HTTPError as error:
-            server = self._connection.configuration.host
+            address = self._connection.configuration.host
+            server = "the API server" if redaction.credentials_in(address) else address
             reason = first_line(error).rpartition("): ")[2]
             self._unreachable = UnreachableError(f"{server} does not answer: {reason}")
             raise self._unreachable from error

@@ -17,8 +17,9 @@ from typing import Any
 import pulumi
 
 from .live_cluster import LiveCluster, Object, UnreadableError, connect
+from .names import DOMAIN, INSTALLER
 
-ANNOTATION = "soci-cluster.io/owner"
+ANNOTATION = f"{DOMAIN}/owner"
 PATHS = {
     "kubernetes:core/v1:Namespace": "/api/v1/namespaces/{name}",
     "kubernetes:core/v1:ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
@@ -179,7 +180,7 @@ def remedy(live: Object) -> str:
 
 
 def _is_of_this_program(live: Object) -> bool:
-    return (live["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == "soci-installer"
+    return (live["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == INSTALLER
 
 
 def _annotation(live: Object) -> str:

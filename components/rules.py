@@ -58,7 +58,7 @@ def between(low: int, high: int, unit: str) -> Callable[[Any], int]:
 
 def version(value: Any) -> str:
     """A SOCI release, X.Y.Z; the `v` of a release's tag is taken off."""
-    found = values.text(value).removeprefix("v")
+    found = re.sub("^[vV]", "", values.text(value))
     if not re.fullmatch(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)", found):
         raise RefusedError("not a version of the form X.Y.Z (quote it in YAML, which reads 0.10 as 0.1)")
     number = tuple(map(int, found.split(".")))
@@ -81,15 +81,15 @@ def index_versions(value: Any) -> tuple[str, ...]:
 
 
 def digests(value: Any) -> dict[str, str]:
-    """Digests by architecture."""
-    found = values.mapping(value)
+    """Digests by architecture, in lower case."""
+    found = {architecture: digest.lower() for architecture, digest in values.mapping(value).items()}
     for architecture, digest in found.items():
         if architecture not in ARCHITECTURES:
             raise RefusedError(
                 f"'{architecture}' is not an architecture that SOCI is released for (amd64, arm64)"
             )
         if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise RefusedError(f"the digest for {architecture} is not 64 lower-case hexadecimal digits")
+            raise RefusedError(f"the digest for {architecture} is not 64 hexadecimal digits")
     return found
 
 

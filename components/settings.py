@@ -434,7 +434,7 @@ def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
     refused_names = {_FIELDS[key].name for key in raw if key in _FIELDS} - values.keys()
     settings = Settings(**values)
     for key, reason, remedy in _combinations(settings):
-        # A value that was refused already is not judged again.
+        # Report each value once.
         if _FIELDS[key].name not in refused_names and "cluster" not in refused_names:
             shown = raw.get(key, getattr(settings, _FIELDS[key].name))
             problems.append(_problem(key, shown, reason, remedy))
@@ -444,7 +444,7 @@ def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
 
 
 def _read(item: "Field[Any]", value: Any) -> Any:
-    """The value of a field, as its rule or, without one, its type has it."""
+    """The value of a field, read by the field's rule, else by its type."""
     if item.type is SampleSettings:
         return _sample_workload(value)
     rule = declaration(item).rule or KINDS[item.type].read

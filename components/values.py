@@ -1,8 +1,9 @@
 """How a value is written: what the user set, as YAML, JSON or a program gives it, becomes a value of its
 type.
 
-A value means what the user wrote, or it is refused: YAML makes 0.1 of `0.10` and 8 of `010`, so what cannot
-be told apart any more is never guessed.
+A value means what the user wrote, or it is refused where it shows that YAML changed it: a fraction or a date
+may have been written otherwise (`0.10` becomes 0.1). A whole number as text does not show it: `0042` becomes
+34 before this program reads it.
 """
 
 import json

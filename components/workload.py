@@ -6,7 +6,8 @@ import pulumi_kubernetes as k8s
 
 from . import failure, settings
 from .arguments import SampleWorkloadArgs
-from .installer import VERSION_LABEL, labels
+from .installer import labels
+from .names import VERSION_LABEL
 
 
 class SampleWorkload(pulumi.ComponentResource):

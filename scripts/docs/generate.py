@@ -54,7 +54,11 @@ def main() -> None:
     for name, generator in GENERATED:
         path = REPOSITORY / name
         old = path.read_text(encoding="utf-8") if path.exists() else ""
-        if (new := generator(old)) != old:
+        try:
+            new = generator(old)
+        except ValueError as error:
+            sys.exit(f"{name}: {error}")
+        if new != old:
             path.write_text(new, encoding="utf-8")
             print(f"{name}: written")
 

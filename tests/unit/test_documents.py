@@ -2,10 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import generate
 import pytest
 import result_picture
+from between import between
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,16 @@ def test_the_result_in_the_readme_is_the_recorded_one() -> None:
     readme = result_picture.README.read_text()
     assert readme == result_picture.with_section(readme, measured), "make generate"
     assert result_picture.PICTURE.read_text() == result_picture.picture(measured)
+
+
+def test_a_document_without_the_markers_is_named_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_text("<!-- table:begin -->\n")
+    monkeypatch.setattr(generate, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(generate, "GENERATED", [("README.md", lambda text: between(text, "table", "x"))])
+    with pytest.raises(SystemExit, match=r"README\.md: the marker <!-- table:end --> is missing"):
+        generate.main()
 
 
 def test_every_test_that_a_document_names_exists() -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from components import SociInstaller
 from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
+from components.live_cluster import LiveCluster, UnreachableError
 from components.settings import SociConfigError, from_arguments, from_config, kubeconfig_content
 from tests.unit.mocks import Recorder
 
@@ -351,6 +352,14 @@ def test_a_path_that_leads_nowhere_is_shown(tmp_path: Path) -> None:
         "Remedy: pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
     )
     assert "cannot be read (Is a directory)" in refused(str(tmp_path))
+
+
+def test_an_address_with_credentials_that_does_not_answer_is_not_shown() -> None:
+    cluster = {"server": f"http://user:{SECRET}@127.0.0.1:1"}
+    live = LiveCluster(json.dumps(kubeconfig(clusters=[{"name": "c", "cluster": cluster}])))
+    with pytest.raises(UnreachableError, match=r"^the API server does not answer: ") as raised:
+        live.get("/api")
+    assert SECRET not in str(raised.value)
 
 
 def test_reading_again_what_was_read_changes_nothing(tmp_path: Path) -> None:

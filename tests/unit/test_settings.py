@@ -81,7 +81,7 @@ def refusal(**config: str) -> str:
         (
             "sha256",
             '{"amd64": "12"}',
-            "the digest for amd64 is not 64 lower-case hexadecimal digits. "
+            "the digest for amd64 is not 64 hexadecimal digits. "
             "Remedy: pulumi config set --path soci:sha256.amd64 DIGEST, the 64 digits in the release's "
             ".sha256sum file",
         ),
@@ -285,7 +285,7 @@ def test_each_stack_file_is_accepted(path: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("tag", ["v0.16.1", " 0.16.1", "v0.16.1\n", "0.16.1\r\n"])
+@pytest.mark.parametrize("tag", ["v0.16.1", "V0.16.1", " 0.16.1", "v0.16.1\n", "0.16.1\r\n"])
 def test_a_release_tag_as_people_paste_it_is_a_version(tag: str) -> None:
     assert from_config({"soci:version": tag}).version == "0.16.1"
     assert from_arguments({"version": tag}).version == "0.16.1"
@@ -296,6 +296,7 @@ def test_a_release_tag_as_people_paste_it_is_a_version(tag: str) -> None:
     ("key", "value", "meant"),
     [
         ("maxUnavailable", "1", "1"),
+        ("sha256", json.dumps({"amd64": "A" * 64}), {"amd64": "a" * 64}),
         ("namespace", " soci ", "soci"),
         ("forceUninstall", "True", True),
         ("nodeCount", "3", 3),

@@ -23,7 +23,7 @@ from agent.log import Log
 from agent.marks import Marks, has_startup_taint
 from agent.slots import FIRST
 
-from components import failure, installer, settings
+from components import failure, names, settings
 from components.program import node_settings
 from tests.fakes.api import FakeApi
 from tests.unit.mocks import DIGESTS, Recorder, install
@@ -51,13 +51,13 @@ OTHER = replace(
 @pytest.fixture
 def server() -> FakeApi:
     """An API server whose node waits for the installer, as one that has just joined."""
-    taint = {"key": installer.STARTUP_TAINT, "value": "true", "effect": "NoSchedule"}
+    taint = {"key": names.STARTUP_TAINT, "value": "true", "effect": "NoSchedule"}
     return FakeApi(spec={"taints": [taint]})
 
 
 @pytest.fixture
 def api(server: FakeApi) -> Api:
-    return Api("n1", "p1", "soci-system", installer.NAME, server)
+    return Api("n1", "p1", "soci-system", names.INSTALLER, server)
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ def test_the_agent_marks_a_node_with_what_the_components_and_the_benchmark_look_
     server: FakeApi, api: Api
 ) -> None:
     Marks(api).put("0.16.1", {"version": "0.16.1"}, "ok")
-    assert server.node["metadata"]["labels"] == {installer.VERSION_LABEL: "0.16.1"}
-    assert pod_start.INSTALLED_LABEL == failure.VERSION_LABEL == installer.VERSION_LABEL
+    assert server.node["metadata"]["labels"] == {names.VERSION_LABEL: "0.16.1"}
+    assert pod_start.INSTALLED_LABEL == names.VERSION_LABEL
     assert list(server.annotations) == [pod_start.INSTALL_ANNOTATION]
     assert [entry["type"] for entry in server.node["status"]["conditions"]] == [failure.CONDITION]
 

@@ -1,0 +1,10 @@
+"""Names in the cluster that several components use."""
+
+INSTALLER = "soci-installer"
+"""Of the DaemonSet and of what belongs to it; also the label app.kubernetes.io/name of its pods."""
+DOMAIN = "soci-cluster.io"
+"""Before the slash of each label, annotation and taint of this program."""
+VERSION_LABEL = f"{DOMAIN}/version"
+"""Of a node: the version of SOCI that is installed and verified there."""
+STARTUP_TAINT = f"{DOMAIN}/not-ready"
+"""Of a node that waits for SOCI; the installer lifts it."""
