@@ -191,10 +191,15 @@ class FakeNodes(threading.Thread):
         self.api.call("DELETE", f"/api/v1/nodes/{name}")
 
     def kill(self, name: str) -> None:
-        """Let a node's kubelet fall silent, and the API say so."""
+        """Let a node's kubelet fall silent, and the API say so, of its pods too: what the node controller does
+        when the heartbeat is missed."""
         self.dead.add(name)
         stopped = condition("Ready", False, "NodeStatusUnknown", "Kubelet stopped posting node status.")
-        self._patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [stopped]}})
+        change = {"status": {"conditions": [stopped]}}
+        self._patch(f"/api/v1/nodes/{name}/status", change)
+        for pod in self.api.call("GET", "/api/v1/pods", fieldSelector=f"spec.nodeName={name}")["items"]:
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            self._patch(f"{path}/status", change)
 
     def revive(self, name: str) -> None:
         """Undo kill()."""
