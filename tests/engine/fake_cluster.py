@@ -191,16 +191,24 @@ class FakeNodes(threading.Thread):
         self.api.call("DELETE", f"/api/v1/nodes/{name}")
 
     def kill(self, name: str) -> None:
-        """Let a node's kubelet fall silent, and the API say so."""
+        """Let a node's kubelet fall silent, and the API say what its node controller says then."""
         self.dead.add(name)
-        stopped = condition("Ready", False, "NodeStatusUnknown", "Kubelet stopped posting node status.")
-        self._patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [stopped]}})
+        message = "Kubelet stopped posting node status."
+        self._set_ready(name, condition("Ready", False, "NodeStatusUnknown", message))
 
     def revive(self, name: str) -> None:
         """Undo kill()."""
-        ready = condition("Ready", True, "KubeletReady", "")
-        self._patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [ready]}})
+        self._set_ready(name, condition("Ready", True, "KubeletReady", ""))
         self.dead.discard(name)
+
+    def _set_ready(self, name: str, ready: dict[str, str]) -> None:
+        """Give a node and the pods that run on it this condition."""
+        change = {"status": {"conditions": [ready]}}
+        self._patch(f"/api/v1/nodes/{name}/status", change)
+        running = f"spec.nodeName={name},status.phase=Running"
+        for pod in self.api.call("GET", "/api/v1/pods", fieldSelector=running)["items"]:
+            path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+            self._patch(f"{path}/status", change)
 
     def check(self) -> None:
         """Raise RuntimeError when the thread has died."""

@@ -21,6 +21,7 @@ from tests.engine.project_stack import QUIET, Stack
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
 CLUSTER_ROLE = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}"
+CLUSTER_ROLE_BINDING = f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{INSTALLER}"
 OWNER = "soci-cluster.io/owner"
 PATIENCE_S = 60
 
@@ -177,6 +178,22 @@ def test_every_object_that_was_made_and_not_recorded_is_taken_up(stack: Stack, n
     stack.up("--expect-no-changes")
 
 
+def test_an_object_with_a_fixed_name_is_made_anew_by_its_deletion_and_a_refresh(
+    stack: Stack, nodes: FakeNodes
+) -> None:
+    """The engine replaces nothing that the program wants imported, nor could it make the new one first."""
+    before = nodes.api.call("GET", CLUSTER_ROLE_BINDING)["metadata"]["uid"]
+    (urn,) = [urn for urn, *_ in recorded(stack) if urn.endswith("-cluster-role-binding")]
+    assert "previously-imported resources that still specify an ID may not be replaced" in final(
+        stack.try_up("--replace", urn)
+    )
+    assert nodes.api.call("GET", CLUSTER_ROLE_BINDING)["metadata"]["uid"] == before
+    nodes.api.call("DELETE", CLUSTER_ROLE_BINDING)
+    stack.up("--refresh")
+    assert nodes.api.call("GET", CLUSTER_ROLE_BINDING)["metadata"]["uid"] != before
+    stack.up("--expect-no-changes")
+
+
 def test_what_another_stack_made_is_never_taken_over(
     stack: Stack, nodes: FakeNodes, local_config: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -187,10 +204,11 @@ def test_what_another_stack_made_is_never_taken_over(
     second = Stack(tmp_path / "second", environment, stack.name, local_config)
     seen = second.run("preview", "--non-interactive")
     assert re.search(
-        r"warning: the .* is there already, made by another stack \(hard-ends of .*refused", seen
+        r"warning: the .* is there already, made by soci-installer of this stack, or of another .*refused",
+        seen,
     )
     words = final(second.try_up())
-    assert re.search(r"error: the .* is there already, made by another stack", words)
+    assert re.search(r"error: the .* is there already, made by soci-installer of this stack, or of", words)
     assert "one cluster takes one SociInstaller" in words
     assert "ready by now" not in words
     second.destroy()
@@ -231,8 +249,8 @@ def test_a_sample_that_fails_ends_the_up_at_once_and_the_next_up_runs_it_anew(
     nodes.sample_state = COMPLETED
     stack.up()
     namespace, name = stack.outputs()["samplePod"].split("/")
-    pod = nodes.api.call("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
-    assert pod["status"]["phase"] == "Succeeded"
+    job = nodes.api.call("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+    assert job["status"]["succeeded"] == 1
     assert len(jobs(nodes)) == before, "the one that failed is gone"
     stack.up("--expect-no-changes")
 
@@ -266,7 +284,7 @@ def test_a_dead_node_is_named_with_the_count_of_those_that_wait_for_it(
     assert "node node-2: NotReady since 20" in words
     assert "NodeStatusUnknown: Kubelet stopped posting node status." in words
     assert "kubectl delete node" in words
-    assert "0 of 3 nodes have SOCI 0.16.1 as configured; 2 more wait for the above" in words
+    assert "0 of 3 nodes have SOCI 0.16.1 as configured; 2 more blocked by the nodes above" in words
     assert "ready by now" not in words
     nodes.revive("node-2")
     stack.up()
@@ -301,18 +319,24 @@ def test_the_same_cluster_at_another_address_is_the_same(
     stack.up("--expect-no-changes")
 
 
-def test_an_unreachable_server_is_told_and_costs_nothing(stack: Stack, local_config: dict[str, Any]) -> None:
+def test_an_unreachable_server_is_told_and_replaces_nothing(
+    stack: Stack, local_config: dict[str, Any]
+) -> None:
+    """The provider may reach it where the program does not: what it needs to do is what fails."""
     before = recorded(stack)
     server = f"https://127.0.0.1:{free_port()}"
     kubeconfig_for(stack, local_config, server)
+    warning = f"warning: cannot verify which cluster this is; assuming the same as before: {server} does not"
     seen = stack.run("preview", "--non-interactive")
-    assert f"warning: {server} does not answer: " in seen
+    assert warning in seen
     assert "to replace" not in seen
+    stack.set(version="0.16.1")
     words = final(stack.try_up())
-    assert f"{server} does not answer: " in words
-    assert "Nothing was changed" in words
+    assert warning in words
+    assert "error: " in words.partition("kubernetes:")[2], "the provider's own"
     assert recorded(stack) == before
     stack.configure(local_config)
+    stack.up()
     stack.up("--expect-no-changes")
 
 
@@ -321,7 +345,7 @@ def test_a_new_stack_on_an_unreachable_server_is_warned_of_in_the_preview(
 ) -> None:
     server = f"https://127.0.0.1:{free_port()}"
     kubeconfig_for(new_stack, local_config, server)
-    assert f"warning: {server} does not answer: " in new_stack.run("preview", "--non-interactive")
+    assert f"same as before: {server} does not answer: " in new_stack.run("preview", "--non-interactive")
 
 
 def test_a_stack_of_a_version_that_knew_its_cluster_by_the_address_is_not_replaced(
