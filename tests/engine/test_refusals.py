@@ -72,7 +72,7 @@ def test_what_was_set_as_a_secret_is_not_told(stack: Stack) -> None:
     stack.run("config", "set", "--secret", "soci:kubeconfig", "token: hunter2-and-more")
     said = stack.try_preview()
     assert "soci:mode [secret]: must be lazy or parallel" in said
-    assert "soci:kubeconfig [secret]: this is not a kubeconfig" in said
+    assert "soci:kubeconfig [secret]: this is no kubeconfig" in said
     assert "hunter2" not in said
 
 
