@@ -98,9 +98,7 @@ def mapping(value: Any) -> dict[str, str]:
     Raises:
         RefusedError: anything else.
     """
-    found = _structure(value)
-    if not isinstance(found, Mapping):
-        raise RefusedError(f"must be an object of strings, not {_kind_in_words(found)}")
+    found = _object(value, "an object of strings")
     return {text(key): _entry(str(key), item) for key, item in found.items()}
 
 
@@ -110,10 +108,14 @@ def entries(value: Any) -> dict[str, Any]:
     Raises:
         RefusedError: anything else.
     """
+    return {str(key): item for key, item in _object(value, "an object").items()}
+
+
+def _object(value: Any, wanted: str) -> Mapping[Any, Any]:
     found = _structure(value)
     if not isinstance(found, Mapping):
-        raise RefusedError(f"must be an object, not {_kind_in_words(found)}")
-    return {str(key): item for key, item in found.items()}
+        raise RefusedError(f"must be {wanted}, not {_kind_in_words(found)}")
+    return found
 
 
 def _entry(name: str, value: Any) -> str:

@@ -13,7 +13,9 @@ sys.path[:0] = [str(REPOSITORY), str(INSTALLER), str(REPOSITORY / "scripts" / "l
 import release as lab_release  # noqa: E402 (found through the path above)
 from agent import release  # noqa: E402
 from agent.host import Host, Result  # noqa: E402
-from agent.install import Busy, Installed, Registration, Task, install  # noqa: E402
+from agent.install import Installed, install  # noqa: E402
+from agent.lazy import Busy  # noqa: E402
+from agent.plan import Registration, Task  # noqa: E402
 from agent.settings import Settings, parse  # noqa: E402
 from nodes import Node  # noqa: E402
 from settings import ADDRESS, RELEASE_PORT, VERSIONS, state_directory  # noqa: E402

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
-from agent import install, release, slots, transaction, uninstall
+from agent import install, plan, release, slots, transaction, uninstall
 from agent.errors import InstallError
 from agent.host import Result
 
@@ -144,12 +144,12 @@ def run_agent(job: dict) -> dict:
         existing_nodes="migrate",
         upgrade_policy="side-by-side",
     )
-    task = install.Task(
+    task = plan.Task(
         machine(),
         settings,
         INSTALLER,
         "x86_64",
-        lambda: install.Registration(True, "soci-system"),
+        lambda: plan.Registration(True, "soci-system"),
         sleep=sleep,
     )
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from agent import install, transaction
+from agent import install, plan, transaction
 from agent.errors import InstallError
 from agent.host import Result
 
@@ -146,8 +146,8 @@ def test_a_clock_that_was_wrong_does_not_keep_a_failed_install_from_another_try(
     machine = Vain(tmp_path)
     monkeypatch.setattr("agent.release.install", lambda *arguments: None)
     settings = agent_settings(sha256={"amd64": "00"})
-    task = install.Task(
-        machine, settings, INSTALLER, "x86_64", lambda: install.Registration(True, "s"), sleep=lambda _: None
+    task = plan.Task(
+        machine, settings, INSTALLER, "x86_64", lambda: plan.Registration(True, "s"), sleep=lambda _: None
     )
     with pytest.raises(InstallError, match="no"):
         install.install(task, lambda users: None)

@@ -17,8 +17,7 @@ import pytest
 from agent import containerd_config, detect, slots, transaction
 from agent.errors import InstallError
 from agent.host import Host, Result
-from agent.install import Registration, Task
-from agent.plan import Plan, make_plan
+from agent.plan import Plan, Registration, Task, make_plan
 from agent.transaction import File
 
 from tests.fakes.node import INSTALLER, run_here

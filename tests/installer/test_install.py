@@ -14,7 +14,7 @@ import pytest
 from agent import carry, images, install, kinds, lazy, release, slots, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.install import Registration, Task
+from agent.plan import Registration, Task
 
 from tests.fakes.node import CONFIG, INSTALLER, FakeNode, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
@@ -58,7 +58,7 @@ def task(
     return Task(machine, settings, INSTALLER, "x86_64", lambda: node, sleep=lambda seconds: None)
 
 
-def never(busy: install.Busy) -> None:
+def never(busy: lazy.Busy) -> None:
     pytest.fail(f"waited for {busy}")
 
 
@@ -129,7 +129,7 @@ def test_waits_for_lazy_containers_before_a_restart(machine: FakeNode) -> None:
     before = tree(machine.root)
     waited = []
 
-    def on_waiting(busy: install.Busy) -> None:
+    def on_waiting(busy: lazy.Busy) -> None:
         waited.append(busy)
         assert tree(machine.root) == before
         if len(waited) == 2:
@@ -146,7 +146,7 @@ def test_waiting_asks_the_mount_table_only(machine: FakeNode) -> None:
     machine.lazy["soci"] = "/run/c/abc/rootfs\n"
     marks = []
 
-    def on_waiting(busy: install.Busy) -> None:
+    def on_waiting(busy: lazy.Busy) -> None:
         marks.append(len(machine.commands))
         if len(marks) == 3:
             machine.lazy.clear()
@@ -232,7 +232,7 @@ def test_side_by_side_waits_when_both_daemons_are_read_from(machine: FakeNode) -
     start_second_daemon(machine)
     waited = []
 
-    def on_waiting(busy: install.Busy) -> None:
+    def on_waiting(busy: lazy.Busy) -> None:
         waited.append(set(busy.mounts))
         machine.lazy.pop("soci")
 

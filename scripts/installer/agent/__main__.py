@@ -15,9 +15,10 @@ from . import lazy, owner, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
-from .install import Registration, Task, install
+from .install import install
 from .log import Log
 from .marks import Marks, has_startup_taint, try_uncordon
+from .plan import Registration, Task
 from .settings import Settings
 from .tell import REPORT_SECONDS, Teller, Waiting
 from .transaction import SCRIPT, host_script

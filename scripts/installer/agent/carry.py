@@ -224,5 +224,4 @@ def lower_folders(mount: str) -> list[str]:
 
 
 def _last_word(result: Result) -> str:
-    lines = result.error.strip().splitlines() or [f"status {result.code}"]
-    return lines[-1].rpartition(": ")[2]
+    return result.last_error.rpartition(": ")[2]

@@ -24,6 +24,11 @@ class Result:
     output: str
     error: str
 
+    @property
+    def last_error(self) -> str:
+        """The last line of its errors, else its status."""
+        return (self.error.strip().splitlines() or [f"status {self.code}"])[-1]
+
 
 Runner = Callable[[Sequence[str], str, float], Result]
 

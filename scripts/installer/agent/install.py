@@ -10,11 +10,9 @@ from .ctr import Ctr
 from .errors import InstallError
 from .host import Host
 from .lazy import Busy
-from .plan import Plan, Registration, Task, is_in_place, make_plan
+from .plan import Plan, Task, is_in_place, make_plan
 from .slots import OUR_MARK, Slot
 from .transaction import STATE
-
-__all__ = ["Busy", "Installed", "Registration", "Task", "install"]
 
 IDLE_POLL_SECONDS = 3.0
 VERIFY_SECONDS = 170

@@ -227,6 +227,6 @@ def dump(host: Host, facts: detect.Facts, path: str, text: str) -> str:
     command = ("unshare", "-m", "sh", "-c", DUMP, "dump", facts.containerd_command[0], path)
     result = host.run(*command, text=text)
     if result.code != 0:
-        last = (result.error.strip().splitlines() or [f"status {result.code}"])[-1]
-        raise InstallError("containerd-config", f"containerd refuses {path}: {last}", "repair the file")
+        cause = f"containerd refuses {path}: {result.last_error}"
+        raise InstallError("containerd-config", cause, "repair the file")
     return result.output
