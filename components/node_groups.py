@@ -16,8 +16,8 @@ POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
 
 def node_groups(
     name: str, chosen: Settings, cluster: eks.Cluster, component: pulumi.ComponentResource
-) -> list[eks.ManagedNodeGroup]:
-    """The node groups of a cluster, children of the component."""
+) -> dict[str, eks.ManagedNodeGroup]:
+    """The node groups of a cluster by name, children of the component."""
     role, policies = _role(name, chosen, component)
     group = eks.ManagedNodeGroup(
         f"{name}-nodes",
@@ -38,7 +38,7 @@ def node_groups(
         tags=dict(chosen.tags),
         opts=pulumi.ResourceOptions(parent=component, depends_on=policies),
     )
-    return [group]
+    return {"nodes": group}
 
 
 def _role(

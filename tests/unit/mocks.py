@@ -16,6 +16,7 @@ class Recorder(pulumi.runtime.Mocks):
     def __init__(self) -> None:
         self.resources: dict[str, pulumi.runtime.MockResourceArgs] = {}
         self.desired_nodes = 2
+        self.newest_build = 1
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         self.resources[args.name] = args
@@ -27,11 +28,17 @@ class Recorder(pulumi.runtime.Mocks):
         if args.typ.endswith(":DaemonSet"):
             outputs["status"] = {"desiredNumberScheduled": self.desired_nodes}
         if args.typ == "eks:index:Cluster":
-            outputs |= {"kubeconfigJson": '{"plain": true}', "kubeconfig": {"profile": True}}
+            # The true component's are both without profile and role.
+            outputs |= {"kubeconfigJson": '{"plain": true}', "kubeconfig": {"plain": True}}
+        if args.typ == "pulumi:index:Stash":
+            outputs["output"] = outputs["input"]
         return f"{args.name}-id", outputs
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], None]:
-        return {}, None
+    def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:
+        if args.token == "aws:eks/getAddonVersion:getAddonVersion":
+            name, release = args.args["addonName"], args.args["kubernetesVersion"]
+            return {"version": f"{name} for {release}, build {self.newest_build}"}, []
+        return {}, []
 
     def inputs(self, name: str) -> dict[str, Any]:
         return dict(self.resources[name].inputs)
