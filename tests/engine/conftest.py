@@ -19,11 +19,12 @@ from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes, Proces
 
 VERSIONS = ("0.16.0", "0.16.1")
 # What `aws eks get-token` prints; the API server knows the token.
+TOKEN = "stand-in-token"
 CREDENTIAL = {
     "apiVersion": "client.authentication.k8s.io/v1beta1",
     "kind": "ExecCredential",
     "spec": {},
-    "status": {"token": "stand-in-token"},
+    "status": {"token": TOKEN},
 }
 
 
