@@ -6,13 +6,12 @@ program, components and engine fit together, not what AWS does.
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from agent.marks import LABEL, TAINT
 
+from tests.engine.conftest import Account
 from tests.engine.fake_cluster import INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
@@ -21,15 +20,8 @@ DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that says what AWS has; without it, what it usually has (scripts/lab/engine/aws_world.py)."""
-    return tmp_path_factory.mktemp("aws") / "world.json"
-
-
-@pytest.fixture(scope="module")
 def stack(
     answering: FakeNodes,
-    aws: Path,
     aws_environment: dict[str, str],
     release_url: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -42,8 +34,7 @@ def stack(
         "soci:releaseUrl": release_url,
         "soci:version": "0.16.0",
     }
-    environment = {**aws_environment, "SOCI_LAB_AWS": str(aws)}
-    stack = Stack(tmp_path_factory.mktemp("eks") / "soci", environment, "dev", config)
+    stack = Stack(tmp_path_factory.mktemp("eks") / "soci", aws_environment, "dev", config)
     yield stack
     stack.destroy()
 
@@ -57,15 +48,8 @@ def nodes_of(cluster: FakeNodes) -> list[dict[str, Any]]:
     return cluster.api.call("GET", "/api/v1/nodes")["items"]
 
 
-def eks_clusters(environment: dict[str, str]) -> list[str]:
-    client = boto3.client(
-        "eks",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name="eu-west-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    return client.list_clusters()["clusters"]
+def eks_clusters(account: Account) -> list[str]:
+    return account.client("eks").list_clusters()["clusters"]
 
 
 def resources(stack: Stack) -> list[dict[str, Any]]:
@@ -79,13 +63,12 @@ def builds(stack: Stack) -> dict[str, str]:
     return {outputs["addonName"]: outputs["addonVersion"] for outputs in made}
 
 
-def release_builds(aws: Path, revision: int) -> None:
+def release_builds(account: Account, revision: int) -> None:
     """Let AWS release a build of each add-on."""
-    newest = {name: {"mostRecent": f"v9.9.{revision}-eksbuild.1"} for name in ADD_ONS}
-    aws.write_text(json.dumps({"addons": newest}))
+    account.tell(addons={name: {"mostRecent": f"v9.9.{revision}-eksbuild.1"} for name in ADD_ONS})
 
 
-def test_preview_needs_no_cluster(stack: Stack, aws_environment: dict[str, str]) -> None:
+def test_preview_needs_no_cluster(stack: Stack, account: Account) -> None:
     plan = stack.plan()
     assert set(plan.values()) == {"create"}
     assert {name.split("::")[0] for name in plan} >= {
@@ -93,15 +76,15 @@ def test_preview_needs_no_cluster(stack: Stack, aws_environment: dict[str, str])
         "eks:index:ManagedNodeGroup",
         "kubernetes:apps/v1:DaemonSet",
     }
-    assert eks_clusters(aws_environment) == []
+    assert eks_clusters(account) == []
 
 
 def test_up_makes_the_cluster_and_verifies_every_node(
-    stack: Stack, cluster: FakeNodes, aws_environment: dict[str, str]
+    stack: Stack, cluster: FakeNodes, account: Account
 ) -> None:
     stack.up()
     assert stack.outputs()["clusterName"] == "production"
-    assert eks_clusters(aws_environment) == ["production"]
+    assert eks_clusters(account) == ["production"]
     status = cluster.api.call("GET", DAEMON_SET)["status"]
     assert status["numberReady"] == status["desiredNumberScheduled"] == len(nodes_of(cluster)) == 2
     for node in nodes_of(cluster):
@@ -126,10 +109,10 @@ def test_objects_in_the_cluster_go_with_it(stack: Stack) -> None:
     assert {item.get("deletedWith") for item in inside} == {cluster}
 
 
-def test_second_up_changes_nothing_also_when_aws_has_released_builds(stack: Stack, aws: Path) -> None:
+def test_second_up_changes_nothing_also_when_aws_has_released_builds(stack: Stack, account: Account) -> None:
     """The network plug-in and kube-proxy were updated by whatever `pulumi up` came next."""
     before = builds(stack)
-    release_builds(aws, 1)
+    release_builds(account, 1)
     stack.up("--expect-no-changes")
     assert builds(stack) == before
 
@@ -145,12 +128,12 @@ def test_another_version_touches_nothing_of_aws(stack: Stack, cluster: FakeNodes
     assert {node["metadata"]["labels"]["soci-cluster.io/version"] for node in nodes_of(cluster)} == {"0.16.1"}
 
 
-def test_another_kubernetes_release_brings_the_add_ons_newest_builds(stack: Stack, aws: Path) -> None:
-    release_builds(aws, 2)
+def test_another_kubernetes_release_brings_the_add_ons_newest_builds(stack: Stack, account: Account) -> None:
+    release_builds(account, 2)
     stack.set(kubernetesVersion="1.36")
     stack.up()
     assert set(builds(stack).values()) == {"v9.9.2-eksbuild.1"}
-    release_builds(aws, 3)
+    release_builds(account, 3)
     stack.up("--expect-no-changes")
 
 
@@ -180,7 +163,7 @@ def test_an_installer_that_goes_alone_takes_soci_off(stack: Stack, cluster: Fake
     stack.up()
 
 
-def test_destroy_leaves_nothing(stack: Stack, cluster: FakeNodes, aws_environment: dict[str, str]) -> None:
+def test_destroy_leaves_nothing(stack: Stack, cluster: FakeNodes, account: Account) -> None:
     stack.destroy()
-    assert eks_clusters(aws_environment) == []
+    assert eks_clusters(account) == []
     assert nodes_of(cluster) == []

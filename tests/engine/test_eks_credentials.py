@@ -29,6 +29,7 @@ class AwsCli:
         directory.mkdir()
         self.credential = directory / "credential"
         script = f"""#!/bin/sh
+[ "$1" = --version ] && echo aws-cli/2.31.0 && exit
 case " $* " in *" --profile team "*) ;; *) echo "Unable to locate credentials" >&2; exit 253 ;; esac
 case " $* " in *" --role {ROLE} "*) ;; *) echo "Unauthorized: no --role" >&2; exit 254 ;; esac
 cat {self.credential} 2>/dev/null || {{ echo "ExpiredToken: the security token is expired" >&2; exit 255; }}

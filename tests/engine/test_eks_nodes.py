@@ -5,19 +5,16 @@ The engine deletes a replaced node group when all else is done; what it does not
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
-import boto3
 import pytest
 from agent.marks import LABEL, TAINT
 
+from tests.engine.conftest import Account
 from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
 from tests.engine.project_stack import Stack
 
 FAILURE = "download: the mirror is away. Remedy: mend it"
 DAEMON_SET = "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"
-# How few nodes a group may have, and how many an autoscaler may start.
-SIZES = {"minNodeCount": 1, "maxNodeCount": 4}
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +95,9 @@ def test_the_nodes_to_be_replaced_serve_until_the_new_ones_do(stack: Stack, clus
 
 
 def test_nodes_that_an_autoscaler_started_are_no_change(
-    stack: Stack, cluster: FakeNodes, aws_environment: dict[str, str]
+    stack: Stack, cluster: FakeNodes, account: Account
 ) -> None:
-    client = eks(aws_environment)
+    client = account.client("eks")
     (name,) = client.list_clusters()["clusters"]
     (group,) = client.list_nodegroups(clusterName=name)["nodegroups"]
     client.update_nodegroup_config(
@@ -124,13 +121,3 @@ def test_nodes_of_another_kubernetes_release_are_waited_for(stack: Stack, cluste
     cluster.failing.clear()
     stack.up()
     assert list(serving(cluster).values()) == [True] * 3
-
-
-def eks(environment: dict[str, str]) -> Any:
-    return boto3.client(
-        "eks",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name="eu-west-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
