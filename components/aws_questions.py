@@ -90,7 +90,7 @@ async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -
 
 
 async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> dict[str, Any]:
-    vpc, default_vpc, default_subnets = settings.vpc_id, None, []
+    vpc, default_vpc, default_subnets = settings.vpc_id, None, ()
     if not vpc:
         found = await ask("aws:ec2/getVpc:getVpc", {"default": True})
         if not found:
