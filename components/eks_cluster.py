@@ -6,6 +6,7 @@ import pulumi
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
+from . import cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
 from .settings import Settings
@@ -23,6 +24,7 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
     pulumi.log.info(
         "A new EKS cluster and its nodes take 10 to 15 minutes, without a word in between", component
     )
+    pass_through.warn_of_unknown("eksCluster", chosen.eks_cluster_options, eks.ClusterArgs, component)
     child = pulumi.ResourceOptions(parent=component)
     cluster = eks.Cluster(
         f"{name}-eks",
@@ -35,11 +37,10 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         # waits for it, and it starts when the first node is released. (The network plug-in and
         # kube-proxy tolerate every taint.)
         coredns_addon_options={"enabled": False},
-        vpc_id=chosen.vpc_id or None,
-        subnet_ids=list(chosen.subnet_ids) or None,
+        **cluster_network.arguments(chosen, component),
         provider_credential_opts={"profile_name": profile} if profile else None,
         tags=dict(chosen.tags),
-        opts=child,
+        opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(transforms=_transforms(chosen))),
     )
     groups = node_groups(name, chosen, cluster, component)
     # kubeconfig_json leaves the profile out (pulumi-eks#1082).
@@ -53,3 +54,8 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         opts=child,
     )
     return ClusterAccess(cluster.eks_cluster.name, kubeconfig, provider, groups)
+
+
+def _transforms(chosen: Settings) -> list[pulumi.ResourceTransform]:
+    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options)
+    return [passed] if chosen.vpc_id else [passed, cluster_network.keep_found]
