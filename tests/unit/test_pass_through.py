@@ -112,5 +112,5 @@ def test_transforms_of_the_user_reach_whatever_is_inside(recorder: Recorder, run
         seen.append(args.type_)
 
     options = pulumi.ResourceOptions(transforms=[look])
-    run(lambda: SociCluster("soci", cast(SociClusterArgs, {"sha256": DIGESTS}), options).outputs())
+    run(lambda: SociCluster("soci", {"sha256": DIGESTS}, options).outputs())
     assert recorder.resources["soci"].transforms == [look]
