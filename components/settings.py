@@ -695,6 +695,11 @@ def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
     return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
 
 
+def problem(settings: Settings, key: str, reason: str, remedy: str) -> str:
+    """One line about a setting that was read: key, value, reason and remedy, without what may be secret."""
+    return _problem(key, getattr(settings, _FIELDS[key].name), reason, remedy)
+
+
 def _may_be_secret(key: str, value: Any) -> bool:
     """Whether a value may hold credentials: that of a setting made for them, also where its name is misspelt,
     and what looks like a kubeconfig in the wrong place."""
