@@ -27,7 +27,7 @@ def pool_labels(pool: str = "soci") -> dict[str, str]:
     return {f"{DOMAIN}/pool": pool}
 
 
-def managed_group_taints() -> list[aws.eks.NodeGroupTaintArgsDict]:
+def managed_group_taints() -> "list[aws.eks.NodeGroupTaintArgsDict]":
     """The startup taint as `taints` of a `pulumi_eks.ManagedNodeGroup` or `aws.eks.NodeGroup`.
 
     EKS hands it to the kubelet, unless the group's launch template has an AMI of its own: then the template's
