@@ -1,6 +1,9 @@
 """The startup taint and the pool's label as each kind of node group takes them; a kubeconfig by name."""
 
 import json
+import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -11,9 +14,13 @@ import yaml
 from agent.marks import TAINT
 
 import components
-from components import kubeconfig
-from tests.unit.mocks import Recorder
+from components import kubeconfig, release
+from tests.unit.mocks import DIGESTS, Recorder
 
+DOCUMENT = Path(__file__).parents[2] / "docs/own-nodes.md"
+PROGRAMS = re.findall(
+    r"^## ([^\n]*)\n(?:(?!^## ).)*?```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE
+)
 GPU = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
 ARN = "arn:aws-cn:eks:cn-north-1:123456789012:cluster/demo"
 FOUND = {
@@ -131,3 +138,54 @@ def test_kubeconfig_by_name_takes_the_role_and_the_profile_that_the_cluster_lets
     assert asked[0].args["region"] == "cn-north-1"
     arguments = found["users"][0]["user"]["exec"]["args"]
     assert arguments[-4:] == ["--role-arn", "arn:aws:iam::1:role/admin", "--profile", "team"]
+
+
+@pytest.mark.parametrize("program", [pytest.param(text, id=title) for title, text in PROGRAMS])
+def test_documented_program_makes_nodes_with_the_taint_and_an_installer_for_them(
+    program: str,
+    recorder: Recorder,
+    asked: list[pulumi.runtime.MockCallArgs],
+    run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "soci_cluster", components)
+    monkeypatch.setattr(release, "pin", lambda *_: DIGESTS)
+    given = {
+        "nodeRoleArn": "arn:role",
+        "nodeRole": "role",
+        "instanceProfile": "profile",
+        "clusterName": "demo",
+        "subnetIds": '["subnet-1"]',
+    }
+    pulumi.runtime.set_all_config({f"soci:{key}": value for key, value in given.items()})
+    recorder.desired_nodes = 0 if "node_pool" in program else 2
+
+    def execute() -> dict[str, pulumi.Output[Any]]:
+        exec(compile(program, str(DOCUMENT), "exec"), {"__name__": "__main__"})
+        return {"none": pulumi.Output.from_input(None)}
+
+    try:
+        run(execute)
+    finally:
+        pulumi.runtime.set_all_config({})
+    groups = [
+        resource.inputs
+        for resource in recorder.resources.values()
+        if resource.typ.endswith((":ManagedNodeGroup", ":NodeGroup", ":NodeGroupV2", ":NodePool"))
+    ]
+    assert len(groups) == 1
+    shape = json.dumps(groups, default=str)
+    assert TAINT in shape
+    assert '"soci-cluster.io/pool": "soci"' in shape
+    (daemon_set,) = recorder.of_type(":DaemonSet")
+    selector = recorder.inputs(daemon_set)["spec"]["template"]["spec"]["nodeSelector"]
+    assert components.pool_labels().items() <= selector.items()
+
+
+def test_every_way_of_making_nodes_has_a_program() -> None:
+    assert [title for title, _ in PROGRAMS] == [
+        "A managed group",
+        "A cluster that exists, by its name",
+        "A self-managed group",
+        "Karpenter",
+    ]
