@@ -199,6 +199,12 @@ class Settings:
         Scope.INSTALLER,
         rules.between(30, 86400, "seconds"),
     )
+    require_nodes: bool = setting(
+        True,
+        "Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an "
+        "autoscaler fills from none; each node is served when it comes.",
+        Scope.INSTALLER,
+    )
     sample_workload: SampleSettings = setting(
         SampleSettings(),
         "A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
@@ -565,10 +571,9 @@ def _eks_cluster(settings: Settings) -> list[tuple[str, str, str]]:
         bounds = f"{settings.min_node_count} to {settings.max_node_count}"
         reason = f"must lie between soci:minNodeCount and soci:maxNodeCount ({bounds})"
         problems.append(("nodeCount", reason, f"pulumi config set soci:nodeCount {settings.max_node_count}"))
-    if settings.node_count == 0:
-        problems.append(
-            ("nodeCount", "without a node SOCI is nowhere installed", "pulumi config set soci:nodeCount 1")
-        )
+    if settings.node_count == 0 and settings.require_nodes:
+        remedy = "pulumi config set soci:nodeCount 1, or soci:requireNodes false with an autoscaler"
+        problems.append(("nodeCount", "without a node SOCI is nowhere installed", remedy))
     if settings.subnet_ids and not settings.vpc_id:
         problems.append(
             ("vpcId", "soci:subnetIds needs the VPC that they are in", "pulumi config set soci:vpcId vpc-…")
