@@ -76,6 +76,9 @@ class SociInstallerArgs(TypedDict):
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
+    require_nodes: NotRequired[bool]
+    """Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an
+    autoscaler fills from none; each node is served when it comes. Default: `true`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to take up an
     interrupted `pulumi up`, to warn of what is in the way, and after a failed rollout to show each node's
@@ -176,6 +179,9 @@ class SociClusterArgs(TypedDict):
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
+    require_nodes: NotRequired[bool]
+    """Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an
+    autoscaler fills from none; each node is served when it comes. Default: `true`."""
     sample_workload: NotRequired[SampleWorkloadSettings]
     """A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
     the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included."""

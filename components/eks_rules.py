@@ -29,10 +29,11 @@ def volume_iops(group: "Settings") -> int:
 
 def nodes(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Problem]:
     """What is wrong with all groups together: they have no node."""
-    if any(group.node_count for group in groups.values()):
+    if any(group.node_count for group in groups.values()) or not settings.require_nodes:
         return []
     key = "nodeGroups" if settings.node_groups else "nodeCount"
-    return [(key, "without a node SOCI is nowhere installed", "pulumi config set soci:nodeCount 1")]
+    remedy = "pulumi config set soci:nodeCount 1, or soci:requireNodes false with an autoscaler"
+    return [(key, "without a node SOCI is nowhere installed", remedy)]
 
 
 def subnets(settings: "Settings") -> list[Problem]:

@@ -201,6 +201,12 @@ class Settings:
         Scope.INSTALLER,
         rules.between(30, 86400, "seconds"),
     )
+    require_nodes: bool = setting(
+        True,
+        "Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an "
+        "autoscaler fills from none; each node is served when it comes.",
+        Scope.INSTALLER,
+    )
     sample_workload: SampleSettings = setting(
         SampleSettings(),
         "A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
