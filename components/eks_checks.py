@@ -175,7 +175,7 @@ def too_few_processors(plan: Plan) -> Iterable[Finding]:
 @refuse("a SOCI of the AMI's own, turned on by nodeadm's feature gate FastImagePull")
 def second_soci(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        if any(_FAST_IMAGE_PULL.search(text) for text in _texts(shape.group.eks_node_group)):
+        if any(_FAST_IMAGE_PULL.search(text) for text in _texts(shape.group.eks_node_group_options)):
             yield shape.finding(
                 "eksNodeGroup",
                 "nodeadm's FastImagePull turns on the AMI's own SOCI, and both write the same files",
@@ -408,7 +408,7 @@ def no_endpoints(plan: Plan) -> Iterable[Finding]:
 
 @refuse("nodes in a subnet without a way out, and a public API server only", "ec2:DescribeRouteTables")
 def no_private_api(plan: Plan) -> Iterable[Finding]:
-    if plan.settings.eks_cluster.get("endpointPrivateAccess") in (None, False, "false"):
+    if plan.settings.eks_cluster_options.get("endpointPrivateAccess") in (None, False, "false"):
         for shape, name in _isolated(plan):
             reason = f"{name} has no way out, and the API server has no address in the VPC"
             remedy = "pulumi config set --path soci:eksCluster.endpointPrivateAccess true"
@@ -487,7 +487,7 @@ def _isolated(plan: Plan) -> Iterator[tuple[Shape, str]]:
     """
     for shape in plan.shapes():
         without = [name for name in _node_subnets(plan, shape) if _way_out_of(plan, name) == "none"]
-        if without and not shape.group.eks_node_group:
+        if without and not shape.group.eks_node_group_options:
             yield shape, without[0]
 
 
