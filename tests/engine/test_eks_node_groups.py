@@ -1,6 +1,7 @@
 """Several node groups of a new EKS cluster, its subnets, and what is handed on to pulumi-eks.
 
-AWS is moto; the aws and eks plugins are stand-ins (test_aws_stand_ins.py says what they share with the true ones).
+AWS is moto; the aws and eks plugins are stand-ins: test_aws_stand_ins.py says what they share with the true
+ones.
 """
 
 import base64
@@ -100,7 +101,7 @@ def test_what_pulumi_eks_has_no_argument_for_is_set_on_what_it_makes(stack: Stac
         assert template["metadataOptions"]["httpPutResponseHopLimit"] == 1
         assert template["tags"] == {"team": "a"}
         tagged = {each["resourceType"]: each["tags"] for each in template["tagSpecifications"]}
-        assert tagged == dict.fromkeys(("instance", "volume", "network-interface"), {"team": "a"})
+        assert tagged == {kind: {"team": "a"} for kind in ("instance", "volume", "network-interface")}
         assert "imageId" not in template
     assert "userData" not in templates["soci-cpu-launchTemplate"]
     assert "RAID0" in base64.b64decode(templates["soci-gpu-launchTemplate"]["userData"]).decode()
@@ -190,8 +191,9 @@ from components import SociCluster
 def encrypted(args):
     if args.type_ != "aws:ec2/launchTemplate:LaunchTemplate":
         return None
-    disks = [{{**disk, "ebs": {{**disk["ebs"], "encrypted": "true"}}}} for disk in args.props["blockDeviceMappings"]]
-    return pulumi.ResourceTransformResult({{**args.props, "blockDeviceMappings": disks}}, args.opts)
+    (disk,) = args.props["blockDeviceMappings"]
+    disk = {{**disk, "ebs": {{**disk["ebs"], "encrypted": "true"}}}}
+    return pulumi.ResourceTransformResult({{**args.props, "blockDeviceMappings": [disk]}}, args.opts)
 
 
 SociCluster(
