@@ -10,8 +10,7 @@ import pytest
 
 from components import aws_questions
 from components.guards import Answers
-from components.settings import SociConfigError
-from tests.unit.eks_settings import Shape
+from components.settings import Settings, SociConfigError
 from tests.unit.mocks import Recorder
 
 SUBNET = {
@@ -41,7 +40,7 @@ class Aws:
 
 
 def gather(aws: Aws, **settings: Any) -> Answers:
-    shape: Any = Shape(**settings)
+    shape = Settings(**settings)
     return asyncio.run(aws_questions.gather(shape, {"nodes": shape}, aws.ask))
 
 
@@ -177,7 +176,7 @@ def checked(recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, vpc: Any) 
         return vpc if "getVpc:" in args.token else {}, []
 
     monkeypatch.setattr(recorder, "call", call)
-    shape: Any = Shape()
+    shape = Settings()
 
     def program() -> dict[str, pulumi.Output[Any]]:
         component = Component("c")
@@ -216,7 +215,7 @@ def test_a_warning_names_the_key_and_the_remedy(
     said: list[str] = []
     monkeypatch.setattr(recorder, "call", lambda _: ({}, []))
     monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: said.append(message))
-    shape: Any = Shape(kubernetes_version="9.99")
+    shape = Settings(kubernetes_version="9.99")
 
     def program() -> dict[str, pulumi.Output[Any]]:
         return {"done": aws_questions.checked(Component("c"), shape, {"nodes": shape})}
