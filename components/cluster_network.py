@@ -14,16 +14,20 @@ from .settings import Settings
 _SUBNETS = {"aws:eks/cluster:Cluster": "vpcConfig.subnetIds", "aws:eks/nodeGroup:NodeGroup": "subnetIds"}
 
 
-def arguments(chosen: Settings, component: pulumi.ComponentResource) -> dict[str, Any]:
-    """The VPC and the subnets, as arguments of eks.Cluster."""
+def arguments(
+    chosen: Settings, checked: pulumi.Output[None], component: pulumi.ComponentResource
+) -> dict[str, Any]:
+    """The VPC and the subnets, as arguments of eks.Cluster. They are known when AWS was `checked`, so that
+    nothing is made of what was refused."""
     if not chosen.vpc_id:
-        return _default_vpc(component)
+        return _default_vpc(checked, component)
     subnets = {
         "subnet_ids": list(chosen.subnet_ids),
         "public_subnet_ids": list(chosen.public_subnet_ids),
         "private_subnet_ids": list(chosen.private_subnet_ids),
     }
-    return {"vpc_id": chosen.vpc_id, **{name: ids for name, ids in subnets.items() if ids}}
+    vpc = checked.apply(lambda _: chosen.vpc_id)
+    return {"vpc_id": vpc, **{name: ids for name, ids in subnets.items() if ids}}
 
 
 def node_subnets(group: Settings) -> list[str] | None:
@@ -41,14 +45,14 @@ def keep_found(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformRe
     return pulumi.ResourceTransformResult(args.props, options)
 
 
-def _default_vpc(component: pulumi.ComponentResource) -> dict[str, Any]:
+def _default_vpc(checked: pulumi.Output[None], component: pulumi.ComponentResource) -> dict[str, Any]:
     """The account's default VPC and its subnets in zones that EKS takes."""
     # Neither a local zone, which only an account that asked for it has.
     zones = aws.get_availability_zones_output(
         filters=[{"name": "zone-type", "values": ["availability-zone"]}],
         opts=pulumi.InvokeOutputOptions(parent=component),
     ).zone_ids.apply(lambda ids: [zone for zone in ids if zone not in REFUSED_ZONES])
-    vpc = _ask("getVpc", {"default": True}, component)["id"]
+    vpc = _ask("getVpc", {"default": checked.apply(lambda _: True)}, component)["id"]
     filters = [
         {"name": "vpc-id", "values": [vpc]},
         {"name": "availability-zone-id", "values": zones},

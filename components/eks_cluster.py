@@ -9,7 +9,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
-from . import cluster_network, pass_through
+from . import aws_questions, cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
 from .rules import ADD_ONS
@@ -29,6 +29,8 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         "A new EKS cluster and its nodes take 10 to 15 minutes, without a word in between", component
     )
     pass_through.warn_of_unknown("eksCluster", chosen.eks_cluster_options, eks.ClusterArgs, component)
+    shapes = node_groups_of(chosen)
+    checked = aws_questions.checked(component, chosen, shapes)
     child = pulumi.ResourceOptions(parent=component)
     credentials = _credentials(profile, chosen.kubeconfig_role_arn)
     versions = _add_on_versions(name, chosen, component)
@@ -44,12 +46,11 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         # only the installer lifts, and the installer comes after this cluster. CoreDNS is made below, when
         # SOCI is on the nodes. (The network plug-in and kube-proxy tolerate every taint.)
         coredns_addon_options={"enabled": False},
-        **cluster_network.arguments(chosen, component),
+        **cluster_network.arguments(chosen, checked, component),
         provider_credential_opts=credentials or None,
         tags=dict(chosen.tags),
         opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(transforms=_transforms(chosen))),
     )
-    shapes = node_groups_of(chosen)
     groups = node_groups(name, chosen, cluster, component)
     # Both of the cluster's kubeconfigs leave profile and role out (pulumi-eks#1082).
     kubeconfig = pulumi.Output.secret(

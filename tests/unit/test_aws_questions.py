@@ -8,10 +8,10 @@ import grpc
 import pulumi
 import pytest
 
-from components import aws_questions
+from components import SociCluster, aws_questions
 from components.guards import Answers
 from components.settings import Settings, SociConfigError
-from tests.unit.mocks import Recorder
+from tests.unit.mocks import DIGESTS, Recorder
 
 SUBNET = {
     "vpcId": "vpc-1",
@@ -207,6 +207,29 @@ def test_what_is_right_or_not_known_is_made(
 ) -> None:
     checked(recorder, run, monkeypatch, vpc)
     assert recorder.inputs("after") == {"input": "made"}
+
+
+def test_without_a_default_vpc_no_cluster_is_made_and_the_remedy_is_said(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS's own words for it, which pulumi-eks would show, name no setting."""
+    asyncio.get_event_loop().set_exception_handler(lambda *_: None)
+    answer = recorder.call
+
+    def call(args: pulumi.runtime.MockCallArgs) -> tuple[Any, Any]:
+        if "getVpc:" in args.token:
+            raise Refusal(NO_VPC)
+        return answer(args)
+
+    monkeypatch.setattr(recorder, "call", call)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        SociCluster("soci", {"sha256": DIGESTS})
+        return {}
+
+    with pytest.raises(SociConfigError, match="no default VPC"):
+        run(program)
+    assert recorder.of_type(":Cluster") == []
 
 
 def test_a_warning_names_the_key_and_the_remedy(
