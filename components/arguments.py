@@ -29,7 +29,7 @@ class SampleWorkloadArgs(TypedDict):
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to name the pod, and
-    to show why it failed."""
+    to show why it failed. Default: that of the Kubernetes provider."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
@@ -82,9 +82,13 @@ class SociInstallerArgs(TypedDict):
     kubeconfig: NotRequired[pulumi.Input[str]]
     """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to take up an
     interrupted `pulumi up`, to warn of what is in the way, and after a failed rollout to show each node's
-    reason."""
+    reason. Default: that of the Kubernetes provider."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
+    nodes: NotRequired[pulumi.Input[Any]]
+    """What the nodes are made from: anything whose change means other nodes, such as a node group's ID,
+    launch template, version and size. A change of it is waited for, until all nodes are verified, before what
+    it replaced is deleted."""
 
 
 class NodeGroupArgs(TypedDict):
@@ -260,6 +264,15 @@ class SociClusterArgs(TypedDict):
     tags: NotRequired[dict[str, str]]
     """With cluster `eks`, tags of the AWS resources, the nodes' instances, disks and network interfaces among
     them."""
+    cluster_name: NotRequired[str]
+    """With cluster `eks`, the name of the EKS cluster. Empty means one made from the component's name.
+    Another name is another cluster: the old one is replaced."""
+    kubeconfig_role_arn: NotRequired[str]
+    """With cluster `eks`, the IAM role that the kubeconfig assumes: the one with which the AWS provider makes
+    the cluster, when it assumes one. Empty means the credentials themselves."""
+    addon_versions: NotRequired[dict[str, str]]
+    """With cluster `eks`, versions of its add-ons, by name (`vpc-cni`, `kube-proxy`, `coredns`). One without
+    an entry has the newest version of the day on which the cluster came to its Kubernetes release."""
     aws_profile: NotRequired[str]
     """With cluster `eks`, the AWS profile to put into the kubeconfig. Default: none, the environment's
     credentials."""

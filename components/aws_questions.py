@@ -99,7 +99,8 @@ async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask)
         inside = {"filters": [{"name": "vpc-id", "values": [vpc]}]}
         default_subnets = (await ask("aws:ec2/getSubnets:getSubnets", inside) or {}).get("ids", [])
     of_groups = (name for group in groups.values() for name in group.node_subnet_ids)
-    names = dict.fromkeys([*settings.subnet_ids, *default_subnets, *of_groups])
+    of_cluster = (*settings.subnet_ids, *settings.public_subnet_ids, *settings.private_subnet_ids)
+    names = dict.fromkeys([*of_cluster, *default_subnets, *of_groups])
     subnets, routes = await asyncio.gather(
         _each(names, lambda name: ask("aws:ec2/getSubnet:getSubnet", {"id": name})),
         _each(names, lambda name: _routes(name, vpc, ask)),

@@ -44,15 +44,15 @@ def keep_found(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformRe
 
 def _default_vpc(component: pulumi.ComponentResource) -> dict[str, Any]:
     """The account's default VPC and its subnets in zones that EKS takes."""
+    # Neither a local zone, which only an account that asked for it has.
     zones = aws.get_availability_zones_output(
-        exclude_zone_ids=list(REFUSED_ZONES),
         filters=[{"name": "zone-type", "values": ["availability-zone"]}],
         opts=pulumi.InvokeOutputOptions(parent=component),
-    )
+    ).zone_ids.apply(lambda ids: [zone for zone in ids if zone not in REFUSED_ZONES])
     vpc = _ask("getVpc", {"default": True}, component)["id"]
     filters = [
         {"name": "vpc-id", "values": [vpc]},
-        {"name": "availability-zone-id", "values": zones.zone_ids},
+        {"name": "availability-zone-id", "values": zones},
     ]
     return {"vpc_id": vpc, "subnet_ids": _ask("getSubnets", {"filters": filters}, component)["ids"]}
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # settings.py runs these checks
     from .settings import Settings
 
 # Zones without a control plane: the EKS guide, "View Amazon EKS networking requirements for VPC and subnets".
-REFUSED_ZONE_IDS = ("use1-az3", "usw1-az2", "cac1-az3")
+REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
 # Endpoints without which a node that reaches nothing else does not join or pull: the EKS guide, "Deploy
 # private clusters with limited internet access".
 NEEDED_ENDPOINTS = ("ec2", "ecr.api", "ecr.dkr", "s3")
@@ -33,6 +33,11 @@ LEAST_MEMORY_GIB = 2
 # With fewer processors a parallel pull is no faster than containerd's own. AWS's own switch for it (nodeadm,
 # FastImagePull) ignores such nodes, too.
 LEAST_PROCESSORS_IN_PARALLEL = 4
+# The limits of EBS: the EBS guide, "Amazon EBS volume types". A gp3 volume moves at most 0.25 MiB/s for each
+# operation per second; an io2 one moves 256 KiB by one, which is the same.
+MOST_IOPS = {"gp3": 80000, "io2": 256000}
+MOST_IOPS_PER_GIB = {"gp3": 500, "io2": 1000}
+IOPS_PER_MIB_S = 4
 # MiB/s. Below the first, images wait for the volume; above the second, there is little to gain.
 SLOW_THROUGHPUT, GOOD_THROUGHPUT = 200, 600
 # GiB of the root volume that are not for images (an estimate), and the part that the kubelet keeps free.
@@ -43,18 +48,17 @@ IMAGES_GIB = {"public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest": 3.2
 _MEBI = 1.048576  # MB in a MiB
 _TAG = re.compile(r"[\w .:/=+\-@]*")
 _FAST_IMAGE_PULL = re.compile(r"FastImagePull[\"']?\s*[:=]\s*[\"']?true", re.IGNORECASE)
-_ARCHITECTURES = {"amd64": ("x86_64", "m6i.xlarge"), "arm64": ("arm64", "m7g.xlarge")}
+_M6I = "m6i.xlarge"
 
 
-def refusals(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[tuple[str, str, str]]:
-    """What cannot work, as far as the settings tell: key, reason, remedy.
+def refusals(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Finding]:
+    """What cannot work, as far as the settings tell.
 
     Args:
         settings: those of the cluster.
         groups: the settings of each node group, by its name.
     """
-    found = _found(Plan(settings, groups, _today()), refuses=True, asking=False)
-    return [(one.key, one.reason, one.remedy) for one in found]
+    return _found(Plan(settings, groups, _today()), refuses=True, asking=False)
 
 
 def warnings(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Finding]:
@@ -91,15 +95,20 @@ def _today() -> date:
 @refuse("an instance type without an AMI (Mac, the first Graviton), or without the driver of its accelerator")
 def type_without_ami(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        if not shape.group.ami_type:
+        if _takes_eks_ami(shape.group):
             yield from _without_ami(shape)
 
 
 @refuse("instance types of two architectures, or with different accelerators, in one group")
 def types_with_different_amis(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        if not shape.group.ami_type and not list(_without_ami(shape)):
+        if _takes_eks_ami(shape.group) and not list(_without_ami(shape)):
             yield from _refused(shape, shape.group.instance_types)
+
+
+def _takes_eks_ami(group: "Settings") -> bool:
+    """Whether the AMI follows from the instance types."""
+    return not group.ami_type and "amiId" not in group.eks_node_group_options
 
 
 def _without_ami(shape: Shape) -> Iterable[Finding]:
@@ -111,8 +120,7 @@ def _refused(shape: Shape, types: Sequence[str]) -> Iterable[Finding]:
     try:
         instance_types.ami_type(types)
     except RefusedError as refused:
-        remedy = refused.remedy or shape.set("instanceTypes[0]", "m6i.xlarge")
-        yield shape.finding("instanceTypes", refused.reason, remedy)
+        yield shape.finding("instanceTypes", refused.reason, refused.remedy or _set("instanceTypes[0]", _M6I))
 
 
 @refuse("an AMI of another architecture than the instance types")
@@ -123,7 +131,7 @@ def ami_of_another_architecture(plan: Plan) -> Iterable[Finding]:
         other = [one for one in _readable(shape) if wanted and instance_types.architecture(one) != wanted]
         if other:
             reason = f"{ami} is for {wanted}, and {other[0]} is {instance_types.architecture(other[0])}"
-            yield shape.finding("amiType", reason, shape.set("instanceTypes[0]", _ARCHITECTURES[wanted][1]))
+            yield shape.finding("amiType", reason, "pulumi config rm soci:amiType")
 
 
 @warn("an AMI without the driver of the instances' accelerator")
@@ -132,10 +140,10 @@ def ami_without_driver(plan: Plan) -> Iterable[Finding]:
         ami = shape.group.ami_type
         bare = [one for one in _readable(shape) if instance_types.accelerator(one) is not Accelerator.NONE]
         if bare and ami.endswith("_STANDARD"):
-            key = (instance_types.architecture(bare[0]), instance_types.accelerator(bare[0]))
-            right = instance_types.AMI_TYPES.get(key)
-            remedy = shape.set("amiType", right) if right else "bring the driver in a DaemonSet"
-            yield shape.finding("amiType", f"{ami} has no driver for the accelerator of {bare[0]}", remedy)
+            reason = f"{ami} has no driver for the accelerator of {bare[0]}"
+            has_driver = instance_types.accelerator(bare[0]) is not Accelerator.OTHER
+            remedy = "pulumi config rm soci:amiType" if has_driver else "bring the driver in a DaemonSet"
+            yield shape.finding("amiType", reason, remedy)
 
 
 def _readable(shape: Shape) -> list[str]:
@@ -153,7 +161,7 @@ def too_little_memory(plan: Plan) -> Iterable[Finding]:
                     f"{one} has {gib:g} GiB of memory and room for 4 pods, too little for the cluster's own "
                     f"pods and SOCI (at least {LEAST_MEMORY_GIB} GiB)"
                 )
-                yield shape.finding("instanceTypes", reason, shape.set("instanceTypes[0]", "m6i.xlarge"))
+                yield shape.finding("instanceTypes", reason, _set("instanceTypes[0]", _M6I))
 
 
 @warn("an instance with so few processors that a parallel mode gains nothing")
@@ -175,7 +183,7 @@ def too_few_processors(plan: Plan) -> Iterable[Finding]:
 @refuse("a SOCI of the AMI's own, turned on by nodeadm's feature gate FastImagePull")
 def second_soci(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        if any(_FAST_IMAGE_PULL.search(text) for text in _texts(shape.group.eks_node_group)):
+        if any(_FAST_IMAGE_PULL.search(text) for text in _texts(shape.group.eks_node_group_options)):
             yield shape.finding(
                 "eksNodeGroup",
                 "nodeadm's FastImagePull turns on the AMI's own SOCI, and both write the same files",
@@ -184,7 +192,7 @@ def second_soci(plan: Plan) -> Iterable[Finding]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """All that is written in a value, user data in Base64 included."""
+    """All that is written in a value, Base64 included."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield f"{key}: {item}"
@@ -203,61 +211,49 @@ def _texts(value: Any) -> Iterator[str]:
 @refuse("no node at all")
 def no_node(plan: Plan) -> Iterable[Finding]:
     if not any(group.node_count for group in plan.groups.values()):
-        shape = next(plan.shapes())
-        yield shape.finding(
-            "nodeCount", "without a node SOCI is nowhere installed", shape.set("nodeCount", 1)
-        )
+        key = "nodeGroups" if plan.settings.node_groups else "nodeCount"
+        yield Finding(key, "without a node SOCI is nowhere installed", _set("nodeCount", 1))
 
 
-# Their volumes. Source of the limits: the EBS guide, "Amazon EBS volume types", as of September 2025
+# Their volumes
 
 
-@refuse("a volume that EC2 refuses: IOPS or throughput beyond its type and size")
+def volume_iops(group: "Settings") -> int:
+    """The I/O operations per second of a group's volumes."""
+    return group.volume_iops or max(3000, IOPS_PER_MIB_S * group.volume_throughput)
+
+
+@refuse("a volume that EC2 refuses: more IOPS than its type or size has, or fewer than its throughput needs")
 def impossible_volume(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
         group = shape.group
-        kind, gib, iops, throughput = (
-            group.volume_type,
-            group.volume_gib,
-            group.volume_iops,
-            group.volume_throughput,
-        )
-        most_iops = gib * {"gp3": 500, "io1": 50, "io2": 1000}.get(kind, 0)
-        if throughput and kind != "gp3":
-            reason = f"only a gp3 volume takes a throughput, and this one is {kind}"
-            yield shape.finding("volumeThroughput", reason, shape.set("volumeType", "gp3"))
-        elif throughput > (iops or 3000) / 4:
-            reason = f"gp3 needs 4 IOPS for each MiB/s, and has {iops or 3000} for {throughput} MiB/s"
-            yield shape.finding("volumeThroughput", reason, shape.set("volumeIops", 4 * throughput))
-        if iops and kind == "gp2":
-            reason = "the IOPS of a gp2 volume follow from its size"
-            yield shape.finding("volumeIops", reason, shape.set("volumeType", "gp3"))
-        elif not iops and kind in ("io1", "io2"):
-            yield shape.finding("volumeIops", f"{kind} needs its IOPS", shape.set("volumeIops", 3000))
-        elif iops > most_iops > 0:
-            reason = f"{kind} takes at most {most_iops} IOPS with {gib} GiB"
-            yield shape.finding("volumeIops", reason, shape.set("volumeIops", most_iops))
+        kind, iops = group.volume_type, volume_iops(group)
+        needed = IOPS_PER_MIB_S * group.volume_throughput
+        smallest = -(-iops // MOST_IOPS_PER_GIB[kind])
+        if iops < needed:
+            reason = f"{group.volume_throughput} MiB/s need {needed} operations per second"
+            yield shape.finding("volumeIops", reason, "pulumi config rm soci:volumeIops")
+        elif iops > MOST_IOPS[kind]:
+            reason = f"{kind} has at most {MOST_IOPS[kind]} operations per second"
+            yield shape.finding("volumeIops", reason, _set("volumeIops", MOST_IOPS[kind]))
+        elif group.volume_gib < smallest:
+            reason = f"{iops} operations per second need {smallest} GiB of {kind}"
+            yield shape.finding("volumeGiB", reason, _set("volumeGiB", smallest))
 
 
 @warn("a volume so slow that images wait for it")
 def slow_volume(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        group = shape.group
-        if _holds_images_elsewhere(group):
-            continue
-        if group.volume_type == "gp2":
-            throughput = 128 if group.volume_gib <= 170 else 250
-            reason = f"a gp2 volume of {group.volume_gib} GiB writes images at {throughput} MiB/s at most"
-            yield shape.finding("volumeType", reason, shape.set("volumeType", "gp3"))
-        elif group.volume_type == "gp3" and (group.volume_throughput or 125) < SLOW_THROUGHPUT:
-            reason = f"images are written at {group.volume_throughput or 125} MiB/s at most"
-            yield shape.finding("volumeThroughput", reason, shape.set("volumeThroughput", GOOD_THROUGHPUT))
+        throughput = shape.group.volume_throughput
+        if throughput < SLOW_THROUGHPUT and not _holds_images_elsewhere(shape.group):
+            reason = f"images are written and read at {throughput} MiB/s at most"
+            yield shape.finding("volumeThroughput", reason, _set("volumeThroughput", GOOD_THROUGHPUT))
 
 
 @warn("a volume faster than the instance reaches its volumes", "ec2:DescribeInstanceTypes")
 def volume_beyond_instance(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        paid = shape.group.volume_throughput
+        paid = shape.group.volume_throughput if shape.group.volume_type == "gp3" else 0
         for one in shape.group.instance_types:
             most = plan.aws.instance_types.get(one, {}).get("ebsPerformanceMaximumThroughput")  # MB/s
             if most and paid * _MEBI > most:
@@ -265,7 +261,7 @@ def volume_beyond_instance(plan: Plan) -> Iterable[Finding]:
                 reason = (
                     f"{one} reaches its volumes at {reachable} MiB/s at most, and {paid} MiB/s are paid for"
                 )
-                yield shape.finding("volumeThroughput", reason, shape.set("volumeThroughput", reachable))
+                yield shape.finding("volumeThroughput", reason, _set("volumeThroughput", reachable))
 
 
 @warn("a volume too small for the sample's image")
@@ -279,11 +275,11 @@ def sample_larger_than_volume(plan: Plan) -> Iterable[Finding]:
         gib = shape.group.volume_gib
         if gib < least and not _holds_images_elsewhere(shape.group):
             reason = f"the sample's image takes {image:.1f} GiB, and {gib} GiB are for the system, too"
-            yield shape.finding("volumeGiB", reason, shape.set("volumeGiB", least))
+            yield shape.finding("volumeGiB", reason, _set("volumeGiB", least))
 
 
 def _holds_images_elsewhere(group: "Settings") -> bool:
-    """Whether images are on the instance's own disks."""
+    """Whether images are on the instances' own disks."""
     return group.instance_store and all(
         instance_types.is_readable(one) and instance_types.has_instance_store(one)
         for one in group.instance_types
@@ -327,7 +323,7 @@ def dear_version(plan: Plan) -> Iterable[Finding]:
         return
     if said:
         newest = kubernetes_versions.RELEASES[-1].version
-        yield Finding("kubernetesVersion", said, f"pulumi config set soci:kubernetesVersion {newest}")
+        yield Finding("kubernetesVersion", said, _set("kubernetesVersion", newest))
 
 
 @refuse("a Kubernetes release that EKS does not carry", "eks:DescribeClusterVersions")
@@ -336,7 +332,7 @@ def version_not_carried(plan: Plan) -> Iterable[Finding]:
     if carried and plan.settings.kubernetes_version not in carried:
         carried.sort(key=kubernetes_versions.number)
         reason = f"EKS carries {', '.join(carried)}"
-        yield Finding("kubernetesVersion", reason, f"pulumi config set soci:kubernetesVersion {carried[-1]}")
+        yield Finding("kubernetesVersion", reason, _set("kubernetesVersion", carried[-1]))
 
 
 # Its network
@@ -346,14 +342,14 @@ def version_not_carried(plan: Plan) -> Iterable[Finding]:
 def no_default_vpc(plan: Plan) -> Iterable[Finding]:
     if not plan.settings.vpc_id and plan.aws.default_vpc == "":
         reason = "this account has no default VPC in the region"
-        yield Finding("vpcId", reason, "pulumi config set soci:vpcId vpc-…, or aws ec2 create-default-vpc")
+        yield Finding("vpcId", reason, f"{_set('vpcId', 'vpc-…')}, or aws ec2 create-default-vpc")
 
 
 @refuse("a subnet that does not exist, or is in another VPC", "ec2:DescribeSubnets")
 def strange_subnet(plan: Plan) -> Iterable[Finding]:
     wanted = plan.settings.vpc_id
-    of_groups = {name: "nodeSubnetIds" for group in plan.groups.values() for name in group.node_subnet_ids}
-    for name, key in {**of_groups, **dict.fromkeys(plan.settings.subnet_ids, "subnetIds")}.items():
+    of_groups = {name: key for shape in plan.shapes() for name, key in node_subnets(plan, shape).items()}
+    for name, key in {**of_groups, **cluster_subnets(plan)}.items():
         subnet = plan.aws.subnets.get(name)
         if subnet is not None and not subnet:
             yield Finding(key, f"{name} does not exist in this account and region", _other_subnet(key))
@@ -363,19 +359,19 @@ def strange_subnet(plan: Plan) -> Iterable[Finding]:
 
 @refuse("a subnet in a zone where EKS makes no control plane", "ec2:DescribeSubnets")
 def refused_zone(plan: Plan) -> Iterable[Finding]:
-    for name in plan.settings.subnet_ids:
-        zone = _zone(plan, name)
-        if zone in REFUSED_ZONE_IDS:
-            reason = f"{name} is in the zone {zone}, where EKS makes no control plane"
-            yield Finding("subnetIds", reason, _other_subnet("subnetIds"))
+    for name, key in cluster_subnets(plan).items():
+        if _zone(plan, name) in REFUSED_ZONES:
+            reason = f"{name} is in the zone {_zone(plan, name)}, where EKS makes no control plane"
+            yield Finding(key, reason, _other_subnet(key))
 
 
 @refuse("all subnets in one zone", "ec2:DescribeSubnets")
 def one_zone(plan: Plan) -> Iterable[Finding]:
-    zones = {_zone(plan, name) for name in cluster_subnets(plan.settings, plan.aws)}
+    subnets = cluster_subnets(plan)
+    zones = {_zone(plan, name) for name in subnets}
     if len(zones) == 1 and all(zones):
         reason = f"all subnets are in the zone {zones.pop()}, and EKS needs two zones"
-        yield Finding("subnetIds", reason, "pulumi config set --path 'soci:subnetIds[1]' subnet-…")
+        yield Finding(next(iter(subnets.values())), reason, _set("subnetIds[1]", "subnet-…"))
 
 
 @refuse(
@@ -384,13 +380,12 @@ def one_zone(plan: Plan) -> Iterable[Finding]:
     "ec2:DescribeRouteTables",
 )
 def public_without_address(plan: Plan) -> Iterable[Finding]:
-    for shape in plan.shapes():
-        for name in _node_subnets(plan, shape):
-            gives_address = plan.aws.subnets.get(name, {}).get("mapPublicIpOnLaunch")
-            if gives_address is False and _way_out_of(plan, name) == "internet gateway":
-                remedy = f"aws ec2 modify-subnet-attribute --subnet-id {name} --map-public-ip-on-launch"
-                reason = f"{name} is public but gives its nodes no public address, so that they reach nothing"
-                yield shape.finding("nodeSubnetIds", reason, f"{remedy}, or private subnets")
+    for name, key in _all_node_subnets(plan).items():
+        gives_address = plan.aws.subnets.get(name, {}).get("mapPublicIpOnLaunch")
+        if gives_address is False and _way_out_of(plan, name) == "internet gateway":
+            reason = f"{name} is public but gives its nodes no public address, so that they reach nothing"
+            remedy = f"aws ec2 modify-subnet-attribute --subnet-id {name} --map-public-ip-on-launch"
+            yield Finding(key, reason, f"{remedy}, or private subnets")
 
 
 @refuse(
@@ -400,19 +395,18 @@ def public_without_address(plan: Plan) -> Iterable[Finding]:
 )
 def no_endpoints(plan: Plan) -> Iterable[Finding]:
     missing = [service for service in NEEDED_ENDPOINTS if plan.aws.endpoints.get(service) is False]
-    for shape, name in _isolated(plan):
+    for name, key in _isolated(plan).items():
         if missing:
             reason = f"{name} has no way out, and its VPC has no endpoint for {', '.join(missing)}"
-            yield shape.finding("nodeSubnetIds", reason, "make a NAT gateway or these endpoints")
+            yield Finding(key, reason, "make a NAT gateway or these endpoints")
 
 
 @refuse("nodes in a subnet without a way out, and a public API server only", "ec2:DescribeRouteTables")
 def no_private_api(plan: Plan) -> Iterable[Finding]:
-    if plan.settings.eks_cluster.get("endpointPrivateAccess") in (None, False, "false"):
-        for shape, name in _isolated(plan):
+    if plan.settings.eks_cluster_options.get("endpointPrivateAccess") in (None, False, "false"):
+        for name, key in _isolated(plan).items():
             reason = f"{name} has no way out, and the API server has no address in the VPC"
-            remedy = "pulumi config set --path soci:eksCluster.endpointPrivateAccess true"
-            yield shape.finding("nodeSubnetIds", reason, remedy)
+            yield Finding(key, reason, "pulumi config set --path soci:eksCluster.endpointPrivateAccess true")
 
 
 @refuse(
@@ -422,32 +416,31 @@ def no_private_api(plan: Plan) -> Iterable[Finding]:
 def no_mirror(plan: Plan) -> Iterable[Finding]:
     settings = plan.settings
     places = {
-        "releaseUrl": (urlsplit(settings.release_url).hostname, "set soci:releaseUrl"),
-        "installerImage": (_registry(settings.installer_image), "set soci:installerImage"),
+        "releaseUrl": (urlsplit(settings.release_url).hostname, "soci:releaseUrl"),
+        "installerImage": (_registry(settings.installer_image), "soci:installerImage"),
     }
     if settings.sample_workload.enabled:
         sample = _registry(settings.sample_workload.image)
-        places["sampleWorkload"] = (sample, "set --path soci:sampleWorkload.image")
-    for _, name in list(_isolated(plan))[:1]:
-        for key, (host, command) in places.items():
+        places["sampleWorkload"] = (sample, "--path soci:sampleWorkload.image")
+    for name in list(_isolated(plan))[:1]:
+        for key, (host, path) in places.items():
             if host in PUBLIC_HOSTS:
                 reason = f"the nodes in {name} have no way out to {host}"
-                yield Finding(
-                    key, reason, f"pulumi config {command} MIRROR, a place in the VPC or in your ECR"
-                )
+                yield Finding(key, reason, f"pulumi config set {path} MIRROR, in the VPC or in your ECR")
 
 
 @refuse("an instance type that is offered in no zone of its group", "ec2:DescribeInstanceTypeOfferings")
 def type_not_offered(plan: Plan) -> Iterable[Finding]:
+    other = _set("instanceTypes[0]", "TYPE")
     for shape in plan.shapes():
-        zones = {_zone(plan, name) for name in _node_subnets(plan, shape)}
+        zones = {_zone(plan, name) for name in node_subnets(plan, shape)}
         for one in shape.group.instance_types:
             offered = plan.aws.zones.get(one)
             if offered is not None and not offered:
-                yield shape.finding("instanceTypes", f"EC2 has no {one} in this region", "take another type")
+                yield shape.finding("instanceTypes", f"EC2 has no {one} in this region", other)
             elif offered and zones and all(zones) and not zones & set(offered):
                 reason = f"EC2 has {one} only in {', '.join(sorted(offered))}, and the group is elsewhere"
-                yield shape.finding("instanceTypes", reason, "take another type, or subnets there")
+                yield shape.finding("instanceTypes", reason, f"{other}, or subnets there")
 
 
 @refuse("an instance type of another architecture than its name says", "ec2:DescribeInstanceTypes")
@@ -455,40 +448,56 @@ def misread_type(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
         for one in _readable(shape):
             found = plan.aws.instance_types.get(one, {}).get("supportedArchitectures")
-            said, _ = _ARCHITECTURES[instance_types.architecture(one)]
-            if found and said not in found and not shape.group.ami_type:
+            said = {"amd64": "x86_64", "arm64": "arm64"}[instance_types.architecture(one)]
+            if found and said not in found and _takes_eks_ami(shape.group):
                 reason = f"{one} is {' or '.join(found)}, which its name does not show"
-                yield shape.finding("instanceTypes", reason, shape.set("amiType", "TYPE"))
+                yield shape.finding("instanceTypes", reason, _set("amiType", "TYPE"))
 
 
-def cluster_subnets(settings: "Settings", answers: Answers) -> Sequence[str]:
-    """The control plane's subnets: those that were set, else the default VPC's in zones that EKS takes."""
-    if settings.subnet_ids:
-        return settings.subnet_ids
-    zones = {
-        name: answers.subnets.get(name, {}).get("availabilityZoneId") for name in answers.default_subnets
+def cluster_subnets(plan: Plan) -> dict[str, str]:
+    """The control plane's subnets, each with the key that says so: those that were set, else the default
+    VPC's in zones that EKS takes."""
+    settings = plan.settings
+    given = {
+        "subnetIds": settings.subnet_ids,
+        "publicSubnetIds": settings.public_subnet_ids,
+        "privateSubnetIds": settings.private_subnet_ids,
     }
-    return [name for name, zone in zones.items() if zone not in REFUSED_ZONE_IDS]
+    found = {name: key for key, names in given.items() for name in names}
+    taken = (name for name in plan.aws.default_subnets if _zone(plan, name) not in REFUSED_ZONES)
+    return found or dict.fromkeys(taken, "vpcId")
 
 
-def _node_subnets(plan: Plan, shape: Shape) -> Sequence[str]:
-    return shape.group.node_subnet_ids or cluster_subnets(plan.settings, plan.aws)
+def node_subnets(plan: Plan, shape: Shape) -> dict[str, str]:
+    """The subnets of a group's nodes, each with the key that says so."""
+    if shape.group.node_subnet_ids:
+        return dict.fromkeys(shape.group.node_subnet_ids, f"{shape.place}nodeSubnetIds")
+    of_cluster = cluster_subnets(plan)
+    private = {name: key for name, key in of_cluster.items() if key == "privateSubnetIds"}
+    return private or of_cluster
+
+
+def _all_node_subnets(plan: Plan) -> dict[str, str]:
+    return {name: key for shape in plan.shapes() for name, key in node_subnets(plan, shape).items()}
+
+
+def _isolated(plan: Plan) -> dict[str, str]:
+    """The nodes' subnets from which nothing outside the VPC is reached, each with the key that says so.
+
+    Not those of a group with options for pulumi-eks: their NodeConfig may name a proxy.
+    """
+    return {
+        name: key
+        for shape in plan.shapes()
+        if not shape.group.eks_node_group_options
+        for name, key in node_subnets(plan, shape).items()
+        if _way_out_of(plan, name) == "none"
+    }
 
 
 def _zone(plan: Plan, subnet: str) -> str | None:
     """The id of a subnet's zone; None when it is not known."""
     return plan.aws.subnets.get(subnet, {}).get("availabilityZoneId")
-
-
-def _isolated(plan: Plan) -> Iterator[tuple[Shape, str]]:
-    """The groups in a subnet from which nothing outside its VPC is reached, each with one such subnet.
-
-    Not those with settings for pulumi-eks: their NodeConfig may name a proxy.
-    """
-    for shape in plan.shapes():
-        without = [name for name in _node_subnets(plan, shape) if _way_out_of(plan, name) == "none"]
-        if without and not shape.group.eks_node_group:
-            yield shape, without[0]
 
 
 def _way_out_of(plan: Plan, subnet: str) -> str:
@@ -510,10 +519,16 @@ def way_out(routes: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _other_subnet(key: str) -> str:
-    return f"pulumi config set --path 'soci:{key}[0]' subnet-…"
+    return _set(f"{key.rpartition('.')[2]}[0]", "subnet-…")
 
 
 def _registry(image: str) -> str:
     """The registry in an image's reference."""
     first, slash, _ = image.partition("/")
     return first if slash and re.search("[.:]", first) else "docker.io"
+
+
+def _set(key: str, value: object) -> str:
+    """The command that sets a key, or an entry of it."""
+    place = f"--path 'soci:{key}'" if "[" in key else f"soci:{key}"
+    return f"pulumi config set {place} {value}"

@@ -8,7 +8,7 @@ refusal would be worse than a late one. The guards of EKS are in eks_checks.py.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # settings.py runs the guards
     from .settings import Settings
@@ -36,33 +36,26 @@ class Answers:
     """The status of each Kubernetes release, as aws:eks/getClusterVersions gives it."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong: the setting's key without `soci:`, the reason, the remedy."""
+class Finding(NamedTuple):
+    """Something that is wrong."""
 
     key: str
+    """The setting's, without `soci:`; in a group of soci:nodeGroups the path to it."""
     reason: str
     remedy: str
+    """For the flat key; settings.py turns it to the group's own."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A node group's settings and their place: soci:nodeGroups, or the flat keys for one without a name."""
+    """A node group's settings, and what comes before their keys: nothing, or the path of the group."""
 
-    name: str
+    place: str
     group: "Settings"
 
     def finding(self, key: str, reason: str, remedy: str) -> Finding:
         """A finding about one of this group's keys."""
-        if self.name:
-            return Finding("nodeGroups", f"{self.name}: {reason}", remedy)
-        return Finding(key, reason, remedy)
-
-    def set(self, key: str, value: object) -> str:
-        """The command that sets one of this group's keys."""
-        path = f"soci:nodeGroups.{self.name}.{key}" if self.name else f"soci:{key}"
-        place = f"--path '{path}'" if self.name or "[" in key else path
-        return f"pulumi config set {place} {value}"
+        return Finding(self.place + key, reason, remedy)
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,7 @@ class Plan:
     def shapes(self) -> Iterator[Shape]:
         """The node groups."""
         for name, group in self.groups.items():
-            yield Shape(name if self.settings.node_groups else "", group)
+            yield Shape(f"nodeGroups.{name}." if self.settings.node_groups else "", group)
 
 
 Check = Callable[[Plan], Iterable[Finding]]

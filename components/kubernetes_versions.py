@@ -53,10 +53,10 @@ def check(version: str, today: date) -> str:
         return f"EKS did not carry Kubernetes {version} on {READ_ON}, when this program's list was read"
     release = next((one for one in RELEASES if one.version == version), None)
     if release is None or release.extended_ends <= today:
-        ended = f" since {release.extended_ends}" if release else ""
+        ended = f" (since {release.extended_ends})" if release else ""
         newest = RELEASES[-1].version
         raise RefusedError(
-            f"EKS does not carry Kubernetes {version} any more{ended}",
+            f"EKS no longer carries Kubernetes {version}{ended}",
             f"pulumi config set soci:kubernetesVersion {newest}; a cluster that exists takes one release "
             "after the other",
         )

@@ -58,14 +58,14 @@ spec:
 
 def node_groups(
     name: str, chosen: Settings, cluster: eks.Cluster, component: pulumi.ComponentResource
-) -> list[eks.ManagedNodeGroup]:
-    """The node groups of a cluster, children of the component."""
+) -> dict[str, eks.ManagedNodeGroup]:
+    """The node groups of a cluster by name, children of the component."""
     role, policies = _role(name, chosen, component)
     for group in node_groups_of(chosen).values():
         options = group.eks_node_group_options
         pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
-    return [
-        eks.ManagedNodeGroup(
+    return {
+        group_name: eks.ManagedNodeGroup(
             f"{name}-{group_name}",
             cluster=cluster,
             node_role_arn=role.arn,
@@ -74,7 +74,7 @@ def node_groups(
             opts=pulumi.ResourceOptions(parent=component, depends_on=policies, transforms=_transforms(group)),
         )
         for group_name, group in node_groups_of(chosen).items()
-    ]
+    }
 
 
 def _arguments(group: Settings) -> dict[str, Any]:

@@ -15,13 +15,16 @@ import pulumi_eks as eks
 from . import values
 from .values import RefusedError
 
-# The key of pulumi-eks -> the setting that sets it, or why nothing may.
+# The key of pulumi-eks, or the path to it -> the setting that sets it, or why nothing may.
 _CLUSTER_SETTINGS = {
+    "name": "clusterName",
     "version": "kubernetesVersion",
     "vpcId": "vpcId",
     "subnetIds": "subnetIds",
     "publicSubnetIds": "publicSubnetIds",
     "privateSubnetIds": "privateSubnetIds",
+    "vpcCniOptions.addonVersion": "addonVersions",
+    "kubeProxyAddonOptions.version": "addonVersions",
     "tags": "tags",
 }
 _CLUSTER_FIXED = {
@@ -70,6 +73,7 @@ _NODE_GROUP_FIXED = {
     "launchTemplate": "the group has one already; a transform can change it",
     "userData": "nodes of it would start without the taint that keeps workloads away until SOCI is there",
 }
+_ABSENT = object()
 # With these, pulumi-eks itself writes the nodes' user data and looks their AMI up, in EKS's place.
 USER_DATA = frozenset({"amiId", "bootstrapExtraArgs", "kubeletExtraArgs", "nodeadmExtraOptions"})
 
@@ -92,6 +96,13 @@ def _free(value: Any, by_setting: Mapping[str, str], fixed: Mapping[str, str]) -
     ]
     if refused:
         raise RefusedError("holds what SociCluster sets itself", entries=refused)
+    return options
+
+
+def _at(options: Any, path: str) -> Any:
+    """What stands at a path in the options; _ABSENT where nothing does."""
+    for key in path.split("."):
+        options = options.get(key, _ABSENT) if isinstance(options, Mapping) else _ABSENT
     return options
 
 

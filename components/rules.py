@@ -17,6 +17,7 @@ from .values import RefusedError
 
 ARCHITECTURES = ("amd64", "arm64")
 OLDEST_VERSION = (0, 10, 0)
+ADD_ONS = ("vpc-cni", "kube-proxy", "coredns")
 
 # Image reference after github.com/distribution/reference: [registry[:port]/]path[:tag][@sha256:digest]
 _IMAGE = re.compile(
@@ -291,3 +292,35 @@ def cluster_subnets(value: Any) -> tuple[str, ...]:
             "pulumi config set --path 'soci:subnetIds[1]' subnet-…",
         )
     return names
+
+
+def cluster_name(value: Any) -> str:
+    """An EKS cluster's name, or empty."""
+    name = values.text(value)
+    if name and not re.fullmatch(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}", name):
+        raise RefusedError(
+            "must be a name of letters, digits, - and _, at most 100, that begins with a letter or digit"
+        )
+    return name
+
+
+def role_arn(value: Any) -> str:
+    """An IAM role's ARN, in any partition, or empty."""
+    arn = values.text(value)
+    if arn and not re.fullmatch(r"arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", arn, re.ASCII):
+        raise RefusedError("must be the ARN of an IAM role such as arn:aws:iam::123456789012:role/NAME")
+    return arn
+
+
+def addon_versions(value: Any) -> dict[str, str]:
+    """Versions of EKS add-ons, by the add-on's name."""
+    versions = values.mapping(value)
+    for name, chosen in versions.items():
+        if name not in ADD_ONS:
+            raise RefusedError(
+                f"'{name}' is none of this cluster's add-ons ({', '.join(ADD_ONS)})",
+                f"pulumi config rm --path soci:addonVersions.{name}",
+            )
+        if not re.fullmatch(r"v[0-9]+\.[0-9]+\.[0-9]+-eksbuild\.[0-9]+", chosen):
+            raise RefusedError(f"{name}: must be a version such as v1.20.4-eksbuild.2")
+    return versions

@@ -20,6 +20,7 @@ from typing import Any
 import pulumi
 
 from . import eks_rules, kubeconfig, pass_through, redaction, rules
+from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
@@ -165,7 +166,7 @@ class Settings:
         rules.image,
     )
     namespace: str = setting(
-        "soci-system", "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
+        DEFAULT_NAMESPACE, "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
     )
     node_selector: Mapping[str, str] = setting(
         {},
@@ -403,6 +404,29 @@ class Settings:
         "among them.",
         Scope.EKS,
         remedy="set --path soci:tags.NAME VALUE",
+    )
+    cluster_name: str = setting(
+        "",
+        "With cluster `eks`, the name of the EKS cluster. Empty means one made from the component's name. "
+        "Another name is another cluster: the old one is replaced.",
+        Scope.EKS,
+        rules.cluster_name,
+    )
+    kubeconfig_role_arn: str = setting(
+        "",
+        "With cluster `eks`, the IAM role that the kubeconfig assumes: the one with which the AWS provider "
+        "makes the cluster, when it assumes one. Empty means the credentials themselves.",
+        Scope.EKS,
+        rules.role_arn,
+    )
+    addon_versions: Mapping[str, str] = setting(
+        {},
+        "With cluster `eks`, versions of its add-ons, by name (`vpc-cni`, `kube-proxy`, `coredns`). One "
+        "without an entry has the newest version of the day on which the cluster came to its Kubernetes "
+        "release.",
+        Scope.EKS,
+        rules.addon_versions,
+        remedy="set --path soci:addonVersions.NAME VERSION, one that aws eks describe-addon-versions lists",
     )
 
 

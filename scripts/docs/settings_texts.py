@@ -75,6 +75,7 @@ def arguments_module() -> str:
                     "Used to take up an interrupted `pulumi up`, to warn of what is in the way, and after a "
                     "failed rollout to show each node's reason."
                 ),
+                NODES,
             ],
             required="version",
         ),
@@ -107,6 +108,14 @@ SAMPLE_LIMIT: Row = (
     "How long it may take, in seconds, the pull of its image included.",
     "`600`",
 )
+NODES: Row = (
+    "nodes",
+    "pulumi.Input[Any]",
+    "What the nodes are made from: anything whose change means other nodes, such as a node group's ID, "
+    "launch template, version and size. A change of it is waited for, until all nodes are verified, before "
+    "what it replaced is deleted.",
+    "",
+)
 AWS_PROFILE: Row = (
     "aws_profile",
     "str",
@@ -122,7 +131,7 @@ def _access(purpose: str) -> list[Row]:
             "kubeconfig",
             "pulumi.Input[str]",
             f"The cluster's kubeconfig, as a path, as content or as an object (in Python). {purpose}",
-            "",
+            "that of the Kubernetes provider",
         ),
         ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
     ]

@@ -39,6 +39,7 @@ class Recorder(pulumi.runtime.Mocks):
     def __init__(self) -> None:
         self.resources: dict[str, pulumi.runtime.MockResourceArgs] = {}
         self.desired_nodes = 2
+        self.newest_build = 1
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         if args.typ.startswith("eks:"):
@@ -52,10 +53,16 @@ class Recorder(pulumi.runtime.Mocks):
         if args.typ.endswith(":DaemonSet"):
             outputs["status"] = {"desiredNumberScheduled": self.desired_nodes}
         if args.typ == "eks:index:Cluster":
-            outputs |= {"kubeconfigJson": '{"plain": true}', "kubeconfig": {"profile": True}}
+            # The true component's are both without profile and role.
+            outputs |= {"kubeconfigJson": '{"plain": true}', "kubeconfig": {"plain": True}}
+        if args.typ == "pulumi:index:Stash":
+            outputs["output"] = outputs["input"]
         return f"{args.name}-id", outputs
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]]]:
+        if args.token == "aws:eks/getAddonVersion:getAddonVersion":
+            name, release = args.args["addonName"], args.args["kubernetesVersion"]
+            return {"version": f"{name} for {release}, build {self.newest_build}"}, []
         return ANSWERS.get(args.token, {}), []
 
     def inputs(self, name: str) -> dict[str, Any]:

@@ -115,14 +115,16 @@ def test_the_ami_follows_from_the_family(types: list[str], ami: str) -> None:
     [
         (
             ["m6i.xlarge", "m7g.xlarge"],
-            "m6i.xlarge needs the AMI AL2023_x86_64_STANDARD and m7g.xlarge needs AL2023_ARM_64_STANDARD, and "
+            "m6i.xlarge needs the AMI AL2023_x86_64_STANDARD and m7g.xlarge needs "
+            "AL2023_ARM_64_STANDARD, and "
             "the nodes of a group have one",
             "keep the types like m6i.xlarge, and make those like m7g.xlarge a group of their own in "
             "soci:nodeGroups",
         ),
         (
             ["g5.xlarge", "inf2.xlarge"],
-            "g5.xlarge needs the AMI AL2023_x86_64_NVIDIA and inf2.xlarge needs AL2023_x86_64_NEURON, and the "
+            "g5.xlarge needs the AMI AL2023_x86_64_NVIDIA and inf2.xlarge needs "
+            "AL2023_x86_64_NEURON, and the "
             "nodes of a group have one",
             "keep the types like g5.xlarge, and make those like inf2.xlarge a group of their own in "
             "soci:nodeGroups",

@@ -18,7 +18,8 @@ from components.values import RefusedError
         (
             "1.34",
             date(2026, 10, 3),
-            "the standard support of Kubernetes 1.34 ends on 2026-12-02: from then on the cluster costs $0.60 an "
+            "the standard support of Kubernetes 1.34 ends on 2026-12-02: from then on the cluster "
+            "costs $0.60 an "
             "hour instead of $0.10",
         ),
         (
@@ -41,8 +42,8 @@ def test_the_end_of_a_support_and_its_price_are_said(version: str, today: date, 
 @pytest.mark.parametrize(
     ("version", "today", "reason"),
     [
-        ("1.31", date(2026, 11, 26), "EKS does not carry Kubernetes 1.31 any more since 2026-11-26"),
-        ("1.22", date(2026, 11, 26), "EKS does not carry Kubernetes 1.22 any more"),
+        ("1.31", date(2026, 11, 26), "EKS no longer carries Kubernetes 1.31 (since 2026-11-26)"),
+        ("1.22", date(2026, 11, 26), "EKS no longer carries Kubernetes 1.22"),
     ],
 )
 def test_a_release_without_any_support_is_refused(version: str, today: date, reason: str) -> None:
@@ -50,7 +51,8 @@ def test_a_release_without_any_support_is_refused(version: str, today: date, rea
         check(version, today)
     assert refused.value.reason == reason
     assert refused.value.remedy == (
-        "pulumi config set soci:kubernetesVersion 1.36; a cluster that exists takes one release after the other"
+        "pulumi config set soci:kubernetesVersion 1.36; a cluster that exists takes one release "
+        "after the other"
     )
 
 

@@ -20,7 +20,7 @@ def test_arguments_of_pulumi_eks_reach_it_in_its_own_words(recorder: Recorder, r
     made(
         run,
         eks_cluster_options={
-            "name": "team-a",
+            "kubernetesServiceIpAddressRange": "10.1.0.0/16",
             "enabledClusterLogTypes": ["api"],
             "endpointPrivateAccess": True,
         },
@@ -28,7 +28,10 @@ def test_arguments_of_pulumi_eks_reach_it_in_its_own_words(recorder: Recorder, r
         node_groups={"a": {}, "b": {"eks_node_group_options": {"forceUpdateVersion": True}}},
     )
     cluster = recorder.inputs("soci-eks")
-    assert (cluster["name"], cluster["enabledClusterLogTypes"]) == ("team-a", ["api"])
+    assert (cluster["kubernetesServiceIpAddressRange"], cluster["enabledClusterLogTypes"]) == (
+        "10.1.0.0/16",
+        ["api"],
+    )
     assert (cluster["endpointPrivateAccess"], cluster["authenticationMode"]) == (True, "API")
     assert recorder.inputs("soci-a")["releaseVersion"] == "1.36.0-20260801"
     own = recorder.inputs("soci-b")
@@ -48,7 +51,14 @@ def test_objects_are_merged_entry_by_entry_and_lists_replaced() -> None:
 
 def test_what_socicluster_sets_itself_is_refused_with_the_setting_that_stands_for_it() -> None:
     config = {
-        "soci:eksCluster": json.dumps({"version": "1.35", "authenticationMode": "CONFIG_MAP", "name": "a"}),
+        "soci:eksCluster": json.dumps(
+            {
+                "version": "1.35",
+                "authenticationMode": "CONFIG_MAP",
+                "gpu": None,
+                "vpcCniOptions": {"addonVersion": "v1", "enablePrefixDelegation": True},
+            }
+        ),
         "soci:eksNodeGroup": json.dumps({"instanceTypes": ["m7g.large"], "taints": []}),
         "soci:nodeGroups": json.dumps({"gpu": {"eksNodeGroup": {"diskSize": 5}}}),
     }
@@ -57,8 +67,11 @@ def test_what_socicluster_sets_itself_is_refused_with_the_setting_that_stands_fo
     rm = "Remedy: pulumi config rm --path"
     assert str(refused.value).splitlines() == [
         f"soci:eksCluster.version '1.35': is what soci:kubernetesVersion sets. {rm} soci:eksCluster.version",
+        "soci:eksCluster.vpcCniOptions.addonVersion 'v1': is what soci:addonVersions sets. "
+        f"{rm} soci:eksCluster.vpcCniOptions.addonVersion",
         "soci:eksCluster.authenticationMode 'CONFIG_MAP': the nodes and their creator get in by access "
         f"entries (API). {rm} soci:eksCluster.authenticationMode",
+        f"soci:eksCluster.gpu 'null': the nodes are those of soci:nodeGroups. {rm} soci:eksCluster.gpu",
         "soci:eksNodeGroup.instanceTypes '[\"m7g.large\"]': is what soci:instanceTypes sets. "
         f"{rm} soci:eksNodeGroup.instanceTypes",
         f"soci:eksNodeGroup.taints '[]': is what soci:nodeTaints sets. {rm} soci:eksNodeGroup.taints",
@@ -85,7 +98,8 @@ def test_every_argument_that_is_set_here_is_owned(
     made(run, tags={"a": "b"}, node_taints=["a:NoSchedule"], capacity_type="spot", autoscaled=True)
     made(run, vpc_id="vpc-1", subnet_ids=["subnet-1", "subnet-2"], node_subnet_ids=["subnet-1"])
     name = {eks.Cluster: "soci-eks", eks.ManagedNodeGroup: "soci-nodes"}[component]
-    assert recorder.inputs(name).keys() - settings.keys() - fixed.keys() == set()
+    owned = {path.partition(".")[0] for path in (*settings, *fixed)}
+    assert recorder.inputs(name).keys() - owned == set()
 
 
 def test_an_argument_that_pulumi_eks_does_not_have_is_warned_of(
