@@ -14,7 +14,7 @@ from soci_cluster import SociInstaller, eks_kubeconfig, managed_group_taints, po
 
 config = pulumi.Config()
 name = config.require("clusterName")
-SIZES = {"min_size": 1, "desired_size": 2, "max_size": 6}
+COUNT = 2
 
 group = aws.eks.NodeGroup(
     "soci",
@@ -23,13 +23,17 @@ group = aws.eks.NodeGroup(
     subnet_ids=config.require_object("subnetIds"),
     instance_types=["m6i.xlarge"],
     disk_size=100,
-    scaling_config=SIZES,
+    scaling_config={"min_size": 1, "desired_size": COUNT, "max_size": 6},
     taints=managed_group_taints(),
     labels=pool_labels(),
 )
 installer = SociInstaller(
     "soci",
-    {"node_selector": pool_labels(), "nodes": [group.id, group.version, group.release_version, SIZES]},
+    {
+        "version": "0.16.1",
+        "node_selector": pool_labels(),
+        "nodes": [group.id, group.version, group.release_version, COUNT],
+    },
     opts=pulumi.ResourceOptions(
         provider=k8s.Provider("kubernetes", kubeconfig=eks_kubeconfig(name), cluster_identifier=name),
         depends_on=[group],

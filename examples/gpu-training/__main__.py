@@ -12,8 +12,6 @@ import pulumi
 import pulumi_kubernetes as k8s
 from soci_cluster import SociCluster
 
-GPU_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
-
 cluster = SociCluster(
     "soci",
     {
@@ -43,7 +41,7 @@ k8s.apps.v1.DaemonSet(
             "metadata": {"labels": labels},
             "spec": {
                 "node_selector": {"workload": "training"},
-                "tolerations": [GPU_TAINT],
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
                 "priority_class_name": "system-node-critical",
                 "containers": [
                     {

@@ -18,7 +18,7 @@ provider = k8s.Provider("kubernetes", kubeconfig=eks_kubeconfig(name), cluster_i
 installer = SociInstaller(
     "soci",
     # There may be no node yet.
-    {"node_selector": pool_labels(), "require_nodes": False},
+    {"version": "0.16.1", "node_selector": pool_labels(), "require_nodes": False},
     opts=pulumi.ResourceOptions(provider=provider),
 )
 discovery = [{"tags": {"karpenter.sh/discovery": name}}]

@@ -16,7 +16,7 @@ import pulumi_kubernetes as k8s
 from soci_cluster import SociInstaller, managed_group_taints, pool_labels
 
 POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
-SIZES = {"min_size": 1, "desired_size": 2, "max_size": 4}
+COUNT = 2
 
 cluster = eks.Cluster(
     "cluster",
@@ -36,7 +36,7 @@ nodes = eks.ManagedNodeGroup(
     node_role_arn=role.arn,
     instance_types=["m6i.xlarge"],
     disk_size=100,
-    scaling_config=SIZES,
+    scaling_config={"min_size": 1, "desired_size": COUNT, "max_size": 4},
     taints=managed_group_taints(),
     labels=pool_labels(),
     opts=pulumi.ResourceOptions(depends_on=attached),
@@ -45,8 +45,9 @@ group = nodes.node_group
 installer = SociInstaller(
     "soci",
     {
+        "version": "0.16.1",
         "node_selector": pool_labels(),
-        "nodes": [group.id, group.launch_template, group.version, group.release_version, SIZES],
+        "nodes": [group.id, group.launch_template, group.version, group.release_version, COUNT],
     },
     opts=pulumi.ResourceOptions(
         provider=k8s.Provider(

@@ -19,6 +19,11 @@ provider = k8s.Provider("kubernetes", kubeconfig=eks_kubeconfig(name), cluster_i
 for pool, mode in POOLS.items():
     SociInstaller(
         pool,
-        {"mode": mode, "namespace": f"soci-{pool}", "node_selector": pool_labels(pool)},
+        {
+            "version": "0.16.1",
+            "mode": mode,
+            "namespace": f"soci-{pool}",
+            "node_selector": pool_labels(pool),
+        },
         opts=pulumi.ResourceOptions(provider=provider),
     )

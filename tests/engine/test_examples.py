@@ -172,7 +172,17 @@ def test_there_are_examples_and_the_readme_links_each() -> None:
 
 
 def test_examples_use_the_package_with_its_types(package: Path) -> None:
-    check = [sys.executable, "-m", "ty", "check", "--quiet", "--extra-search-path", str(package), str(FOLDER)]
+    check = [
+        sys.executable,
+        "-m",
+        "ty",
+        "check",
+        "--output-format",
+        "concise",
+        "--extra-search-path",
+        str(package),
+        str(FOLDER),
+    ]
     done = subprocess.run(check, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
