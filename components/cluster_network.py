@@ -7,10 +7,9 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from .eks_checks import REFUSED_ZONES
 from .settings import Settings
 
-# Where EKS makes no control plane: https://docs.aws.amazon.com/eks/latest/userguide/network-reqs.html
-REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
 # The subnets of AWS resources that pulumi-eks makes.
 _SUBNETS = {"aws:eks/cluster:Cluster": "vpcConfig.subnetIds", "aws:eks/nodeGroup:NodeGroup": "subnetIds"}
 

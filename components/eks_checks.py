@@ -210,9 +210,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 @refuse("no node at all")
 def no_node(plan: Plan) -> Iterable[Finding]:
-    if not any(group.node_count for group in plan.groups.values()):
+    if plan.settings.require_nodes and not any(group.node_count for group in plan.groups.values()):
         key = "nodeGroups" if plan.settings.node_groups else "nodeCount"
-        yield Finding(key, "without a node SOCI is nowhere installed", _set("nodeCount", 1))
+        remedy = f"{_set('nodeCount', 1)}, or soci:requireNodes false with an autoscaler"
+        yield Finding(key, "without a node SOCI is nowhere installed", remedy)
 
 
 # Their volumes

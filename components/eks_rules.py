@@ -1,39 +1,17 @@
-"""What cannot work of a new EKS cluster and its nodes, though each setting is good alone.
+"""Settings of a new EKS cluster that contradict each other, though each is good alone.
 
-Pure functions of the settings; none of them asks AWS. A problem is a setting's key, the reason and the
-remedy.
+What AWS would refuse is in eks_checks.py. A problem is a setting's key, the reason and the remedy.
 """
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import instance_types, pass_through
 from .values import RefusedError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # settings.py asks these rules
     from .settings import Settings
 
 Problem = tuple[str, str, str]
-
-# The limits of EBS: https://docs.aws.amazon.com/ebs/latest/userguide/ebs-volume-types.html
-MOST_IOPS = {"gp3": 80000, "io2": 256000}
-MOST_IOPS_PER_GIB = {"gp3": 500, "io2": 1000}
-# gp3 moves at most 0.25 MiB/s for each operation per second; io2 moves 256 KiB by one, which is the same.
-IOPS_PER_MIB_S = 4
-
-
-def volume_iops(group: "Settings") -> int:
-    """The I/O operations per second of a group's disks."""
-    return group.volume_iops or max(3000, IOPS_PER_MIB_S * group.volume_throughput)
-
-
-def nodes(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Problem]:
-    """What is wrong with all groups together: they have no node."""
-    if any(group.node_count for group in groups.values()) or not settings.require_nodes:
-        return []
-    key = "nodeGroups" if settings.node_groups else "nodeCount"
-    remedy = "pulumi config set soci:nodeCount 1, or soci:requireNodes false with an autoscaler"
-    return [(key, "without a node SOCI is nowhere installed", remedy)]
 
 
 def subnets(settings: "Settings") -> list[Problem]:
@@ -57,7 +35,22 @@ def subnets(settings: "Settings") -> list[Problem]:
 
 def node_group(group: "Settings") -> list[Problem]:
     """What is wrong with one node group."""
-    return [*_sizes(group), *_volume(group), *_ami(group)]
+    return [*_sizes(group), *_user_data(group)]
+
+
+def ami_type(group: "Settings") -> str:
+    """The AMI type of a group's nodes; empty when it has an AMI of the user's own, or none fits."""
+    if "amiId" in group.eks_node_group_options:
+        return ""
+    try:
+        return group.ami_type or instance_types.ami_type(group.instance_types)
+    except RefusedError:
+        return ""
+
+
+def has_raid_0(group: "Settings") -> bool:
+    """Whether the instance store of a group's nodes is made a RAID 0, where they have one."""
+    return group.instance_store and any(map(instance_types.has_instance_store, group.instance_types))
 
 
 def _sizes(group: "Settings") -> list[Problem]:
@@ -69,43 +62,21 @@ def _sizes(group: "Settings") -> list[Problem]:
     return [("nodeCount", reason, f"pulumi config set soci:nodeCount {nearest}")]
 
 
-def _volume(group: "Settings") -> list[Problem]:
-    iops, kind = volume_iops(group), group.volume_type
-    needed = IOPS_PER_MIB_S * group.volume_throughput
-    if iops < needed:
-        reason = f"{group.volume_throughput} MiB/s need {needed} operations per second"
-        return [("volumeIops", reason, "pulumi config rm soci:volumeIops")]
-    if iops > MOST_IOPS[kind]:
-        remedy = f"pulumi config set soci:volumeIops {MOST_IOPS[kind]}"
-        return [("volumeIops", f"{kind} has at most {MOST_IOPS[kind]} operations per second", remedy)]
-    if iops > MOST_IOPS_PER_GIB[kind] * group.volume_gib:
-        smallest = -(-iops // MOST_IOPS_PER_GIB[kind])
-        reason = f"{iops} operations per second need {smallest} GiB of {kind}"
-        return [("volumeGiB", reason, f"pulumi config set soci:volumeGiB {smallest}")]
-    return []
-
-
-def _ami(group: "Settings") -> list[Problem]:
-    """Whether there is an AMI for the nodes, and who writes their user data."""
+def _user_data(group: "Settings") -> list[Problem]:
+    """What does not go together with user data that pulumi-eks writes in EKS's place."""
     options = group.eks_node_group_options
-    if "amiId" in options and group.ami_type:
-        return [("amiType", "soci:eksNodeGroup has an amiId, too", "pulumi config rm soci:amiType")]
+    key = next((key for key in options if key in pass_through.USER_DATA), "")
+    kind = ami_type(group)
     problems = []
-    try:
-        ami_type = group.ami_type or instance_types.ami_type(group.instance_types)
-    except RefusedError as refused:
-        return [("instanceTypes", refused.reason, refused.remedy)] if "amiId" not in options else []
-    by_pulumi = sorted(pass_through.USER_DATA.intersection(options))
-    if by_pulumi and "amiId" not in options and not pass_through.knows_ami_type(ami_type):
-        reason = f"with {by_pulumi[0]} pulumi-eks looks for the AMI itself, and does not know {ami_type}"
+    if "amiId" in options and group.ami_type:
+        reason = "soci:eksNodeGroup has an amiId, too"
+        problems.append(("amiType", reason, "pulumi config rm soci:amiType"))
+    if key and kind and not pass_through.knows_ami_type(kind):
+        reason = f"with {key} pulumi-eks looks for the AMI itself, and does not know {kind}"
         problems.append(("eksNodeGroup", reason, "pulumi config set --path soci:eksNodeGroup.amiId ami-…"))
-    if (
-        by_pulumi
-        and group.instance_store
-        and any(map(instance_types.has_instance_store, group.instance_types))
-    ):
+    if key and has_raid_0(group):
         reason = (
-            f"with {by_pulumi[0]} pulumi-eks writes the user data, to which the RAID 0 cannot be added (in "
+            f"with {key} pulumi-eks writes the user data, to which the RAID 0 cannot be added (in "
             "nodeadmExtraOptions it is instance.localStorage.strategy)"
         )
         problems.append(("instanceStore", reason, "pulumi config set soci:instanceStore false"))

@@ -14,7 +14,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
-from . import cluster_network, eks_rules, instance_types, pass_through, rules
+from . import cluster_network, eks_checks, eks_rules, pass_through, rules
 from .names import DOMAIN, STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
 from .settings import Settings, node_groups_of
@@ -97,17 +97,10 @@ def _arguments(group: Settings) -> dict[str, Any]:
     }
 
 
-def ami_type(group: Settings) -> str:
-    """The AMI type of a group's nodes; empty when it has an AMI of the user's own."""
-    if "amiId" in group.eks_node_group_options:
-        return ""
-    return group.ami_type or instance_types.ami_type(group.instance_types)
-
-
 def _ami(group: Settings) -> dict[str, Any]:
     """The AMI as pulumi-eks takes it. Of a type that it does not know it must not hear: it could not tell the
     operating system; the node group has it from the transform."""
-    kind = ami_type(group)
+    kind = eks_rules.ami_type(group)
     if kind and not pass_through.knows_ami_type(kind):
         return {}
     system = eks.OperatingSystem(OPERATING_SYSTEMS[group.operating_system].eks)
@@ -137,7 +130,7 @@ def _transforms(group: Settings) -> list[pulumi.ResourceTransform]:
 
 def launch_template(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:
     """The properties of the group's launch template, of those that pulumi-eks gives it."""
-    disk = {"volumeType": group.volume_type, "iops": eks_rules.volume_iops(group)}
+    disk = {"volumeType": group.volume_type, "iops": eks_checks.volume_iops(group)}
     if group.volume_type == "gp3":
         disk["throughput"] = group.volume_throughput
     mappings = [
@@ -155,7 +148,7 @@ def launch_template(props: Mapping[str, Any], group: Settings) -> dict[str, Any]
         tags = dict(group.tags)
         result["tags"] = tags
         result["tagSpecifications"] = [{"resourceType": kind, "tags": tags} for kind in TAGGED_BY_TEMPLATE]
-    if _has_raid_0(group) and not props.get("userData"):
+    if eks_rules.has_raid_0(group) and not props.get("userData"):
         # Without an AMI in the template EKS puts its own NodeConfig, with cluster and taints, after this one.
         result["userData"] = base64.b64encode(RAID_0.encode()).decode()
     return result
@@ -173,12 +166,8 @@ def node_group(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:
     result = {**props, "updateConfig": update}
     # Without a version the AMI is in the launch template, and its type may not be named.
     if "version" in props:
-        result["amiType"] = props.get("amiType") or ami_type(group)
+        result["amiType"] = props.get("amiType") or eks_rules.ami_type(group)
     return result
-
-
-def _has_raid_0(group: Settings) -> bool:
-    return group.instance_store and any(map(instance_types.has_instance_store, group.instance_types))
 
 
 def _role(

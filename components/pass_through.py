@@ -92,7 +92,9 @@ def _free(value: Any, by_setting: Mapping[str, str], fixed: Mapping[str, str]) -
     options = values.entries(value)
     reasons = {key: f"is what soci:{setting} sets" for key, setting in by_setting.items()} | dict(fixed)
     refused = [
-        RefusedError(reasons[key], entry=key, value=item) for key, item in options.items() if key in reasons
+        RefusedError(reason, entry=path, value=_at(options, path))
+        for path, reason in reasons.items()
+        if _at(options, path) is not _ABSENT
     ]
     if refused:
         raise RefusedError("holds what SociCluster sets itself", entries=refused)

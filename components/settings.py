@@ -19,7 +19,7 @@ from typing import Any
 
 import pulumi
 
-from . import eks_rules, kubeconfig, pass_through, redaction, rules
+from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
 from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
@@ -808,4 +808,4 @@ def _eks_cluster(settings: Settings) -> list[tuple[str, str, str]]:
     for name, group in groups.items():
         path = f"nodeGroups.{name}." if settings.node_groups else ""
         problems += [(path + key, reason, remedy) for key, reason, remedy in eks_rules.node_group(group)]
-    return [*problems, *eks_rules.nodes(settings, groups), *eks_rules.subnets(settings)]
+    return [*problems, *eks_rules.subnets(settings), *eks_checks.refusals(settings, groups)]

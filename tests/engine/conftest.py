@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pulumi  # noqa: F401  (before the stand-ins, whose stubs would hide most of it)
 import pytest
 from engine import prepare
@@ -23,12 +24,22 @@ from tests.engine.project_stack import REPOSITORY
 
 VERSIONS = ("0.16.0", "0.16.1")
 # What `aws eks get-token` prints; the API server knows the token.
+TOKEN = "stand-in-token"
 CREDENTIAL = {
     "apiVersion": "client.authentication.k8s.io/v1beta1",
     "kind": "ExecCredential",
     "spec": {},
-    "status": {"token": "stand-in-token"},
+    "status": {"token": TOKEN},
 }
+# pulumi-eks asks for the version; with that of before 1.24.0 or 2.7.0 it refuses to begin.
+AWS_CLI = f"""#!/bin/sh
+case "$1" in
+--version) echo aws-cli/2.31.0 Python/3.13.7 Linux/6.1 ;;
+*) echo '{json.dumps(CREDENTIAL)}' ;;
+esac
+"""
+# The regions whose default VPC has a way out, as every region's has on AWS and none in moto.
+REGIONS = ("eu-west-1", "us-east-1")
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +128,7 @@ def moto_environment(
     """The same, with moto as AWS and an `aws` on PATH."""
     directory, port = tmp_path_factory.mktemp("aws"), free_port()
     aws = directory / "aws"
-    aws.write_text(f"#!/bin/sh\necho '{json.dumps(CREDENTIAL)}'\n")
+    aws.write_text(AWS_CLI)
     aws.chmod(0o755)
     moto = Process(
         directory / "moto.log",
@@ -125,11 +136,15 @@ def moto_environment(
         {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
     )
     try:
-        await_http(f"http://127.0.0.1:{port}/moto-api/", moto)
+        url = f"http://127.0.0.1:{port}"
+        await_http(f"{url}/moto-api/", moto)
+        for region in REGIONS:
+            open_default_vpc(Account(url, directory / "aws.json").client("ec2", region))
         yield {
             **environment,
             "PATH": f"{directory}{os.pathsep}{environment['PATH']}",
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ENDPOINT_URL": url,
+            "SOCI_LAB_AWS": str(directory / "aws.json"),
         }
     finally:
         moto.stop()
@@ -139,6 +154,52 @@ def moto_environment(
 def aws_environment(control_plane: ControlPlane, moto_environment: dict[str, str]) -> dict[str, str]:
     """The same, and EKS clusters are the tests' API server."""
     return {**moto_environment, "SOCI_LAB_EKS": str(control_plane.kubeconfig)}
+
+
+class Account:
+    """The AWS account of the tests: what moto has, and what the stand-ins are told beside it."""
+
+    def __init__(self, url: str, told: Path) -> None:
+        self.url, self.told = url, told
+
+    def client(self, service: str, region: str = "eu-west-1") -> Any:
+        """Return a client of a service in moto, to look at what was made or to change it."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=region,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    def tell(self, **facts: Any) -> None:
+        """Tell the stand-ins what moto cannot, beside what they were told; aws_world.py has the keys."""
+        known = json.loads(self.told.read_text()) if self.told.exists() else {}
+        self.told.write_text(json.dumps(known | facts))
+
+    def forget(self) -> None:
+        """Take back everything that was told."""
+        self.told.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def account(aws_environment: dict[str, str]) -> Iterator[Account]:
+    """The AWS account, of which the stand-ins are told nothing special before the test and after it."""
+    account = Account(aws_environment["AWS_ENDPOINT_URL"], Path(aws_environment["SOCI_LAB_AWS"]))
+    account.forget()
+    yield account
+    account.forget()
+
+
+def open_default_vpc(ec2: Any) -> None:
+    """Give the default VPC the internet gateway that it has on AWS."""
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    ec2.create_route(
+        RouteTableId=tables[0]["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway
+    )
 
 
 def await_http(url: str, process: Process, patience_s: float = 30) -> None:

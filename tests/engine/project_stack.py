@@ -100,3 +100,52 @@ class Stack:
     def destroy(self) -> None:
         """`pulumi destroy`, and the stack's own end."""
         self.run("destroy", *QUIET)
+
+
+class Project:
+    """A small project with a stack of its own."""
+
+    def __init__(self, directory: Path, environment: dict[str, str], program: str) -> None:
+        self.directory, self.environment = directory, environment
+        (directory / "Pulumi.yaml").write_text("name: small\nruntime: python\n")
+        (directory / "__main__.py").write_text(program)
+        assert self.pulumi("stack", "init", directory.name).returncode == 0
+
+    def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["pulumi", *arguments],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+    def config(self, **values: Any) -> None:
+        """Set the program's configuration; what is no text becomes JSON."""
+        for key, value in values.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            assert self.pulumi("config", "set", "--", key, text).returncode == 0
+
+    def up(self, *arguments: str) -> str:
+        """`pulumi up` without a question; return what it said."""
+        done = self.pulumi("up", *QUIET, *arguments)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def resources(self) -> list[dict[str, Any]]:
+        """Return what the stack's state holds."""
+        return json.loads(self.pulumi("stack", "export").stdout)["deployment"].get("resources", [])
+
+    def plan(self) -> dict[str, str]:
+        """Return what `pulumi preview` would do: {type::name: operation}, without what stays the same."""
+        done = self.pulumi("preview", "--json")
+        assert done.returncode == 0, done.stdout
+        steps = json.loads(done.stdout)["steps"]
+        return {
+            "::".join(step["urn"].split("::")[2:]).rsplit("$", 1)[-1]: step["op"]
+            for step in steps
+            if step["op"] != "same"
+        }

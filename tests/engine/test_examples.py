@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
+from tests.engine.conftest import Account
 from tests.engine.project_stack import PATIENCE_S, REPOSITORY
 
 FOLDER = REPOSITORY / "examples"
@@ -73,11 +73,13 @@ def preview(
         "SOCI_LAB_EKS": str(kubeconfig),
     }
 
+    account = Account(moto_environment["AWS_ENDPOINT_URL"], Path(moto_environment["SOCI_LAB_AWS"]))
+
     @cache
     def resources(example: str) -> list[State]:
         directory = tmp_path_factory.mktemp("example") / example
         shutil.copytree(FOLDER / example, directory)
-        have_clusters(directory, moto_environment["AWS_ENDPOINT_URL"])
+        have_clusters(directory, account)
 
         def pulumi(*arguments: str) -> str:
             done = subprocess.run(
@@ -100,16 +102,10 @@ def preview(
     return resources
 
 
-def have_clusters(directory: Path, moto_url: str) -> None:
+def have_clusters(directory: Path, account: Account) -> None:
     """Make the EKS cluster in moto that an example takes for granted, if any."""
     config = yaml.safe_load((directory / f"Pulumi.{STACK}.yaml").read_text())["config"]
-    client = boto3.client(
-        "eks",
-        endpoint_url=moto_url,
-        region_name="eu-west-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    client = account.client("eks")
     names = {value for key, value in config.items() if key.endswith(":clusterName")}
     for name in names - set(client.list_clusters()["clusters"]):
         client.create_cluster(name=name, roleArn="arn:aws:iam::123456789012:role/any", resourcesVpcConfig={})

@@ -15,7 +15,7 @@ from kubernetes_api import Api
 from plugin import UNKNOWN, differences
 
 from tests.engine.fake_cluster import ControlPlane
-from tests.engine.project_stack import QUIET
+from tests.engine.project_stack import QUIET, Project
 
 PROGRAM = """
 import pulumi
@@ -124,28 +124,6 @@ def test_plugins_that_the_user_has_are_preferred(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "plugins" / real.name).resolve() == real
     names = {path.name.rsplit("-v", 1)[0]: path for path in (tmp_path / "plugins").iterdir()}
     assert os.access(names["resource-kubernetes"] / "pulumi-resource-kubernetes", os.X_OK)
-
-
-class Project:
-    """A small project with a stack of its own."""
-
-    def __init__(self, directory: Path, environment: dict[str, str], program: str) -> None:
-        self.directory, self.environment = directory, environment
-        (directory / "Pulumi.yaml").write_text("name: small\nruntime: python\n")
-        (directory / "__main__.py").write_text(program)
-        assert self.pulumi("stack", "init", directory.name).returncode == 0
-
-    def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["pulumi", *arguments],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            check=False,
-        )
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ class Shape:
     instance_types: tuple[str, ...] = ("m6i.xlarge",)
     ami_type: str = ""
     node_count: int = 2
+    require_nodes: bool = True
     node_subnet_ids: tuple[str, ...] = ()
     volume_gib: int = 100
     volume_type: str = "gp3"

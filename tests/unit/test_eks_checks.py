@@ -167,7 +167,10 @@ CASES = [
     Case(
         "no_node",
         {"node_count": 0},
-        ("nodeCount: without a node SOCI is nowhere installed. Remedy: pulumi config set soci:nodeCount 1",),
+        (
+            "nodeCount: without a node SOCI is nowhere installed. Remedy: pulumi config set soci:nodeCount 1, "
+            "or soci:requireNodes false with an autoscaler",
+        ),
     ),
     Case("no_node", {"node_count": 1}),
     # Their volumes

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from components import SociCluster, SociClusterArgs, SociConfigError, from_config
-from components.node_groups import NODE_POLICIES, ami_type, launch_template, node_group
+from components.eks_rules import ami_type
+from components.node_groups import NODE_POLICIES, launch_template, node_group
 from components.settings import Settings, from_arguments, node_groups_of, plain_arguments
 from tests.unit.mocks import ANSWERS, DIGESTS, Recorder, transformed
 
