@@ -64,7 +64,8 @@ class SociInstallerArgs(TypedDict):
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Empty means all Linux nodes."""
+    """Labels of the nodes that get SOCI. Empty means all Linux nodes; with cluster `eks`, those of the
+    cluster's own node groups."""
     existing_nodes: NotRequired[str]
     """What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate`
     changes it. Default: `refuse`."""
@@ -171,7 +172,8 @@ class SociClusterArgs(TypedDict):
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Empty means all Linux nodes."""
+    """Labels of the nodes that get SOCI. Empty means all Linux nodes; with cluster `eks`, those of the
+    cluster's own node groups."""
     existing_nodes: NotRequired[str]
     """What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate`
     changes it. Default: `refuse`."""

@@ -319,7 +319,7 @@ class SociInstaller(pulumi.ComponentResource):
         is_wrong = self._settings.require_nodes and not self._is_absent
         if is_known and is_wrong and getattr(status, "desired_number_scheduled", None) == 0:
             access = await self._access.future() or ("", "")
-            left = await asyncio.to_thread(failure.nodes_with_soci, *access)
+            left = await asyncio.to_thread(failure.unattended_nodes, *access)
             raise pulumi.RunError(no_nodes(self._settings.node_selector, left))
         if is_known:
             await self._require_own_nodes()  # two that were made at the same time did not see each other

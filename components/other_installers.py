@@ -1,4 +1,4 @@
-"""Whether another installer selects nodes of ours: two on one node would undo each other's work.
+"""The installers of a cluster and their nodes: two on one node would undo each other's work.
 
 The program on a node gives it to the installer that came last: that is how a DaemonSet in another namespace
 takes the nodes of its predecessor over. Two that stay would take turns with every restart of a pod, and the
@@ -8,7 +8,7 @@ removal of one would uninstall what the other one needs.
 from collections.abc import Mapping, Sequence
 
 from .live_cluster import LiveCluster, Object, UnreadableError
-from .names import INSTALLER
+from .names import INSTALLER, VERSION_LABEL
 from .ownership import owner_of
 
 DAEMON_SETS = "/apis/apps/v1/daemonsets"
@@ -26,11 +26,7 @@ def look(cluster: LiveCluster, namespace: str, owner: str, node_selector: Mappin
         node_selector: the labels of its nodes.
     """
     try:
-        others = [
-            other
-            for other in cluster.items(DAEMON_SETS, labelSelector=SELECTOR)
-            if is_another(other, namespace, owner)
-        ]
+        others = [other for other in _daemon_sets(cluster) if is_another(other, namespace, owner)]
         return refusal(cluster.items("/api/v1/nodes"), node_selector, others) if others else None
     except UnreadableError:
         return None
@@ -52,7 +48,7 @@ def refusal(
 ) -> str | None:
     """Which nodes two installers select, and what to do; None when there are none."""
     for other in others:
-        theirs = other["spec"]["template"]["spec"].get("nodeSelector") or {}
+        theirs = _node_selector(other)
         shared = sorted(
             node["metadata"]["name"]
             for node in nodes
@@ -67,6 +63,29 @@ def refusal(
                 "pulumi config set --path 'soci:nodeSelector[\"LABEL\"]' VALUE"
             )
     return None
+
+
+def unattended(cluster: LiveCluster) -> list[str]:
+    """The names of the nodes that have SOCI and that no installer selects any more.
+
+    Raises:
+        UnreadableError: the cluster cannot be read.
+    """
+    selectors = [_node_selector(daemon_set) for daemon_set in _daemon_sets(cluster)]
+    nodes = cluster.items("/api/v1/nodes", labelSelector=VERSION_LABEL)
+    return sorted(
+        node["metadata"]["name"]
+        for node in nodes
+        if not any(selects(selector, node) for selector in selectors)
+    )
+
+
+def _daemon_sets(cluster: LiveCluster) -> Sequence[Object]:
+    return cluster.items(DAEMON_SETS, labelSelector=SELECTOR)
+
+
+def _node_selector(daemon_set: Object) -> Mapping[str, str]:
+    return daemon_set["spec"]["template"]["spec"].get("nodeSelector") or {}
 
 
 def selects(node_selector: Mapping[str, str], node: Object) -> bool:

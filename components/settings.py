@@ -170,7 +170,8 @@ class Settings:
     )
     node_selector: Mapping[str, str] = setting(
         {},
-        "Labels of the nodes that get SOCI. Empty means all Linux nodes.",
+        "Labels of the nodes that get SOCI. Empty means all Linux nodes; with cluster `eks`, those of the "
+        "cluster's own node groups.",
         Scope.INSTALLER,
         rules.node_labels,
         remedy="set --path 'soci:nodeSelector[\"LABEL\"]' VALUE",

@@ -4,7 +4,8 @@ configuration on each node. Without them a private image still starts, by an ord
 The user data below puts ECR's credential helper there, which works with the role of the node. For another
 registry it is `{"auths": {"REGISTRY": {"auth": ...}}}`, readable to all who see the launch template.
 
-Change: `image` in Pulumi.dev.yaml. Tried by a preview only, not on AWS.
+Change: `image` in Pulumi.dev.yaml. With instance types that have disks of their own, set `instance_store` to
+False: this user data takes the place of the one that makes a RAID 0 of them. Tried by previews, not on AWS.
 Costs: as the example minimal.
 """
 

@@ -83,3 +83,10 @@ def test_a_node_is_selected_by_all_labels() -> None:
     assert other_installers.selects({"a": "1"}, node("n", a="1", b="2"))
     assert not other_installers.selects({"a": "1", "b": "2"}, node("n", a="1"))
     assert other_installers.selects({}, {"metadata": {"name": "n"}})
+
+
+def test_nodes_with_soci_of_another_pool_are_not_said_to_be_left_alone() -> None:
+    web = daemon_set("soci-web", OTHER, pool="web")
+    gpu = daemon_set("soci-gpu", OWNER, pool="gpus")
+    cluster: Any = Cluster([web, gpu], [node("b", pool="web"), node("a", pool="gpu")])
+    assert other_installers.unattended(cluster) == ["a"]
