@@ -9,10 +9,11 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
+from . import aws_questions, cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
 from .rules import ADD_ONS
-from .settings import Settings
+from .settings import Settings, node_groups_of
 
 
 def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentResource) -> ClusterAccess:
@@ -27,6 +28,9 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
     pulumi.log.info(
         "A new EKS cluster and its nodes take 10 to 15 minutes, without a word in between", component
     )
+    pass_through.warn_of_unknown("eksCluster", chosen.eks_cluster_options, eks.ClusterArgs, component)
+    shapes = node_groups_of(chosen)
+    checked = aws_questions.checked(component, chosen, shapes)
     child = pulumi.ResourceOptions(parent=component)
     credentials = _credentials(profile, chosen.kubeconfig_role_arn)
     versions = _add_on_versions(name, chosen, component)
@@ -42,11 +46,10 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         # only the installer lifts, and the installer comes after this cluster. CoreDNS is made below, when
         # SOCI is on the nodes. (The network plug-in and kube-proxy tolerate every taint.)
         coredns_addon_options={"enabled": False},
-        vpc_id=chosen.vpc_id or None,
-        subnet_ids=list(chosen.subnet_ids) or None,
+        **cluster_network.arguments(chosen, checked, component),
         provider_credential_opts=credentials or None,
         tags=dict(chosen.tags),
-        opts=child,
+        opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(transforms=_transforms(chosen))),
     )
     groups = node_groups(name, chosen, cluster, component)
     # Both of the cluster's kubeconfigs leave profile and role out (pulumi-eks#1082).
@@ -65,9 +68,14 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         provider,
         cluster,
         groups,
-        {group_name: _nodes(chosen, group) for group_name, group in groups.items()},
+        {group_name: _nodes(shapes[group_name], group) for group_name, group in groups.items()},
         partial(_core_dns, name, chosen.tags, cluster, versions["coredns"]),
     )
+
+
+def _transforms(chosen: Settings) -> list[pulumi.ResourceTransform]:
+    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options)
+    return [passed] if chosen.vpc_id else [passed, cluster_network.keep_found]
 
 
 def _credentials(profile: str, role_arn: str) -> eks.KubeconfigOptionsArgsDict:
@@ -103,7 +111,7 @@ def _add_on_versions(
     return {add_on: chosen.addon_versions.get(add_on) or found[add_on] for add_on in ADD_ONS}
 
 
-def _nodes(chosen: Settings, group: eks.ManagedNodeGroup) -> pulumi.Output[dict[str, Any]]:
+def _nodes(shape: Settings, group: eks.ManagedNodeGroup) -> pulumi.Output[dict[str, Any]]:
     """What a group's nodes are made from. Its size is the declared one: what an autoscaler made of it is no
     change of the program's."""
     made = group.node_group
@@ -112,7 +120,7 @@ def _nodes(chosen: Settings, group: eks.ManagedNodeGroup) -> pulumi.Output[dict[
         launch_template=made.launch_template,
         version=made.version,
         release_version=made.release_version,
-        sizes=[chosen.min_node_count, chosen.node_count, chosen.max_node_count],
+        sizes=[shape.min_node_count, shape.node_count, shape.max_node_count],
     )
 
 

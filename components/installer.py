@@ -37,7 +37,7 @@ class SociInstaller(pulumi.ComponentResource):
 
     Raises:
         SociConfigError: an argument that cannot work (before anything is created).
-        pulumi.RunError: no node matches the node selector.
+        pulumi.RunError: no node matches the node selector (unless `require_nodes` is false).
     """
 
     namespace: pulumi.Output[str]
@@ -315,8 +315,9 @@ class SociInstaller(pulumi.ComponentResource):
     ) -> k8s.apps.v1.DaemonSet:
         """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure. A preview cannot
         tell: the API server's dry run of a new DaemonSet counts no node either."""
-        is_known = not pulumi.runtime.is_dry_run() and not self._is_absent
-        if is_known and getattr(status, "desired_number_scheduled", None) == 0:
+        is_known = not pulumi.runtime.is_dry_run()
+        is_wrong = self._settings.require_nodes and not self._is_absent
+        if is_known and is_wrong and getattr(status, "desired_number_scheduled", None) == 0:
             access = await self._access.future() or ("", "")
             left = await asyncio.to_thread(failure.unattended_nodes, *access)
             raise pulumi.RunError(no_nodes(self._settings.node_selector, left))

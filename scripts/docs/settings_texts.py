@@ -80,6 +80,12 @@ def arguments_module() -> str:
             required="version",
         ),
         _class(
+            "NodeGroupArgs",
+            "One node group of a new EKS cluster; what it does not say is as SociClusterArgs says.",
+            _rows(item for item in fields(Settings) if declaration(item).scope is Scope.NODE_GROUP),
+            has_defaults=False,
+        ),
+        _class(
             "SociClusterArgs",
             "The cluster and what to install on it; everything has a default.",
             [*_rows(fields(Settings)), AWS_PROFILE],
@@ -141,13 +147,15 @@ def _default(item: "Field[Any]") -> str:
     return "" if item.type is SampleSettings or shown in ("", "{}", "[]") else f"`{shown}`"
 
 
-def _class(name: str, text: str, rows: Iterable[Row], required: str = "") -> str:
+def _class(name: str, text: str, rows: Iterable[Row], required: str = "", has_defaults: bool = True) -> str:
     lines = [f"class {name}(TypedDict):", f'    """{text}"""', ""]
     for field_name, annotation, about, default in rows:
         is_required = field_name == required
         lines.append(f"    {field_name}: {annotation if is_required else f'NotRequired[{annotation}]'}")
         lines += textwrap.wrap(
-            f'"""{about}"""' if is_required or not default else f'"""{about} Default: {default}."""',
+            f'"""{about}"""'
+            if is_required or not default or not has_defaults
+            else f'"""{about} Default: {default}."""',
             WIDTH,
             initial_indent="    ",
             subsequent_indent="    ",

@@ -1,6 +1,7 @@
 """A recorder in the engine's place."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -8,6 +9,28 @@ import pulumi_kubernetes as k8s
 from components import SociInstaller
 
 DIGESTS = {"amd64": "a" * 64, "arm64": "b" * 64}
+
+
+# What AWS is asked.
+ANSWERS: dict[str, dict[str, Any]] = {
+    "aws:index/getPartition:getPartition": {"partition": "aws"},
+    "aws:index/getAvailabilityZones:getAvailabilityZones": {"zoneIds": ["euw1-az1", "euw1-az2"]},
+    "aws:ec2/getVpc:getVpc": {"id": "vpc-0"},
+    "aws:ec2/getSubnets:getSubnets": {"ids": ["subnet-1", "subnet-2"]},
+}
+
+
+def transformed(
+    type_: str, name: str, props: dict[str, Any], transforms: Iterable[pulumi.ResourceTransform]
+) -> tuple[dict[str, Any], pulumi.ResourceOptions]:
+    """What the engine makes of a resource's properties and options by the transforms that it or its parents
+    have."""
+    options = pulumi.ResourceOptions()
+    for transform in transforms:
+        args = pulumi.ResourceTransformArgs(True, type_, name, props, options)
+        if result := cast("pulumi.ResourceTransformResult | None", transform(args)):
+            props, options = dict(result.props), result.opts
+    return props, options
 
 
 class Recorder(pulumi.runtime.Mocks):
@@ -19,6 +42,8 @@ class Recorder(pulumi.runtime.Mocks):
         self.newest_build = 1
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        if args.typ.startswith("eks:"):
+            args.inputs = transformed(args.typ, args.name, args.inputs, args.transforms)[0]
         self.resources[args.name] = args
         outputs = dict(args.inputs)
         if args.typ.startswith("kubernetes:"):
@@ -38,7 +63,7 @@ class Recorder(pulumi.runtime.Mocks):
         if args.token == "aws:eks/getAddonVersion:getAddonVersion":
             name, release = args.args["addonName"], args.args["kubernetesVersion"]
             return {"version": f"{name} for {release}, build {self.newest_build}"}, []
-        return {}, []
+        return ANSWERS.get(args.token, {}), []
 
     def inputs(self, name: str) -> dict[str, Any]:
         return dict(self.resources[name].inputs)

@@ -144,6 +144,12 @@ def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
         run(install(node_selector={"pool": "gpu"}))
 
 
+def test_a_pool_that_an_autoscaler_fills_from_none_needs_no_node_at_first(recorder: Recorder, run) -> None:
+    recorder.desired_nodes = 0
+    run(install(node_selector={"pool": "gpu"}, require_nodes=False))
+    assert recorder.of_type(":DaemonSet")
+
+
 def test_a_preview_does_not_take_a_new_daemon_set_for_one_of_no_node(recorder: Recorder, run) -> None:
     """After `kubectl delete daemonset`, the preview of `pulumi up --refresh` said that there is no node."""
     pulumi.runtime.set_mocks(recorder, project="soci", stack="test", preview=True)
