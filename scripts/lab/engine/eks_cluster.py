@@ -69,7 +69,7 @@ class ServiceRole(pulumi.ComponentResource):
             )
             for policy in ("AmazonEKSClusterPolicy",)
         ]
-        self.register_outputs({})
+        self.register_outputs({"directRole": self.role, "resolvedRole": self.role})
 
 
 class Cluster(pulumi.ComponentResource):
@@ -115,7 +115,6 @@ class Cluster(pulumi.ComponentResource):
             "instanceRoles": [],
             "kubeconfig": shown,
             "nodeGroupOptions": {"nodeSecurityGroup": node_group, "clusterIngressRule": rule},
-            "provider": provider,
             "privateSubnetIds": inputs.get("privateSubnetIds"),
             "publicSubnetIds": inputs.get("publicSubnetIds"),
             "subnetIds": self._subnet_ids,
@@ -152,17 +151,22 @@ class Cluster(pulumi.ComponentResource):
     def _subnets(self) -> None:
         """Choose VPC and subnets: those of the arguments, or all of the account's default VPC."""
         inputs = self._inputs
-        both = [*(inputs.get("publicSubnetIds") or []), *(inputs.get("privateSubnetIds") or [])]
-        if inputs.get("vpcId"):
+        found: Any = []
+        if inputs.get("vpcId") is not None:
             self._vpc_id = pulumi.Output.from_input(inputs["vpcId"])
-            found = pulumi.Output.from_input([])
         else:
             vpc = self._ask("aws:ec2/getVpc:getVpc", {"default": True})
             self._vpc_id = vpc.apply(lambda answer: answer["id"])
             filters = [{"name": "vpc-id", "values": [self._vpc_id]}]
             answer = self._ask("aws:ec2/getSubnets:getSubnets", {"filters": filters})
             found = answer.apply(lambda subnets: subnets["ids"])
-        self._subnet_ids = pulumi.Output.from_input(inputs.get("subnetIds") or both or found)
+        public, private = inputs.get("publicSubnetIds"), inputs.get("privateSubnetIds")
+        if public is not None or private is not None:
+            found = pulumi.Output.all(public, private).apply(
+                lambda both: [subnet for subnets in both for subnet in subnets or []]
+            )
+        named = inputs.get("subnetIds")
+        self._subnet_ids = pulumi.Output.from_input(found if named is None else named)
 
     def _cluster_security_group(self) -> Made | None:
         given = self._inputs.get("clusterSecurityGroup")
@@ -174,6 +178,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _security_group(self, name: str, tags: Any, more: Any = None) -> Made:
         properties = {
+            "description": "Managed by Pulumi",
             "vpcId": self._vpc_id,
             "revokeRulesOnDelete": True,
             "tags": joined({"Name": f"{self._name}-{name}"}, more, tags, self._inputs.get("tags")),

@@ -4,6 +4,8 @@ Written after the behaviour of the true component, whose source was read. A prog
 components, or an argument that NOT_HERE names, is told so.
 """
 
+import os
+import signal
 import sys
 from typing import Any
 
@@ -72,4 +74,6 @@ class Eks(Provider):
 
 if __name__ == "__main__":
     end_with_parent()
+    # As Python ends by itself, it takes seconds on a busy machine, and the engine has 5 s for all of its plugins.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(0))
     main(Eks(VERSIONS["eks"]), sys.argv[1:])
