@@ -7,8 +7,12 @@ import pulumi
 from components import SociCluster, SociClusterArgs, from_config, plain_arguments
 
 settings = plain_arguments(from_config(pulumi.runtime.get_config_env()))
-profile = {"aws_profile": pulumi.Config("aws").get("profile")}
-cluster = SociCluster("soci", cast(SociClusterArgs, settings | profile))
+aws = pulumi.Config("aws")
+credentials = {"aws_profile": aws.get("profile")}
+roles = aws.get_object("assumeRoles") or []
+if settings["cluster"] == "eks" and not settings["kubeconfig_role_arn"] and len(roles) == 1:
+    credentials["kubeconfig_role_arn"] = roles[0].get("roleArn")
+cluster = SociCluster("soci", cast(SociClusterArgs, settings | credentials))
 
 for name, value in cluster.outputs().items():
     pulumi.export(name, value)

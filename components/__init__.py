@@ -1,12 +1,24 @@
 """SociCluster: Kubernetes nodes that start pods from large images in seconds, with the SOCI snapshotter."""
 
-from .arguments import SociClusterArgs, SociInstallerArgs
+from .arguments import NodeGroupArgs, SociClusterArgs, SociInstallerArgs
 from .cluster import SociCluster
 from .installer import SociInstaller
+from .karpenter import ec2_node_class, node_pool, startup_taints
+from .own_nodes import (
+    autoscaler_flag,
+    autoscaler_tags,
+    eks_kubeconfig,
+    kubelet_flags,
+    managed_group_taints,
+    node_config,
+    pool_labels,
+    self_managed_group_taints,
+)
 from .settings import Settings, SociConfigError, from_config, plain_arguments
 from .workload import SampleWorkload, SampleWorkloadArgs
 
 __all__ = [
+    "NodeGroupArgs",
     "SampleWorkload",
     "SampleWorkloadArgs",
     "Settings",
@@ -15,6 +27,17 @@ __all__ = [
     "SociConfigError",
     "SociInstaller",
     "SociInstallerArgs",
+    "autoscaler_flag",
+    "autoscaler_tags",
+    "ec2_node_class",
+    "eks_kubeconfig",
     "from_config",
+    "kubelet_flags",
+    "managed_group_taints",
+    "node_config",
+    "node_pool",
     "plain_arguments",
+    "pool_labels",
+    "self_managed_group_taints",
+    "startup_taints",
 ]

@@ -1,6 +1,6 @@
 """The arguments of the components: generated from components/settings.py by `make generate`."""
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pulumi
 
@@ -29,7 +29,7 @@ class SampleWorkloadArgs(TypedDict):
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to name the pod, and
-    to show why it failed."""
+    to show why it failed. Default: that of the Kubernetes provider."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
@@ -64,7 +64,8 @@ class SociInstallerArgs(TypedDict):
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Empty means all Linux nodes."""
+    """Labels of the nodes that get SOCI. Empty means all Linux nodes; with cluster `eks`, those of the
+    cluster's own node groups."""
     existing_nodes: NotRequired[str]
     """What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate`
     changes it. Default: `refuse`."""
@@ -76,12 +77,69 @@ class SociInstallerArgs(TypedDict):
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
+    require_nodes: NotRequired[bool]
+    """Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an
+    autoscaler fills from none; each node is served when it comes. Default: `true`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
     """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to take up an
     interrupted `pulumi up`, to warn of what is in the way, and after a failed rollout to show each node's
-    reason."""
+    reason. Default: that of the Kubernetes provider."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
+    nodes: NotRequired[pulumi.Input[Any]]
+    """What the nodes are made from: anything whose change means other nodes, such as a node group's ID,
+    launch template, version and size. A change of it is waited for, until all nodes are verified, before what
+    it replaced is deleted."""
+
+
+class NodeGroupArgs(TypedDict):
+    """One node group of a new EKS cluster; what it does not say is as SociClusterArgs says."""
+
+    instance_types: NotRequired[list[str]]
+    """With cluster `eks`, the EC2 instance types of the nodes."""
+    node_count: NotRequired[int]
+    """With cluster `eks`, how many nodes there are; with `autoscaled`, how many there are at first."""
+    min_node_count: NotRequired[int]
+    """With cluster `eks`, the fewest nodes that an autoscaler may leave."""
+    max_node_count: NotRequired[int]
+    """With cluster `eks`, the most nodes that an autoscaler may start."""
+    autoscaled: NotRequired[bool]
+    """With cluster `eks`, whether an autoscaler decides how many nodes there are: no update changes their
+    number back."""
+    capacity_type: NotRequired[str]
+    """With cluster `eks`, how the nodes are bought: `on-demand` or `spot`."""
+    ami_type: NotRequired[str]
+    """With cluster `eks`, EKS's AMI of the nodes, such as `AL2023_x86_64_NVIDIA`. Empty means the one for the
+    instance types, with the driver that they need."""
+    volume_gib: NotRequired[int]
+    """With cluster `eks`, the size of each node's disk. It holds images, lazily loaded spans and
+    containers."""
+    volume_type: NotRequired[str]
+    """With cluster `eks`, the type of that disk, `gp3` or `io2`."""
+    volume_throughput: NotRequired[int]
+    """With cluster `eks`, that disk's throughput in MiB/s, 125 to 2000. Unpacked images are written and read
+    with it."""
+    volume_iops: NotRequired[int]
+    """With cluster `eks`, that disk's I/O operations per second. 0 means as many as `volumeThroughput` needs,
+    at least 3000."""
+    instance_store: NotRequired[bool]
+    """With cluster `eks`, whether images, containers and pods' volumes are on the NVMe disks of instance
+    types that have some, as one RAID 0."""
+    node_labels: NotRequired[dict[str, str]]
+    """With cluster `eks`, labels of the nodes, besides `soci-cluster.io/pool`."""
+    node_taints: NotRequired[list[str]]
+    """With cluster `eks`, taints of the nodes as kubectl writes them, such as
+    `nvidia.com/gpu=present:NoSchedule`."""
+    node_subnet_ids: NotRequired[list[str]]
+    """With cluster `eks`, the nodes' subnets. Empty means the cluster's: the private ones where there are
+    some."""
+    metadata_hop_limit: NotRequired[int]
+    """With cluster `eks`, how many network hops away the instance metadata service answers. With 1, only the
+    node and pods in its network reach it, and with it the node's role; pods of their own network need 2."""
+    eks_node_group_options: NotRequired[dict[str, Any]]
+    """With cluster `eks`, further arguments of pulumi-eks's
+    [ManagedNodeGroup](https://www.pulumi.com/registry/packages/eks/api-docs/managednodegroup/), in its own
+    words."""
 
 
 class SociClusterArgs(TypedDict):
@@ -114,7 +172,8 @@ class SociClusterArgs(TypedDict):
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
-    """Labels of the nodes that get SOCI. Empty means all Linux nodes."""
+    """Labels of the nodes that get SOCI. Empty means all Linux nodes; with cluster `eks`, those of the
+    cluster's own node groups."""
     existing_nodes: NotRequired[str]
     """What to do with a node that already runs workloads. `refuse` leaves it alone and says so, `migrate`
     changes it. Default: `refuse`."""
@@ -126,6 +185,9 @@ class SociClusterArgs(TypedDict):
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
     """How long the whole rollout may take, over all nodes, and after it the sample. Default: `600`."""
+    require_nodes: NotRequired[bool]
+    """Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an
+    autoscaler fills from none; each node is served when it comes. Default: `true`."""
     sample_workload: NotRequired[SampleWorkloadSettings]
     """A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
     the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included."""
@@ -143,20 +205,76 @@ class SociClusterArgs(TypedDict):
     instance_types: NotRequired[list[str]]
     """With cluster `eks`, the EC2 instance types of the nodes. Default: `["m6i.xlarge"]`."""
     node_count: NotRequired[int]
-    """With cluster `eks`, how many nodes there are. Default: `2`."""
+    """With cluster `eks`, how many nodes there are; with `autoscaled`, how many there are at first. Default:
+    `2`."""
     min_node_count: NotRequired[int]
     """With cluster `eks`, the fewest nodes that an autoscaler may leave. Default: `1`."""
     max_node_count: NotRequired[int]
     """With cluster `eks`, the most nodes that an autoscaler may start. Default: `4`."""
+    autoscaled: NotRequired[bool]
+    """With cluster `eks`, whether an autoscaler decides how many nodes there are: no update changes their
+    number back. Default: `false`."""
+    capacity_type: NotRequired[str]
+    """With cluster `eks`, how the nodes are bought: `on-demand` or `spot`. Default: `on-demand`."""
+    ami_type: NotRequired[str]
+    """With cluster `eks`, EKS's AMI of the nodes, such as `AL2023_x86_64_NVIDIA`. Empty means the one for the
+    instance types, with the driver that they need."""
     volume_gib: NotRequired[int]
     """With cluster `eks`, the size of each node's disk. It holds images, lazily loaded spans and containers.
     Default: `100`."""
+    volume_type: NotRequired[str]
+    """With cluster `eks`, the type of that disk, `gp3` or `io2`. Default: `gp3`."""
+    volume_throughput: NotRequired[int]
+    """With cluster `eks`, that disk's throughput in MiB/s, 125 to 2000. Unpacked images are written and read
+    with it. Default: `600`."""
+    volume_iops: NotRequired[int]
+    """With cluster `eks`, that disk's I/O operations per second. 0 means as many as `volumeThroughput` needs,
+    at least 3000. Default: `0`."""
+    instance_store: NotRequired[bool]
+    """With cluster `eks`, whether images, containers and pods' volumes are on the NVMe disks of instance
+    types that have some, as one RAID 0. Default: `true`."""
+    node_labels: NotRequired[dict[str, str]]
+    """With cluster `eks`, labels of the nodes, besides `soci-cluster.io/pool`."""
+    node_taints: NotRequired[list[str]]
+    """With cluster `eks`, taints of the nodes as kubectl writes them, such as
+    `nvidia.com/gpu=present:NoSchedule`."""
+    node_subnet_ids: NotRequired[list[str]]
+    """With cluster `eks`, the nodes' subnets. Empty means the cluster's: the private ones where there are
+    some."""
+    metadata_hop_limit: NotRequired[int]
+    """With cluster `eks`, how many network hops away the instance metadata service answers. With 1, only the
+    node and pods in its network reach it, and with it the node's role; pods of their own network need 2.
+    Default: `1`."""
+    eks_node_group_options: NotRequired[dict[str, Any]]
+    """With cluster `eks`, further arguments of pulumi-eks's
+    [ManagedNodeGroup](https://www.pulumi.com/registry/packages/eks/api-docs/managednodegroup/), in its own
+    words."""
+    node_groups: NotRequired[dict[str, NodeGroupArgs]]
+    """With cluster `eks`, its node groups: for each name an object with settings from `instanceTypes` to
+    `eksNodeGroup`; what it does not hold is taken from those. Empty means one group, `nodes`."""
+    eks_cluster_options: NotRequired[dict[str, Any]]
+    """With cluster `eks`, further arguments of pulumi-eks's
+    [Cluster](https://www.pulumi.com/registry/packages/eks/api-docs/cluster/), in its own words."""
     vpc_id: NotRequired[str]
     """With cluster `eks`, its VPC. Empty means the account's default VPC."""
     subnet_ids: NotRequired[list[str]]
     """With cluster `eks` and `vpcId`, the subnets, in at least two availability zones."""
+    public_subnet_ids: NotRequired[list[str]]
+    """With cluster `eks` and `vpcId`, instead of `subnetIds`, its public subnets."""
+    private_subnet_ids: NotRequired[list[str]]
+    """With cluster `eks` and `vpcId`, instead of `subnetIds`, its private subnets: the nodes are there."""
     tags: NotRequired[dict[str, str]]
-    """With cluster `eks`, tags of the AWS resources."""
+    """With cluster `eks`, tags of the AWS resources, the nodes' instances, disks and network interfaces among
+    them."""
+    cluster_name: NotRequired[str]
+    """With cluster `eks`, the name of the EKS cluster. Empty means one made from the component's name.
+    Another name is another cluster: the old one is replaced."""
+    kubeconfig_role_arn: NotRequired[str]
+    """With cluster `eks`, the IAM role that the kubeconfig assumes: the one with which the AWS provider makes
+    the cluster, when it assumes one. Empty means the credentials themselves."""
+    addon_versions: NotRequired[dict[str, str]]
+    """With cluster `eks`, versions of its add-ons, by name (`vpc-cni`, `kube-proxy`, `coredns`). One without
+    an entry has the newest version of the day on which the cluster came to its Kubernetes release."""
     aws_profile: NotRequired[str]
     """With cluster `eks`, the AWS profile to put into the kubeconfig. Default: none, the environment's
     credentials."""

@@ -8,6 +8,7 @@ from . import eks_cluster, existing_cluster, settings
 from .arguments import SociClusterArgs, SociInstallerArgs
 from .cluster_access import ClusterAccess
 from .installer import SociInstaller
+from .node_groups import POOL_LABEL
 from .workload import SampleWorkload
 
 
@@ -42,8 +43,17 @@ class SociCluster(pulumi.ComponentResource):
         self._name = name
         access = self._reach()
         self.cluster_name, self.kubeconfig = access.name, access.kubeconfig
+        self.provider = access.provider
+        """The Kubernetes provider of the cluster."""
+        self.eks_cluster = access.eks_cluster
+        """The EKS cluster; None when it was there before."""
+        self.node_groups = dict(access.node_groups)
+        """The EKS cluster's node groups by name; empty when it was there before."""
+        self.node_group = next(iter(self.node_groups.values()), None)
+        """The first of them; None when there is none."""
         installer = self._installer(access)
         self.sample_pod = self._sample(access, installer)
+        access.complete(pulumi.ResourceOptions(parent=self, depends_on=[installer, installer.ready]))
         self.soci_state = installer.state
         self.soci_version = installer.version
         self.installer_namespace = installer.namespace
@@ -62,8 +72,15 @@ class SociCluster(pulumi.ComponentResource):
             "samplePod": self.sample_pod,
         }
 
-    def _child(self, **options: object) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, **options)  # ty: ignore[invalid-argument-type]
+    def _in_cluster(self, access: ClusterAccess, **options: object) -> pulumi.ResourceOptions:
+        """The options of a child that makes objects in the cluster. They go with an EKS cluster that goes:
+        SOCI is not taken off nodes about to be deleted, and a cluster that does not answer is no obstacle."""
+        return pulumi.ResourceOptions(
+            parent=self,
+            providers=[access.provider],
+            deleted_with=access.eks_cluster,
+            **options,  # ty: ignore[invalid-argument-type]
+        )
 
     def _reach(self) -> ClusterAccess:
         if self._settings.cluster == "existing":
@@ -72,8 +89,15 @@ class SociCluster(pulumi.ComponentResource):
 
     def _installer(self, access: ClusterAccess) -> SociInstaller:
         chosen = settings.plain_arguments(self._settings, settings.INSTALLER_SCOPES)
-        where = {"kubeconfig": access.kubeconfig, "context": self._settings.context}
-        options = self._child(providers=[access.provider], depends_on=access.ready)
+        if access.node_groups and not chosen["node_selector"]:
+            # A group that a team adds to the cluster is not taken for one of ours.
+            chosen["node_selector"] = POOL_LABEL
+        where = {
+            "kubeconfig": access.kubeconfig,
+            "context": self._settings.context,
+            "nodes": access.nodes,
+        }
+        options = self._in_cluster(access, depends_on=list(access.node_groups.values()))
         return SociInstaller(f"{self._name}-installer", cast(SociInstallerArgs, chosen | where), options)
 
     def _sample(self, access: ClusterAccess, installer: SociInstaller) -> pulumi.Output[str]:
@@ -90,6 +114,6 @@ class SociCluster(pulumi.ComponentResource):
                 "kubeconfig": access.kubeconfig,
                 "context": self._settings.context,
             },
-            self._child(providers=[access.provider], depends_on=[installer, installer.ready]),
+            self._in_cluster(access, depends_on=[installer, installer.ready]),
         )
         return sample.pod

@@ -1,15 +1,21 @@
-"""How SociCluster reaches its cluster, whichever it is: what eks_cluster.py and existing_cluster.py make."""
+"""How the components reach their cluster, whichever it is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pulumi
+import pulumi_eks as eks
 import pulumi_kubernetes as k8s
+
+from .kubeconfig import read_kubeconfig
+from .settings import kubeconfig_content
+from .values import RefusedError
 
 
 @dataclass(frozen=True)
 class ClusterAccess:
-    """A cluster as the installer needs it."""
+    """A cluster as SociCluster needs it: what eks_cluster.py and existing_cluster.py make."""
 
     name: pulumi.Output[str]
     """Its name for people."""
@@ -17,5 +23,40 @@ class ClusterAccess:
     """Its kubeconfig's content (secret)."""
     provider: k8s.Provider
     """The provider that makes objects in it."""
-    ready: Sequence[pulumi.Resource] = ()
-    """What must be there before the installer: its nodes."""
+    eks_cluster: eks.Cluster | None = None
+    """The EKS cluster, when it is made here."""
+    node_groups: Mapping[str, eks.ManagedNodeGroup] = field(default_factory=dict)
+    """Its node groups by name, when they are made here."""
+    nodes: pulumi.Input[Any] = None
+    """What these nodes are made from; for SociInstaller's `nodes`."""
+    complete: Callable[[pulumi.ResourceOptions], None] = lambda _: None
+    """Makes what the cluster needs when SOCI is on its nodes and pods can start, with these options."""
+
+
+def access_of(
+    component: pulumi.ComponentResource, kubeconfig: Any, context: pulumi.Input[str] | None
+) -> pulumi.Output[Any]:
+    """Kubeconfig and context with which a component reads its cluster, both text: those of its arguments,
+    else those of its Kubernetes provider. Both are empty when neither says: what the provider then finds in
+    its own environment is not known here.
+
+    Raises:
+        SociConfigError: the argument is no kubeconfig; of an output, when it is known.
+    """
+    if kubeconfig is not None:
+        return pulumi.Output.all(kubeconfig_content(kubeconfig), context or "")
+    # A provider hands out its own arguments like any resource, though it declares no attributes for them; one
+    # of another program (a component in another language) does not.
+    provider = component.get_provider("kubernetes:core/v1:Namespace")
+    theirs = pulumi.Output.all(
+        getattr(provider, "kubeconfig", None), context or getattr(provider, "context", None)
+    )
+    return theirs.apply(lambda found: [_content_or_nothing(found[0]), found[1] or ""])
+
+
+def _content_or_nothing(kubeconfig: str | None) -> str:
+    """The content of a provider's kubeconfig; empty for what the provider may understand and nobody else."""
+    try:
+        return read_kubeconfig(kubeconfig) if kubeconfig else ""
+    except RefusedError:
+        return ""

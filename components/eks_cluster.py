@@ -1,14 +1,19 @@
 """The EKS cluster that SociCluster makes: control plane, add-ons, the way in. Nodes: node_groups.py."""
 
-import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
+from . import aws_questions, cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
-from .settings import Settings
+from .rules import ADD_ONS
+from .settings import Settings, node_groups_of
 
 
 def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentResource) -> ClusterAccess:
@@ -23,28 +28,33 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
     pulumi.log.info(
         "A new EKS cluster and its nodes take 10 to 15 minutes, without a word in between", component
     )
+    pass_through.warn_of_unknown("eksCluster", chosen.eks_cluster_options, eks.ClusterArgs, component)
+    shapes = node_groups_of(chosen)
+    checked = aws_questions.checked(component, chosen, shapes)
     child = pulumi.ResourceOptions(parent=component)
+    credentials = _credentials(profile, chosen.kubeconfig_role_arn)
+    versions = _add_on_versions(name, chosen, component)
     cluster = eks.Cluster(
         f"{name}-eks",
+        name=chosen.cluster_name or None,
         version=chosen.kubernetes_version,
         authentication_mode=eks.AuthenticationMode.API,
         skip_default_node_group=True,
+        vpc_cni_options={"addon_version": versions["vpc-cni"]},
+        kube_proxy_addon_options={"version": versions["kube-proxy"]},
         # No add-on may wait for a schedulable node here: nodes come up with the startup taint, which
-        # only the installer lifts, and the installer comes after this cluster. A CoreDNS add-on, whose
-        # creation waits for running pods, would wait for ever. EKS's own CoreDNS stays instead: nobody
-        # waits for it, and it starts when the first node is released. (The network plug-in and
-        # kube-proxy tolerate every taint.)
+        # only the installer lifts, and the installer comes after this cluster. CoreDNS is made below, when
+        # SOCI is on the nodes. (The network plug-in and kube-proxy tolerate every taint.)
         coredns_addon_options={"enabled": False},
-        vpc_id=chosen.vpc_id or None,
-        subnet_ids=list(chosen.subnet_ids) or None,
-        provider_credential_opts={"profile_name": profile} if profile else None,
+        **cluster_network.arguments(chosen, checked, component),
+        provider_credential_opts=credentials or None,
         tags=dict(chosen.tags),
-        opts=child,
+        opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(transforms=_transforms(chosen))),
     )
     groups = node_groups(name, chosen, cluster, component)
-    # kubeconfig_json leaves the profile out (pulumi-eks#1082).
+    # Both of the cluster's kubeconfigs leave profile and role out (pulumi-eks#1082).
     kubeconfig = pulumi.Output.secret(
-        cluster.kubeconfig.apply(json.dumps) if profile else cluster.kubeconfig_json
+        cluster.get_kubeconfig(**credentials) if credentials else cluster.kubeconfig_json
     )
     provider = k8s.Provider(
         f"{name}-kubernetes",
@@ -52,4 +62,86 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         cluster_identifier=cluster.eks_cluster.arn,
         opts=child,
     )
-    return ClusterAccess(cluster.eks_cluster.name, kubeconfig, provider, groups)
+    return ClusterAccess(
+        cluster.eks_cluster.name,
+        kubeconfig,
+        provider,
+        cluster,
+        groups,
+        {group_name: _nodes(shapes[group_name], group) for group_name, group in groups.items()},
+        partial(_core_dns, name, chosen.tags, cluster, versions["coredns"]),
+    )
+
+
+def _transforms(chosen: Settings) -> list[pulumi.ResourceTransform]:
+    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options)
+    return [passed] if chosen.vpc_id else [passed, cluster_network.keep_found]
+
+
+def _credentials(profile: str, role_arn: str) -> eks.KubeconfigOptionsArgsDict:
+    """With which credentials the kubeconfig asks for a token; empty for those of the environment."""
+    credentials: eks.KubeconfigOptionsArgsDict = {}
+    if profile:
+        credentials["profile_name"] = profile
+    if role_arn:
+        credentials["role_arn"] = role_arn
+    return credentials
+
+
+def _add_on_versions(
+    name: str, chosen: Settings, component: pulumi.ComponentResource
+) -> Mapping[str, pulumi.Input[str]]:
+    """The version of each add-on: the chosen one, else the newest of the day on which the cluster came to its
+    Kubernetes release. AWS releases builds all the time, and a plain `pulumi up` must change no network
+    plug-in, so the state keeps what was found that day: a resource of its own for each release."""
+    newest = {
+        add_on: aws.eks.get_addon_version_output(
+            addon_name=add_on,
+            kubernetes_version=chosen.kubernetes_version,
+            most_recent=True,
+            opts=pulumi.InvokeOutputOptions(parent=component),
+        ).version
+        for add_on in ADD_ONS
+    }
+    found = pulumi.Stash(
+        f"{name}-add-ons-{chosen.kubernetes_version}",
+        input=newest,
+        opts=pulumi.ResourceOptions(parent=component, ignore_changes=["input"]),
+    ).output
+    return {add_on: chosen.addon_versions.get(add_on) or found[add_on] for add_on in ADD_ONS}
+
+
+def _nodes(shape: Settings, group: eks.ManagedNodeGroup) -> pulumi.Output[dict[str, Any]]:
+    """What a group's nodes are made from. Its size is the declared one: what an autoscaler made of it is no
+    change of the program's."""
+    made = group.node_group
+    return pulumi.Output.all(
+        id=made.id,
+        launch_template=made.launch_template,
+        version=made.version,
+        release_version=made.release_version,
+        sizes=[shape.min_node_count, shape.node_count, shape.max_node_count],
+    )
+
+
+def _core_dns(
+    name: str,
+    tags: Mapping[str, str],
+    cluster: eks.Cluster,
+    version: pulumi.Input[str],
+    options: pulumi.ResourceOptions,
+) -> None:
+    """The CoreDNS add-on: takes EKS's own CoreDNS over, which nobody upgrades, and waits until it runs.
+
+    It is deleted before the nodes, also with the cluster: its disruption budget would hold their drain.
+    """
+    aws.eks.Addon(
+        f"{name}-coredns",
+        addon_name="coredns",
+        addon_version=version,
+        cluster_name=cluster.eks_cluster.name,
+        resolve_conflicts_on_create="OVERWRITE",
+        resolve_conflicts_on_update="PRESERVE",
+        tags=dict(tags),
+        opts=options,
+    )

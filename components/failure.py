@@ -12,8 +12,9 @@ from typing import Any
 
 import pulumi
 
+from . import other_installers
 from .live_cluster import LiveCluster, Object, first_line
-from .names import INSTALLER, VERSION_LABEL
+from .names import INSTALLER
 from .ownership import is_refused_creation
 
 JOURNAL_MARK = "| "  # begins each line of the node's journal in the installer's last words
@@ -276,13 +277,13 @@ def report_sample(sample: Sample, kubeconfig: str, context: str, connect: Connec
         return [f"the sample's reason cannot be read ({first_line(error)}); {look}"]
 
 
-def nodes_with_soci(kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str] | None:
-    """The names of the nodes that have SOCI; None when the cluster cannot be read."""
+def unattended_nodes(kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str] | None:
+    """The names of the nodes that have SOCI and that no installer selects; None when the cluster cannot be
+    read."""
     try:
-        nodes = connect(kubeconfig, context).items("/api/v1/nodes", labelSelector=VERSION_LABEL)
+        return other_installers.unattended(connect(kubeconfig, context))
     except Exception:  # noqa: BLE001 (whatever fails here must not hide what it is asked for)
         return None
-    return sorted(node["metadata"]["name"] for node in nodes)
 
 
 def rollout_hook(name: str, access: Access, rollout: Rollout, resource: pulumi.Resource) -> pulumi.ErrorHook:

@@ -4,13 +4,15 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, ownership, program, release, settings
+from . import failure, other_installers, ownership, program, release, settings
 from .arguments import SociInstallerArgs
-from .names import DOMAIN, INSTALLER
+from .cluster_access import access_of
+from .names import DOMAIN, INSTALLER, cluster_wide
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 NODE_EVENTS_NAMESPACE = "default"  # where Kubernetes keeps the Events about nodes, which have no namespace
@@ -21,6 +23,8 @@ EVENTS_RULE: k8s.rbac.v1.PolicyRuleArgsDict = {
 }
 MOUNT_PATH = "/opt/soci-cluster"
 GRACE_SECONDS = 120
+NODES_ANNOTATION = f"{DOMAIN}/nodes"
+NO_SETTINGS = ("kubeconfig", "context", "nodes")  # arguments that are none
 
 
 class SociInstaller(pulumi.ComponentResource):
@@ -33,7 +37,7 @@ class SociInstaller(pulumi.ComponentResource):
 
     Raises:
         SociConfigError: an argument that cannot work (before anything is created).
-        pulumi.RunError: no node matches the node selector.
+        pulumi.RunError: no node matches the node selector (unless `require_nodes` is false).
     """
 
     namespace: pulumi.Output[str]
@@ -48,9 +52,8 @@ class SociInstaller(pulumi.ComponentResource):
     def __init__(
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
-        chosen = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
+        chosen = {key: value for key, value in args.items() if key not in NO_SETTINGS}
         self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
-        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
@@ -59,16 +62,17 @@ class SociInstaller(pulumi.ComponentResource):
             if self._is_absent
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
-        self._access = pulumi.Output.all(kubeconfig, args.get("context") or "")
+        self._access = access_of(self, args.get("kubeconfig"), args.get("context"))
         self._ownership = ownership.Ownership(name, self, self._access)
         files = program.embedded_files() | {"settings.json": program.node_settings(self._settings, digests)}
         namespace = self._namespace()
         rights = self._rights(namespace)
         config_map = self._config_map(namespace, files)
-        daemon_set = self._daemon_set(namespace, config_map, list(files), rights)
+        nodes = nodes_annotation(args.get("nodes"))
+        daemon_set = self._daemon_set(namespace, config_map, list(files), nodes, rights)
         # Whatever needs SOCI depends on this: it fails when there was no node to serve on.
         self.ready = daemon_set.status.apply(
-            lambda status: self._require_nodes(daemon_set, status), run_with_unknowns=True
+            lambda status: self._require_served_nodes(daemon_set, status), run_with_unknowns=True
         )
         self.namespace = namespace.metadata["name"]
         self.daemon_set = daemon_set.metadata["name"]
@@ -118,8 +122,9 @@ class SociInstaller(pulumi.ComponentResource):
             "labels": self._labels(),
             "annotations": self._owner(),
         }
+        shared_name = cluster_wide(self._settings.namespace)
         everywhere: k8s.meta.v1.ObjectMetaArgsDict = {
-            "name": INSTALLER,
+            "name": shared_name,
             "labels": self._labels(),
             "annotations": self._owner(),
         }
@@ -138,7 +143,7 @@ class SociInstaller(pulumi.ComponentResource):
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
             f"{self._name}-cluster-role-binding",
             metadata=everywhere,
-            role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": INSTALLER},
+            role_ref={"api_group": RBAC_GROUP, "kind": "ClusterRole", "name": shared_name},
             subjects=[subject],
             opts=self._owned(depends_on=[cluster_role, account]),
         )
@@ -162,7 +167,7 @@ class SociInstaller(pulumi.ComponentResource):
         return k8s.rbac.v1.RoleBinding(
             f"{self._name}-{name}-binding",
             metadata=metadata,
-            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": INSTALLER},
+            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": cast(str, metadata["name"])},
             subjects=[subject],
             opts=self._owned(depends_on=[role, account]),
         )
@@ -186,6 +191,7 @@ class SociInstaller(pulumi.ComponentResource):
         namespace: k8s.core.v1.Namespace,
         config_map: k8s.core.v1.ConfigMap,
         paths: list[str],
+        nodes: dict[str, pulumi.Input[str]],
         rights: list[pulumi.Resource],
     ) -> k8s.apps.v1.DaemonSet:
         # Immutable, therefore never the version: another selector would replace the DaemonSet by deleting it
@@ -201,13 +207,17 @@ class SociInstaller(pulumi.ComponentResource):
         )
         hook = failure.rollout_hook(f"{self._name}-rollout-failure", self._access, rollout, self)
         timeout = f"{self._settings.rollout_timeout_seconds}s"
+        # Refused before the first node is touched.
+        checked = pulumi.Output.from_input(self._require_own_nodes())
+        owner = pulumi.Output.all(self._ownership.owner, checked).apply(lambda values: values[0])
         return k8s.apps.v1.DaemonSet(
             f"{self._name}-daemon-set",
             metadata={
                 "name": INSTALLER,
                 "namespace": namespace.metadata["name"],
                 "labels": self._labels(),
-                "annotations": self._owner(),
+                # Not of the template: other nodes roll no pod of those that stay, and are waited for.
+                "annotations": {ownership.ANNOTATION: owner, **nodes},
             },
             spec={
                 "selector": {"match_labels": selector},
@@ -270,7 +280,7 @@ class SociInstaller(pulumi.ComponentResource):
             "dns_policy": "Default",
             "priority_class_name": "system-node-critical",
             "tolerations": [{"operator": "Exists"}],
-            "node_selector": {"kubernetes.io/os": "linux", **self._settings.node_selector},
+            "node_selector": self._node_selector(),
             "affinity": {
                 "node_affinity": {
                     "required_during_scheduling_ignored_during_execution": {
@@ -285,17 +295,62 @@ class SociInstaller(pulumi.ComponentResource):
             ],
         }
 
-    async def _require_nodes(
+    def _node_selector(self) -> dict[str, str]:
+        return {"kubernetes.io/os": "linux", **self._settings.node_selector}
+
+    async def _require_own_nodes(self) -> None:
+        cluster = None if self._is_absent else await self._ownership.cluster()
+        if cluster is None:
+            return
+        # A new stack has no owner yet in a preview, and nothing of it is in the cluster.
+        owner = await self._ownership.owner.future() or ""
+        refusal = await asyncio.to_thread(
+            other_installers.look, cluster, self._settings.namespace, owner, self._node_selector()
+        )
+        if refusal:
+            raise pulumi.RunError(refusal)
+
+    async def _require_served_nodes(
         self, daemon_set: k8s.apps.v1.DaemonSet, status: object
     ) -> k8s.apps.v1.DaemonSet:
         """Kubernetes calls a DaemonSet of no pods ready; for an installer that is a failure. A preview cannot
         tell: the API server's dry run of a new DaemonSet counts no node either."""
-        is_known = not pulumi.runtime.is_dry_run() and not self._is_absent
-        if is_known and getattr(status, "desired_number_scheduled", None) == 0:
+        is_known = not pulumi.runtime.is_dry_run()
+        is_wrong = self._settings.require_nodes and not self._is_absent
+        if is_known and is_wrong and getattr(status, "desired_number_scheduled", None) == 0:
             access = await self._access.future() or ("", "")
-            left = await asyncio.to_thread(failure.nodes_with_soci, *access)
+            left = await asyncio.to_thread(failure.unattended_nodes, *access)
             raise pulumi.RunError(no_nodes(self._settings.node_selector, left))
+        if is_known:
+            await self._require_own_nodes()  # two that were made at the same time did not see each other
         return daemon_set
+
+
+def nodes_annotation(nodes: pulumi.Input[Any]) -> dict[str, pulumi.Input[str]]:
+    """The annotation that changes with what nodes are made from; none when that is not given. It holds the
+    digest, since whoever reads the cluster reads its annotations, and nodes may be made from secrets.
+
+    Args:
+        nodes: inputs of what JSON can hold.
+
+    Raises:
+        SociConfigError: it holds something else, such as a resource.
+    """
+
+    def digest(value: Any) -> str:
+        text = json.dumps(value, default=_refuse_part, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    if nodes is None:
+        return {}
+    return {NODES_ANNOTATION: pulumi.Output.unsecret(pulumi.Output.from_input(nodes).apply(digest))}
+
+
+def _refuse_part(part: Any) -> Any:
+    raise settings.SociConfigError(
+        f"nodes: a {type(part).__name__} cannot be compared. Remedy: pass what the nodes are made from, such "
+        "as [group.id, group.launch_template, group.version, group.release_version] and the node count"
+    )
 
 
 def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:

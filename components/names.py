@@ -2,9 +2,17 @@
 
 INSTALLER = "soci-installer"
 """Of the DaemonSet and of what belongs to it; also the label app.kubernetes.io/name of its pods."""
+DEFAULT_NAMESPACE = "soci-system"
+"""Of the installer, when nothing else is set."""
 DOMAIN = "soci-cluster.io"
 """Before the slash of each label, annotation and taint of this program."""
 VERSION_LABEL = f"{DOMAIN}/version"
 """Of a node: the version of SOCI that is installed and verified there."""
 STARTUP_TAINT = f"{DOMAIN}/not-ready"
 """Of a node that waits for SOCI; the installer lifts it."""
+
+
+def cluster_wide(namespace: str) -> str:
+    """The name of what an installer has outside of its namespace: another one for each namespace, so that
+    several installers live on one cluster."""
+    return INSTALLER if namespace == DEFAULT_NAMESPACE else f"{INSTALLER}-{namespace}"

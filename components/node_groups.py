@@ -1,44 +1,173 @@
-"""The nodes of SociCluster's EKS cluster: their role and their group."""
+"""The nodes of SociCluster's EKS cluster: their role and their groups.
 
+pulumi-eks's ManagedNodeGroup makes a launch template and an EKS node group. What it has no argument for is
+set on those two by a transform: the disk's type and speed, tags, the reach of the metadata service, RAID 0,
+AMI types that it does not know, and how many nodes EKS replaces at a time.
+"""
+
+import base64
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
+from . import cluster_network, eks_checks, eks_rules, pass_through, rules
 from .names import DOMAIN, STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
-from .settings import Settings
+from .settings import Settings, node_groups_of
 
-NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
+NODE_POLICIES = (
+    "AmazonEKSWorkerNodePolicy",
+    "AmazonEKS_CNI_Policy",
+    "AmazonEC2ContainerRegistryPullOnly",
+    # `aws ssm start-session`: a shell on a node without SSH.
+    "AmazonSSMManagedInstanceCore",
+)
 POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
+# Declared on the group, so that every node starts with it: no workload can land before SOCI.
+TAINT = {"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}
+# As the API of EKS writes them.
+TAINT_EFFECTS = {
+    "NoSchedule": "NO_SCHEDULE",
+    "PreferNoSchedule": "PREFER_NO_SCHEDULE",
+    "NoExecute": "NO_EXECUTE",
+}
+# AWS gives the tags of a node group to none of these.
+TAGGED_BY_TEMPLATE = ("instance", "volume", "network-interface")
+# What nodeadm adds to EKS's own NodeConfig: https://awslabs.github.io/amazon-eks-ami/nodeadm/doc/api/
+RAID_0 = """\
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="//"
+
+--//
+Content-Type: application/node.eks.aws
+
+apiVersion: node.eks.aws/v1alpha1
+kind: NodeConfig
+spec:
+  instance:
+    localStorage:
+      strategy: RAID0
+
+--//--
+"""
 
 
 def node_groups(
     name: str, chosen: Settings, cluster: eks.Cluster, component: pulumi.ComponentResource
-) -> list[eks.ManagedNodeGroup]:
-    """The node groups of a cluster, children of the component."""
+) -> dict[str, eks.ManagedNodeGroup]:
+    """The node groups of a cluster by name, children of the component."""
     role, policies = _role(name, chosen, component)
-    group = eks.ManagedNodeGroup(
-        f"{name}-nodes",
-        cluster=cluster,
-        node_role_arn=role.arn,
-        operating_system=eks.OperatingSystem(OPERATING_SYSTEMS[chosen.operating_system].eks),
-        instance_types=list(chosen.instance_types),
-        disk_size=chosen.volume_gib,
-        enable_imd_sv2=True,
-        labels=POOL_LABEL,
-        # Declared on the group, so that every node starts with it: no workload can land before SOCI.
-        taints=[{"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}],
-        scaling_config={
-            "desired_size": chosen.node_count,
-            "min_size": chosen.min_node_count,
-            "max_size": chosen.max_node_count,
+    for group in node_groups_of(chosen).values():
+        options = group.eks_node_group_options
+        pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
+    return {
+        group_name: eks.ManagedNodeGroup(
+            f"{name}-{group_name}",
+            cluster=cluster,
+            node_role_arn=role.arn,
+            enable_imd_sv2=True,
+            **_arguments(group),
+            opts=pulumi.ResourceOptions(parent=component, depends_on=policies, transforms=_transforms(group)),
+        )
+        for group_name, group in node_groups_of(chosen).items()
+    }
+
+
+def _arguments(group: Settings) -> dict[str, Any]:
+    """The arguments of a ManagedNodeGroup that say what it is like."""
+    return {
+        **_ami(group),
+        "instance_types": list(group.instance_types),
+        "capacity_type": "SPOT" if group.capacity_type == "spot" else None,
+        "disk_size": group.volume_gib,
+        "labels": {**group.node_labels, **POOL_LABEL},
+        "taints": [TAINT, *map(_taint, group.node_taints)],
+        "scaling_config": {
+            "desired_size": group.node_count,
+            "min_size": group.min_node_count,
+            "max_size": group.max_node_count,
         },
-        tags=dict(chosen.tags),
-        opts=pulumi.ResourceOptions(parent=component, depends_on=policies),
+        "ignore_scaling_changes": group.autoscaled or None,
+        "subnet_ids": cluster_network.node_subnets(group),
+        "tags": dict(group.tags),
+    }
+
+
+def _ami(group: Settings) -> dict[str, Any]:
+    """The AMI as pulumi-eks takes it. Of a type that it does not know it must not hear: it could not tell the
+    operating system; the node group has it from the transform."""
+    kind = eks_rules.ami_type(group)
+    if kind and not pass_through.knows_ami_type(kind):
+        return {}
+    system = eks.OperatingSystem(OPERATING_SYSTEMS[group.operating_system].eks)
+    return {"operating_system": system, "ami_type": kind or None}
+
+
+def _taint(text: str) -> dict[str, str]:
+    key, value, effect = rules.taint(text)
+    return {"key": key, "value": value, "effect": TAINT_EFFECTS[effect]}
+
+
+def _transforms(group: Settings) -> list[pulumi.ResourceTransform]:
+    changed = {
+        "aws:ec2/launchTemplate:LaunchTemplate": launch_template,
+        "aws:eks/nodeGroup:NodeGroup": node_group,
+    }
+
+    def of_children(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        if args.type_ not in changed:
+            return None
+        return pulumi.ResourceTransformResult(changed[args.type_](args.props, group), args.opts)
+
+    found = not (group.vpc_id or group.node_subnet_ids)
+    passed = pass_through.transform("eks:index:ManagedNodeGroup", group.eks_node_group_options)
+    return [passed, of_children, *([cluster_network.keep_found] if found else [])]
+
+
+def launch_template(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:
+    """The properties of the group's launch template, of those that pulumi-eks gives it."""
+    disk = {"volumeType": group.volume_type, "iops": eks_checks.volume_iops(group)}
+    if group.volume_type == "gp3":
+        disk["throughput"] = group.volume_throughput
+    mappings = [
+        {**mapping, "ebs": {**mapping["ebs"], **disk}} for mapping in props.get("blockDeviceMappings") or []
+    ]
+    result = {
+        **props,
+        "blockDeviceMappings": mappings,
+        "metadataOptions": {
+            **(props.get("metadataOptions") or {}),
+            "httpPutResponseHopLimit": group.metadata_hop_limit,
+        },
+    }
+    if group.tags:
+        tags = dict(group.tags)
+        result["tags"] = tags
+        result["tagSpecifications"] = [{"resourceType": kind, "tags": tags} for kind in TAGGED_BY_TEMPLATE]
+    if eks_rules.has_raid_0(group) and not props.get("userData"):
+        # Without an AMI in the template EKS puts its own NodeConfig, with cluster and taints, after this one.
+        result["userData"] = base64.b64encode(RAID_0.encode()).decode()
+    return result
+
+
+def node_group(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:
+    """The properties of the EKS node group, of those that pulumi-eks gives it."""
+    amount = group.max_unavailable
+    # EKS takes 1 to 100 of either.
+    update = (
+        {"maxUnavailablePercentage": int(amount[:-1])}
+        if amount.endswith("%")
+        else {"maxUnavailable": min(int(amount), 100)}
     )
-    return [group]
+    result = {**props, "updateConfig": update}
+    # Without a version the AMI is in the launch template, and its type may not be named.
+    if "version" in props:
+        result["amiType"] = props.get("amiType") or eks_rules.ami_type(group)
+    return result
 
 
 def _role(
@@ -57,11 +186,13 @@ def _role(
         tags=dict(chosen.tags),
         opts=child,
     )
+    # `aws`, or that of China, GovCloud, …
+    partition = aws.get_partition_output(opts=pulumi.InvokeOutputOptions(parent=component)).partition
     policies: list[pulumi.Resource] = [
         aws.iam.RolePolicyAttachment(
             f"{name}-{policy}",
             role=role.name,
-            policy_arn=f"arn:aws:iam::aws:policy/{policy}",
+            policy_arn=pulumi.Output.concat("arn:", partition, ":iam::aws:policy/", policy),
             opts=child,
         )
         for policy in NODE_POLICIES

@@ -79,7 +79,7 @@ class Ownership:
         live = await self._live(args.type_, name, namespace or "")
         if live is None:
             return None
-        if self._can_adopt and owner and _annotation(live) == owner:
+        if self._can_adopt and owner and owner_of(live) == owner:
             # In a state that knows the object this changes nothing, but the engine refuses to replace it.
             # Else the engine imports it and then updates it, since the server's defaults are a difference.
             # Only the update waits for the nodes.
@@ -110,9 +110,7 @@ class Ownership:
 
     async def _live(self, kind: str, name: str, namespace: str) -> Object | None:
         """The object in the cluster; None when there is none, or when the cluster cannot be read."""
-        if self._connection is None:
-            self._connection = asyncio.ensure_future(self._connected())
-        cluster = await self._connection
+        cluster = await self.cluster()
         if cluster is None:
             return None
         path = PATHS[kind].format(namespace=namespace or "default", name=name)
@@ -120,6 +118,12 @@ class Ownership:
             return await asyncio.to_thread(cluster.get, path)
         except UnreadableError:
             return None  # the provider will say so, when it cannot reach the cluster either
+
+    async def cluster(self) -> LiveCluster | None:
+        """The cluster, to be read; None when it cannot be."""
+        if self._connection is None:
+            self._connection = asyncio.ensure_future(self._connected())
+        return await self._connection
 
     async def _connected(self) -> LiveCluster | None:
         kubeconfig, context = await self._access.future() or ("", "")
@@ -142,7 +146,7 @@ def is_foreign(live: Object, owner: str) -> bool:
     What an older version of this program made carries no owner. What the same provider made under another URN
     belongs to this stack, which was renamed.
     """
-    holder = _annotation(live)
+    holder = owner_of(live)
     if not holder:
         return not _is_of_this_program(live)
     provider = holder.rpartition(" ")[2]  # empty for a default one
@@ -152,7 +156,7 @@ def is_foreign(live: Object, owner: str) -> bool:
 def describe(live: Object, stack: str, project: str) -> str:
     """That an object is in the way, and who made it, for the user of a stack."""
     there = f"{title(live)} is there already"
-    holder = _annotation(live)
+    holder = owner_of(live)
     if not holder:
         made = "by an older version" if _is_of_this_program(live) else ""
         return f"{there}, made {made} of this program" if made else f"{there}, and not of this program"
@@ -171,11 +175,12 @@ def title(live: Object) -> str:
 
 def remedy(live: Object) -> str:
     """What to do about a live object that is not this stack's."""
-    if live.get("kind") == "Namespace" and not _annotation(live):
+    if live.get("kind") == "Namespace" and not owner_of(live):
         return "pulumi config set soci:namespace NAME, one that is not there yet"
     return (
-        "one cluster takes one SociInstaller: destroy the other one; after a rename, give it `aliases`; when "
-        "the stack's state is lost, see docs/operations.md, An interrupted pulumi up"
+        "a second SociInstaller takes a namespace and nodes of its own (soci:namespace, soci:nodeSelector), "
+        "or destroy the other one; after a rename, give it `aliases`; when the stack's state is lost, see "
+        "docs/operations.md, An interrupted pulumi up"
     )
 
 
@@ -183,5 +188,6 @@ def _is_of_this_program(live: Object) -> bool:
     return (live["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == INSTALLER
 
 
-def _annotation(live: Object) -> str:
+def owner_of(live: Object) -> str:
+    """The owner that a live object names; empty for none."""
     return (live["metadata"].get("annotations") or {}).get(ANNOTATION, "")

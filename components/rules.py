@@ -10,11 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import values
+from .instance_types import family
+from .names import DOMAIN
 from .operating_systems import OPERATING_SYSTEMS
 from .values import RefusedError
 
 ARCHITECTURES = ("amd64", "arm64")
 OLDEST_VERSION = (0, 10, 0)
+ADD_ONS = ("vpc-cni", "kube-proxy", "coredns")
 
 # Image reference after github.com/distribution/reference: [registry[:port]/]path[:tag][@sha256:digest]
 _IMAGE = re.compile(
@@ -26,7 +29,17 @@ _LABEL_KEY = re.compile(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 )
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
-_INSTANCE_TYPE = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9-]+")
+# Labels of Kubernetes's own that a kubelet may give its node; it refuses to start with any other one
+# (k8s.io/kubelet/pkg/apis/well_known_labels.go).
+_KUBERNETES_LABEL = re.compile(r"([a-z0-9.-]+\.)?(kubernetes|k8s)\.io/.*")
+_KUBELET_LABEL = re.compile(
+    r"([a-z0-9.-]+\.)?(kubelet|node)\.kubernetes\.io/.*|(beta\.)?kubernetes\.io/(arch|os|instance-type)"
+    r"|kubernetes\.io/hostname|(topology|failure-domain\.beta)\.kubernetes\.io/(region|zone)"
+)
+_TAINT = re.compile(r"([^=:]+)(?:=([^=:]*))?:([A-Za-z]+)")
+_TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_AMI_TYPE = re.compile(r"(AL2023_(x86_64|ARM_64)_[A-Z0-9_]+)?")
+_GROUP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
 def one_of(*allowed: str) -> Callable[[Any], str]:
@@ -141,6 +154,77 @@ def node_labels(value: Any) -> dict[str, str]:
     return labels
 
 
+def group_labels(value: Any) -> dict[str, str]:
+    """Labels that a node group may give its nodes besides ours."""
+    labels = node_labels(value)
+    for key in labels:
+        if reason := _why_no_label(key):
+            raise RefusedError(f"'{key}' {reason}", f"pulumi config rm --path 'soci:nodeLabels[\"{key}\"]'")
+    return labels
+
+
+def _why_no_label(key: str) -> str:
+    """Why a node group may not give its nodes a label; empty when it may."""
+    if key.startswith(f"{DOMAIN}/"):
+        return "is a label of SociCluster's own"
+    if "eks.amazonaws.com/" in key:
+        return "is a label of EKS's own, which no node group may set"
+    if _KUBERNETES_LABEL.fullmatch(key) and not _KUBELET_LABEL.fullmatch(key):
+        return "is a label of Kubernetes's own, with which no kubelet starts"
+    return ""
+
+
+def group_taints(value: Any) -> tuple[str, ...]:
+    """Taints that a node group gives its nodes besides ours, as kubectl writes them: key=value:Effect or
+    key:Effect."""
+    texts = values.texts(value)
+    found = [taint(text) for text in texts]
+    kinds = [(key, effect) for key, _, effect in found]
+    if twice := [text for number, text in enumerate(texts) if kinds[number] in kinds[:number]]:
+        raise RefusedError(f"'{twice[0]}' is there twice: a node has a taint's key once for each effect")
+    return texts
+
+
+def taint(text: str) -> tuple[str, str, str]:
+    """Key, value and effect of a taint as kubectl writes it; the value may be empty."""
+    parts = _TAINT.fullmatch(text)
+    if not parts or parts[3] not in _TAINT_EFFECTS:
+        raise RefusedError(
+            f"'{text}' is not a taint such as dedicated=gpu:NoSchedule (or PreferNoSchedule, NoExecute)"
+        )
+    key, word = parts[1], parts[2] or ""
+    if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(word):
+        raise RefusedError(f"'{key}={word}' is not a taint's key and value")
+    if key.startswith(f"{DOMAIN}/"):
+        raise RefusedError(f"'{key}' is a taint of SociCluster's own, which each group has already")
+    return key, word, parts[3]
+
+
+def group_name(name: str) -> None:
+    """The name of a node group, which its AWS resources have in theirs."""
+    if not _GROUP_NAME.fullmatch(name):
+        raise RefusedError(
+            "a group is named by a lower-case letter, then letters, digits and -, at most 32 in all",
+            "give the group another name",
+        )
+
+
+def ami_type(value: Any) -> str:
+    """An AMI type of EKS for Amazon Linux 2023, or empty."""
+    name = values.text(value)
+    if not _AMI_TYPE.fullmatch(name):
+        raise RefusedError("must be an AMI type of EKS for Amazon Linux 2023 such as AL2023_x86_64_NVIDIA")
+    return name
+
+
+def volume_iops(value: Any) -> int:
+    """I/O operations per second of a volume; 0 for as many as its throughput needs."""
+    number = values.integer(value)
+    if number and not 3000 <= number <= 256000:
+        raise RefusedError("must be 0 or a whole number of operations per second from 3000 to 256000")
+    return number
+
+
 def nodes_or_percentage(value: Any) -> str:
     """A number of nodes, or a part of them."""
     amount = values.text(value)
@@ -174,7 +258,11 @@ def operating_system(value: Any) -> str:
 def instance_types(value: Any) -> tuple[str, ...]:
     """At least one EC2 instance type."""
     types = values.texts(value)
-    if not types or not all(map(_INSTANCE_TYPE.fullmatch, types)):
+    try:
+        known = [family(name) for name in types]
+    except RefusedError:
+        known = []
+    if not known:
         raise RefusedError("must hold at least one EC2 instance type such as m6i.xlarge")
     return types
 
@@ -188,13 +276,51 @@ def vpc(value: Any) -> str:
 
 
 def subnets(value: Any) -> tuple[str, ...]:
-    """Subnets' ids: none, or at least two."""
+    """Subnets' ids."""
     names = values.texts(value)
     if not all(re.fullmatch("subnet-[0-9a-f]+", name) for name in names):
         raise RefusedError("must hold subnet ids such as subnet-0123456789abcdef0")
+    return names
+
+
+def cluster_subnets(value: Any) -> tuple[str, ...]:
+    """Subnets' ids: none, or at least two."""
+    names = subnets(value)
     if len(names) == 1:
         raise RefusedError(
             "EKS needs subnets in at least two availability zones",
             "pulumi config set --path 'soci:subnetIds[1]' subnet-…",
         )
     return names
+
+
+def cluster_name(value: Any) -> str:
+    """An EKS cluster's name, or empty."""
+    name = values.text(value)
+    if name and not re.fullmatch(r"[0-9A-Za-z][A-Za-z0-9_-]{0,99}", name):
+        raise RefusedError(
+            "must be a name of letters, digits, - and _, at most 100, that begins with a letter or digit"
+        )
+    return name
+
+
+def role_arn(value: Any) -> str:
+    """An IAM role's ARN, in any partition, or empty."""
+    arn = values.text(value)
+    if arn and not re.fullmatch(r"arn:aws[a-z0-9-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", arn, re.ASCII):
+        raise RefusedError("must be the ARN of an IAM role such as arn:aws:iam::123456789012:role/NAME")
+    return arn
+
+
+def addon_versions(value: Any) -> dict[str, str]:
+    """Versions of EKS add-ons, by the add-on's name."""
+    versions = values.mapping(value)
+    for name, chosen in versions.items():
+        if name not in ADD_ONS:
+            raise RefusedError(
+                f"'{name}' is none of this cluster's add-ons ({', '.join(ADD_ONS)})",
+                f"pulumi config rm --path soci:addonVersions.{name}",
+            )
+        if not re.fullmatch(r"v[0-9]+\.[0-9]+\.[0-9]+-eksbuild\.[0-9]+", chosen):
+            raise RefusedError(f"{name}: must be a version such as v1.20.4-eksbuild.2")
+    return versions

@@ -10,15 +10,17 @@ and remedy.
 """
 
 import difflib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
 from os import PathLike
 from typing import Any
 
 import pulumi
 
-from . import kubeconfig, redaction, rules
+from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
+from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
@@ -37,6 +39,7 @@ class Scope(Enum):
     CLUSTER = "SociCluster"
     EXISTING = "SociCluster, with cluster `existing`"
     EKS = "SociCluster, with cluster `eks`"
+    NODE_GROUP = "each node group of SociCluster, with cluster `eks`"
 
 
 INSTALLER_SCOPES = (Scope.NODE, Scope.INSTALLER)
@@ -163,11 +166,12 @@ class Settings:
         rules.image,
     )
     namespace: str = setting(
-        "soci-system", "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
+        DEFAULT_NAMESPACE, "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
     )
     node_selector: Mapping[str, str] = setting(
         {},
-        "Labels of the nodes that get SOCI. Empty means all Linux nodes.",
+        "Labels of the nodes that get SOCI. Empty means all Linux nodes; with cluster `eks`, those of the "
+        "cluster's own node groups.",
         Scope.INSTALLER,
         rules.node_labels,
         remedy="set --path 'soci:nodeSelector[\"LABEL\"]' VALUE",
@@ -198,6 +202,12 @@ class Settings:
         "How long the whole rollout may take, over all nodes, and after it the sample.",
         Scope.INSTALLER,
         rules.between(30, 86400, "seconds"),
+    )
+    require_nodes: bool = setting(
+        True,
+        "Whether it is a failure when no node has the labels of `nodeSelector`. `false` is for pools that an "
+        "autoscaler fills from none; each node is served when it comes.",
+        Scope.INSTALLER,
     )
     sample_workload: SampleSettings = setting(
         SampleSettings(),
@@ -235,32 +245,135 @@ class Settings:
     instance_types: tuple[str, ...] = setting(
         ("m6i.xlarge",),
         "With cluster `eks`, the EC2 instance types of the nodes.",
-        Scope.EKS,
+        Scope.NODE_GROUP,
         rules.instance_types,
         remedy="set --path 'soci:instanceTypes[0]' m6i.xlarge",
     )
     node_count: int = setting(
-        2, "With cluster `eks`, how many nodes there are.", Scope.EKS, rules.between(0, 1000, "nodes")
+        2,
+        "With cluster `eks`, how many nodes there are; with `autoscaled`, how many there are at first.",
+        Scope.NODE_GROUP,
+        rules.between(0, 1000, "nodes"),
     )
     min_node_count: int = setting(
         1,
         "With cluster `eks`, the fewest nodes that an autoscaler may leave.",
-        Scope.EKS,
+        Scope.NODE_GROUP,
         rules.between(0, 1000, "nodes"),
     )
     max_node_count: int = setting(
         4,
         "With cluster `eks`, the most nodes that an autoscaler may start.",
-        Scope.EKS,
+        Scope.NODE_GROUP,
         rules.between(1, 1000, "nodes"),
+    )
+    autoscaled: bool = setting(
+        False,
+        "With cluster `eks`, whether an autoscaler decides how many nodes there are: no update changes their "
+        "number back.",
+        Scope.NODE_GROUP,
+    )
+    capacity_type: str = setting(
+        "on-demand",
+        "With cluster `eks`, how the nodes are bought: `on-demand` or `spot`.",
+        Scope.NODE_GROUP,
+        rules.one_of("on-demand", "spot"),
+    )
+    ami_type: str = setting(
+        "",
+        "With cluster `eks`, EKS's AMI of the nodes, such as `AL2023_x86_64_NVIDIA`. Empty means the one for "
+        "the instance types, with the driver that they need.",
+        Scope.NODE_GROUP,
+        rules.ami_type,
     )
     volume_gib: int = setting(
         100,
         "With cluster `eks`, the size of each node's disk. It holds images, lazily loaded spans and "
         "containers.",
-        Scope.EKS,
+        Scope.NODE_GROUP,
         rules.between(20, 16384, "GiB"),
         key="volumeGiB",
+    )
+    volume_type: str = setting(
+        "gp3",
+        "With cluster `eks`, the type of that disk, `gp3` or `io2`.",
+        Scope.NODE_GROUP,
+        rules.one_of("gp3", "io2"),
+    )
+    volume_throughput: int = setting(
+        600,
+        "With cluster `eks`, that disk's throughput in MiB/s, 125 to 2000. Unpacked images are written and "
+        "read with it.",
+        Scope.NODE_GROUP,
+        rules.between(125, 2000, "MiB/s"),
+    )
+    volume_iops: int = setting(
+        0,
+        "With cluster `eks`, that disk's I/O operations per second. 0 means as many as `volumeThroughput` "
+        "needs, at least 3000.",
+        Scope.NODE_GROUP,
+        rules.volume_iops,
+    )
+    instance_store: bool = setting(
+        True,
+        "With cluster `eks`, whether images, containers and pods' volumes are on the NVMe disks of instance "
+        "types that have some, as one RAID 0.",
+        Scope.NODE_GROUP,
+    )
+    node_labels: Mapping[str, str] = setting(
+        {},
+        "With cluster `eks`, labels of the nodes, besides `soci-cluster.io/pool`.",
+        Scope.NODE_GROUP,
+        rules.group_labels,
+        remedy="set --path 'soci:nodeLabels[\"LABEL\"]' VALUE",
+    )
+    node_taints: tuple[str, ...] = setting(
+        (),
+        "With cluster `eks`, taints of the nodes as kubectl writes them, such as "
+        "`nvidia.com/gpu=present:NoSchedule`.",
+        Scope.NODE_GROUP,
+        rules.group_taints,
+        remedy="set --path 'soci:nodeTaints[0]' KEY=VALUE:NoSchedule",
+    )
+    node_subnet_ids: tuple[str, ...] = setting(
+        (),
+        "With cluster `eks`, the nodes' subnets. Empty means the cluster's: the private ones where there are "
+        "some.",
+        Scope.NODE_GROUP,
+        rules.subnets,
+        remedy="set --path 'soci:nodeSubnetIds[0]' subnet-…",
+    )
+    metadata_hop_limit: int = setting(
+        1,
+        "With cluster `eks`, how many network hops away the instance metadata service answers. With 1, only "
+        "the node and pods in its network reach it, and with it the node's role; pods of their own network "
+        "need 2.",
+        Scope.NODE_GROUP,
+        rules.between(1, 64, "hops"),
+    )
+    eks_node_group_options: Mapping[str, Any] = setting(
+        {},
+        "With cluster `eks`, further arguments of pulumi-eks's "
+        "[ManagedNodeGroup](https://www.pulumi.com/registry/packages/eks/api-docs/managednodegroup/), in its "
+        "own words.",
+        Scope.NODE_GROUP,
+        pass_through.node_group,
+        key="eksNodeGroup",
+    )
+    node_groups: Mapping[str, Mapping[str, Any]] = setting(
+        {},
+        "With cluster `eks`, its node groups: for each name an object with settings from `instanceTypes` to "
+        "`eksNodeGroup`; what it does not hold is taken from those. Empty means one group, `nodes`.",
+        Scope.EKS,
+        remedy="rm soci:nodeGroups",
+    )
+    eks_cluster_options: Mapping[str, Any] = setting(
+        {},
+        "With cluster `eks`, further arguments of pulumi-eks's "
+        "[Cluster](https://www.pulumi.com/registry/packages/eks/api-docs/cluster/), in its own words.",
+        Scope.EKS,
+        pass_through.cluster,
+        key="eksCluster",
     )
     vpc_id: str = setting(
         "", "With cluster `eks`, its VPC. Empty means the account's default VPC.", Scope.EKS, rules.vpc
@@ -269,14 +382,52 @@ class Settings:
         (),
         "With cluster `eks` and `vpcId`, the subnets, in at least two availability zones.",
         Scope.EKS,
-        rules.subnets,
+        rules.cluster_subnets,
         remedy="set --path 'soci:subnetIds[0]' subnet-…",
+    )
+    public_subnet_ids: tuple[str, ...] = setting(
+        (),
+        "With cluster `eks` and `vpcId`, instead of `subnetIds`, its public subnets.",
+        Scope.EKS,
+        rules.subnets,
+        remedy="set --path 'soci:publicSubnetIds[0]' subnet-…",
+    )
+    private_subnet_ids: tuple[str, ...] = setting(
+        (),
+        "With cluster `eks` and `vpcId`, instead of `subnetIds`, its private subnets: the nodes are there.",
+        Scope.EKS,
+        rules.subnets,
+        remedy="set --path 'soci:privateSubnetIds[0]' subnet-…",
     )
     tags: Mapping[str, str] = setting(
         {},
-        "With cluster `eks`, tags of the AWS resources.",
+        "With cluster `eks`, tags of the AWS resources, the nodes' instances, disks and network interfaces "
+        "among them.",
         Scope.EKS,
         remedy="set --path soci:tags.NAME VALUE",
+    )
+    cluster_name: str = setting(
+        "",
+        "With cluster `eks`, the name of the EKS cluster. Empty means one made from the component's name. "
+        "Another name is another cluster: the old one is replaced.",
+        Scope.EKS,
+        rules.cluster_name,
+    )
+    kubeconfig_role_arn: str = setting(
+        "",
+        "With cluster `eks`, the IAM role that the kubeconfig assumes: the one with which the AWS provider "
+        "makes the cluster, when it assumes one. Empty means the credentials themselves.",
+        Scope.EKS,
+        rules.role_arn,
+    )
+    addon_versions: Mapping[str, str] = setting(
+        {},
+        "With cluster `eks`, versions of its add-ons, by name (`vpc-cni`, `kube-proxy`, `coredns`). One "
+        "without an entry has the newest version of the day on which the cluster came to its Kubernetes "
+        "release.",
+        Scope.EKS,
+        rules.addon_versions,
+        remedy="set --path soci:addonVersions.NAME VERSION, one that aws eks describe-addon-versions lists",
     )
 
 
@@ -301,7 +452,24 @@ def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tup
         for name in foreign
         if name in given
     ]
-    return _validate({_KEYS.get(name, name): value for name, value in given.items()}, problems)
+    return _validate(_with_keys(given), problems)
+
+
+def _with_keys(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a program under the configuration's keys; those of the node groups, too."""
+    raw = {_KEYS.get(name, name): value for name, value in given.items()}
+    groups = raw.get("nodeGroups")
+    if isinstance(groups, Mapping):
+        raw["nodeGroups"] = {
+            name: _with_keys(group) if isinstance(group, Mapping) else group for name, group in groups.items()
+        }
+    return raw
+
+
+def node_groups_of(settings: Settings) -> dict[str, Settings]:
+    """The node groups of a cluster, by name: the settings as each of them has them."""
+    groups = {name: replace(settings, node_groups={}, **own) for name, own in settings.node_groups.items()}
+    return groups or {"nodes": settings}
 
 
 def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
@@ -354,8 +522,8 @@ def plain(value: Any) -> Any:
     if is_dataclass(value):
         return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, Mapping):
-        return dict(value)
-    return list(value) if isinstance(value, tuple) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def plain_arguments(settings: Settings, scopes: Collection[Scope] = tuple(Scope)) -> dict[str, Any]:
@@ -409,37 +577,71 @@ def _is_config_secret(key: str) -> bool:
     return pulumi.runtime.is_config_secret(name) or name in pulumi.runtime.get_config_secret_keys_env()
 
 
-def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
-    problems = list(problems)
-    values: dict[str, Any] = {}
+_GROUP_FIELDS = {key: item for key, item in _FIELDS.items() if declaration(item).scope is Scope.NODE_GROUP}
 
-    def refuse(key: str, refused: RefusedError) -> None:
-        remedy = refused.remedy or _remedy(_FIELDS[key])
-        problems.append(_problem(key, raw[key], refused.reason, remedy))
-        values.pop(_FIELDS[key].name, None)
 
-    for key, value in raw.items():
-        if key not in _FIELDS:
-            problems.append(_problem(key, value, "there is no such setting", _did_you_mean(key)))
-            continue
+class _Reading:
+    """Raw values being read: the problems so far, and the paths of the values that were refused."""
+
+    def __init__(self, problems: Iterable[str] = ()) -> None:
+        self.problems = list(problems)
+        self.refused: set[str] = set()
+
+    def fields(
+        self, raw: Mapping[str, Any], known: Mapping[str, "Field[Any]"], path: str = ""
+    ) -> dict[str, Any]:
+        """The values that are good, by field name; `path` is what comes before their keys."""
+        values: dict[str, Any] = {}
+        for key, value in raw.items():
+            if key not in known:
+                self.problems.append(_unknown(path, key, value, known))
+                continue
+            try:
+                values[known[key].name] = self._read(known[key], value, path + key)
+            except RefusedError as refused:
+                self.refuse(path + key, value, refused)
+        return values
+
+    def _read(self, item: "Field[Any]", value: Any, path: str) -> Any:
+        if item.name != "node_groups":
+            return _read(item, value)
+        return {name: self._group(name, own, f"{path}.{name}") for name, own in entries(value).items()}
+
+    def _group(self, name: str, own: Any, path: str) -> dict[str, Any]:
         try:
-            values[_FIELDS[key].name] = _read(_FIELDS[key], value)
+            rules.group_name(name)
+            return self.fields(entries(own), _GROUP_FIELDS, f"{path}.")
         except RefusedError as refused:
-            refuse(key, refused)
+            self.refuse(path, own, refused)
+            return {}
+
+    def refuse(self, path: str, value: Any, refused: RefusedError) -> None:
+        """Note a value that cannot be: the whole of it, or those entries of it that the refusal names."""
+        self.refused.add(path)
+        for entry in refused.entries or [refused]:
+            at = f"{path}.{entry.entry}" if entry.entry else path
+            own_remedy = _removal(at) if entry.entry else _remedy(_field_at(path))
+            remedy = _in_group(entry.remedy or own_remedy, path)
+            self.problems.append(_problem(at, entry.value if entry.entry else value, entry.reason, remedy))
+
+
+def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
+    reading = _Reading(problems)
+    values = reading.fields(raw, _FIELDS)
     if values.get("cluster") == "existing" and values.get("kubeconfig"):
         try:
             values["kubeconfig"] = kubeconfig.read_kubeconfig(values["kubeconfig"])
         except RefusedError as refused:
-            refuse("kubeconfig", refused)
-    refused_names = {_FIELDS[key].name for key in raw if key in _FIELDS} - values.keys()
+            reading.refuse("kubeconfig", raw["kubeconfig"], refused)
+            del values["kubeconfig"]
     settings = Settings(**values)
-    for key, reason, remedy in _combinations(settings):
-        # Report each value once.
-        if _FIELDS[key].name not in refused_names and "cluster" not in refused_names:
-            shown = raw.get(key, getattr(settings, _FIELDS[key].name))
-            problems.append(_problem(key, shown, reason, remedy))
-    if problems:
-        raise SociConfigError("\n".join(problems))
+    for path, reason, remedy in _combinations(settings):
+        # Report each value once; what a group takes from a flat key is that key's.
+        if not reading.refused & {path, path.rpartition(".")[2], "cluster"}:
+            shown = raw.get(path, _value_at(settings, path))
+            reading.problems.append(_problem(path, shown, reason, _in_group(remedy, path)))
+    if reading.problems:
+        raise SociConfigError("\n".join(reading.problems))
     return settings
 
 
@@ -449,6 +651,35 @@ def _read(item: "Field[Any]", value: Any) -> Any:
         return _sample_workload(value)
     rule = declaration(item).rule or KINDS[item.type].read
     return rule(value)
+
+
+def _group_of(path: str) -> str:
+    """What comes before the keys of the node group that a path leads to; empty outside of groups."""
+    group = re.match(r"nodeGroups\.[^.]*\.", path)
+    return group[0] if group else ""
+
+
+def _field_at(path: str) -> "Field[Any]":
+    """The setting that a path leads to, or into."""
+    return _FIELDS[path.removeprefix(_group_of(path)).partition(".")[0]]
+
+
+def _value_at(settings: Settings, path: str) -> Any:
+    group = _group_of(path)
+    of = node_groups_of(settings)[group.split(".")[1]] if group else settings
+    return getattr(of, _field_at(path).name)
+
+
+def _in_group(remedy: str, path: str) -> str:
+    """A remedy for the value at this path: that for a flat key, turned to the group's own."""
+    group = _group_of(path)
+
+    def turned(command: "re.Match[str]") -> str:
+        verb, quote, key = command.groups()
+        return f"config {verb} --path {quote}soci:{group if key in _GROUP_FIELDS else ''}{key}"
+
+    pattern = r"config (set|rm) (?:--path )?('?)soci:(\w+)"
+    return re.sub(pattern, turned, remedy) if group else remedy
 
 
 def _sample_workload(value: Any) -> SampleSettings:
@@ -476,27 +707,35 @@ def _remedy(item: "Field[Any]") -> str:
     return f"pulumi config set soci:{config_key(item)} {default}" if default else _removal(config_key(item))
 
 
-def _removal(key: str) -> str:
-    return f"pulumi config rm soci:{key}"
+def _removal(path: str) -> str:
+    return f"pulumi config rm {'--path ' if '.' in path else ''}soci:{path}"
 
 
 def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
+    """One line of the refusal; the key is a path where the value is inside of another."""
     told = f"{reason}. Remedy: {remedy}"
-    item = _FIELDS.get(key)
-    if _is_config_secret(key):
+    top = key.partition(".")[0]
+    item = _FIELDS.get(top)
+    if _is_config_secret(top):
         # What is told of a setting that is made for credentials holds none.
         told = told if item and declaration(item).is_secret else redaction.without_secret(told, value)
         return f"soci:{key} [secret]: {told}"
     credentials = redaction.credentials_in(value)
-    if credentials or _may_be_secret(key, value):
+    if credentials or _may_be_secret(top, value):
         return f"soci:{key} [not shown]: {redaction.without_secret(told, credentials)}"
     return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
+
+
+def problem(settings: Settings, path: str, reason: str, remedy: str) -> str:
+    """One line about a setting that was read: its key or path, value, reason and remedy, without what may be
+    secret."""
+    return _problem(path, _value_at(settings, path), reason, _in_group(remedy, path))
 
 
 def _may_be_secret(key: str, value: Any) -> bool:
     """Whether a value may hold credentials: that of a setting made for them, also where its name is misspelt,
     and what looks like a kubeconfig in the wrong place."""
-    item = _FIELDS.get(key) or _FIELDS.get(_closest(key))
+    item = _FIELDS.get(key) or _FIELDS.get(_closest(key, _FIELDS))
     if (not item or item.type is str) and not _is_scalar(value):
         return True
     return bool(item) and declaration(item).is_secret and bool(value) and not kubeconfig.is_path(str(value))
@@ -508,20 +747,26 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, int | float | PathLike)
 
 
-def _did_you_mean(key: str) -> str:
-    closest = _closest(key)
-    return (f"did you mean soci:{closest}? " if closest else "") + _removal(key)
+def _unknown(path: str, key: str, value: Any, known: Mapping[str, "Field[Any]"]) -> str:
+    """The problem of a key that is none of the known ones at this path."""
+    closest = _closest(key, known)
+    reason = "there is no such setting"
+    if path:
+        reason += " of a node group" + (f" (soci:{key} is one of the cluster)" if key in _FIELDS else "")
+    hint = f"did you mean soci:{path}{closest}? " if closest and key not in _FIELDS else ""
+    return _problem(path + key, value, reason, hint + _removal(path + key))
 
 
-def _closest(key: str) -> str:
+def _closest(key: str, among: Mapping[str, "Field[Any]"]) -> str:
     """The setting that a misspelt key means; empty when there is none that is near."""
-    by_lower_case = {known.lower(): known for known in _FIELDS}
+    by_lower_case = {known.lower(): known for known in among}
     found = difflib.get_close_matches(key.lower(), by_lower_case, n=1)
     return by_lower_case[found[0]] if found else ""
 
 
 def _combinations(settings: Settings) -> list[tuple[str, str, str]]:
-    """Problems between values that are each good alone: key, reason, remedy."""
+    """Problems between values that are each good alone: key (of a node group's setting, its path), reason,
+    remedy."""
     rules_of_cluster = _existing_cluster if settings.cluster == "existing" else _eks_cluster
     return [*_any_cluster(settings), *rules_of_cluster(settings)]
 
@@ -534,17 +779,17 @@ def _any_cluster(settings: Settings) -> list[tuple[str, str, str]]:
     return [("mode", f"needs SOCI {version} or newer", f"pulumi config set soci:version {version}")]
 
 
-def _meaningless(settings: Settings, scope: Scope, cluster: str) -> list[tuple[str, str, str]]:
-    """Settings of a scope that were set although the cluster is of the other kind."""
+def _meaningless(settings: Settings, scopes: Collection[Scope], cluster: str) -> list[tuple[str, str, str]]:
+    """Settings of these scopes that were set although the cluster is of the other kind."""
     return [
         (key, f"has a meaning only with soci:cluster {cluster}", _removal(key))
         for key, item in _FIELDS.items()
-        if declaration(item).scope is scope and getattr(settings, item.name) != default_of(item)
+        if declaration(item).scope in scopes and getattr(settings, item.name) != default_of(item)
     ]
 
 
 def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    problems = _meaningless(settings, Scope.EKS, "eks")
+    problems = _meaningless(settings, (Scope.EKS, Scope.NODE_GROUP), "eks")
     if not settings.kubeconfig:
         remedy = "pulumi config set soci:kubeconfig ~/.kube/config"
         return [
@@ -560,20 +805,9 @@ def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
 
 
 def _eks_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    problems = _meaningless(settings, Scope.EXISTING, "existing")
-    if not settings.min_node_count <= settings.node_count <= settings.max_node_count:
-        bounds = f"{settings.min_node_count} to {settings.max_node_count}"
-        reason = f"must lie between soci:minNodeCount and soci:maxNodeCount ({bounds})"
-        problems.append(("nodeCount", reason, f"pulumi config set soci:nodeCount {settings.max_node_count}"))
-    if settings.node_count == 0:
-        problems.append(
-            ("nodeCount", "without a node SOCI is nowhere installed", "pulumi config set soci:nodeCount 1")
-        )
-    if settings.subnet_ids and not settings.vpc_id:
-        problems.append(
-            ("vpcId", "soci:subnetIds needs the VPC that they are in", "pulumi config set soci:vpcId vpc-…")
-        )
-    if settings.vpc_id and not settings.subnet_ids:
-        remedy = "pulumi config set --path 'soci:subnetIds[0]' subnet-…"
-        problems.append(("subnetIds", "soci:vpcId needs the subnets for the cluster", remedy))
-    return problems
+    problems = _meaningless(settings, (Scope.EXISTING,), "existing")
+    groups = node_groups_of(settings)
+    for name, group in groups.items():
+        path = f"nodeGroups.{name}." if settings.node_groups else ""
+        problems += [(path + key, reason, remedy) for key, reason, remedy in eks_rules.node_group(group)]
+    return [*problems, *eks_rules.subnets(settings), *eks_checks.refusals(settings, groups)]

@@ -8,7 +8,7 @@ may have been written otherwise (`0.10` becomes 0.1). A whole number as text doe
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,22 @@ _QUOTE = "quote it in YAML"
 
 
 class RefusedError(ValueError):
-    """One value that cannot work: the reason, and the remedy to show with it."""
+    """One value that cannot work: the reason, and the remedy to show with it.
 
-    def __init__(self, reason: str, remedy: str = "") -> None:
+    For an object it may be about some of its entries: then each has a refusal of its own, with the entry's
+    name and value.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        remedy: str = "",
+        entry: str = "",
+        value: Any = None,
+        entries: "Sequence[RefusedError]" = (),
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.remedy = reason, remedy
+        self.reason, self.remedy, self.entry, self.value, self.entries = reason, remedy, entry, value, entries
 
 
 @dataclass(frozen=True)
@@ -158,10 +169,14 @@ BOOLEAN = Kind("boolean", "bool", boolean)
 INTEGER = Kind("integer", "int", integer)
 TEXTS = Kind("array", "list[str]", texts)
 MAPPING = Kind("object", "dict[str, str]", mapping)
+OBJECT = Kind("object", "dict[str, Any]", entries)
+NODE_GROUPS = Kind("object", "dict[str, NodeGroupArgs]", entries)
 KINDS: Mapping[Any, Kind] = {
     str: TEXT,
     bool: BOOLEAN,
     int: INTEGER,
     tuple[str, ...]: TEXTS,
     Mapping[str, str]: MAPPING,
+    Mapping[str, Any]: OBJECT,
+    Mapping[str, Mapping[str, Any]]: NODE_GROUPS,
 }

@@ -6,6 +6,7 @@ import pulumi_kubernetes as k8s
 
 from . import failure, settings
 from .arguments import SampleWorkloadArgs
+from .cluster_access import access_of
 from .installer import labels
 from .names import VERSION_LABEL
 
@@ -26,11 +27,10 @@ class SampleWorkload(pulumi.ComponentResource):
     ) -> None:
         given = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         chosen = settings.from_sample_arguments(given)
-        kubeconfig = settings.kubeconfig_content(args.get("kubeconfig"))
         shown = {key: settings.protected(["sample_workload"], value) for key, value in given.items()}
         super().__init__("soci:index:SampleWorkload", name, shown, opts)
         limit = chosen.rollout_timeout_seconds
-        access = pulumi.Output.all(kubeconfig, args.get("context") or "")
+        access = access_of(self, args.get("kubeconfig"), args.get("context"))
         sample, version = chosen.sample_workload, chosen.version
         container: k8s.core.v1.ContainerArgsDict = {
             "name": "sample",

@@ -75,8 +75,15 @@ def arguments_module() -> str:
                     "Used to take up an interrupted `pulumi up`, to warn of what is in the way, and after a "
                     "failed rollout to show each node's reason."
                 ),
+                NODES,
             ],
             required="version",
+        ),
+        _class(
+            "NodeGroupArgs",
+            "One node group of a new EKS cluster; what it does not say is as SociClusterArgs says.",
+            _rows(item for item in fields(Settings) if declaration(item).scope is Scope.NODE_GROUP),
+            has_defaults=False,
         ),
         _class(
             "SociClusterArgs",
@@ -90,7 +97,7 @@ def arguments_module() -> str:
 MODULE_HEAD = '''
 """The arguments of the components: generated from components/settings.py by `make generate`."""
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pulumi
 '''
@@ -100,6 +107,14 @@ SAMPLE_LIMIT: Row = (
     "int",
     "How long it may take, in seconds, the pull of its image included.",
     "`600`",
+)
+NODES: Row = (
+    "nodes",
+    "pulumi.Input[Any]",
+    "What the nodes are made from: anything whose change means other nodes, such as a node group's ID, "
+    "launch template, version and size. A change of it is waited for, until all nodes are verified, before "
+    "what it replaced is deleted.",
+    "",
 )
 AWS_PROFILE: Row = (
     "aws_profile",
@@ -116,7 +131,7 @@ def _access(purpose: str) -> list[Row]:
             "kubeconfig",
             "pulumi.Input[str]",
             f"The cluster's kubeconfig, as a path, as content or as an object (in Python). {purpose}",
-            "",
+            "that of the Kubernetes provider",
         ),
         ("context", "pulumi.Input[str]", "The kubeconfig's context to use for that.", "its current one"),
     ]
@@ -132,13 +147,15 @@ def _default(item: "Field[Any]") -> str:
     return "" if item.type is SampleSettings or shown in ("", "{}", "[]") else f"`{shown}`"
 
 
-def _class(name: str, text: str, rows: Iterable[Row], required: str = "") -> str:
+def _class(name: str, text: str, rows: Iterable[Row], required: str = "", has_defaults: bool = True) -> str:
     lines = [f"class {name}(TypedDict):", f'    """{text}"""', ""]
     for field_name, annotation, about, default in rows:
         is_required = field_name == required
         lines.append(f"    {field_name}: {annotation if is_required else f'NotRequired[{annotation}]'}")
         lines += textwrap.wrap(
-            f'"""{about}"""' if is_required or not default else f'"""{about} Default: {default}."""',
+            f'"""{about}"""'
+            if is_required or not default or not has_defaults
+            else f'"""{about} Default: {default}."""',
             WIDTH,
             initial_indent="    ",
             subsequent_indent="    ",

@@ -116,12 +116,24 @@ def _registry() -> Target:
     return Target(HERE / "go/registry", {"registry": "."}, _linker_flags())
 
 
+def _karpenter() -> Target:
+    # Karpenter's own controllers with its provider kwok, which makes Node objects in the place of instances.
+    programs = {"karpenter": "sigs.k8s.io/karpenter/kwok", "karpenter-crds": "."}
+    return Target(HERE / "go/karpenter", programs, _linker_flags())
+
+
 def target(name: str) -> Target:
-    """Return the target of that name: kubernetes, soci, registry, pulumi or containerd-<version>.
+    """Return the target of that name: kubernetes, soci, registry, pulumi, karpenter or containerd-<version>.
 
     Raises LabError for any other name, and when a containerd version without a module here cannot be fetched.
     """
-    makers = {"kubernetes": _kubernetes, "soci": _soci, "registry": _registry, "pulumi": _pulumi}
+    makers = {
+        "kubernetes": _kubernetes,
+        "soci": _soci,
+        "registry": _registry,
+        "pulumi": _pulumi,
+        "karpenter": _karpenter,
+    }
     if name in makers:
         return makers[name]()
     if name.startswith("containerd-"):

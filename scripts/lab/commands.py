@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -50,6 +50,7 @@ OWN_FILES = (
     "registry",
     "run",
 )
+TEST_PROGRAMS = ("karpenter",)  # which `lab build` makes, too, though no lab runs them
 STARTED = time.monotonic()
 PRINTING = threading.Lock()
 
@@ -91,7 +92,7 @@ class Lab:
         """Build what the cache lacks, and start nothing."""
         versions = {node["containerd"] for node in VERSIONS["nodes"].values()}
         self._check_machine(versions, set(preflight.PORTS))
-        self._make_ingredients(versions)
+        self._make_ingredients(versions, TEST_PROGRAMS)
 
     def up(self, _: argparse.Namespace) -> None:
         """Start everything that does not run yet."""
@@ -260,9 +261,12 @@ class Lab:
             say(f"Debian packages: installing {' '.join(machine.missing_packages)}")
             preflight.install_packages(list(machine.missing_packages))
 
-    def _make_ingredients(self, containerd_versions: set[str]) -> None:
-        """Build what the cache lacks, side by side: compiler and debootstrap wait for different things."""
+    def _make_ingredients(self, containerd_versions: set[str], further: Sequence[str] = ()) -> None:
+        """Build what the cache lacks, side by side: compiler and debootstrap wait for different things.
 
+        ``further`` are programs that the lab itself does not run.
+        """
+        targets = [*self._targets(containerd_versions), *further]
         busy: set[str] = set()
 
         def make(what: str, function, *arguments) -> None:
@@ -278,12 +282,12 @@ class Lab:
             if time.monotonic() - started > 1:
                 say(f"{what}: made in {time.monotonic() - started:.0f} s")
 
-        for name in binaries.missing(self._targets(containerd_versions)):
+        for name in binaries.missing(targets):
             minutes = {"kubernetes": " (7 minutes on 2 cores)", "pulumi": " (4 minutes on 2 cores)"}
             say(f"{name}: to be built from source{minutes.get(name, '')}")
 
         def programs() -> None:
-            for name in self._targets(containerd_versions):
+            for name in targets:
                 make(name, binaries.build, name)
 
         def images_and_release() -> None:

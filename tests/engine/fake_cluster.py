@@ -15,7 +15,10 @@ from binaries import build
 from kubernetes_api import MERGE_PATCH, STRATEGIC_PATCH, Api, ApiError
 from pki import API_NAMES, Authority
 
+from components.names import cluster_wide
+
 INSTALLER = "soci-installer"
+ANY_OTHER = "*"
 COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
 
@@ -160,7 +163,8 @@ class FakeNodes(threading.Thread):
     """Nodes without machines: a thread that answers for their kubelets and for the installer on them.
 
     Whoever uses it calls check() afterwards: without nodes a DaemonSet wants 0 pods and is ready at once.
-    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail; `left`
+    `failing` maps a node to the message ("step: cause. Remedy: ...") with which its installs fail, empty for
+    none, and ANY_OTHER to that of each node that it does not name; `left`
     maps one whose installer ended together with its DaemonSet to whether it still had its rights then.
     `sample_state` is what becomes of the container of a pod that is to run once; `dead` are the nodes whose
     kubelet says nothing any more.
@@ -253,13 +257,13 @@ class FakeNodes(threading.Thread):
         is_installer = labels.get("app.kubernetes.io/name") == INSTALLER
         if pod["metadata"].get("deletionTimestamp"):
             if is_installer and self._installer_goes(pod):
-                self.left[node] = self._may_patch_nodes()
+                self.left[node] = self._may_patch_nodes(pod["metadata"]["namespace"])
                 self._take_marks(node)
             self._call("DELETE", path, {"gracePeriodSeconds": 0})
             return
         trouble = None
         if is_installer:
-            trouble = self.failing.get(node)
+            trouble = self.failing.get(node, self.failing.get(ANY_OTHER))
             self._report(pod, node, trouble)
         elif pod["spec"]["restartPolicy"] == "Never":
             self._run_once(pod, path)
@@ -327,11 +331,12 @@ class FakeNodes(threading.Thread):
         except GoneError:
             return True
 
-    def _may_patch_nodes(self) -> bool:
-        """Say whether the installer still has its rights."""
+    def _may_patch_nodes(self, namespace: str) -> bool:
+        """Say whether the installer of a namespace still has its rights."""
+        name = cluster_wide(namespace)
         try:
-            self._call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{INSTALLER}")
-            self._call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}")
+            self._call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{name}")
+            self._call("GET", f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}")
         except GoneError:
             return False
         return True

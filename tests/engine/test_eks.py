@@ -4,16 +4,18 @@ The aws and eks plugins here are stand-ins that were never compared with the tru
 program, components and engine fit together, not what AWS does.
 """
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from agent.marks import TAINT
+from agent.marks import LABEL, TAINT
 
+from tests.engine.conftest import Account
 from tests.engine.fake_cluster import INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
+ADD_ONS = ("vpc-cni", "kube-proxy", "coredns")
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
 
 
@@ -25,7 +27,13 @@ def stack(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     """A stack like `dev`, which the tests of this module take through its life, in their order."""
-    config = {"aws:region": "eu-west-1", "soci:releaseUrl": release_url, "soci:version": "0.16.0"}
+    config = {
+        "aws:region": "eu-west-1",
+        "soci:clusterName": "production",
+        "soci:kubernetesVersion": "1.35",
+        "soci:releaseUrl": release_url,
+        "soci:version": "0.16.0",
+    }
     stack = Stack(tmp_path_factory.mktemp("eks") / "soci", aws_environment, "dev", config)
     yield stack
     stack.destroy()
@@ -40,18 +48,27 @@ def nodes_of(cluster: FakeNodes) -> list[dict[str, Any]]:
     return cluster.api.call("GET", "/api/v1/nodes")["items"]
 
 
-def eks_clusters(environment: dict[str, str]) -> list[str]:
-    client = boto3.client(
-        "eks",
-        endpoint_url=environment["AWS_ENDPOINT_URL"],
-        region_name="eu-west-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    return client.list_clusters()["clusters"]
+def eks_clusters(account: Account) -> list[str]:
+    return account.client("eks").list_clusters()["clusters"]
 
 
-def test_preview_needs_no_cluster(stack: Stack, aws_environment: dict[str, str]) -> None:
+def resources(stack: Stack) -> list[dict[str, Any]]:
+    """Return what the stack's state holds."""
+    return json.loads(stack.state())["deployment"]["resources"]
+
+
+def builds(stack: Stack) -> dict[str, str]:
+    """Return the version of each add-on of the cluster."""
+    made = [item["outputs"] for item in resources(stack) if item["type"] == "aws:eks/addon:Addon"]
+    return {outputs["addonName"]: outputs["addonVersion"] for outputs in made}
+
+
+def release_builds(account: Account, revision: int) -> None:
+    """Let AWS release a build of each add-on."""
+    account.tell(addons={name: {"mostRecent": f"v9.9.{revision}-eksbuild.1"} for name in ADD_ONS})
+
+
+def test_preview_needs_no_cluster(stack: Stack, account: Account) -> None:
     plan = stack.plan()
     assert set(plan.values()) == {"create"}
     assert {name.split("::")[0] for name in plan} >= {
@@ -59,14 +76,15 @@ def test_preview_needs_no_cluster(stack: Stack, aws_environment: dict[str, str])
         "eks:index:ManagedNodeGroup",
         "kubernetes:apps/v1:DaemonSet",
     }
-    assert eks_clusters(aws_environment) == []
+    assert eks_clusters(account) == []
 
 
 def test_up_makes_the_cluster_and_verifies_every_node(
-    stack: Stack, cluster: FakeNodes, aws_environment: dict[str, str]
+    stack: Stack, cluster: FakeNodes, account: Account
 ) -> None:
     stack.up()
-    assert stack.outputs()["clusterName"] in eks_clusters(aws_environment)
+    assert stack.outputs()["clusterName"] == "production"
+    assert eks_clusters(account) == ["production"]
     status = cluster.api.call("GET", DAEMON_SET)["status"]
     assert status["numberReady"] == status["desiredNumberScheduled"] == len(nodes_of(cluster)) == 2
     for node in nodes_of(cluster):
@@ -79,8 +97,24 @@ def test_kubeconfig_is_secret_and_asks_aws_for_a_token(stack: Stack) -> None:
     assert "[secret]" in stack.run("stack", "output")
 
 
-def test_second_up_changes_nothing(stack: Stack) -> None:
+def test_core_dns_comes_when_pods_can_start(stack: Stack) -> None:
+    """Its creation waits for a node that takes pods; before SOCI there is none. Nobody upgraded EKS's own."""
+    assert set(builds(stack)) == set(ADD_ONS)
+
+
+def test_objects_in_the_cluster_go_with_it(stack: Stack) -> None:
+    (cluster,) = [item["urn"] for item in resources(stack) if item["type"] == "eks:index:Cluster"]
+    inside = [item for item in resources(stack) if item["type"].startswith("kubernetes:")]
+    assert len(inside) > 9
+    assert {item.get("deletedWith") for item in inside} == {cluster}
+
+
+def test_second_up_changes_nothing_also_when_aws_has_released_builds(stack: Stack, account: Account) -> None:
+    """The network plug-in and kube-proxy were updated by whatever `pulumi up` came next."""
+    before = builds(stack)
+    release_builds(account, 1)
     stack.up("--expect-no-changes")
+    assert builds(stack) == before
 
 
 def test_refresh_finds_nothing(stack: Stack) -> None:
@@ -94,17 +128,42 @@ def test_another_version_touches_nothing_of_aws(stack: Stack, cluster: FakeNodes
     assert {node["metadata"]["labels"]["soci-cluster.io/version"] for node in nodes_of(cluster)} == {"0.16.1"}
 
 
+def test_another_kubernetes_release_brings_the_add_ons_newest_builds(stack: Stack, account: Account) -> None:
+    release_builds(account, 2)
+    stack.set(kubernetesVersion="1.36")
+    stack.up()
+    assert set(builds(stack).values()) == {"v9.9.2-eksbuild.1"}
+    release_builds(account, 3)
+    stack.up("--expect-no-changes")
+
+
+def test_an_add_on_has_the_version_that_is_set(stack: Stack) -> None:
+    stack.set(addonVersions={"vpc-cni": "v9.9.3-eksbuild.1"})
+    stack.up()
+    assert stack.changes() == {"update": 1}
+    assert builds(stack)["vpc-cni"] == "v9.9.3-eksbuild.1"
+
+
 def test_a_node_that_joins_later_starts_with_the_taint_and_gets_soci(
     stack: Stack, cluster: FakeNodes
 ) -> None:
     stack.set(nodeCount=3)
     stack.up()
-    stack.run("refresh", *QUIET)
     status = cluster.api.call("GET", DAEMON_SET)["status"]
     assert status["numberReady"] == len(nodes_of(cluster)) == 3
 
 
-def test_destroy_leaves_nothing(stack: Stack, cluster: FakeNodes, aws_environment: dict[str, str]) -> None:
+def test_an_installer_that_goes_alone_takes_soci_off(stack: Stack, cluster: FakeNodes) -> None:
+    cluster.left.clear()
+    kind = "soci:index:SociInstaller"
+    (urn,) = [item["urn"] for item in resources(stack) if item["type"] == kind]
+    stack.run("destroy", *QUIET, "--target", urn, "--target-dependents")
+    assert cluster.left == {node["metadata"]["name"]: True for node in nodes_of(cluster)}
+    assert not [node for node in nodes_of(cluster) if LABEL in node["metadata"]["labels"]]
+    stack.up()
+
+
+def test_destroy_leaves_nothing(stack: Stack, cluster: FakeNodes, account: Account) -> None:
     stack.destroy()
-    assert eks_clusters(aws_environment) == []
+    assert eks_clusters(account) == []
     assert nodes_of(cluster) == []

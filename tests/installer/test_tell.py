@@ -11,7 +11,7 @@ from agent.api import Api, ApiError
 from agent.errors import InstallError
 from agent.host import Result
 from agent.log import Log
-from agent.marks import TAINT, Marks
+from agent.marks import TAINT, Marks, has_startup_taint
 from agent.tell import Teller
 
 from tests.fakes.api import FakeApi
@@ -53,6 +53,19 @@ def test_taint_goes_last(api: FakeApi, marks: Marks) -> None:
     assert condition[0].endswith("/nodes/n1/status")
     assert taint[1]["spec"]["taints"] == [{"key": "other", "effect": "NoExecute"}]
     assert taint[1]["metadata"]["resourceVersion"] == "9", "a concurrent change must be noticed"
+
+
+def test_taint_stays_until_karpenter_has_taken_the_node_into_its_books(api: FakeApi, marks: Marks) -> None:
+    """At that moment it puts the startup taints on the node again, lifted ones, too (karpenter#1772)."""
+    taints = api.node["spec"]["taints"]
+    api.node["spec"]["taints"] = [*taints, {"key": "karpenter.sh/unregistered", "effect": "NoExecute"}]
+    with pytest.raises(ApiError, match="Karpenter has not registered the node yet") as refused:
+        marks.put("0.16.1", None, "ok")
+    assert has_startup_taint(api.node)
+    assert refused.value.status == 0, "nothing final: it is tried again"
+    api.node["spec"]["taints"] = taints
+    marks.put("0.16.1", None, "ok")
+    assert not has_startup_taint(api.node)
 
 
 def test_unchanged_node_keeps_its_annotation(api: FakeApi, marks: Marks) -> None:

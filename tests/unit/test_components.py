@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pulumi
 import pulumi_eks as eks
+import pulumi_kubernetes as k8s
 import pytest
 from pulumi.provider.experimental.analyzer import Analyzer
 from pulumi.runtime import rpc
@@ -22,9 +23,20 @@ from components import (
     cluster_identity,
     release,
 )
+from components.cluster_access import access_of
+from components.node_groups import POOL_LABEL
 from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
 from tests.unit.mocks import DIGESTS, Recorder, install
+
+ROLE = "arn:aws:iam::123456789012:role/deployer"
+KUBECONFIG = json.dumps(
+    {
+        "current-context": "one",
+        "contexts": [{"name": "one", "context": {"cluster": "c"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
+    }
+)
 
 
 def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, run) -> None:
@@ -130,6 +142,12 @@ def test_a_daemon_set_of_no_node_is_a_failure(recorder: Recorder, run) -> None:
     )
     with pytest.raises(Exception, match=re.escape(reason)):
         run(install(node_selector={"pool": "gpu"}))
+
+
+def test_a_pool_that_an_autoscaler_fills_from_none_needs_no_node_at_first(recorder: Recorder, run) -> None:
+    recorder.desired_nodes = 0
+    run(install(node_selector={"pool": "gpu"}, require_nodes=False))
+    assert recorder.of_type(":DaemonSet")
 
 
 def test_a_preview_does_not_take_a_new_daemon_set_for_one_of_no_node(recorder: Recorder, run) -> None:
@@ -261,10 +279,172 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
     assert recorder.inputs("soci-kubernetes")["clusterIdentifier"] == "arn:demo"
 
 
-def test_an_aws_profile_reaches_the_kubeconfig(recorder: Recorder, run) -> None:
-    outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, "aws_profile": "work"}).outputs())
-    assert recorder.inputs("soci-eks")["providerCredentialOpts"] == {"profileName": "work"}
-    assert outputs["kubeconfig"] == '{"profile": true}'
+@pytest.mark.parametrize(
+    ("arguments", "credentials"),
+    [
+        ({"aws_profile": "work"}, {"profile_name": "work"}),
+        ({"kubeconfig_role_arn": ROLE}, {"role_arn": ROLE}),
+        (
+            {"aws_profile": "work", "kubeconfig_role_arn": ROLE},
+            {"profile_name": "work", "role_arn": ROLE},
+        ),
+    ],
+)
+def test_profile_and_role_of_the_aws_provider_reach_the_kubeconfig(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, arguments: Any, credentials: dict[str, str]
+) -> None:
+    """Both kubeconfigs of pulumi-eks leave them out: the ambient identity asked for the token, or nobody."""
+
+    def get_kubeconfig(_: eks.Cluster, **asked: str) -> pulumi.Output[str]:
+        return pulumi.Output.from_input(json.dumps(asked))
+
+    monkeypatch.setattr(eks.Cluster, "get_kubeconfig", get_kubeconfig)
+    outputs = run(lambda: SociCluster("soci", {"sha256": DIGESTS, **arguments}).outputs())
+    assert json.loads(outputs["kubeconfig"]) == credentials
+    in_camel_case = {"profile_name": "profileName", "role_arn": "roleArn"}
+    assert recorder.inputs("soci-eks")["providerCredentialOpts"] == {
+        in_camel_case[key]: value for key, value in credentials.items()
+    }
+
+
+def test_the_network_add_ons_have_the_versions_that_the_state_keeps_for_the_release(
+    recorder: Recorder, run
+) -> None:
+    """`mostRecent`, asked anew at each run, changed them in a `pulumi up` that changed nothing else."""
+    run(lambda: SociCluster("soci", {"sha256": DIGESTS, "kubernetes_version": "1.35"}).outputs())
+    newest = {name: f"{name} for 1.35, build 1" for name in ("vpc-cni", "kube-proxy", "coredns")}
+    assert recorder.inputs("soci-add-ons-1.35") == {"input": newest}
+    cluster = recorder.inputs("soci-eks")
+    assert cluster["vpcCniOptions"] == {"addonVersion": newest["vpc-cni"]}
+    assert cluster["kubeProxyAddonOptions"] == {"version": newest["kube-proxy"]}
+    assert recorder.inputs("soci-coredns")["addonVersion"] == newest["coredns"]
+
+
+def test_a_chosen_version_of_an_add_on_is_taken(recorder: Recorder, run) -> None:
+    chosen = {"coredns": "v1.12.1-eksbuild.2", "vpc-cni": "v1.20.4-eksbuild.1"}
+    run(lambda: SociCluster("soci", {"sha256": DIGESTS, "addon_versions": chosen}).outputs())
+    assert recorder.inputs("soci-coredns")["addonVersion"] == chosen["coredns"]
+    assert recorder.inputs("soci-eks")["vpcCniOptions"] == {"addonVersion": chosen["vpc-cni"]}
+    assert recorder.inputs("soci-eks")["kubeProxyAddonOptions"] == {"version": "kube-proxy for 1.36, build 1"}
+
+
+def test_a_cluster_has_the_chosen_name_else_one_of_pulumis(recorder: Recorder, run) -> None:
+    run(lambda: SociCluster("soci", {"sha256": DIGESTS, "cluster_name": "prod"}).outputs())
+    assert recorder.inputs("soci-eks")["name"] == "prod"
+    run(lambda: SociCluster("soci", {"sha256": DIGESTS}).outputs())
+    assert "name" not in recorder.inputs("soci-eks")
+
+
+def test_the_installer_selects_the_new_clusters_own_nodes_unless_others_are_chosen(
+    recorder: Recorder, run
+) -> None:
+    """A node group that a team adds was selected, refused, and failed the next rollout."""
+
+    def selected(**arguments: Any) -> dict[str, str]:
+        run(lambda: SociCluster("soci", {"sha256": DIGESTS, **arguments}).outputs())
+        spec = recorder.inputs("soci-installer-daemon-set")["spec"]
+        return spec["template"]["spec"]["nodeSelector"]
+
+    linux = {"kubernetes.io/os": "linux"}
+    assert selected() == linux | POOL_LABEL
+    assert POOL_LABEL.items() <= recorder.inputs("soci-nodes")["labels"].items()
+    assert selected(node_selector={"pool": "gpu"}) == linux | {"pool": "gpu"}
+    assert selected(**existing_cluster()) == linux
+
+
+def test_what_was_made_can_be_built_upon(recorder: Recorder, run) -> None:
+    made: dict[str, Any] = {}
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        made["new"] = SociCluster("soci", {"sha256": DIGESTS})
+        made["existing"] = SociCluster("other", existing_cluster())
+        return {"name": made["new"].cluster_name}
+
+    run(program)
+    new, existing = made["new"], made["existing"]
+    assert isinstance(new.eks_cluster, eks.Cluster)
+    assert list(new.node_groups) == ["nodes"]
+    assert new.node_group is new.node_groups["nodes"]
+    assert isinstance(new.provider, k8s.Provider)
+    assert isinstance(existing.provider, k8s.Provider)
+    assert (existing.eks_cluster, existing.node_groups, existing.node_group) == (None, {}, None)
+
+
+def test_other_nodes_are_a_change_of_the_daemon_set_that_rolls_no_pod(recorder: Recorder, run) -> None:
+    """Only a change of the DaemonSet makes `pulumi up` wait; one of its template would restart every pod."""
+
+    def daemon_set(nodes: Any) -> tuple[str | None, dict[str, Any]]:
+        run(install(nodes=nodes))
+        inputs = recorder.inputs("soci-daemon-set")
+        return inputs["metadata"]["annotations"].get("soci-cluster.io/nodes"), inputs["spec"]
+
+    two, spec = daemon_set([pulumi.Output.from_input("group-1"), {"count": 2}])
+    three, same_spec = daemon_set(["group-1", {"count": 3}])
+    assert two != three
+    assert spec == same_spec
+    assert daemon_set(["group-1", {"count": 2}]) == (two, spec)
+    assert daemon_set(None) == (None, spec)
+
+
+def test_what_nodes_are_made_from_is_not_shown_in_the_cluster(recorder: Recorder, run) -> None:
+    run(install(nodes={"userData": pulumi.Output.secret("hunter2")}))
+    annotations = recorder.inputs("soci-daemon-set")["metadata"]["annotations"]
+    assert "hunter2" not in json.dumps(annotations)
+    assert re.fullmatch("[0-9a-f]{64}", annotations["soci-cluster.io/nodes"])
+
+
+def test_a_resource_is_no_value_that_shows_a_change_of_nodes(recorder: Recorder, run) -> None:
+    with pytest.raises(Exception, match=r"nodes: a Provider cannot be compared\. Remedy: pass what"):
+        run(install(nodes=[k8s.Provider("group", kubeconfig="{}")]))
+
+
+def test_each_namespace_has_names_of_its_own_for_what_is_outside_of_it(recorder: Recorder, run) -> None:
+    """The second installer on a cluster was told that the first one's ClusterRole is there already."""
+
+    def names(**arguments: str) -> dict[str, str]:
+        run(install(**arguments))
+        children = (
+            "cluster-role",
+            "cluster-role-binding",
+            "events-role",
+            "events-role-binding",
+            "daemon-set",
+        )
+        return {child: recorder.inputs(f"soci-{child}")["metadata"]["name"] for child in children}
+
+    assert set(names().values()) == {"soci-installer"}
+    assert names(namespace="soci-gpu") == {
+        "cluster-role": "soci-installer-soci-gpu",
+        "cluster-role-binding": "soci-installer-soci-gpu",
+        "events-role": "soci-installer-soci-gpu",
+        "events-role-binding": "soci-installer-soci-gpu",
+        "daemon-set": "soci-installer",
+    }
+    for binding, role in (("cluster-role-binding", "cluster-role"), ("events-role-binding", "events-role")):
+        assert (
+            recorder.inputs(f"soci-{binding}")["roleRef"]["name"]
+            == recorder.inputs(f"soci-{role}")["metadata"]["name"]
+        )
+
+
+def test_the_cluster_is_read_with_the_providers_kubeconfig_unless_one_is_given(
+    recorder: Recorder, run
+) -> None:
+    theirs, given = KUBECONFIG, KUBECONFIG.replace("192.0.2.1", "192.0.2.2")
+
+    def access(*arguments: Any, **provider: Any) -> dict[str, pulumi.Output[Any]]:
+        options = pulumi.ResourceOptions(providers=[k8s.Provider("cluster", **provider)])
+        component = pulumi.ComponentResource("test:index:Reader", "reader", {}, options)
+        return {"access": access_of(component, *arguments)}
+
+    def read(*arguments: Any, **provider: Any) -> list[str]:
+        return run(lambda: access(*arguments, **provider))["access"]
+
+    assert read(None, None, kubeconfig=theirs, context="one") == [theirs, "one"]
+    assert read(None, "two", kubeconfig=theirs, context="one") == [theirs, "two"]
+    assert read(given, None, kubeconfig=theirs, context="one") == [given, ""]
+    assert read(None, None) == ["", ""]
+    assert read(None, None, kubeconfig="no kubeconfig") == ["", ""]
 
 
 @pytest.fixture(autouse=True)
@@ -275,16 +455,9 @@ def _reachable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def existing_cluster() -> SociClusterArgs:
-    kubeconfig = json.dumps(
-        {
-            "current-context": "one",
-            "contexts": [{"name": "one", "context": {"cluster": "c"}}],
-            "clusters": [{"name": "c", "cluster": {"server": "https://192.0.2.1:6443"}}],
-        }
-    )
     return {
         "cluster": "existing",
-        "kubeconfig": kubeconfig,
+        "kubeconfig": KUBECONFIG,
         "sha256": DIGESTS,
         "sample_workload": {"enabled": False},
     }

@@ -196,7 +196,7 @@ def test_an_unreachable_cluster_does_not_hide_the_rollouts_own_error() -> None:
     assert line.startswith("the nodes' reasons cannot be read (connection refused); look with: kubectl")
     (line,) = failure.report_sample(SAMPLE, "kubeconfig", "", unreachable)
     assert line.startswith("the sample's reason cannot be read (connection refused); look with: kubectl")
-    assert failure.nodes_with_soci("kubeconfig", "", unreachable) is None
+    assert failure.unattended_nodes("kubeconfig", "", unreachable) is None
 
 
 def sample_pod(**state: Any) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from settings import VERSIONS, LabError
         ("soci", "github.com/awslabs/soci-snapshotter", VERSIONS["soci"]),
         ("registry", "github.com/google/go-containerregistry", VERSIONS["registry"]),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", VERSIONS["pulumi"]),
+        ("karpenter", "sigs.k8s.io/karpenter", VERSIONS["karpenter"]),
+        ("karpenter", "github.com/aws/karpenter-provider-aws", VERSIONS["karpenter"]),
         *(
             (f"containerd-{series}", f"github.com/containerd/containerd{major}", version)
             for series, version in VERSIONS["containerd"].items()

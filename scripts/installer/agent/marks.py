@@ -15,6 +15,7 @@ LABEL = f"{DOMAIN}/version"
 ANNOTATION = f"{DOMAIN}/install"
 CORDONED = f"{DOMAIN}/cordoned"  # tells a cordon of ours from others', also after a kill
 CONDITION = "SociReady"
+UNREGISTERED = "karpenter.sh/unregistered"  # Karpenter's, on a node that it has not taken into its books yet
 VERIFIED = "Verified"  # the condition's reason on a node that SOCI serves
 UNCORDON_SECONDS = 20.0
 
@@ -96,6 +97,9 @@ class Marks:
     def _lift_taint(self) -> None:
         node = self._api.node()
         taints = node.get("spec", {}).get("taints", [])
+        if any(taint["key"] == UNREGISTERED for taint in taints):
+            # When it takes it, it puts our taint on the node again, and nobody would lift that one.
+            raise ApiError("Karpenter has not registered the node yet")
         kept = [taint for taint in taints if taint["key"] != TAINT]
         if kept != taints:
             # A concurrent change of the taints makes the API answer 409.

@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 import eks_nodes
+import eks_objects
 from aws_refusals import RefusedError, check_control_plane, check_nodes, public_without_addresses, subnets_of
 from aws_world import client, dns_suffix, partition, region
 from botocore.exceptions import ClientError
@@ -280,6 +281,7 @@ class Cluster(Echo):
 
     def delete(self, identifier, state):
         client("eks").delete_cluster(name=identifier)
+        eks_objects.end()
 
 
 class NodeGroup(Echo):

@@ -14,6 +14,7 @@ import contextlib
 import math
 import os
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -105,18 +106,24 @@ class Kubernetes(Provider):
     """Creates, compares, reads, updates and deletes any Kubernetes object."""
 
     api: Api | None = None
+    unreachable = "the provider's kubeconfig is not known yet"
 
     def configure(self, settings: dict[str, Any]) -> None:
         text = settings.get("kubeconfig") or os.environ.get("KUBECONFIG") or "~/.kube/config"
         self.api = None
         if not has_unknown(settings.get("kubeconfig")):
-            self.api = Api(load_kubeconfig(text), settings.get("context"))
+            try:
+                self.api = Api(load_kubeconfig(text), settings.get("context"))
+            except (OSError, subprocess.SubprocessError) as error:
+                # As with the true provider, this is an obstacle only to what needs the cluster.
+                self.unreachable = f"configured Kubernetes cluster is unreachable: {error}"
         self.default_namespace = settings.get("namespace") or (self.api.namespace if self.api else "default")
 
     def server(self) -> Api:
-        """Return the API server; raise UnreachableError when its address is not known yet."""
+        """Return the API server; raise UnreachableError when its address is not known yet, or no credentials
+        for it are to be had."""
         if self.api is None:
-            raise UnreachableError("the provider's kubeconfig is not known yet")
+            raise UnreachableError(self.unreachable)
         return self.api
 
     def DiffConfig(self, request, context):

@@ -1,0 +1,155 @@
+"""What AWS is asked before anything is made, with the functions of the AWS provider, for the guards.
+
+Nothing is ever changed. A question that AWS does not answer (no right to ask, no credentials, a provider that
+does not know the function) is no error: what it would have told is not known.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import pulumi
+
+from . import eks_checks
+from .guards import Answers, Finding
+from .settings import Settings, SociConfigError, problem
+
+Answer = Mapping[str, Any]
+Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer | None]]
+
+# The provider's words for a question that was understood and has no answer. All else says nothing about AWS.
+_NOTHING_THERE = re.compile("no matching|returned no results")
+
+
+def checked(
+    component: pulumi.ComponentResource, settings: Settings, groups: Mapping[str, Settings]
+) -> pulumi.Output[None]:
+    """Warn of what is slow or dear, and refuse what AWS says cannot work.
+
+    What depends on this output is registered after AWS has answered, and not at all after a refusal. The
+    refusals that need no answer are those of settings.py.
+
+    Raises, in the output:
+        SociConfigError: every refusal, a line each.
+    """
+    _warn(eks_checks.warnings(settings, groups), settings, component)
+
+    async def ask_aws() -> None:
+        answers = await gather(settings, groups, asker(component))
+        _warn(eks_checks.warnings_by_aws(settings, groups, answers), settings, component)
+        if found := eks_checks.refusals_by_aws(settings, groups, answers):
+            raise SociConfigError("\n".join(_told(one, settings) for one in found))
+
+    return pulumi.Output.from_input(ask_aws())
+
+
+def _warn(found: Iterable[Finding], settings: Settings, component: pulumi.ComponentResource) -> None:
+    for one in found:
+        pulumi.log.warn(_told(one, settings), component)
+
+
+def _told(one: Finding, settings: Settings) -> str:
+    return problem(settings, one.key, one.reason, one.remedy)
+
+
+def asker(component: pulumi.ComponentResource) -> Ask:
+    """How the component's AWS provider is asked: a function's token and arguments -> its answer, empty when
+    there is nothing of the kind, None when it is not known."""
+    # Without the version, the engine would start another AWS provider than that of the resources.
+    options = pulumi.InvokeOptions(parent=component, version=version("pulumi-aws"))
+
+    async def ask(token: str, arguments: Mapping[str, Any]) -> Answer | None:
+        try:
+            return await pulumi.runtime.invoke_async(token, dict(arguments), options) or None
+        except Exception as error:  # noqa: BLE001 (the SDK raises no other)
+            pulumi.log.debug(f"{token} was not answered: {error}", component)
+            return {} if _NOTHING_THERE.search(str(error)) else None
+
+    return ask
+
+
+async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> Answers:
+    """Ask everything that the guards want to know of these settings, as much as possible at the same time."""
+    types = dict.fromkeys(one for group in groups.values() for one in group.instance_types)
+    network, machines, zones, versions = await asyncio.gather(
+        _network(settings, groups, ask),
+        _each(types, lambda one: ask("aws:ec2/getInstanceType:getInstanceType", {"instanceType": one})),
+        _each(types, lambda one: _zones(one, ask)),
+        ask("aws:eks/getClusterVersions:getClusterVersions", {"includeAll": True}),
+    )
+    return Answers(
+        **network,
+        instance_types=machines,
+        zones=zones,
+        versions={
+            row["clusterVersion"]: row.get("versionStatus")
+            for row in (versions or {}).get("clusterVersions", [])
+        },
+    )
+
+
+async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> dict[str, Any]:
+    vpc, default_vpc, default_subnets = settings.vpc_id, None, ()
+    if not vpc:
+        found = await ask("aws:ec2/getVpc:getVpc", {"default": True})
+        if not found:
+            return {} if found is None else {"default_vpc": ""}
+        vpc = default_vpc = found["id"]
+        inside = {"filters": [{"name": "vpc-id", "values": [vpc]}]}
+        default_subnets = (await ask("aws:ec2/getSubnets:getSubnets", inside) or {}).get("ids", [])
+    of_groups = (name for group in groups.values() for name in group.node_subnet_ids)
+    of_cluster = (*settings.subnet_ids, *settings.public_subnet_ids, *settings.private_subnet_ids)
+    names = dict.fromkeys([*of_cluster, *default_subnets, *of_groups])
+    subnets, routes = await asyncio.gather(
+        _each(names, lambda name: ask("aws:ec2/getSubnet:getSubnet", {"id": name})),
+        _each(names, lambda name: _routes(name, vpc, ask)),
+    )
+    endpoints = {}
+    regions = {subnet["region"] for subnet in subnets.values() if subnet.get("region")}
+    if regions and any(eks_checks.way_out(of_subnet) == "none" for of_subnet in routes.values()):
+        endpoints = await _each(
+            eks_checks.NEEDED_ENDPOINTS, lambda service: _has_endpoint(service, vpc, min(regions), ask)
+        )
+    return {
+        "default_vpc": default_vpc,
+        "default_subnets": default_subnets,
+        "subnets": subnets,
+        "routes": routes,
+        "endpoints": endpoints,
+    }
+
+
+async def _each(names: Iterable[str], ask: Callable[[str], Awaitable[Any]]) -> dict[str, Any]:
+    """What is asked of each name, without what is not known."""
+    wanted = list(names)
+    answers = await asyncio.gather(*map(ask, wanted))
+    return {name: answer for name, answer in zip(wanted, answers, strict=True) if answer is not None}
+
+
+async def _zones(instance_type: str, ask: Ask) -> list[str] | None:
+    question = {
+        "locationType": "availability-zone-id",
+        "filters": [{"name": "instance-type", "values": [instance_type]}],
+    }
+    answer = await ask("aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings", question)
+    return None if answer is None else list(answer.get("locations") or [])
+
+
+async def _routes(subnet: str, vpc: str, ask: Ask) -> list[Answer] | None:
+    """The routes of a subnet: those of its own table, else of the VPC's main one."""
+    token = "aws:ec2/getRouteTable:getRouteTable"
+    table = await ask(token, {"subnetId": subnet})
+    if table is not None and not table:
+        main = {"vpcId": vpc, "filters": [{"name": "association.main", "values": ["true"]}]}
+        table = await ask(token, main)
+    return (table or {}).get("routes")
+
+
+async def _has_endpoint(service: str, vpc: str, region: str, ask: Ask) -> bool | None:
+    if region.startswith("cn-"):
+        return None  # some services have other names there
+    name = f"com.amazonaws.{region}.{service}"
+    answer = await ask("aws:ec2/getVpcEndpoint:getVpcEndpoint", {"vpcId": vpc, "serviceName": name})
+    return None if answer is None else bool(answer)

@@ -1,0 +1,69 @@
+"""Where SociCluster's EKS cluster is: its VPC and subnets, the user's or those of the default VPC."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from .eks_checks import REFUSED_ZONES
+from .settings import Settings
+
+# The subnets of AWS resources that pulumi-eks makes.
+_SUBNETS = {"aws:eks/cluster:Cluster": "vpcConfig.subnetIds", "aws:eks/nodeGroup:NodeGroup": "subnetIds"}
+
+
+def arguments(
+    chosen: Settings, checked: pulumi.Output[None], component: pulumi.ComponentResource
+) -> dict[str, Any]:
+    """The VPC and the subnets, as arguments of eks.Cluster. They are known when AWS was `checked`, so that
+    nothing is made of what was refused."""
+    if not chosen.vpc_id:
+        return _default_vpc(checked, component)
+    subnets = {
+        "subnet_ids": list(chosen.subnet_ids),
+        "public_subnet_ids": list(chosen.public_subnet_ids),
+        "private_subnet_ids": list(chosen.private_subnet_ids),
+    }
+    vpc = checked.apply(lambda _: chosen.vpc_id)
+    return {"vpc_id": vpc, **{name: ids for name, ids in subnets.items() if ids}}
+
+
+def node_subnets(group: Settings) -> list[str] | None:
+    """The subnets of a group's nodes; None for all those of the cluster."""
+    return list(group.node_subnet_ids or group.private_subnet_ids or group.public_subnet_ids) or None
+
+
+def keep_found(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+    """A transform for subnets that were looked up: what exists keeps those that it has. Other ones replace a
+    node group, and one more in the default VPC is no reason for that."""
+    if args.type_ not in _SUBNETS:
+        return None
+    kept = pulumi.ResourceOptions(ignore_changes=[_SUBNETS[args.type_]])
+    options = pulumi.ResourceOptions.merge(args.opts, kept)
+    return pulumi.ResourceTransformResult(args.props, options)
+
+
+def _default_vpc(checked: pulumi.Output[None], component: pulumi.ComponentResource) -> dict[str, Any]:
+    """The account's default VPC and its subnets in zones that EKS takes."""
+    # Neither a local zone, which only an account that asked for it has.
+    zones = aws.get_availability_zones_output(
+        filters=[{"name": "zone-type", "values": ["availability-zone"]}],
+        opts=pulumi.InvokeOutputOptions(parent=component),
+    ).zone_ids.apply(lambda ids: [zone for zone in ids if zone not in REFUSED_ZONES])
+    vpc = _ask("getVpc", {"default": checked.apply(lambda _: True)}, component)["id"]
+    filters = [
+        {"name": "vpc-id", "values": [vpc]},
+        {"name": "availability-zone-id", "values": zones},
+    ]
+    return {"vpc_id": vpc, "subnet_ids": _ask("getSubnets", {"filters": filters}, component)["ids"]}
+
+
+def _ask(function: str, about: Mapping[str, Any], component: pulumi.ComponentResource) -> pulumi.Output[Any]:
+    """The answer of a function of aws.ec2, which is not imported: that takes as long as all the rest."""
+    return pulumi.runtime.invoke_output(
+        f"aws:ec2/{function}:{function}",
+        about,
+        pulumi.InvokeOutputOptions(parent=component, version=version("pulumi-aws")),
+    )

@@ -1,0 +1,123 @@
+"""Other nodes on EKS: `pulumi up` waits for SOCI on each of them, while those that they replace still serve.
+
+The engine deletes a replaced node group when all else is done; what it does not wait for is deleted first.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from agent.marks import LABEL, TAINT
+
+from tests.engine.conftest import Account
+from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
+from tests.engine.project_stack import Stack
+
+FAILURE = "download: the mirror is away. Remedy: mend it"
+DAEMON_SET = "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"
+
+
+@pytest.fixture(scope="module")
+def stack(
+    answering: FakeNodes,
+    aws_environment: dict[str, str],
+    release_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    """A stack with two nodes, which the tests of this module take through its life, in their order."""
+    config = {
+        "aws:region": "eu-west-1",
+        "soci:releaseUrl": release_url,
+        "soci:kubernetesVersion": "1.35",
+        "soci:rolloutTimeoutSeconds": 30,
+        "soci:sampleWorkload": {"enabled": False},
+    }
+    stack = Stack(tmp_path_factory.mktemp("eks") / "soci", aws_environment, "nodes", config)
+    stack.up()
+    yield stack
+    stack.destroy()
+
+
+@pytest.fixture(autouse=True)
+def _alive(cluster: FakeNodes) -> None:
+    """Every test here counts only when the nodes answered."""
+
+
+def serving(cluster: FakeNodes) -> dict[str, bool]:
+    """Return the nodes, and whether SOCI serves on them and workloads may land."""
+    return {
+        node["metadata"]["name"]: LABEL in node["metadata"]["labels"]
+        and TAINT not in [taint["key"] for taint in node["spec"].get("taints", [])]
+        and not node["spec"].get("unschedulable")
+        for node in cluster.api.call("GET", "/api/v1/nodes")["items"]
+    }
+
+
+def fail_on_new_nodes(cluster: FakeNodes) -> set[str]:
+    """Let installs fail on every node that is not there yet; return those that are."""
+    present = serving(cluster)
+    assert all(present.values())
+    cluster.failing |= {ANY_OTHER: FAILURE, **dict.fromkeys(present, "")}
+    return set(present)
+
+
+def test_a_further_node_that_fails_is_told_and_waited_for_by_the_next_up(
+    stack: Stack, cluster: FakeNodes
+) -> None:
+    """It was green: nothing of the DaemonSet changes with the number of nodes."""
+    old = fail_on_new_nodes(cluster)
+    stack.set(nodeCount=3)
+    said = stack.try_up()
+    (new,) = set(serving(cluster)) - old
+    assert f"node {new}: step {FAILURE}" in said
+    assert "2 of 3 nodes have SOCI" in said
+    cluster.failing.clear()
+    stack.up()
+    assert serving(cluster) == dict.fromkeys([*old, new], True)
+
+
+def test_the_nodes_to_be_replaced_serve_until_the_new_ones_do(stack: Stack, cluster: FakeNodes) -> None:
+    """The old ones were deleted at once, and no schedulable node was left, after a green `pulumi up`."""
+    old = fail_on_new_nodes(cluster)
+    stack.set(instanceTypes=["m7i.xlarge"])
+    said = stack.try_up()
+    new = set(serving(cluster)) - old
+    assert len(new) == 3
+    for node in new:
+        assert f"node {node}: step {FAILURE}" in said
+    assert serving(cluster) == dict.fromkeys(old, True) | dict.fromkeys(new, False)
+    stack.try_up()
+    assert old <= set(serving(cluster)), "an up that fails again keeps them, too"
+    cluster.failing.clear()
+    stack.up()
+    assert serving(cluster) == dict.fromkeys(new, True)
+    stack.up("--expect-no-changes")
+
+
+def test_nodes_that_an_autoscaler_started_are_no_change(
+    stack: Stack, cluster: FakeNodes, account: Account
+) -> None:
+    client = account.client("eks")
+    (name,) = client.list_clusters()["clusters"]
+    (group,) = client.list_nodegroups(clusterName=name)["nodegroups"]
+    client.update_nodegroup_config(
+        clusterName=name, nodegroupName=group, scalingConfig={"desiredSize": 4, "minSize": 1, "maxSize": 4}
+    )
+    stack.up("--expect-no-changes")
+    seen = json.loads(stack.run("preview", "--json", "--refresh"))["steps"]
+    changed = [step["urn"] for step in seen if step["op"] not in ("same", "refresh")]
+    assert not [urn for urn in changed if urn.endswith(DAEMON_SET)]
+    client.update_nodegroup_config(
+        clusterName=name, nodegroupName=group, scalingConfig={"desiredSize": 3, "minSize": 1, "maxSize": 4}
+    )
+
+
+def test_nodes_of_another_kubernetes_release_are_waited_for(stack: Stack, cluster: FakeNodes) -> None:
+    """EKS replaces them by itself, within one update of the group, and does not know what they wait for."""
+    fail_on_new_nodes(cluster)
+    stack.set(kubernetesVersion="1.36")
+    said = stack.try_up()
+    assert f"step {FAILURE}" in said
+    cluster.failing.clear()
+    stack.up()
+    assert list(serving(cluster).values()) == [True] * 3
