@@ -1,4 +1,8 @@
-"""Stand-in for pulumi-eks' Cluster."""
+"""Stand-in for pulumi-eks' Cluster.
+
+`core` lacks two references that the true one has, to the component's own provider and to its VpcCniAddon: whoever
+reads `core` would load pulumi_kubernetes for them.
+"""
 
 import hashlib
 import os
@@ -108,6 +112,8 @@ class Cluster(pulumi.ComponentResource):
         issuer = self.cluster.identities.apply(lambda found: found[0]["oidcs"][0]["issuer"])
         own_group = self.cluster.vpcConfig.apply(lambda found: found.get("clusterSecurityGroupId"))
         core = {
+            "accessEntries": list((inputs.get("accessEntries") or {}).values()),
+            "autoModeNodeRoleName": "",
             "cluster": self.cluster,
             "clusterIamRole": self._role,
             "clusterSecurityGroup": groups,
@@ -117,6 +123,7 @@ class Cluster(pulumi.ComponentResource):
             "nodeGroupOptions": {"nodeSecurityGroup": node_group, "clusterIngressRule": rule},
             "privateSubnetIds": inputs.get("privateSubnetIds"),
             "publicSubnetIds": inputs.get("publicSubnetIds"),
+            "storageClasses": {},
             "subnetIds": self._subnet_ids,
             "tags": inputs.get("tags"),
             "vpcId": self._vpc_id,
@@ -292,12 +299,13 @@ class Cluster(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, providers=[provider]),
         )
         values = vpc_cni_values(options)
-        self._addon(
+        addon = self._addon(
             "vpc-cni",
             {**options, "configurationValues": values},
             options.get("addonVersion"),
             pulumi.ResourceOptions(parent=component),
         )
+        component.register_outputs({"addon": addon})
 
     def _coredns(self) -> None:
         """Make CoreDNS an add-on when the program says so; without a default node group it is none else."""
