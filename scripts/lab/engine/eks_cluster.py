@@ -1,4 +1,8 @@
-"""Stand-in for pulumi-eks' Cluster."""
+"""Stand-in for pulumi-eks' Cluster.
+
+`core` lacks two references that the true one has, to the component's own provider and to its VpcCniAddon:
+whoever reads `core` would load pulumi_kubernetes for them.
+"""
 
 import hashlib
 import os
@@ -69,7 +73,7 @@ class ServiceRole(pulumi.ComponentResource):
             )
             for policy in ("AmazonEKSClusterPolicy",)
         ]
-        self.register_outputs({})
+        self.register_outputs({"directRole": self.role, "resolvedRole": self.role})
 
 
 class Cluster(pulumi.ComponentResource):
@@ -108,6 +112,8 @@ class Cluster(pulumi.ComponentResource):
         issuer = self.cluster.identities.apply(lambda found: found[0]["oidcs"][0]["issuer"])
         own_group = self.cluster.vpcConfig.apply(lambda found: found.get("clusterSecurityGroupId"))
         core = {
+            "accessEntries": list((inputs.get("accessEntries") or {}).values()),
+            "autoModeNodeRoleName": "",
             "cluster": self.cluster,
             "clusterIamRole": self._role,
             "clusterSecurityGroup": groups,
@@ -115,9 +121,9 @@ class Cluster(pulumi.ComponentResource):
             "instanceRoles": [],
             "kubeconfig": shown,
             "nodeGroupOptions": {"nodeSecurityGroup": node_group, "clusterIngressRule": rule},
-            "provider": provider,
             "privateSubnetIds": inputs.get("privateSubnetIds"),
             "publicSubnetIds": inputs.get("publicSubnetIds"),
+            "storageClasses": {},
             "subnetIds": self._subnet_ids,
             "tags": inputs.get("tags"),
             "vpcId": self._vpc_id,
@@ -152,17 +158,22 @@ class Cluster(pulumi.ComponentResource):
     def _subnets(self) -> None:
         """Choose VPC and subnets: those of the arguments, or all of the account's default VPC."""
         inputs = self._inputs
-        both = [*(inputs.get("publicSubnetIds") or []), *(inputs.get("privateSubnetIds") or [])]
-        if inputs.get("vpcId"):
+        found: Any = []
+        if inputs.get("vpcId") is not None:
             self._vpc_id = pulumi.Output.from_input(inputs["vpcId"])
-            found = pulumi.Output.from_input([])
         else:
             vpc = self._ask("aws:ec2/getVpc:getVpc", {"default": True})
             self._vpc_id = vpc.apply(lambda answer: answer["id"])
             filters = [{"name": "vpc-id", "values": [self._vpc_id]}]
             answer = self._ask("aws:ec2/getSubnets:getSubnets", {"filters": filters})
             found = answer.apply(lambda subnets: subnets["ids"])
-        self._subnet_ids = pulumi.Output.from_input(inputs.get("subnetIds") or both or found)
+        public, private = inputs.get("publicSubnetIds"), inputs.get("privateSubnetIds")
+        if public is not None or private is not None:
+            found = pulumi.Output.all(public, private).apply(
+                lambda both: [subnet for subnets in both for subnet in subnets or []]
+            )
+        named = inputs.get("subnetIds")
+        self._subnet_ids = pulumi.Output.from_input(found if named is None else named)
 
     def _cluster_security_group(self) -> Made | None:
         given = self._inputs.get("clusterSecurityGroup")
@@ -174,6 +185,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _security_group(self, name: str, tags: Any, more: Any = None) -> Made:
         properties = {
+            "description": "Managed by Pulumi",
             "vpcId": self._vpc_id,
             "revokeRulesOnDelete": True,
             "tags": joined({"Name": f"{self._name}-{name}"}, more, tags, self._inputs.get("tags")),
@@ -287,12 +299,13 @@ class Cluster(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, providers=[provider]),
         )
         values = vpc_cni_values(options)
-        self._addon(
+        addon = self._addon(
             "vpc-cni",
             {**options, "configurationValues": values},
             options.get("addonVersion"),
             pulumi.ResourceOptions(parent=component),
         )
+        component.register_outputs({"addon": addon})
 
     def _coredns(self) -> None:
         """Make CoreDNS an add-on when the program says so; without a default node group it is none else."""

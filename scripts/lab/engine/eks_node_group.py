@@ -99,6 +99,7 @@ class ManagedNodeGroup(pulumi.ComponentResource):
             # EKS takes neither of them with an AMI of one's own, which the launch template has then.
             ami_type = None
             passed = {key: passed[key] for key in passed if key not in ("releaseVersion", "version")}
+        subnets = inputs.get("subnetIds")
         node_group = Made(
             "aws:eks/nodeGroup:NodeGroup",
             name,
@@ -109,7 +110,7 @@ class ManagedNodeGroup(pulumi.ComponentResource):
                 "launchTemplate": own_template,
                 "nodeRoleArn": inputs["nodeRoleArn"],
                 "scalingConfig": pulumi.Output.from_input(inputs.get("scalingConfig")).apply(sizes),
-                "subnetIds": inputs.get("subnetIds") or cluster.core.apply(node_subnets),
+                "subnetIds": cluster.core.apply(node_subnets) if subnets is None else subnets,
             },
             pulumi.ResourceOptions(
                 parent=self,
@@ -148,7 +149,7 @@ class ManagedNodeGroup(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self),
             "latestVersion",
         )
-        return {"id": template.id, "version": template.latestVersion.apply(str)}
+        return {"id": template.id, "version": template.latestVersion.apply(lambda number: f"{number:.0f}")}
 
     def _user_data(self, inputs: Inputs, cluster: eks.Cluster) -> pulumi.Output[str]:
         if inputs.get("userData"):
@@ -275,4 +276,4 @@ def sizes(config: Inputs | None) -> dict[str, int]:
 
 def node_subnets(core: Inputs) -> list[str]:
     """Return the subnets of a group that names none: all that the control plane has."""
-    return core.get("subnetIds") or core.get("subnet_ids") or []
+    return core["subnet_ids"]
