@@ -1,7 +1,7 @@
 """Stand-in for pulumi-eks' Cluster.
 
-`core` lacks two references that the true one has, to the component's own provider and to its VpcCniAddon: whoever
-reads `core` would load pulumi_kubernetes for them.
+`core` lacks two references that the true one has, to the component's own provider and to its VpcCniAddon:
+whoever reads `core` would load pulumi_kubernetes for them.
 """
 
 import hashlib
