@@ -161,7 +161,9 @@ class Kubernetes(Provider):
                 changes[mark] = "UPDATE"
                 replaces.add(mark)
         # Two objects of one name cannot live side by side; a made name is made anew for the replacement.
-        same = identifier(old) == identifier(new) and not annotation(new, AUTONAMED)
+        # (A targeted destroy asks what would be if nothing of an object were known.)
+        is_known = isinstance(new["metadata"], dict)
+        same = is_known and identifier(old) == identifier(new) and not annotation(new, AUTONAMED)
         return diff_response(changes, replaces, delete_first=same)
 
     def Create(self, request, context):
