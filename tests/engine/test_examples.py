@@ -88,7 +88,7 @@ def preview(
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE_S,
+                timeout=PATIENCE_S * 3,  # of a machine that does much else
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
