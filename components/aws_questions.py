@@ -84,13 +84,14 @@ async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -
         instance_types=machines,
         zones=zones,
         versions={
-            row["clusterVersion"]: row["versionStatus"] for row in (versions or {}).get("clusterVersions", [])
+            row["clusterVersion"]: row.get("versionStatus")
+            for row in (versions or {}).get("clusterVersions", [])
         },
     )
 
 
 async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> dict[str, Any]:
-    vpc, default_vpc, default_subnets = settings.vpc_id, None, []
+    vpc, default_vpc, default_subnets = settings.vpc_id, None, ()
     if not vpc:
         found = await ask("aws:ec2/getVpc:getVpc", {"default": True})
         if not found:
@@ -106,7 +107,7 @@ async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask)
         _each(names, lambda name: _routes(name, vpc, ask)),
     )
     endpoints = {}
-    regions = {subnet["region"] for subnet in subnets.values() if subnet}
+    regions = {subnet["region"] for subnet in subnets.values() if subnet.get("region")}
     if regions and any(eks_checks.way_out(of_subnet) == "none" for of_subnet in routes.values()):
         endpoints = await _each(
             eks_checks.NEEDED_ENDPOINTS, lambda service: _has_endpoint(service, vpc, min(regions), ask)
@@ -143,7 +144,7 @@ async def _routes(subnet: str, vpc: str, ask: Ask) -> list[Answer] | None:
     if table is not None and not table:
         main = {"vpcId": vpc, "filters": [{"name": "association.main", "values": ["true"]}]}
         table = await ask(token, main)
-    return list(table["routes"]) if table else None
+    return (table or {}).get("routes")
 
 
 async def _has_endpoint(service: str, vpc: str, region: str, ask: Ask) -> bool | None:

@@ -354,7 +354,7 @@ def strange_subnet(plan: Plan) -> Iterable[Finding]:
         subnet = plan.aws.subnets.get(name)
         if subnet is not None and not subnet:
             yield Finding(key, f"{name} does not exist in this account and region", _other_subnet(key))
-        elif subnet and wanted and subnet["vpcId"] != wanted:
+        elif subnet and wanted and subnet.get("vpcId", wanted) != wanted:
             yield Finding(key, f"{name} is in {subnet['vpcId']}, and not in {wanted}", _other_subnet(key))
 
 

@@ -726,9 +726,10 @@ def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
     return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
 
 
-def problem(settings: Settings, key: str, reason: str, remedy: str) -> str:
-    """One line about a setting that was read: key, value, reason and remedy, without what may be secret."""
-    return _problem(key, getattr(settings, _FIELDS[key].name), reason, remedy)
+def problem(settings: Settings, path: str, reason: str, remedy: str) -> str:
+    """One line about a setting that was read: its key or path, value, reason and remedy, without what may be
+    secret."""
+    return _problem(path, _value_at(settings, path), reason, _in_group(remedy, path))
 
 
 def _may_be_secret(key: str, value: Any) -> bool:

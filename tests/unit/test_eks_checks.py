@@ -10,7 +10,7 @@ import pytest
 
 from components import eks_checks
 from components.guards import GUARDS, Answers, Guard, Plan
-from tests.unit.eks_settings import Sample, Shape
+from components.settings import SampleSettings, Settings
 
 TODAY = date(2026, 11, 26)
 
@@ -36,7 +36,7 @@ LAZY_GATE = (
 MIRROR = {
     "release_url": "https://mirror.internal/soci",
     "installer_image": "1.dkr.ecr.eu-west-1.amazonaws.com/python:3.13",
-    "sample_workload": Sample(image="mirror.internal/sample:1"),
+    "sample_workload": SampleSettings(image="mirror.internal/sample:1"),
 }
 M5_XLARGE = {"ebsPerformanceMaximumThroughput": 593.75, "supportedArchitectures": ["x86_64"]}
 
@@ -168,8 +168,8 @@ CASES = [
         "no_node",
         {"node_count": 0},
         (
-            "nodeCount: without a node SOCI is nowhere installed. Remedy: pulumi config set soci:nodeCount 1, "
-            "or soci:requireNodes false with an autoscaler",
+            "nodeCount: without a node SOCI is nowhere installed. "
+            "Remedy: pulumi config set soci:nodeCount 1, or soci:requireNodes false with an autoscaler",
         ),
     ),
     Case("no_node", {"node_count": 1}),
@@ -233,8 +233,8 @@ CASES = [
         ),
     ),
     Case("sample_larger_than_volume", {"volume_gib": 21}),
-    Case("sample_larger_than_volume", {"volume_gib": 20, "sample_workload": Sample(enabled=False)}),
-    Case("sample_larger_than_volume", {"volume_gib": 20, "sample_workload": Sample(image="mine:1")}),
+    Case("sample_larger_than_volume", {"volume_gib": 20, "sample_workload": SampleSettings(enabled=False)}),
+    Case("sample_larger_than_volume", {"volume_gib": 20, "sample_workload": SampleSettings(image="mine:1")}),
     # The cluster
     Case(
         "impossible_tags",
@@ -457,7 +457,7 @@ def day(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def guard(name: str) -> Guard:
-    return next(one for one in GUARDS if one.check.__name__ == name)
+    return next(one for one in GUARDS if one.check is getattr(eks_checks, name))
 
 
 def said(name: str, settings: Any, groups: Mapping[str, Any], aws: Answers) -> tuple[str, ...]:
@@ -468,32 +468,33 @@ def said(name: str, settings: Any, groups: Mapping[str, Any], aws: Answers) -> t
 @pytest.mark.failure_mode(50)
 @pytest.mark.parametrize("case", CASES, ids=[f"{number}-{one.guard}" for number, one in enumerate(CASES)])
 def test_a_guard_says_what_is_wrong_and_nothing_else(case: Case) -> None:
-    shape: Any = Shape(**case.settings)
+    shape = Settings(**case.settings)
     assert said(case.guard, shape, {"nodes": shape}, Answers(**case.aws)) == case.said
 
 
 @pytest.mark.parametrize("case", [one for one in CASES if one.aws and one.said], ids=lambda one: one.guard)
 def test_a_guard_that_asks_aws_is_silent_without_an_answer(case: Case) -> None:
-    shape: Any = Shape(**case.settings)
+    shape = Settings(**case.settings)
     assert said(case.guard, shape, {"nodes": shape}, Answers()) == ()
     assert guard(case.guard).rights
 
 
 def test_every_guard_has_a_case_in_which_it_speaks_and_one_in_which_it_does_not() -> None:
-    names = {one.check.__name__ for one in GUARDS}
+    checks = [one.check for one in GUARDS]
+    names = {name for name, item in vars(eks_checks).items() if item in checks}
     assert {one.guard for one in CASES if one.said} == names
     assert {one.guard for one in CASES if not one.said} == names
 
 
 def test_the_defaults_are_refused_by_none_and_warned_of_by_none() -> None:
-    shape: Any = Shape()
+    shape = Settings()
     assert eks_checks.refusals(shape, {"nodes": shape}) == []
     assert eks_checks.warnings(shape, {"nodes": shape}) == []
 
 
 def test_what_is_wrong_with_one_of_several_groups_has_the_path_to_it() -> None:
-    cpu: Any = Shape(node_groups={"cpu": {}, "gpu": {}})
-    gpu: Any = replace(cpu, volume_iops=3000, volume_throughput=1000, instance_types=("g5.xlarge",))
+    cpu = Settings(node_groups={"cpu": {}, "gpu": {}})
+    gpu = replace(cpu, volume_iops=3000, volume_throughput=1000, instance_types=("g5.xlarge",))
     assert eks_checks.refusals(cpu, {"cpu": cpu, "gpu": gpu}) == [
         (
             "nodeGroups.gpu.volumeIops",
@@ -504,9 +505,9 @@ def test_what_is_wrong_with_one_of_several_groups_has_the_path_to_it() -> None:
 
 
 def test_nodes_are_in_the_subnets_of_their_group_else_in_the_private_ones_else_in_all() -> None:
-    both: Any = Shape(public_subnet_ids=("subnet-a",), private_subnet_ids=("subnet-b",))
-    own: Any = replace(both, node_groups={"one": {}}, node_subnet_ids=("subnet-c",))
-    public: Any = Shape(public_subnet_ids=("subnet-a",))
+    both = Settings(public_subnet_ids=("subnet-a",), private_subnet_ids=("subnet-b",))
+    own = replace(both, node_groups={"one": {}}, node_subnet_ids=("subnet-c",))
+    public = Settings(public_subnet_ids=("subnet-a",))
     found = [
         eks_checks.node_subnets(plan, next(plan.shapes()))
         for plan in (
@@ -523,13 +524,13 @@ def test_nodes_are_in_the_subnets_of_their_group_else_in_the_private_ones_else_i
 
 
 def test_one_group_without_nodes_beside_another_is_right() -> None:
-    empty: Any = Shape(node_groups={"one": {}, "two": {}}, node_count=0)
-    full: Any = replace(empty, node_count=1)
+    empty = Settings(node_groups={"one": {}, "two": {}}, node_count=0)
+    full = replace(empty, node_count=1)
     assert said("no_node", empty, {"one": full, "two": empty}, Answers()) == ()
 
 
 def test_what_aws_answers_is_refused_and_warned_of_apart() -> None:
-    shape: Any = Shape(instance_types=("m5.xlarge",))
+    shape = Settings(instance_types=("m5.xlarge",))
     answers = Answers(default_vpc="", instance_types={"m5.xlarge": M5_XLARGE})
     groups = {"nodes": shape}
     assert [one.key for one in eks_checks.refusals_by_aws(shape, groups, answers)] == ["vpcId"]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any, cast
 
 import pulumi
@@ -131,6 +132,13 @@ def test_every_problem_of_every_group_is_told_at_once_with_its_path() -> None:
         "one. Remedy: keep the types like m6i.large, and make those like m7g.large a group of their own in "
         "soci:nodeGroups",
     ]
+
+
+def test_the_groups_in_the_documents_are_accepted() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    config = yaml.safe_load(document.split("```yaml\n")[1].split("```")[0])["config"]
+    told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in config.items()}
+    assert set(node_groups_of(from_config(told))) == {"cpu", "gpu"}
 
 
 def test_what_a_group_takes_from_a_bad_flat_setting_is_told_once() -> None:

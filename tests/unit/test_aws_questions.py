@@ -1,0 +1,227 @@
+"""What AWS is asked for the guards, and what becomes of its answers."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+import pulumi
+import pytest
+
+from components import aws_questions
+from components.guards import Answers
+from components.settings import Settings, SociConfigError
+from tests.unit.mocks import Recorder
+
+SUBNET = {
+    "vpcId": "vpc-1",
+    "availabilityZoneId": "euw1-az1",
+    "mapPublicIpOnLaunch": False,
+    "region": "eu-west-1",
+}
+NAT = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-1"}
+VPC = [{"name": "vpc-id", "values": ["vpc-1"]}]
+
+
+class Aws:
+    """Answers from a table: function and the argument that tells its questions apart -> the answer."""
+
+    def __init__(self, answers: Mapping[tuple[str, str], Any]) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, Mapping[str, Any]]] = []
+
+    async def ask(self, token: str, arguments: Mapping[str, Any]) -> Any:
+        function = token.rpartition(":")[2]
+        assert token.split("/")[1] == f"{function}:{function}"
+        self.asked.append((function, arguments))
+        known = ("subnetId", "id", "instanceType", "serviceName", "vpcId")
+        about = next((str(arguments[key]) for key in known if key in arguments), "")
+        return self.answers.get((function, about))
+
+
+def gather(aws: Aws, **settings: Any) -> Answers:
+    shape = Settings(**settings)
+    return asyncio.run(aws_questions.gather(shape, {"nodes": shape}, aws.ask))
+
+
+def test_subnets_routes_machines_and_releases_are_asked() -> None:
+    aws = Aws(
+        {
+            ("getSubnet", "subnet-a"): SUBNET,
+            ("getSubnet", "subnet-b"): {},
+            ("getRouteTable", "subnet-a"): {"routes": [NAT]},
+            # A subnet without a table of its own has the VPC's main one.
+            ("getRouteTable", "subnet-b"): {},
+            ("getRouteTable", "vpc-1"): {"routes": []},
+            ("getInstanceType", "m6i.xlarge"): {"ebsPerformanceMaximumThroughput": 1250.0},
+            ("getInstanceTypeOfferings", ""): {"instanceTypes": ["m6i.xlarge"], "locations": ["euw1-az1"]},
+            ("getClusterVersions", ""): {
+                "clusterVersions": [{"clusterVersion": "1.36", "versionStatus": "STANDARD_SUPPORT"}]
+            },
+            ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {"id": "vpce-1"},
+            ("getVpcEndpoint", "com.amazonaws.eu-west-1.s3"): {},
+        }
+    )
+    assert gather(aws, vpc_id="vpc-1", subnet_ids=("subnet-a", "subnet-b")) == Answers(
+        subnets={"subnet-a": SUBNET, "subnet-b": {}},
+        routes={"subnet-a": [NAT], "subnet-b": []},
+        endpoints={"ec2": True, "s3": False},
+        instance_types={"m6i.xlarge": {"ebsPerformanceMaximumThroughput": 1250.0}},
+        zones={"m6i.xlarge": ["euw1-az1"]},
+        versions={"1.36": "STANDARD_SUPPORT"},
+    )
+
+
+def test_endpoints_are_asked_only_where_nothing_else_leads_out() -> None:
+    aws = Aws({("getSubnet", "subnet-a"): SUBNET, ("getRouteTable", "subnet-a"): {"routes": [NAT]}})
+    gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",))
+    assert "getVpcEndpoint" not in {function for function, _ in aws.asked}
+
+
+def test_of_the_default_vpc_its_subnets_are_asked() -> None:
+    aws = Aws(
+        {
+            ("getVpc", ""): {"id": "vpc-1"},
+            ("getSubnets", ""): {"ids": ["subnet-a"]},
+            ("getSubnet", "subnet-a"): SUBNET,
+        }
+    )
+    found = gather(aws)
+    assert (found.default_vpc, found.default_subnets, found.subnets) == (
+        "vpc-1",
+        ["subnet-a"],
+        {"subnet-a": SUBNET},
+    )
+    assert ("getSubnets", {"filters": VPC}) in aws.asked
+
+
+def test_an_account_without_a_default_vpc_is_known_as_such() -> None:
+    assert gather(Aws({("getVpc", ""): {}})) == Answers(default_vpc="")
+
+
+@pytest.mark.parametrize("given", [{}, {"vpc_id": "vpc-1", "subnet_ids": ("subnet-a", "subnet-b")}])
+def test_without_answers_nothing_is_known(given: dict[str, Any]) -> None:
+    assert gather(Aws({}), **given) == Answers()
+
+
+class Refusal(grpc.RpcError):
+    """What the engine says when a provider's function fails."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        return self.words
+
+
+class Component(pulumi.ComponentResource):
+    def __init__(self, name: str) -> None:
+        super().__init__("soci:index:Test", name)
+
+
+# The words of the AWS provider and of the engine.
+NO_VPC = "invocation of aws:ec2/getVpc:getVpc returned an error: no matching EC2 VPC found"
+NO_TABLE = (
+    "invocation of aws:ec2/getRouteTable:getRouteTable returned an error: query returned no results. "
+    "Please change your search criteria and try again"
+)
+DENIED = "operation error EC2: DescribeVpcs, api error UnauthorizedOperation: You are not authorized"
+UNKNOWN = "unknown function 'aws:eks/getClusterVersions:getClusterVersions'"
+SEVERAL = "multiple EC2 VPCs matched; use additional constraints to reduce matches to a single EC2 VPC"
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        ({"id": "vpc-1"}, {"id": "vpc-1"}),
+        (NO_VPC, {}),
+        (NO_TABLE, {}),
+        (DENIED, None),
+        (UNKNOWN, None),
+        (SEVERAL, None),
+        ({}, None),
+    ],
+)
+def test_a_refusal_to_answer_is_no_answer_and_no_failure(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, said: Any, understood: Any
+) -> None:
+    asked = []
+
+    def call(args: pulumi.runtime.MockCallArgs) -> tuple[Any, Any]:
+        asked.append((args.token, args.args))
+        if isinstance(said, str):
+            raise Refusal(said)
+        return said, []
+
+    monkeypatch.setattr(recorder, "call", call)
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        ask = aws_questions.asker(Component("c"))
+        return {"answer": pulumi.Output.from_input(ask("aws:ec2/getVpc:getVpc", {"default": True}))}
+
+    assert run(program) == {"answer": understood}
+    assert asked == [("aws:ec2/getVpc:getVpc", {"default": True})]
+
+
+def checked(recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, vpc: Any) -> None:
+    """Run a program with one resource that depends on the checks; AWS answers only for the default VPC."""
+
+    def call(args: pulumi.runtime.MockCallArgs) -> tuple[Any, Any]:
+        if "getVpc:" in args.token and isinstance(vpc, str):
+            raise Refusal(vpc)
+        return vpc if "getVpc:" in args.token else {}, []
+
+    monkeypatch.setattr(recorder, "call", call)
+    shape = Settings()
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        component = Component("c")
+        done = aws_questions.checked(component, shape, {"nodes": shape})
+        pulumi.CustomResource("test:index:After", "after", {"input": done.apply(lambda _: "made")})
+        return {}
+
+    run(program)
+
+
+def test_after_a_refusal_nothing_is_made_that_depends_on_the_checks(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a language host does: of the outputs of what was not made, nobody reads the error.
+    asyncio.get_event_loop().set_exception_handler(lambda *_: None)
+    with pytest.raises(SociConfigError) as refused:
+        checked(recorder, run, monkeypatch, NO_VPC)
+    assert str(refused.value) == (
+        "soci:vpcId '': this account has no default VPC in the region. "
+        "Remedy: pulumi config set soci:vpcId vpc-…, or aws ec2 create-default-vpc"
+    )
+    assert "after" not in recorder.resources
+
+
+@pytest.mark.parametrize("vpc", [{"id": "vpc-1"}, DENIED])
+def test_what_is_right_or_not_known_is_made(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, vpc: Any
+) -> None:
+    checked(recorder, run, monkeypatch, vpc)
+    assert recorder.inputs("after") == {"input": "made"}
+
+
+def test_a_warning_names_the_key_and_the_remedy(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(recorder, "call", lambda _: ({}, []))
+    monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: said.append(message))
+    shape = Settings(kubernetes_version="9.99")
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        return {"done": aws_questions.checked(Component("c"), shape, {"nodes": shape})}
+
+    run(program)
+    assert said == [
+        "soci:kubernetesVersion '9.99': EKS did not carry Kubernetes 9.99 on 2026-11-26, when this program's "
+        "list was read. Remedy: pulumi config set soci:kubernetesVersion 1.36"
+    ]
