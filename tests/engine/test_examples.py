@@ -111,7 +111,8 @@ def have_what_it_names(stack_file: Path, account: Account) -> None:
     cluster = stack["config"].get(names.get("clusterName"))
     if cluster and cluster not in client.list_clusters()["clusters"]:
         role = "arn:aws:iam::123456789012:role/any"
-        client.create_cluster(name=cluster, roleArn=role, resourcesVpcConfig={})
+        network = {"subnetIds": closed_vpc(account)["privateSubnetIds"]}
+        client.create_cluster(name=cluster, roleArn=role, resourcesVpcConfig=network)
     if "vpcId" in names:
         stack["config"] |= {names[name]: made for name, made in closed_vpc(account).items()}
         stack_file.write_text(yaml.safe_dump(stack))
