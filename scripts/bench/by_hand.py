@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -22,14 +23,14 @@ POLICIES = (
     "AmazonSSMManagedInstanceCore",
 )
 NAME, NAMESPACE = "soci-installer", "soci-system"
-LABELS = {
+LABELS: Any = {
     "app.kubernetes.io/name": NAME,
     "app.kubernetes.io/component": "installer",
     "app.kubernetes.io/version": VERSION,
     "app.kubernetes.io/managed-by": "pulumi",
 }
 RBAC = "rbac.authorization.k8s.io"
-EVENTS = {"api_groups": [""], "resources": ["events"], "verbs": ["create"]}
+EVENTS: Any = {"api_groups": [""], "resources": ["events"], "verbs": ["create"]}
 
 
 def add_on(name: str) -> pulumi.Output[str]:
@@ -42,10 +43,9 @@ def faster_disk(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformR
     if args.type_ != "aws:ec2/launchTemplate:LaunchTemplate":
         return None
     disk = {"volumeType": "gp3", "iops": 3000, "throughput": 600}
-    mappings = [
-        {**mapping, "ebs": {**mapping["ebs"], **disk}} for mapping in args.props["blockDeviceMappings"]
-    ]
-    return pulumi.ResourceTransformResult({**args.props, "blockDeviceMappings": mappings}, args.opts)
+    props: Any = args.props
+    mappings = [{**mapping, "ebs": {**mapping["ebs"], **disk}} for mapping in props["blockDeviceMappings"]]
+    return pulumi.ResourceTransformResult({**props, "blockDeviceMappings": mappings}, args.opts)
 
 
 trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
@@ -95,8 +95,8 @@ namespace = k8s.core.v1.Namespace(
     },
     opts=inside,
 )
-home = {"name": NAME, "namespace": namespace.metadata["name"], "labels": LABELS}
-subject = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace.metadata["name"]}
+home: Any = {"name": NAME, "namespace": namespace.metadata["name"], "labels": LABELS}
+subject: Any = {"kind": "ServiceAccount", "name": NAME, "namespace": namespace.metadata["name"]}
 account = k8s.core.v1.ServiceAccount("account", metadata=home, opts=inside)
 everywhere = k8s.rbac.v1.ClusterRole(
     "cluster-role",
@@ -114,15 +114,16 @@ k8s.rbac.v1.ClusterRoleBinding(
     subjects=[subject],
     opts=inside,
 )
-own = [
+own: list[Any] = [
     {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
     {"api_groups": [""], "resources": ["namespaces"], "resource_names": [NAMESPACE], "verbs": ["get"]},
     EVENTS,
 ]
-for name, metadata, rules in (
+grants: list[tuple[str, Any, list[Any]]] = [
     ("role", home, own),
     ("events-role", {"name": NAME, "namespace": "default", "labels": LABELS}, [EVENTS]),
-):
+]
+for name, metadata, rules in grants:
     granted = k8s.rbac.v1.Role(name, metadata=metadata, rules=rules, opts=inside)
     k8s.rbac.v1.RoleBinding(
         f"{name}-binding",

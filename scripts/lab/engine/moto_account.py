@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ REGIONS = ("eu-west-1", "us-east-1")
 
 
 @contextlib.contextmanager
-def moto_account(directory: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def moto_account(directory: Path, environment: Mapping[str, str]) -> Generator[dict[str, str]]:
     """Start the account; yield the environment in which the stand-ins and `aws` use it.
 
     Args:
