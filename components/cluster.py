@@ -8,7 +8,7 @@ from . import eks_cluster, existing_cluster, settings
 from .arguments import SociClusterArgs, SociInstallerArgs
 from .cluster_access import ClusterAccess
 from .installer import SociInstaller
-from .node_groups import POOL_LABEL
+from .names import POOL_LABEL
 from .workload import SampleWorkload
 
 

@@ -13,7 +13,7 @@ from . import aws_questions, cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
 from .rules import ADD_ONS
-from .settings import Settings, node_groups_of
+from .settings import Settings, node_groups_of, protected
 
 
 def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentResource) -> ClusterAccess:
@@ -74,7 +74,8 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
 
 
 def _transforms(chosen: Settings) -> list[pulumi.ResourceTransform]:
-    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options)
+    protect = partial(protected, ["eks_cluster_options"])
+    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options, protect)
     return [passed] if chosen.vpc_id else [passed, cluster_network.keep_found]
 
 

@@ -8,6 +8,7 @@ AMI types that it does not know, and how many nodes EKS replaces at a time.
 import base64
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pulumi
@@ -15,9 +16,9 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from . import cluster_network, eks_checks, eks_rules, pass_through, rules
-from .names import DOMAIN, STARTUP_TAINT
+from .names import POOL_LABEL, STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
-from .settings import Settings, node_groups_of
+from .settings import Settings, node_groups_of, protected
 
 NODE_POLICIES = (
     "AmazonEKSWorkerNodePolicy",
@@ -26,7 +27,6 @@ NODE_POLICIES = (
     # `aws ssm start-session`: a shell on a node without SSH.
     "AmazonSSMManagedInstanceCore",
 )
-POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
 # Declared on the group, so that every node starts with it: no workload can land before SOCI.
 TAINT = {"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}
 # As the API of EKS writes them.
@@ -61,9 +61,10 @@ def node_groups(
 ) -> dict[str, eks.ManagedNodeGroup]:
     """The node groups of a cluster by name, children of the component."""
     role, policies = _role(name, chosen, component)
-    for group in node_groups_of(chosen).values():
-        options = group.eks_node_group_options
-        pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
+    options = {
+        k: v for group in node_groups_of(chosen).values() for k, v in group.eks_node_group_options.items()
+    }
+    pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
     return {
         group_name: eks.ManagedNodeGroup(
             f"{name}-{group_name}",
@@ -124,7 +125,8 @@ def _transforms(group: Settings) -> list[pulumi.ResourceTransform]:
         return pulumi.ResourceTransformResult(changed[args.type_](args.props, group), args.opts)
 
     found = not (group.vpc_id or group.node_subnet_ids)
-    passed = pass_through.transform("eks:index:ManagedNodeGroup", group.eks_node_group_options)
+    protect = partial(protected, ["eks_node_group_options", "node_groups"])
+    passed = pass_through.transform("eks:index:ManagedNodeGroup", group.eks_node_group_options, protect)
     return [passed, of_children, *([cluster_network.keep_found] if found else [])]
 
 

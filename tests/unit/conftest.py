@@ -9,7 +9,13 @@ import pulumi
 import pulumi_eks as eks
 import pytest
 
-from tests.unit.mocks import Recorder
+from components import eks_checks
+from tests.unit.mocks import TODAY, Recorder
+
+
+@pytest.fixture(autouse=True)
+def day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eks_checks, "_today", lambda: TODAY)
 
 
 @pytest.fixture

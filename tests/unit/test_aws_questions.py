@@ -18,6 +18,12 @@ SUBNET = {
     "availabilityZoneId": "euw1-az1",
     "mapPublicIpOnLaunch": False,
     "region": "eu-west-1",
+    "ownerId": "111111111111",
+}
+ISOLATED = {
+    ("getSubnet", "subnet-a"): SUBNET,
+    ("getRouteTable", "subnet-a"): {"routes": []},
+    ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {},
 }
 NAT = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-1"}
 VPC = [{"name": "vpc-id", "values": ["vpc-1"]}]
@@ -58,6 +64,7 @@ def test_subnets_routes_machines_and_releases_are_asked() -> None:
             ("getClusterVersions", ""): {
                 "clusterVersions": [{"clusterVersion": "1.36", "versionStatus": "STANDARD_SUPPORT"}]
             },
+            ("getCallerIdentity", ""): {"accountId": "111111111111"},
             ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {"id": "vpce-1"},
             ("getVpcEndpoint", "com.amazonaws.eu-west-1.s3"): {},
         }
@@ -76,6 +83,29 @@ def test_endpoints_are_asked_only_where_nothing_else_leads_out() -> None:
     aws = Aws({("getSubnet", "subnet-a"): SUBNET, ("getRouteTable", "subnet-a"): {"routes": [NAT]}})
     gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",))
     assert "getVpcEndpoint" not in {function for function, _ in aws.asked}
+
+
+@pytest.mark.parametrize(
+    ("account", "known"),
+    [({"accountId": "111111111111"}, {"ec2": False}), ({"accountId": "222222222222"}, {}), (None, {})],
+)
+def test_endpoints_of_a_subnet_that_another_account_shares_are_not_known(account: Any, known: Any) -> None:
+    """AWS shows them to the owner of the VPC only."""
+    aws = Aws({**ISOLATED, ("getCallerIdentity", ""): account})
+    assert gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",)).endpoints == known
+
+
+def test_endpoints_of_a_subnet_without_a_known_owner_are_not_known() -> None:
+    subnet = {key: value for key, value in SUBNET.items() if key != "ownerId"}
+    answers = {("getSubnet", "subnet-a"): subnet, ("getCallerIdentity", ""): {"accountId": "111111111111"}}
+    aws = Aws({**ISOLATED, **answers})
+    assert gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",)).endpoints == {}
+
+
+def test_a_default_vpc_without_subnets_is_told_from_one_whose_subnets_are_not_known() -> None:
+    vpc = {("getVpc", ""): {"id": "vpc-1"}}
+    assert gather(Aws({**vpc, ("getSubnets", ""): {"ids": []}})).default_subnets == []
+    assert gather(Aws(vpc)).default_subnets is None
 
 
 def test_of_the_default_vpc_its_subnets_are_asked() -> None:

@@ -24,7 +24,7 @@ from components import (
     release,
 )
 from components.cluster_access import access_of
-from components.node_groups import POOL_LABEL
+from components.names import POOL_LABEL
 from components.operating_systems import OPERATING_SYSTEMS
 from components.program import embedded_files, key_of, program_directory
 from tests.unit.mocks import DIGESTS, Recorder, install
@@ -348,7 +348,8 @@ def test_the_installer_selects_the_new_clusters_own_nodes_unless_others_are_chos
     linux = {"kubernetes.io/os": "linux"}
     assert selected() == linux | POOL_LABEL
     assert POOL_LABEL.items() <= recorder.inputs("soci-nodes")["labels"].items()
-    assert selected(node_selector={"pool": "gpu"}) == linux | {"pool": "gpu"}
+    gpu = {"pool": "gpu"}
+    assert selected(node_selector=gpu, node_labels=gpu) == linux | {"pool": "gpu"}
     assert selected(**existing_cluster()) == linux
 
 
