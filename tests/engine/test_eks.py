@@ -1,7 +1,7 @@
 """The program's main form: a cluster of its own on EKS. AWS is moto, its control plane the tests' API server.
 
-The aws and eks plugins here are stand-ins that were never compared with the true ones: this proves that
-program, components and engine fit together, not what AWS does.
+The aws and eks plugins here are stand-ins; that of eks was compared with the true component, AWS itself was
+never asked: this proves that program, components and engine fit together, not what AWS does.
 """
 
 import json
