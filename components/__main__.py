@@ -12,5 +12,5 @@ if __name__ == "__main__":
     from components import SampleWorkload, SociCluster, SociInstaller
 
     component_provider_host(
-        components=[SociCluster, SociInstaller, SampleWorkload], name="soci", version="0.2.0"
+        components=[SociCluster, SociInstaller, SampleWorkload], name="soci", version="0.3.0"
     )

@@ -12,6 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--full", action="store_true", help="every version and every fault point, also slow tests"
     )
+    parser.addoption(
+        "--rewrite-golden", action="store_true", help="write the resource graphs of the examples anew"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

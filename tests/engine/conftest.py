@@ -4,10 +4,12 @@ import hashlib
 import http.server
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 from engine import prepare
 
 from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes, Process, free_port
+from tests.engine.project_stack import REPOSITORY
 
 VERSIONS = ("0.16.0", "0.16.1")
 # What `aws eks get-token` prints; the API server knows the token.
@@ -99,6 +102,17 @@ def release_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that holds what `pip install .` would install."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of the CLI: plugins and state of this test run only."""
     home = tmp_path_factory.mktemp("pulumi")
@@ -108,10 +122,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def aws_environment(
-    control_plane: ControlPlane, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+def moto_environment(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """The same, and moto as AWS, whose EKS clusters are the tests' API server, and an `aws` on PATH."""
+    """The same, with moto as AWS and an `aws` on PATH."""
     directory, port = tmp_path_factory.mktemp("aws"), free_port()
     aws = directory / "aws"
     aws.write_text(AWS_CLI)
@@ -131,10 +145,15 @@ def aws_environment(
             "PATH": f"{directory}{os.pathsep}{environment['PATH']}",
             "AWS_ENDPOINT_URL": url,
             "SOCI_LAB_AWS": str(directory / "aws.json"),
-            "SOCI_LAB_EKS": str(control_plane.kubeconfig),
         }
     finally:
         moto.stop()
+
+
+@pytest.fixture(scope="session")
+def aws_environment(control_plane: ControlPlane, moto_environment: dict[str, str]) -> dict[str, str]:
+    """The same, and EKS clusters are the tests' API server."""
+    return {**moto_environment, "SOCI_LAB_EKS": str(control_plane.kubeconfig)}
 
 
 class Account:

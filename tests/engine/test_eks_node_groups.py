@@ -234,7 +234,7 @@ def test_a_transform_of_the_user_has_the_last_word_on_what_is_inside(project: Pr
 
 def test_a_default_vpc_with_a_zone_that_eks_refuses_works(project: Project, account: Account) -> None:
     project.config(**{"aws:region": "us-east-1"})
-    chosen = previewed(project)["eks:index:Cluster::own-eks"]["subnetIds"]
+    chosen = previewed(project)[f"{CLUSTER}::own-eks-eksCluster"]["vpcConfig"]["subnetIds"]
     subnets = account.client("ec2", "us-east-1").describe_subnets(SubnetIds=chosen)["Subnets"]
     zones = {subnet["AvailabilityZoneId"] for subnet in subnets}
     assert len(zones) > 2

@@ -3,8 +3,6 @@
 import os
 import re
 import subprocess
-import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +10,6 @@ import pytest
 
 from tests.engine.fake_cluster import ControlPlane, FakeNodes
 from tests.engine.project_stack import PATIENCE_S, QUIET, REPOSITORY
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory that holds what `pip install .` would install."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
-    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        wheel.extractall(folder / "site")
-    return folder / "site"
 
 
 @pytest.fixture
@@ -49,9 +36,9 @@ def gpu_node(cluster: FakeNodes) -> Iterator[str]:
 
 
 def test_the_readmes_program_installs_soci_on_the_chosen_nodes(
-    project: Path, installed: Path, environment: dict[str, str], cluster: FakeNodes, gpu_node: str
+    project: Path, package: Path, environment: dict[str, str], cluster: FakeNodes, gpu_node: str
 ) -> None:
-    path = f"{installed}{os.pathsep}{environment.get('PYTHONPATH', '')}"
+    path = f"{package}{os.pathsep}{environment.get('PYTHONPATH', '')}"
 
     def pulumi(*arguments: str) -> None:
         done = subprocess.run(

@@ -133,6 +133,8 @@ class Kubernetes(Provider):
 
     def Check(self, request, context):
         old, new = to_python(request.olds), drop_empty(to_python(request.news))
+        if "kind" not in new:  # a Helm release, which can be previewed here and no more
+            return provider_pb2.CheckResponse(inputs=to_struct(new))
         metadata = new.setdefault("metadata", {})
         if not isinstance(metadata, dict):  # not known yet as a whole
             return provider_pb2.CheckResponse(inputs=to_struct(new))

@@ -1,0 +1,33 @@
+"""For networks without the internet: nodes in private subnets, releases and images from mirrors of yours.
+
+The VPC has what the nodes need: interface endpoints for ec2, ecr.api, ecr.dkr, sts, eks and eks-auth (and
+ssm, ssmmessages, ec2messages for a shell on a node), a gateway endpoint for s3. Copy the images with
+`crane copy` or `skopeo copy --all`. The API server answers inside of the VPC only, so run Pulumi there; its
+plugins have to be carried in, see docs/eks.md, Plugins.
+
+Change: everything in Pulumi.dev.yaml.
+Costs: as the example minimal, and about 0.01 USD an hour for each interface endpoint and zone.
+"""
+
+import pulumi
+from soci_cluster import SociCluster
+
+config = pulumi.Config()
+registry = config.require("registry")
+
+cluster = SociCluster(
+    "soci",
+    {
+        "vpc_id": config.require("vpcId"),
+        "private_subnet_ids": config.require_object("privateSubnetIds"),
+        "eks_cluster_options": {"endpointPrivateAccess": True, "endpointPublicAccess": False},
+        "release_url": config.require("mirror"),
+        # With it, the checksum files of the release are not asked for.
+        "sha256": {"amd64": config.require("sha256")},
+        "installer_image": f"{registry}/python:3.13-alpine",
+        "sample_workload": {"image": f"{registry}/sample:1", "command": ["/bin/true"]},
+    },
+)
+
+for name, value in cluster.outputs().items():
+    pulumi.export(name, value)
