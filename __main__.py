@@ -15,8 +15,8 @@ if settings["cluster"] == "eks" and not settings["kubeconfig_role_arn"]:
         credentials["kubeconfig_role_arn"] = roles[0].get("roleArn")
     elif roles:
         pulumi.log.warn(
-            "aws:assumeRoles is a chain, and `aws eks get-token` assumes one role: the kubeconfig names none of "
-            "them. Remedy: set aws:profile to a profile that assumes them"
+            "aws:assumeRoles is a chain, and `aws eks get-token` assumes one role: the kubeconfig has none. "
+            "Remedy: set aws:profile to a profile that assumes them"
         )
 cluster = SociCluster("soci", cast(SociClusterArgs, settings | credentials))
 
