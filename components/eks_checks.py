@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from . import instance_types, kubernetes_versions
 from .guards import GUARDS, Answers, Finding, Plan, Shape, refuse, warn
 from .instance_types import Accelerator
-from .names import POOL_LABEL
+from .own_nodes import pool_labels
 from .values import RefusedError
 
 if TYPE_CHECKING:  # settings.py runs these checks
@@ -273,7 +273,7 @@ def _label_values(group: "Settings", key: str) -> Collection[str] | None:
     """The values that a label may have on a group's nodes; none when they do not have it, None when it is not
     known."""
     types = group.instance_types
-    known = {one: [value] for one, value in {**group.node_labels, **POOL_LABEL}.items()}
+    known = {one: [value] for one, value in {**group.node_labels, **pool_labels()}.items()}
     known["kubernetes.io/os"] = ["linux"]
     if all(map(instance_types.is_readable, types)):
         known["kubernetes.io/arch"] = [instance_types.architecture(one) for one in types]

@@ -10,8 +10,6 @@ VERSION_LABEL = f"{DOMAIN}/version"
 """Of a node: the version of SOCI that is installed and verified there."""
 STARTUP_TAINT = f"{DOMAIN}/not-ready"
 """Of a node that waits for SOCI; the installer lifts it."""
-POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
-"""Of the nodes of an EKS cluster's own groups."""
 
 
 def cluster_wide(namespace: str) -> str:

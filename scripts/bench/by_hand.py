@@ -20,7 +20,7 @@ POLICIES = (
     "AmazonEKSWorkerNodePolicy",
     "AmazonEKS_CNI_Policy",
     "AmazonEC2ContainerRegistryPullOnly",
-    "AmazonSSMManagedInstanceCore",
+    "AmazonSSMManagedEC2InstanceDefaultPolicy",
 )
 NAME, NAMESPACE = "soci-installer", "soci-system"
 LABELS: Any = {
