@@ -265,8 +265,9 @@ def unselected_group(plan: Plan) -> Iterable[Finding]:
                     f"the nodes of the group {name} do not have {key}={value}, so that no installer comes to "
                     "lift the taint that they start with"
                 )
-                remedy = "pulumi config rm soci:nodeSelector, or that label for the group in soci:nodeLabels"
-                yield Finding("nodeSelector", reason, remedy)
+                is_free = key not in pool_labels() and not key.startswith(SET_BY_OTHERS)
+                further = ", or that label for the group in soci:nodeLabels" if is_free else ""
+                yield Finding("nodeSelector", reason, f"pulumi config rm soci:nodeSelector{further}")
 
 
 def _label_values(group: "Settings", key: str) -> Collection[str] | None:
@@ -279,10 +280,8 @@ def _label_values(group: "Settings", key: str) -> Collection[str] | None:
         known["kubernetes.io/arch"] = [instance_types.architecture(one) for one in types]
     if key in known:
         return known[key]
-    is_set_by_others = key.startswith(SET_BY_OTHERS)
-    return (
-        None if is_set_by_others or any(key in text for text in _texts(group.eks_node_group_options)) else ()
-    )
+    is_in_options = any(key in text for text in _texts(group.eks_node_group_options))
+    return None if is_in_options or key.startswith(SET_BY_OTHERS) else ()
 
 
 @refuse("no node from the start")

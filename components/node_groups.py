@@ -60,9 +60,9 @@ def node_groups(
 ) -> dict[str, eks.ManagedNodeGroup]:
     """The node groups of a cluster by name, children of the component."""
     role, policies = _role(name, chosen, component)
-    options = {
-        k: v for group in node_groups_of(chosen).values() for k, v in group.eks_node_group_options.items()
-    }
+    options: dict[str, Any] = {}
+    for group in node_groups_of(chosen).values():
+        options |= group.eks_node_group_options
     pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
     return {
         group_name: eks.ManagedNodeGroup(

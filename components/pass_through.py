@@ -124,7 +124,8 @@ def warn_of_unknown(key: str, options: Mapping[str, Any], arguments: type, about
         arguments: its class of arguments, such as eks.ClusterArgs.
         about: the resource to say it of.
     """
-    for name in options.keys() - names(arguments):
+    known = names(arguments)
+    for name in (one for one in options if one not in known):
         pulumi.log.warn(f"soci:{key}.{name}: pulumi-eks {version('pulumi-eks')} has no such argument", about)
 
 

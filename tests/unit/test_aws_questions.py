@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import aws_functions
+import boto3
 import grpc
 import pulumi
 import pytest
+from moto import mock_aws
 
 from components import SociCluster, aws_questions
 from components.guards import Answers
@@ -278,3 +281,27 @@ def test_a_warning_names_the_key_and_the_remedy(
         "soci:kubernetesVersion '9.99': EKS did not carry Kubernetes 9.99 on 2026-11-26, when this program's "
         "list was read. Remedy: pulumi config set soci:kubernetesVersion 1.36"
     ]
+
+
+@mock_aws
+def test_the_stand_in_answers_what_the_guards_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it did not know an answer, tests with the engine were silent about the guards that need it."""
+    keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
+    monkeypatch.setattr(
+        aws_functions, "client", lambda service: boto3.client(service, region_name="eu-west-1", **keys)
+    )
+    ec2 = aws_functions.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    made = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="eu-west-1a")["Subnet"]
+    ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.eu-west-1.s3")
+
+    async def ask(token: str, arguments: Mapping[str, Any]) -> Any:
+        try:
+            return aws_functions.call(token, dict(arguments))
+        except aws_functions.NoResultError:
+            return {}
+
+    shape = Settings(vpc_id=vpc, private_subnet_ids=(made["SubnetId"],))
+    found = asyncio.run(aws_questions.gather(shape, {"nodes": shape}, ask))
+    assert found.endpoints == {"ec2": False, "ecr.api": False, "ecr.dkr": False, "s3": True}
+    assert found.versions["1.36"] == "STANDARD_SUPPORT"

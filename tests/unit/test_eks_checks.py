@@ -4,13 +4,22 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any
 
 import pytest
 
 from components import eks_checks
 from components.guards import GUARDS, Answers, Guard, Plan
-from components.settings import SampleSettings, Settings, SociConfigError, from_config, problem
+from components.settings import (
+    INSTALLER_SCOPES,
+    SampleSettings,
+    Settings,
+    SociConfigError,
+    from_arguments,
+    from_config,
+    problem,
+)
 from tests.unit.mocks import TODAY
 
 IGW = {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-1", "natGatewayId": ""}
@@ -50,11 +59,12 @@ OVERRIDDEN = (
 )
 
 
-def unselected(label: str) -> str:
+def unselected(label: str, *, is_free: bool = False) -> str:
     return (
         f"nodeSelector: the nodes of the group nodes do not have {label}, so that no installer comes to lift "
         "the taint that they start with. "
-        "Remedy: pulumi config rm soci:nodeSelector, or that label for the group in soci:nodeLabels"
+        "Remedy: pulumi config rm soci:nodeSelector"
+        + (", or that label for the group in soci:nodeLabels" if is_free else "")
     )
 
 
@@ -236,7 +246,11 @@ CASES = [
             "node_selector": {"kubernetes.io/arch": "arm64", "team": "b", "gpu": "yes"},
             "node_labels": {"team": "a"},
         },
-        (unselected("kubernetes.io/arch=arm64"), unselected("team=b"), unselected("gpu=yes")),
+        (
+            unselected("kubernetes.io/arch=arm64"),
+            unselected("team=b", is_free=True),
+            unselected("gpu=yes", is_free=True),
+        ),
     ),
     Case(
         "unselected_group",
@@ -740,3 +754,10 @@ def test_an_entry_of_a_list_is_replaced_where_the_list_is() -> None:
         replaced,
         "pulumi config set --path 'soci:nodeGroups.b.nodeSubnetIds[1]' subnet-…",
     ]
+
+
+def test_of_the_installer_alone_no_cluster_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cluster is another one's: any release, any labels."""
+    monkeypatch.setattr(eks_checks, "_today", lambda: date(2040, 1, 1))
+    chosen = from_arguments({"node_selector": {"pool": "gpu"}}, INSTALLER_SCOPES)
+    assert chosen.node_selector == {"pool": "gpu"}

@@ -150,7 +150,7 @@ def get_vpc_endpoint(inputs: Inputs) -> Answer:
         "serviceName": found["ServiceName"],
         "state": found["State"],
         "subnetIds": found.get("SubnetIds") or [],
-        "vpcEndpointType": found["VpcEndpointType"],
+        "vpcEndpointType": found.get("VpcEndpointType", "Gateway"),
         "vpcId": found["VpcId"],
     }
 
