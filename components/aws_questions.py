@@ -70,6 +70,12 @@ def asker(component: pulumi.ComponentResource) -> Ask:
     return ask
 
 
+def default_subnets_of(vpc: pulumi.Input[str]) -> list[dict[str, Any]]:
+    """The filters for the subnets that AWS made in the default VPC. Who adds one there may not mean it for
+    this cluster."""
+    return [{"name": "vpc-id", "values": [vpc]}, {"name": "default-for-az", "values": ["true"]}]
+
+
 async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> Answers:
     """Ask everything that the guards want to know of these settings, as much as possible at the same time."""
     types = dict.fromkeys(one for group in groups.values() for one in group.instance_types)
@@ -97,7 +103,7 @@ async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask)
         if not found:
             return {} if found is None else {"default_vpc": ""}
         vpc = default_vpc = found["id"]
-        inside = {"filters": [{"name": "vpc-id", "values": [vpc]}]}
+        inside = {"filters": default_subnets_of(vpc)}
         inside_vpc = await ask("aws:ec2/getSubnets:getSubnets", inside)
         default_subnets = None if inside_vpc is None else inside_vpc.get("ids", [])
     of_groups = (name for group in groups.values() for name in group.node_subnet_ids)

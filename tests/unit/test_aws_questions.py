@@ -29,7 +29,7 @@ ISOLATED = {
     ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {},
 }
 NAT = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-1"}
-VPC = [{"name": "vpc-id", "values": ["vpc-1"]}]
+VPC = [{"name": "vpc-id", "values": ["vpc-1"]}, {"name": "default-for-az", "values": ["true"]}]
 
 
 class Aws:
