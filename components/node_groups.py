@@ -23,8 +23,9 @@ NODE_POLICIES = (
     "AmazonEKSWorkerNodePolicy",
     "AmazonEKS_CNI_Policy",
     "AmazonEC2ContainerRegistryPullOnly",
-    # `aws ssm start-session`: a shell on a node without SSH.
-    "AmazonSSMManagedInstanceCore",
+    # `aws ssm start-session`: a shell on a node without SSH. Unlike AmazonSSMManagedInstanceCore, it lets the
+    # node read no parameters of the account.
+    "AmazonSSMManagedEC2InstanceDefaultPolicy",
 )
 POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
 # Declared on the group, so that every node starts with it: no workload can land before SOCI.

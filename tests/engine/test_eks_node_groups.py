@@ -21,7 +21,7 @@ LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 GROUPS = {
     "cpu": {"instanceTypes": ["m7g.large"], "capacityType": "spot"},
     "gpu": {
-        "instanceTypes": ["g6.xlarge"],
+        "instanceTypes": ["g5.xlarge"],
         "autoscaled": True,
         "nodeLabels": {"team": "vision"},
         "nodeTaints": ["nvidia.com/gpu=present:NoSchedule"],

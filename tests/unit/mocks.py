@@ -40,6 +40,7 @@ class Recorder(pulumi.runtime.Mocks):
         self.resources: dict[str, pulumi.runtime.MockResourceArgs] = {}
         self.desired_nodes = 2
         self.newest_build = 1
+        self.node_group_status = "ACTIVE"
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         if args.typ.startswith("eks:"):

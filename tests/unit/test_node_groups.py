@@ -408,4 +408,4 @@ def test_policies_are_those_of_the_partition(
 
 
 def test_a_node_can_be_entered_by_session_manager() -> None:
-    assert "AmazonSSMManagedInstanceCore" in NODE_POLICIES
+    assert "AmazonSSMManagedEC2InstanceDefaultPolicy" in NODE_POLICIES
