@@ -15,8 +15,8 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from . import cluster_network, eks_checks, eks_rules, pass_through, rules
-from .names import DOMAIN, STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
+from .own_nodes import managed_group_taints, pool_labels
 from .settings import Settings, node_groups_of
 
 NODE_POLICIES = (
@@ -27,9 +27,6 @@ NODE_POLICIES = (
     # node read no parameters of the account.
     "AmazonSSMManagedEC2InstanceDefaultPolicy",
 )
-POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
-# Declared on the group, so that every node starts with it: no workload can land before SOCI.
-TAINT = {"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}
 # As the API of EKS writes them.
 TAINT_EFFECTS = {
     "NoSchedule": "NO_SCHEDULE",
@@ -85,8 +82,9 @@ def _arguments(group: Settings) -> dict[str, Any]:
         "instance_types": list(group.instance_types),
         "capacity_type": "SPOT" if group.capacity_type == "spot" else None,
         "disk_size": group.volume_gib,
-        "labels": {**group.node_labels, **POOL_LABEL},
-        "taints": [TAINT, *map(_taint, group.node_taints)],
+        "labels": {**group.node_labels, **pool_labels()},
+        # Declared on the group, so that every node starts with it: no workload can land before SOCI.
+        "taints": [*managed_group_taints(), *map(_taint, group.node_taints)],
         "scaling_config": {
             "desired_size": group.node_count,
             "min_size": group.min_node_count,

@@ -24,8 +24,8 @@ from components import (
     release,
 )
 from components.cluster_access import access_of
-from components.node_groups import POOL_LABEL
 from components.operating_systems import OPERATING_SYSTEMS
+from components.own_nodes import pool_labels
 from components.program import embedded_files, key_of, program_directory
 from tests.unit.mocks import DIGESTS, Recorder, install
 
@@ -362,8 +362,8 @@ def test_the_installer_selects_the_new_clusters_own_nodes_unless_others_are_chos
         return spec["template"]["spec"]["nodeSelector"]
 
     linux = {"kubernetes.io/os": "linux"}
-    assert selected() == linux | POOL_LABEL
-    assert POOL_LABEL.items() <= recorder.inputs("soci-nodes")["labels"].items()
+    assert selected() == linux | pool_labels()
+    assert pool_labels().items() <= recorder.inputs("soci-nodes")["labels"].items()
     assert selected(node_selector={"pool": "gpu"}) == linux | {"pool": "gpu"}
     assert selected(**existing_cluster()) == linux
 
