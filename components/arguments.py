@@ -105,7 +105,7 @@ class NodeGroupArgs(TypedDict):
     """With cluster `eks`, the most nodes that an autoscaler may start."""
     autoscaled: NotRequired[bool]
     """With cluster `eks`, whether an autoscaler decides how many nodes there are: no update changes their
-    number back."""
+    number back. One group at least has a node from the start (`nodeCount`), for CoreDNS."""
     capacity_type: NotRequired[str]
     """With cluster `eks`, how the nodes are bought: `on-demand` or `spot`."""
     ami_type: NotRequired[str]
@@ -213,7 +213,7 @@ class SociClusterArgs(TypedDict):
     """With cluster `eks`, the most nodes that an autoscaler may start. Default: `4`."""
     autoscaled: NotRequired[bool]
     """With cluster `eks`, whether an autoscaler decides how many nodes there are: no update changes their
-    number back. Default: `false`."""
+    number back. One group at least has a node from the start (`nodeCount`), for CoreDNS. Default: `false`."""
     capacity_type: NotRequired[str]
     """With cluster `eks`, how the nodes are bought: `on-demand` or `spot`. Default: `on-demand`."""
     ami_type: NotRequired[str]

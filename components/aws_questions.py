@@ -70,6 +70,12 @@ def asker(component: pulumi.ComponentResource) -> Ask:
     return ask
 
 
+def default_subnets_of(vpc: pulumi.Input[str]) -> list[dict[str, Any]]:
+    """The filters for the subnets that AWS made in the default VPC. Who adds one there may not mean it for
+    this cluster."""
+    return [{"name": "vpc-id", "values": [vpc]}, {"name": "default-for-az", "values": ["true"]}]
+
+
 async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> Answers:
     """Ask everything that the guards want to know of these settings, as much as possible at the same time."""
     types = dict.fromkeys(one for group in groups.values() for one in group.instance_types)
@@ -91,24 +97,26 @@ async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -
 
 
 async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> dict[str, Any]:
-    vpc, default_vpc, default_subnets = settings.vpc_id, None, ()
+    vpc, default_vpc, default_subnets = settings.vpc_id, None, None
     if not vpc:
         found = await ask("aws:ec2/getVpc:getVpc", {"default": True})
         if not found:
             return {} if found is None else {"default_vpc": ""}
         vpc = default_vpc = found["id"]
-        inside = {"filters": [{"name": "vpc-id", "values": [vpc]}]}
-        default_subnets = (await ask("aws:ec2/getSubnets:getSubnets", inside) or {}).get("ids", [])
+        inside = {"filters": default_subnets_of(vpc)}
+        inside_vpc = await ask("aws:ec2/getSubnets:getSubnets", inside)
+        default_subnets = None if inside_vpc is None else inside_vpc.get("ids", [])
     of_groups = (name for group in groups.values() for name in group.node_subnet_ids)
     of_cluster = (*settings.subnet_ids, *settings.public_subnet_ids, *settings.private_subnet_ids)
-    names = dict.fromkeys([*of_cluster, *default_subnets, *of_groups])
+    names = dict.fromkeys([*of_cluster, *(default_subnets or ()), *of_groups])
     subnets, routes = await asyncio.gather(
         _each(names, lambda name: ask("aws:ec2/getSubnet:getSubnet", {"id": name})),
         _each(names, lambda name: _routes(name, vpc, ask)),
     )
     endpoints = {}
     regions = {subnet["region"] for subnet in subnets.values() if subnet.get("region")}
-    if regions and any(eks_checks.way_out(of_subnet) == "none" for of_subnet in routes.values()):
+    is_isolated = any(eks_checks.way_out(of_subnet) == "none" for of_subnet in routes.values())
+    if regions and is_isolated and await _is_own(subnets.values(), ask):
         endpoints = await _each(
             eks_checks.NEEDED_ENDPOINTS, lambda service: _has_endpoint(service, vpc, min(regions), ask)
         )
@@ -145,6 +153,14 @@ async def _routes(subnet: str, vpc: str, ask: Ask) -> list[Answer] | None:
         main = {"vpcId": vpc, "filters": [{"name": "association.main", "values": ["true"]}]}
         table = await ask(token, main)
     return (table or {}).get("routes")
+
+
+async def _is_own(subnets: Iterable[Answer], ask: Ask) -> bool:
+    """Whether all subnets are known to be this account's. In those that another one shares, AWS shows the
+    endpoints to their owner only."""
+    identity = await ask("aws:index/getCallerIdentity:getCallerIdentity", {})
+    account = (identity or {}).get("accountId")
+    return bool(account) and {subnet.get("ownerId") for subnet in subnets if subnet} == {account}
 
 
 async def _has_endpoint(service: str, vpc: str, region: str, ask: Ask) -> bool | None:

@@ -8,7 +8,7 @@ from . import eks_cluster, existing_cluster, settings
 from .arguments import SociClusterArgs, SociInstallerArgs
 from .cluster_access import ClusterAccess
 from .installer import SociInstaller
-from .node_groups import POOL_LABEL
+from .own_nodes import pool_labels
 from .workload import SampleWorkload
 
 
@@ -91,7 +91,7 @@ class SociCluster(pulumi.ComponentResource):
         chosen = settings.plain_arguments(self._settings, settings.INSTALLER_SCOPES)
         if access.node_groups and not chosen["node_selector"]:
             # A group that a team adds to the cluster is not taken for one of ours.
-            chosen["node_selector"] = POOL_LABEL
+            chosen["node_selector"] = pool_labels()
         where = {
             "kubeconfig": access.kubeconfig,
             "context": self._settings.context,

@@ -7,6 +7,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from .aws_questions import default_subnets_of
 from .eks_checks import REFUSED_ZONES
 from .settings import Settings
 
@@ -54,7 +55,7 @@ def _default_vpc(checked: pulumi.Output[None], component: pulumi.ComponentResour
     ).zone_ids.apply(lambda ids: [zone for zone in ids if zone not in REFUSED_ZONES])
     vpc = _ask("getVpc", {"default": checked.apply(lambda _: True)}, component)["id"]
     filters = [
-        {"name": "vpc-id", "values": [vpc]},
+        *default_subnets_of(vpc),
         {"name": "availability-zone-id", "values": zones},
     ]
     return {"vpc_id": vpc, "subnet_ids": _ask("getSubnets", {"filters": filters}, component)["ids"]}

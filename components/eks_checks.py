@@ -7,7 +7,7 @@ add one, write its function here and run `make generate` for the table in docs/e
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from . import instance_types, kubernetes_versions
 from .guards import GUARDS, Answers, Finding, Plan, Shape, refuse, warn
 from .instance_types import Accelerator
+from .own_nodes import pool_labels
 from .values import RefusedError
 
 if TYPE_CHECKING:  # settings.py runs these checks
@@ -22,11 +23,28 @@ if TYPE_CHECKING:  # settings.py runs these checks
 
 # Zones without a control plane: the EKS guide, "View Amazon EKS networking requirements for VPC and subnets".
 REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
+# The id of a zone that is neither a local nor a wavelength zone, such as usw2-lax1-az1.
+_AVAILABILITY_ZONE = re.compile(r"[a-z0-9]+-az[0-9]+")
 # Endpoints without which a node that reaches nothing else does not join or pull: the EKS guide, "Deploy
 # private clusters with limited internet access".
 NEEDED_ENDPOINTS = ("ec2", "ecr.api", "ecr.dkr", "s3")
 # Places that no VPC endpoint leads to, those of the default settings among them.
 PUBLIC_HOSTS = ("github.com", "public.ecr.aws", "docker.io", "quay.io", "ghcr.io", "registry.k8s.io")
+
+# Before the name of a label that the kubelet, EKS or the cloud provider may set: the Kubernetes reference,
+# "Well-Known Labels, Annotations and Taints", and the EKS guide.
+SET_BY_OTHERS = (
+    "kubernetes.io/",
+    "node.kubernetes.io/",
+    "topology.kubernetes.io/",
+    "topology.k8s.aws/",
+    "eks.amazonaws.com/",
+    "beta.kubernetes.io/",
+    "failure-domain.beta.kubernetes.io/",
+    "k8s.io/cloud-provider-aws",
+)
+# The taint that the pods of CoreDNS tolerate, as EKS deploys them, whatever its value.
+TOLERATED_BY_CORE_DNS = "CriticalAddonsOnly"
 
 # Sizes with less memory take 4 pods, and the kubelet reserves 0.4 GiB of their 0.5 or 1.
 LEAST_MEMORY_GIB = 2
@@ -48,7 +66,16 @@ IMAGES_GIB = {"public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest": 3.2
 _MEBI = 1.048576  # MB in a MiB
 _TAG = re.compile(r"[\w .:/=+\-@]*")
 _FAST_IMAGE_PULL = re.compile(r"FastImagePull[\"']?\s*[:=]\s*[\"']?true", re.IGNORECASE)
+_REGISTERED_TAINTS = re.compile(r"register-?with-?taints", re.IGNORECASE)
 _M6I = "m6i.xlarge"
+_OTHER_VPC = "pulumi config set soci:vpcId vpc-…, with soci:subnetIds in two zones"
+# The key of each list of subnets -> its field.
+_CLUSTER_SUBNETS = {
+    "subnetIds": "subnet_ids",
+    "publicSubnetIds": "public_subnet_ids",
+    "privateSubnetIds": "private_subnet_ids",
+}
+_SUBNETS = {**_CLUSTER_SUBNETS, "nodeSubnetIds": "node_subnet_ids"}
 
 
 def refusals(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Finding]:
@@ -208,12 +235,90 @@ def _texts(value: Any) -> Iterator[str]:
             pass
 
 
-@refuse("no node at all")
+@refuse("kubelet arguments in the place of those that give the nodes their startup taint")
+def overridden_taint(plan: Plan) -> Iterable[Finding]:
+    for shape in plan.shapes():
+        if any(_REGISTERED_TAINTS.search(text) for text in _texts(shape.group.eks_node_group_options)):
+            reason = (
+                "the kubelet takes the last register-with-taints only, and the nodes would start without the "
+                "taint that keeps workloads away until SOCI is there"
+            )
+            yield shape.finding("eksNodeGroup", reason, _set("nodeTaints[0]", "KEY=VALUE:NoSchedule"))
+
+
+@warn("a replacement of nodes that heeds no PodDisruptionBudget")
+def voided_budgets(plan: Plan) -> Iterable[Finding]:
+    for shape in plan.shapes():
+        if shape.group.eks_node_group_options.get("forceUpdateVersion") in (True, "true"):
+            reason = "with forceUpdateVersion EKS replaces nodes against the PodDisruptionBudgets"
+            remedy = "pulumi config rm --path soci:eksNodeGroup.forceUpdateVersion"
+            yield shape.finding("eksNodeGroup", reason, remedy)
+
+
+@refuse("a nodeSelector that leaves out a group, whose nodes would keep their startup taint")
+def unselected_group(plan: Plan) -> Iterable[Finding]:
+    for key, value in plan.settings.node_selector.items():
+        for name, group in plan.groups.items():
+            possible = _label_values(group, key)
+            if possible is not None and value not in possible:
+                reason = (
+                    f"the nodes of the group {name} do not have {key}={value}, so that no installer comes to "
+                    "lift the taint that they start with"
+                )
+                is_free = key not in pool_labels() and not key.startswith(SET_BY_OTHERS)
+                further = ", or that label for the group in soci:nodeLabels" if is_free else ""
+                yield Finding("nodeSelector", reason, f"pulumi config rm soci:nodeSelector{further}")
+
+
+def _label_values(group: "Settings", key: str) -> Collection[str] | None:
+    """The values that a label may have on a group's nodes; none when they do not have it, None when it is not
+    known."""
+    types = group.instance_types
+    known = {one: [value] for one, value in {**group.node_labels, **pool_labels()}.items()}
+    known["kubernetes.io/os"] = ["linux"]
+    if all(map(instance_types.is_readable, types)):
+        known["kubernetes.io/arch"] = [instance_types.architecture(one) for one in types]
+    if key in known:
+        return known[key]
+    is_in_options = any(key in text for text in _texts(group.eks_node_group_options))
+    return None if is_in_options or key.startswith(SET_BY_OTHERS) else ()
+
+
+@refuse("no node from the start")
 def no_node(plan: Plan) -> Iterable[Finding]:
-    if plan.settings.require_nodes and not any(group.node_count for group in plan.groups.values()):
-        key = "nodeGroups" if plan.settings.node_groups else "nodeCount"
-        remedy = f"{_set('nodeCount', 1)}, or soci:requireNodes false with an autoscaler"
-        yield Finding(key, "without a node SOCI is nowhere installed", remedy)
+    # Whatever soci:requireNodes says: CoreDNS waits for a node, and no autoscaler starts one for the sample,
+    # which selects a label that only the installer sets.
+    if not any(group.node_count for group in plan.groups.values()):
+        reason = (
+            "without a node SOCI is nowhere installed, and CoreDNS, for which pulumi up waits, does not start"
+        )
+        yield next(plan.shapes()).finding("nodeCount", reason, _set("nodeCount", 1))
+
+
+@refuse("no node that takes the pods of CoreDNS, or of the sample, because of taints of its group")
+def no_open_node(plan: Plan) -> Iterable[Finding]:
+    filled = [shape for shape in plan.shapes() if shape.group.node_count]
+    closed = [[taint for taint in shape.group.node_taints if _repels(taint)] for shape in filled]
+    has_sample = plan.settings.sample_workload.enabled and plan.settings.state == "present"
+    if not all(closed) or not filled:
+        return
+    if all(any(not _is_tolerated_by_core_dns(taint) for taint in taints) for taints in closed):
+        reason = "CoreDNS's pods tolerate none of these taints, and pulumi up waits for them"
+        remedy = "pulumi config rm soci:nodeTaints, or a further group without taints in soci:nodeGroups"
+        yield filled[0].finding("nodeTaints", reason, remedy)
+    elif has_sample:
+        reason = "its pod tolerates none of the taints that each node has"
+        remedy = "pulumi config set --path soci:sampleWorkload.enabled false"
+        yield Finding("sampleWorkload", reason, remedy)
+
+
+def _repels(taint: str) -> bool:
+    """Whether no pod lands on a node with this taint that does not tolerate it."""
+    return taint.endswith((":NoSchedule", ":NoExecute"))
+
+
+def _is_tolerated_by_core_dns(taint: str) -> bool:
+    return re.split("[=:]", taint)[0] == TOLERATED_BY_CORE_DNS
 
 
 # Their volumes
@@ -323,8 +428,7 @@ def dear_version(plan: Plan) -> Iterable[Finding]:
     except RefusedError:
         return
     if said:
-        newest = kubernetes_versions.RELEASES[-1].version
-        yield Finding("kubernetesVersion", said, _set("kubernetesVersion", newest))
+        yield _leave_release(plan, said, kubernetes_versions.carried(plan.today))
 
 
 @refuse("a Kubernetes release that EKS does not carry", "eks:DescribeClusterVersions")
@@ -332,8 +436,12 @@ def version_not_carried(plan: Plan) -> Iterable[Finding]:
     carried = [one for one, status in plan.aws.versions.items() if status != "UNSUPPORTED"]
     if carried and plan.settings.kubernetes_version not in carried:
         carried.sort(key=kubernetes_versions.number)
-        reason = f"EKS carries {', '.join(carried)}"
-        yield Finding("kubernetesVersion", reason, _set("kubernetesVersion", carried[-1]))
+        yield _leave_release(plan, f"EKS carries {', '.join(carried)}", carried)
+
+
+def _leave_release(plan: Plan, reason: str, carried: Sequence[str]) -> Finding:
+    remedy = kubernetes_versions.remedy(plan.settings.kubernetes_version, carried)
+    return Finding("kubernetesVersion", reason, remedy)
 
 
 # Its network
@@ -348,14 +456,16 @@ def no_default_vpc(plan: Plan) -> Iterable[Finding]:
 
 @refuse("a subnet that does not exist, or is in another VPC", "ec2:DescribeSubnets")
 def strange_subnet(plan: Plan) -> Iterable[Finding]:
-    wanted = plan.settings.vpc_id
+    wanted = plan.settings.vpc_id or plan.aws.default_vpc
     of_groups = {name: key for shape in plan.shapes() for name, key in node_subnets(plan, shape).items()}
     for name, key in {**of_groups, **cluster_subnets(plan)}.items():
         subnet = plan.aws.subnets.get(name)
         if subnet is not None and not subnet:
-            yield Finding(key, f"{name} does not exist in this account and region", _other_subnet(key))
+            reason = f"{name} does not exist in this account and region"
+            yield Finding(key, reason, _other_subnet(plan, key, name))
         elif subnet and wanted and subnet.get("vpcId", wanted) != wanted:
-            yield Finding(key, f"{name} is in {subnet['vpcId']}, and not in {wanted}", _other_subnet(key))
+            reason = f"{name} is in {subnet['vpcId']}, and not in {wanted}"
+            yield Finding(key, reason, _other_subnet(plan, key, name))
 
 
 @refuse("a subnet in a zone where EKS makes no control plane", "ec2:DescribeSubnets")
@@ -363,16 +473,21 @@ def refused_zone(plan: Plan) -> Iterable[Finding]:
     for name, key in cluster_subnets(plan).items():
         if _zone(plan, name) in REFUSED_ZONES:
             reason = f"{name} is in the zone {_zone(plan, name)}, where EKS makes no control plane"
-            yield Finding(key, reason, _other_subnet(key))
+            yield Finding(key, reason, _other_subnet(plan, key, name))
 
 
-@refuse("all subnets in one zone", "ec2:DescribeSubnets")
+@refuse("no subnets in two zones", "ec2:DescribeSubnets")
 def one_zone(plan: Plan) -> Iterable[Finding]:
     subnets = cluster_subnets(plan)
     zones = {_zone(plan, name) for name in subnets}
     if len(zones) == 1 and all(zones):
         reason = f"all subnets are in the zone {zones.pop()}, and EKS needs two zones"
-        yield Finding(next(iter(subnets.values())), reason, _set("subnetIds[1]", "subnet-…"))
+        key = next(iter(subnets.values()))
+        yield Finding(key, reason, _OTHER_VPC if key == "vpcId" else _set(f"{key}[1]", "subnet-…"))
+    elif not subnets and plan.aws.default_subnets is not None:
+        vpc = plan.aws.default_vpc
+        reason = f"the default VPC {vpc} has no subnet in a zone where EKS makes a control plane"
+        yield Finding("vpcId", reason, _OTHER_VPC)
 
 
 @refuse(
@@ -416,13 +531,12 @@ def no_private_api(plan: Plan) -> Iterable[Finding]:
 )
 def no_mirror(plan: Plan) -> Iterable[Finding]:
     settings = plan.settings
-    places = {
-        "releaseUrl": (urlsplit(settings.release_url).hostname, "soci:releaseUrl"),
-        "installerImage": (_registry(settings.installer_image), "soci:installerImage"),
-    }
-    if settings.sample_workload.enabled:
-        sample = _registry(settings.sample_workload.image)
-        places["sampleWorkload"] = (sample, "--path soci:sampleWorkload.image")
+    places = {"installerImage": (_registry(settings.installer_image), "soci:installerImage")}
+    if settings.state == "present":
+        places["releaseUrl"] = (urlsplit(settings.release_url).hostname or "", "soci:releaseUrl")
+        if settings.sample_workload.enabled:
+            sample = _registry(settings.sample_workload.image)
+            places["sampleWorkload"] = (sample, "--path soci:sampleWorkload.image")
     for name in list(_isolated(plan))[:1]:
         for key, (host, path) in places.items():
             if host in PUBLIC_HOSTS:
@@ -458,15 +572,14 @@ def misread_type(plan: Plan) -> Iterable[Finding]:
 def cluster_subnets(plan: Plan) -> dict[str, str]:
     """The control plane's subnets, each with the key that says so: those that were set, else the default
     VPC's in zones that EKS takes."""
-    settings = plan.settings
-    given = {
-        "subnetIds": settings.subnet_ids,
-        "publicSubnetIds": settings.public_subnet_ids,
-        "privateSubnetIds": settings.private_subnet_ids,
-    }
-    found = {name: key for key, names in given.items() for name in names}
-    taken = (name for name in plan.aws.default_subnets if _zone(plan, name) not in REFUSED_ZONES)
+    found = {name: key for key, field in _CLUSTER_SUBNETS.items() for name in getattr(plan.settings, field)}
+    taken = (name for name in plan.aws.default_subnets or () if _takes_control_plane(_zone(plan, name)))
     return found or dict.fromkeys(taken, "vpcId")
+
+
+def _takes_control_plane(zone: str | None) -> bool:
+    """Whether EKS may make a control plane in a zone; of an unknown one it may."""
+    return zone is None or (bool(_AVAILABILITY_ZONE.fullmatch(zone)) and zone not in REFUSED_ZONES)
 
 
 def node_subnets(plan: Plan, shape: Shape) -> dict[str, str]:
@@ -519,8 +632,13 @@ def way_out(routes: Iterable[Mapping[str, Any]]) -> str:
     return "other" if gateways else "none"
 
 
-def _other_subnet(key: str) -> str:
-    return _set(f"{key.rpartition('.')[2]}[0]", "subnet-…")
+def _other_subnet(plan: Plan, path: str, subnet: str) -> str:
+    """The command that puts another subnet in the place of this one, of the list at this path."""
+    key = path.rpartition(".")[2]
+    if key not in _SUBNETS:
+        return _OTHER_VPC
+    group = next((one.group for one in plan.shapes() if one.place + key == path), plan.settings)
+    return _set(f"{key}[{getattr(group, _SUBNETS[key]).index(subnet)}]", "subnet-…")
 
 
 def _registry(image: str) -> str:

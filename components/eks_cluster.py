@@ -13,7 +13,7 @@ from . import aws_questions, cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
 from .rules import ADD_ONS
-from .settings import Settings, node_groups_of
+from .settings import Settings, node_groups_of, protected
 
 
 def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentResource) -> ClusterAccess:
@@ -33,7 +33,7 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
     checked = aws_questions.checked(component, chosen, shapes)
     child = pulumi.ResourceOptions(parent=component)
     credentials = _credentials(profile, chosen.kubeconfig_role_arn)
-    versions = _add_on_versions(name, chosen, component)
+    versions = {add_on: _add_on_version(name, add_on, chosen, component) for add_on in ADD_ONS}
     cluster = eks.Cluster(
         f"{name}-eks",
         name=chosen.cluster_name or None,
@@ -74,7 +74,8 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
 
 
 def _transforms(chosen: Settings) -> list[pulumi.ResourceTransform]:
-    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options)
+    protect = partial(protected, ["eks_cluster_options"])
+    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options, protect)
     return [passed] if chosen.vpc_id else [passed, cluster_network.keep_found]
 
 
@@ -88,40 +89,51 @@ def _credentials(profile: str, role_arn: str) -> eks.KubeconfigOptionsArgsDict:
     return credentials
 
 
-def _add_on_versions(
-    name: str, chosen: Settings, component: pulumi.ComponentResource
-) -> Mapping[str, pulumi.Input[str]]:
-    """The version of each add-on: the chosen one, else the newest of the day on which the cluster came to its
+def _add_on_version(
+    name: str, add_on: str, chosen: Settings, component: pulumi.ComponentResource
+) -> pulumi.Input[str]:
+    """The version of an add-on: the chosen one, else the newest of the day on which the cluster came to its
     Kubernetes release. AWS releases builds all the time, and a plain `pulumi up` must change no network
     plug-in, so the state keeps what was found that day: a resource of its own for each release."""
-    newest = {
-        add_on: aws.eks.get_addon_version_output(
-            addon_name=add_on,
-            kubernetes_version=chosen.kubernetes_version,
-            most_recent=True,
-            opts=pulumi.InvokeOutputOptions(parent=component),
-        ).version
-        for add_on in ADD_ONS
-    }
-    found = pulumi.Stash(
-        f"{name}-add-ons-{chosen.kubernetes_version}",
+    if add_on in chosen.addon_versions:
+        return chosen.addon_versions[add_on]
+    newest = aws.eks.get_addon_version_output(
+        addon_name=add_on,
+        kubernetes_version=chosen.kubernetes_version,
+        most_recent=True,
+        opts=pulumi.InvokeOutputOptions(parent=component),
+    ).version
+    return pulumi.Stash(
+        f"{name}-{add_on}-{chosen.kubernetes_version}",
         input=newest,
         opts=pulumi.ResourceOptions(parent=component, ignore_changes=["input"]),
     ).output
-    return {add_on: chosen.addon_versions.get(add_on) or found[add_on] for add_on in ADD_ONS}
 
 
 def _nodes(shape: Settings, group: eks.ManagedNodeGroup) -> pulumi.Output[dict[str, Any]]:
     """What a group's nodes are made from. Its size is the declared one: what an autoscaler made of it is no
-    change of the program's."""
+    change of the program's.
+
+    Raises, in the output:
+        pulumi.RunError: EKS gave the group up. The engine asks for a creation that failed only once.
+    """
     made = group.node_group
     return pulumi.Output.all(
-        id=made.id,
+        id=pulumi.Output.all(made.id, made.status).apply(lambda of: _usable(*of)),
         launch_template=made.launch_template,
         version=made.version,
         release_version=made.release_version,
         sizes=[shape.min_node_count, shape.node_count, shape.max_node_count],
     )
+
+
+def _usable(identifier: str, status: str | None) -> str:
+    if status and status.endswith("_FAILED"):
+        raise pulumi.RunError(
+            f"the node group {identifier} is {status}. Remedy: mend what `aws eks describe-nodegroup` says "
+            "of its health, then pulumi up --replace URN, with the group's from pulumi stack --show-urns"
+        )
+    return identifier
 
 
 def _core_dns(

@@ -20,14 +20,15 @@ class Answers:
 
     default_vpc: str | None = None
     """The account's default VPC in the region; empty when it has none."""
-    default_subnets: Sequence[str] = ()
+    default_subnets: Sequence[str] | None = None
     """The ids of its subnets."""
     subnets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Subnets by id, as aws:ec2/getSubnet gives them; an empty one does not exist."""
     routes: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """The routes of a subnet by its id, as aws:ec2/getRouteTable gives them."""
     endpoints: Mapping[str, bool] = field(default_factory=dict)
-    """Whether the VPC has an endpoint for a service, such as ecr.api."""
+    """Whether the VPC has an endpoint for a service, such as ecr.api; of a VPC of another account's it is not
+    known."""
     zones: Mapping[str, Collection[str]] = field(default_factory=dict)
     """The ids of the zones in which an instance type is offered."""
     instance_types: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

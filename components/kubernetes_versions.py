@@ -54,11 +54,8 @@ def check(version: str, today: date) -> str:
     release = next((one for one in RELEASES if one.version == version), None)
     if release is None or release.extended_ends <= today:
         ended = f" (since {release.extended_ends})" if release else ""
-        newest = RELEASES[-1].version
         raise RefusedError(
-            f"EKS no longer carries Kubernetes {version}{ended}",
-            f"pulumi config set soci:kubernetesVersion {newest}; a cluster that exists takes one release "
-            "after the other",
+            f"EKS no longer carries Kubernetes {version}{ended}", remedy(version, carried(today))
         )
     if release.standard_ends <= today:
         return (
@@ -71,6 +68,27 @@ def check(version: str, today: date) -> str:
             f"cluster costs {_PRICES}"
         )
     return ""
+
+
+def carried(today: date) -> list[str]:
+    """The releases that EKS carries on a day, in UTC; oldest first."""
+    return [one.version for one in RELEASES if one.extended_ends > today]
+
+
+def remedy(version: str, among: Sequence[str]) -> str:
+    """How to leave a release. A cluster takes one minor release at a time, so that the next one is named.
+
+    Args:
+        version: such as 1.36.
+        among: the releases that EKS carries; oldest first.
+    """
+    newer = [one for one in among if number(one) > number(version)]
+    if newer:
+        further = f", one release at a time up to {newer[-1]}" if newer[1:] else ""
+        return f"pulumi config set soci:kubernetesVersion {newer[0]}{further}"
+    if among and version != among[-1]:
+        return f"pulumi config set soci:kubernetesVersion {among[-1]}"
+    return "take a newer release that aws eks describe-cluster-versions lists"
 
 
 def number(version: str) -> tuple[int, ...]:

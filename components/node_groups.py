@@ -8,6 +8,7 @@ AMI types that it does not know, and how many nodes EKS replaces at a time.
 import base64
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pulumi
@@ -15,20 +16,18 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from . import cluster_network, eks_checks, eks_rules, pass_through, rules
-from .names import DOMAIN, STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
-from .settings import Settings, node_groups_of
+from .own_nodes import managed_group_taints, pool_labels
+from .settings import Settings, node_groups_of, protected
 
 NODE_POLICIES = (
     "AmazonEKSWorkerNodePolicy",
     "AmazonEKS_CNI_Policy",
     "AmazonEC2ContainerRegistryPullOnly",
-    # `aws ssm start-session`: a shell on a node without SSH.
-    "AmazonSSMManagedInstanceCore",
+    # `aws ssm start-session`: a shell on a node without SSH. Unlike AmazonSSMManagedInstanceCore, it lets the
+    # node read no parameters of the account.
+    "AmazonSSMManagedEC2InstanceDefaultPolicy",
 )
-POOL_LABEL = {f"{DOMAIN}/pool": "soci"}
-# Declared on the group, so that every node starts with it: no workload can land before SOCI.
-TAINT = {"key": STARTUP_TAINT, "value": "true", "effect": "NO_SCHEDULE"}
 # As the API of EKS writes them.
 TAINT_EFFECTS = {
     "NoSchedule": "NO_SCHEDULE",
@@ -61,9 +60,10 @@ def node_groups(
 ) -> dict[str, eks.ManagedNodeGroup]:
     """The node groups of a cluster by name, children of the component."""
     role, policies = _role(name, chosen, component)
+    options: dict[str, Any] = {}
     for group in node_groups_of(chosen).values():
-        options = group.eks_node_group_options
-        pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
+        options |= group.eks_node_group_options
+    pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
     return {
         group_name: eks.ManagedNodeGroup(
             f"{name}-{group_name}",
@@ -84,8 +84,9 @@ def _arguments(group: Settings) -> dict[str, Any]:
         "instance_types": list(group.instance_types),
         "capacity_type": "SPOT" if group.capacity_type == "spot" else None,
         "disk_size": group.volume_gib,
-        "labels": {**group.node_labels, **POOL_LABEL},
-        "taints": [TAINT, *map(_taint, group.node_taints)],
+        "labels": {**group.node_labels, **pool_labels()},
+        # Declared on the group, so that every node starts with it: no workload can land before SOCI.
+        "taints": [*managed_group_taints(), *map(_taint, group.node_taints)],
         "scaling_config": {
             "desired_size": group.node_count,
             "min_size": group.min_node_count,
@@ -124,7 +125,8 @@ def _transforms(group: Settings) -> list[pulumi.ResourceTransform]:
         return pulumi.ResourceTransformResult(changed[args.type_](args.props, group), args.opts)
 
     found = not (group.vpc_id or group.node_subnet_ids)
-    passed = pass_through.transform("eks:index:ManagedNodeGroup", group.eks_node_group_options)
+    protect = partial(protected, ["eks_node_group_options", "node_groups"])
+    passed = pass_through.transform("eks:index:ManagedNodeGroup", group.eks_node_group_options, protect)
     return [passed, of_children, *([cluster_network.keep_found] if found else [])]
 
 

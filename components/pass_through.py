@@ -69,6 +69,8 @@ _NODE_GROUP_FIXED = {
     "clusterName": "the group is one of this cluster",
     "nodeRole": "the nodes have the role of SociCluster, with the policies that they need",
     "nodeRoleArn": "the nodes have the role of SociCluster, with the policies that they need",
+    "nodeGroupName": "a group of a fixed name is deleted before its successor is there, and one of "
+    "nodeGroupNamePrefix is not",
     "enableIMDSv2": "it is always on; soci:metadataHopLimit says how far it answers",
     "launchTemplate": "the group has one already; a transform can change it",
     "userData": "nodes of it would start without the taint that keeps workloads away until SOCI is there",
@@ -122,13 +124,15 @@ def warn_of_unknown(key: str, options: Mapping[str, Any], arguments: type, about
         arguments: its class of arguments, such as eks.ClusterArgs.
         about: the resource to say it of.
     """
-    # enable_imd_sv2 is enableIMDSv2.
-    known = {name.replace("_", "") for name in inspect.signature(arguments).parameters}
-    for name in options:
-        if name.lower() not in known:
-            pulumi.log.warn(
-                f"soci:{key}.{name}: pulumi-eks {version('pulumi-eks')} has no such argument", about
-            )
+    known = names(arguments)
+    for name in (one for one in options if one not in known):
+        pulumi.log.warn(f"soci:{key}.{name}: pulumi-eks {version('pulumi-eks')} has no such argument", about)
+
+
+def names(arguments: type) -> set[str]:
+    """The names of the arguments as pulumi-eks writes them; not enableIMDSv2, which no option may be."""
+    parts = (name.split("_") for name in inspect.signature(arguments).parameters)
+    return {head + "".join(map(str.capitalize, rest)) for head, *rest in parts}
 
 
 def merged(props: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,12 +146,16 @@ def merged(props: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def transform(type_: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    """A transform that merges the options into the resource of this type."""
+def transform(type_: str, options: Mapping[str, Any], protect: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A transform that merges the options into the resource of this type; what they change is protected,
+    since they may be secrets."""
 
     def merge(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         if args.type_ != type_ or not options:
             return None
-        return pulumi.ResourceTransformResult(merged(args.props, options), args.opts)
+        props = merged(args.props, options)
+        return pulumi.ResourceTransformResult(
+            props | {key: protect(props[key]) for key in options}, args.opts
+        )
 
     return merge

@@ -270,7 +270,7 @@ class Settings:
     autoscaled: bool = setting(
         False,
         "With cluster `eks`, whether an autoscaler decides how many nodes there are: no update changes their "
-        "number back.",
+        "number back. One group at least has a node from the start (`nodeCount`), for CoreDNS.",
         Scope.NODE_GROUP,
     )
     capacity_type: str = setting(
@@ -452,7 +452,7 @@ def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tup
         for name in foreign
         if name in given
     ]
-    return _validate(_with_keys(given), problems)
+    return _validate(_with_keys(given), problems, makes_cluster=Scope.EKS in scopes)
 
 
 def _with_keys(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -625,7 +625,9 @@ class _Reading:
             self.problems.append(_problem(at, entry.value if entry.entry else value, entry.reason, remedy))
 
 
-def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
+def _validate(
+    raw: Mapping[str, Any], problems: Iterable[str] = (), *, makes_cluster: bool = True
+) -> Settings:
     reading = _Reading(problems)
     values = reading.fields(raw, _FIELDS)
     if values.get("cluster") == "existing" and values.get("kubeconfig"):
@@ -635,11 +637,13 @@ def _validate(raw: Mapping[str, Any], problems: Iterable[str] = ()) -> Settings:
             reading.refuse("kubeconfig", raw["kubeconfig"], refused)
             del values["kubeconfig"]
     settings = Settings(**values)
-    for path, reason, remedy in _combinations(settings):
+    # The installer alone may be on any cluster, of which nothing is known here.
+    found = _combinations(settings) if makes_cluster else _any_cluster(settings)
+    for path, reason, remedy in found:
         # Report each value once; what a group takes from a flat key is that key's.
         if not reading.refused & {path, path.rpartition(".")[2], "cluster"}:
             shown = raw.get(path, _value_at(settings, path))
-            reading.problems.append(_problem(path, shown, reason, _in_group(remedy, path)))
+            reading.problems.append(_problem(path, shown, reason, _in_group(remedy, path, settings)))
     if reading.problems:
         raise SociConfigError("\n".join(reading.problems))
     return settings
@@ -670,15 +674,24 @@ def _value_at(settings: Settings, path: str) -> Any:
     return getattr(of, _field_at(path).name)
 
 
-def _in_group(remedy: str, path: str) -> str:
-    """A remedy for the value at this path: that for a flat key, turned to the group's own."""
+def _in_group(remedy: str, path: str, settings: Settings | None = None) -> str:
+    """A remedy for the value at this path: that for a flat key, turned to the group's own.
+
+    With the settings, only where that is possible: what is removed, or an entry that comes after others, is
+    the flat key's when the group has its value from there.
+    """
     group = _group_of(path)
+    own = settings.node_groups[group.split(".")[1]] if settings and group else _KEYS
 
     def turned(command: "re.Match[str]") -> str:
-        verb, quote, key = command.groups()
-        return f"config {verb} --path {quote}soci:{group if key in _GROUP_FIELDS else ''}{key}"
+        verb, quote, key, entry = command.groups()
+        item = _GROUP_FIELDS.get(key)
+        must_be_there = verb == "rm" or entry not in ("", "[0]")
+        if not item or (must_be_there and item.name not in own):
+            return command[0]
+        return f"config {verb} --path {quote}soci:{group}{key}{entry}"
 
-    pattern = r"config (set|rm) (?:--path )?('?)soci:(\w+)"
+    pattern = r"config (set|rm) (?:--path )?('?)soci:(\w+)((?:\[\d+\])?)"
     return re.sub(pattern, turned, remedy) if group else remedy
 
 
@@ -729,7 +742,7 @@ def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
 def problem(settings: Settings, path: str, reason: str, remedy: str) -> str:
     """One line about a setting that was read: its key or path, value, reason and remedy, without what may be
     secret."""
-    return _problem(path, _value_at(settings, path), reason, _in_group(remedy, path))
+    return _problem(path, _value_at(settings, path), reason, _in_group(remedy, path, settings))
 
 
 def _may_be_secret(key: str, value: Any) -> bool:

@@ -35,7 +35,11 @@ installer = SociInstaller(
         "nodes": [group.id, group.version, group.release_version, COUNT],
     },
     opts=pulumi.ResourceOptions(
-        provider=k8s.Provider("kubernetes", kubeconfig=eks_kubeconfig(name), cluster_identifier=name),
+        provider=k8s.Provider(
+            "kubernetes",
+            kubeconfig=eks_kubeconfig(name),
+            cluster_identifier=aws.eks.get_cluster_output(name=name).arn,
+        ),
         depends_on=[group],
     ),
 )

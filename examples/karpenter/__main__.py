@@ -8,12 +8,17 @@ Costs: what the pods ask for, 256 processors at most.
 """
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 from soci_cluster import SociInstaller, ec2_node_class, eks_kubeconfig, node_pool, pool_labels
 
 config = pulumi.Config()
 name = config.require("clusterName")
-provider = k8s.Provider("kubernetes", kubeconfig=eks_kubeconfig(name), cluster_identifier=name)
+provider = k8s.Provider(
+    "kubernetes",
+    kubeconfig=eks_kubeconfig(name),
+    cluster_identifier=aws.eks.get_cluster_output(name=name).arn,
+)
 
 installer = SociInstaller(
     "soci",

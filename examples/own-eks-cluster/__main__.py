@@ -26,8 +26,13 @@ cluster = eks.Cluster(
 )
 trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
 role = aws.iam.Role("nodes", assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [trust]}))
+partition = aws.get_partition_output().partition
 attached = [
-    aws.iam.RolePolicyAttachment(policy, role=role.name, policy_arn=f"arn:aws:iam::aws:policy/{policy}")
+    aws.iam.RolePolicyAttachment(
+        policy,
+        role=role.name,
+        policy_arn=pulumi.Output.concat("arn:", partition, ":iam::aws:policy/", policy),
+    )
     for policy in POLICIES
 ]
 nodes = eks.ManagedNodeGroup(

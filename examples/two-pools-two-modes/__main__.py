@@ -8,13 +8,18 @@ Change: Pulumi.dev.yaml, and POOLS. One node takes one installer: no node may ha
 """
 
 import pulumi
+import pulumi_aws as aws
 import pulumi_kubernetes as k8s
 from soci_cluster import SociInstaller, eks_kubeconfig, pool_labels
 
 POOLS = {"web": "lazy", "training": "parallel"}
 
 name = pulumi.Config().require("clusterName")
-provider = k8s.Provider("kubernetes", kubeconfig=eks_kubeconfig(name), cluster_identifier=name)
+provider = k8s.Provider(
+    "kubernetes",
+    kubeconfig=eks_kubeconfig(name),
+    cluster_identifier=aws.eks.get_cluster_output(name=name).arn,
+)
 
 for pool, mode in POOLS.items():
     SociInstaller(

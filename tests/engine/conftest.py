@@ -7,39 +7,20 @@ import os
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pulumi  # noqa: F401  (before the stand-ins, whose stubs would hide most of it)
 import pytest
 from engine import prepare
+from moto_account import client, moto_account
 
-from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes, Process, free_port
+from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes
 from tests.engine.project_stack import REPOSITORY
 
 VERSIONS = ("0.16.0", "0.16.1")
-# What `aws eks get-token` prints; the API server knows the token.
-TOKEN = "stand-in-token"
-CREDENTIAL = {
-    "apiVersion": "client.authentication.k8s.io/v1beta1",
-    "kind": "ExecCredential",
-    "spec": {},
-    "status": {"token": TOKEN},
-}
-# pulumi-eks asks for the version; with that of before 1.24.0 or 2.7.0 it refuses to begin.
-AWS_CLI = f"""#!/bin/sh
-case "$1" in
---version) echo aws-cli/2.31.0 Python/3.13.7 Linux/6.1 ;;
-*) echo '{json.dumps(CREDENTIAL)}' ;;
-esac
-"""
-# The regions whose default VPC has a way out, as every region's has on AWS and none in moto.
-REGIONS = ("eu-west-1", "us-east-1")
 
 
 @pytest.fixture(scope="session")
@@ -126,28 +107,8 @@ def moto_environment(
     environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
     """The same, with moto as AWS and an `aws` on PATH."""
-    directory, port = tmp_path_factory.mktemp("aws"), free_port()
-    aws = directory / "aws"
-    aws.write_text(AWS_CLI)
-    aws.chmod(0o755)
-    moto = Process(
-        directory / "moto.log",
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        await_http(f"{url}/moto-api/", moto)
-        for region in REGIONS:
-            open_default_vpc(Account(url, directory / "aws.json").client("ec2", region))
-        yield {
-            **environment,
-            "PATH": f"{directory}{os.pathsep}{environment['PATH']}",
-            "AWS_ENDPOINT_URL": url,
-            "SOCI_LAB_AWS": str(directory / "aws.json"),
-        }
-    finally:
-        moto.stop()
+    with moto_account(tmp_path_factory.mktemp("aws"), environment) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
@@ -164,13 +125,7 @@ class Account:
 
     def client(self, service: str, region: str = "eu-west-1") -> Any:
         """Return a client of a service in moto, to look at what was made or to change it."""
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=region,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
+        return client(self.url, service, region)
 
     def tell(self, **facts: Any) -> None:
         """Tell the stand-ins what moto cannot, beside what they were told; aws_world.py has the keys."""
@@ -189,31 +144,6 @@ def account(aws_environment: dict[str, str]) -> Iterator[Account]:
     account.forget()
     yield account
     account.forget()
-
-
-def open_default_vpc(ec2: Any) -> None:
-    """Give the default VPC the internet gateway that it has on AWS."""
-    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
-    gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-    ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
-    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
-    ec2.create_route(
-        RouteTableId=tables[0]["RouteTableId"], DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway
-    )
-
-
-def await_http(url: str, process: Process, patience_s: float = 30) -> None:
-    """Return when the URL answers; raise TimeoutError with the end of the log when it never does."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + patience_s
-    while True:
-        try:
-            opener.open(url, timeout=2).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline or process.process.poll() is not None:
-                raise TimeoutError(f"{url} does not answer: {process.words()}") from None
-            time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")

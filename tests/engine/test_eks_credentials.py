@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moto_account import CREDENTIAL, TOKEN
 
-from tests.engine.conftest import CREDENTIAL, TOKEN
 from tests.engine.fake_cluster import ANY_OTHER, INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 

@@ -21,7 +21,7 @@ LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 GROUPS = {
     "cpu": {"instanceTypes": ["m7g.large"], "capacityType": "spot"},
     "gpu": {
-        "instanceTypes": ["g6.xlarge"],
+        "instanceTypes": ["g5.xlarge"],
         "autoscaled": True,
         "nodeLabels": {"team": "vision"},
         "nodeTaints": ["nvidia.com/gpu=present:NoSchedule"],
@@ -114,15 +114,18 @@ def test_second_up_and_refresh_change_nothing(stack: Stack) -> None:
     stack.run("refresh", *QUIET, "--expect-no-changes")
 
 
-def test_a_new_subnet_of_the_default_vpc_changes_nothing(stack: Stack, account: Account) -> None:
+def test_another_subnet_in_the_default_vpc_changes_nothing(stack: Stack, account: Account) -> None:
     ec2 = account.client("ec2")
     vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="172.31.96.0/20")["Subnet"]["SubnetId"]
+    one_more = ec2.create_subnet(VpcId=vpc, CidrBlock="172.31.96.0/20")["Subnet"]["SubnetId"]
+    found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+    # Made anew in its zone, it has another id.
+    ec2.delete_subnet(SubnetId=found[-1]["SubnetId"])
+    ec2.create_default_subnet(AvailabilityZone=found[-1]["AvailabilityZone"])
     try:
         assert stack.plan() == {}
-        stack.up("--expect-no-changes")
     finally:
-        ec2.delete_subnet(SubnetId=subnet)
+        ec2.delete_subnet(SubnetId=one_more)
 
 
 def test_other_subnets_of_the_users_own_are_another_group(stack: Stack) -> None:

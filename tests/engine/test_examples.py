@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.eks_checks import NEEDED_ENDPOINTS
 from tests.engine.conftest import Account
 from tests.engine.project_stack import PATIENCE_S, REPOSITORY
 
@@ -79,7 +80,7 @@ def preview(
     def resources(example: str) -> list[State]:
         directory = tmp_path_factory.mktemp("example") / example
         shutil.copytree(FOLDER / example, directory)
-        have_clusters(directory, account)
+        have_what_it_names(directory / f"Pulumi.{STACK}.yaml", account)
 
         def pulumi(*arguments: str) -> str:
             done = subprocess.run(
@@ -88,7 +89,7 @@ def preview(
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=PATIENCE_S,
+                timeout=PATIENCE_S * 3,  # of a machine that does much else
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr
@@ -102,13 +103,33 @@ def preview(
     return resources
 
 
-def have_clusters(directory: Path, account: Account) -> None:
-    """Make the EKS cluster in moto that an example takes for granted, if any."""
-    config = yaml.safe_load((directory / f"Pulumi.{STACK}.yaml").read_text())["config"]
+def have_what_it_names(stack_file: Path, account: Account) -> None:
+    """Make in moto what an example takes for granted: its EKS cluster, and its VPC, whose IDs AWS chooses."""
+    stack = yaml.safe_load(stack_file.read_text())
+    names = {key.partition(":")[2]: key for key in stack["config"]}
     client = account.client("eks")
-    names = {value for key, value in config.items() if key.endswith(":clusterName")}
-    for name in names - set(client.list_clusters()["clusters"]):
-        client.create_cluster(name=name, roleArn="arn:aws:iam::123456789012:role/any", resourcesVpcConfig={})
+    cluster = stack["config"].get(names.get("clusterName"))
+    if cluster and cluster not in client.list_clusters()["clusters"]:
+        role = "arn:aws:iam::123456789012:role/any"
+        network = {"subnetIds": closed_vpc(account)["privateSubnetIds"]}
+        client.create_cluster(name=cluster, roleArn=role, resourcesVpcConfig=network)
+    if "vpcId" in names:
+        stack["config"] |= {names[name]: made for name, made in closed_vpc(account).items()}
+        stack_file.write_text(yaml.safe_dump(stack))
+
+
+def closed_vpc(account: Account) -> dict[str, Any]:
+    """Make a VPC with two subnets and no way out but AWS's endpoints; what an example calls its parts."""
+    ec2 = account.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnets = []
+    for number, zone in enumerate(("eu-west-1a", "eu-west-1b")):
+        network = f"10.0.{number}.0/24"
+        made = ec2.create_subnet(VpcId=vpc, CidrBlock=network, AvailabilityZone=zone)["Subnet"]
+        subnets.append(made["SubnetId"])
+    for service in NEEDED_ENDPOINTS:
+        ec2.create_vpc_endpoint(VpcId=vpc, ServiceName=f"com.amazonaws.eu-west-1.{service}")
+    return {"vpcId": vpc, "privateSubnetIds": subnets}
 
 
 def graph(resources: list[State]) -> str:

@@ -9,7 +9,13 @@ import pulumi
 import pulumi_eks as eks
 import pytest
 
-from tests.unit.mocks import Recorder
+from components import eks_checks
+from tests.unit.mocks import TODAY, Recorder
+
+
+@pytest.fixture(autouse=True)
+def day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eks_checks, "_today", lambda: TODAY)
 
 
 @pytest.fixture
@@ -20,12 +26,17 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     # A mocked remote component cannot hand out a resource as its output.
     known = SimpleNamespace(name=pulumi.Output.from_input("demo"), arn=pulumi.Output.from_input("arn:demo"))
     monkeypatch.setattr(eks.Cluster, "eks_cluster", property(lambda _: known))
-    group = SimpleNamespace(
-        id="g", launch_template={"version": "1"}, version="1.36", release_version="1.36.1"
-    )
-    monkeypatch.setattr(
-        eks.ManagedNodeGroup, "node_group", property(lambda _: pulumi.Output.from_input(group))
-    )
+
+    def node_group(_: eks.ManagedNodeGroup) -> pulumi.Output[Any]:
+        group = {
+            "id": "g",
+            "launch_template": {"version": "1"},
+            "version": "1.36",
+            "release_version": "1.36.1",
+        }
+        return pulumi.Output.from_input(SimpleNamespace(**group, status=mocks.node_group_status))
+
+    monkeypatch.setattr(eks.ManagedNodeGroup, "node_group", property(node_group))
     return mocks
 
 

@@ -1,6 +1,7 @@
 """A recorder in the engine's place."""
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Any, cast
 
 import pulumi
@@ -8,6 +9,8 @@ import pulumi_kubernetes as k8s
 
 from components import SociInstaller
 
+# Of the tests: what is known of a Kubernetes release depends on the day.
+TODAY = date(2026, 11, 26)
 DIGESTS = {"amd64": "a" * 64, "arm64": "b" * 64}
 
 
@@ -40,6 +43,7 @@ class Recorder(pulumi.runtime.Mocks):
         self.resources: dict[str, pulumi.runtime.MockResourceArgs] = {}
         self.desired_nodes = 2
         self.newest_build = 1
+        self.node_group_status = "ACTIVE"
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
         if args.typ.startswith("eks:"):

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import aws_functions
+import boto3
 import grpc
 import pulumi
 import pytest
+from moto import mock_aws
 
 from components import SociCluster, aws_questions
 from components.guards import Answers
@@ -18,9 +21,15 @@ SUBNET = {
     "availabilityZoneId": "euw1-az1",
     "mapPublicIpOnLaunch": False,
     "region": "eu-west-1",
+    "ownerId": "111111111111",
+}
+ISOLATED = {
+    ("getSubnet", "subnet-a"): SUBNET,
+    ("getRouteTable", "subnet-a"): {"routes": []},
+    ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {},
 }
 NAT = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-1"}
-VPC = [{"name": "vpc-id", "values": ["vpc-1"]}]
+VPC = [{"name": "vpc-id", "values": ["vpc-1"]}, {"name": "default-for-az", "values": ["true"]}]
 
 
 class Aws:
@@ -58,6 +67,7 @@ def test_subnets_routes_machines_and_releases_are_asked() -> None:
             ("getClusterVersions", ""): {
                 "clusterVersions": [{"clusterVersion": "1.36", "versionStatus": "STANDARD_SUPPORT"}]
             },
+            ("getCallerIdentity", ""): {"accountId": "111111111111"},
             ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {"id": "vpce-1"},
             ("getVpcEndpoint", "com.amazonaws.eu-west-1.s3"): {},
         }
@@ -76,6 +86,29 @@ def test_endpoints_are_asked_only_where_nothing_else_leads_out() -> None:
     aws = Aws({("getSubnet", "subnet-a"): SUBNET, ("getRouteTable", "subnet-a"): {"routes": [NAT]}})
     gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",))
     assert "getVpcEndpoint" not in {function for function, _ in aws.asked}
+
+
+@pytest.mark.parametrize(
+    ("account", "known"),
+    [({"accountId": "111111111111"}, {"ec2": False}), ({"accountId": "222222222222"}, {}), (None, {})],
+)
+def test_endpoints_of_a_subnet_that_another_account_shares_are_not_known(account: Any, known: Any) -> None:
+    """AWS shows them to the owner of the VPC only."""
+    aws = Aws({**ISOLATED, ("getCallerIdentity", ""): account})
+    assert gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",)).endpoints == known
+
+
+def test_endpoints_of_a_subnet_without_a_known_owner_are_not_known() -> None:
+    subnet = {key: value for key, value in SUBNET.items() if key != "ownerId"}
+    answers = {("getSubnet", "subnet-a"): subnet, ("getCallerIdentity", ""): {"accountId": "111111111111"}}
+    aws = Aws({**ISOLATED, **answers})
+    assert gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",)).endpoints == {}
+
+
+def test_a_default_vpc_without_subnets_is_told_from_one_whose_subnets_are_not_known() -> None:
+    vpc = {("getVpc", ""): {"id": "vpc-1"}}
+    assert gather(Aws({**vpc, ("getSubnets", ""): {"ids": []}})).default_subnets == []
+    assert gather(Aws(vpc)).default_subnets is None
 
 
 def test_of_the_default_vpc_its_subnets_are_asked() -> None:
@@ -248,3 +281,27 @@ def test_a_warning_names_the_key_and_the_remedy(
         "soci:kubernetesVersion '9.99': EKS did not carry Kubernetes 9.99 on 2026-11-26, when this program's "
         "list was read. Remedy: pulumi config set soci:kubernetesVersion 1.36"
     ]
+
+
+@mock_aws
+def test_the_stand_in_answers_what_the_guards_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it did not know an answer, tests with the engine were silent about the guards that need it."""
+    keys = {"aws_access_key_id": "stand-in", "aws_secret_access_key": "stand-in"}
+    monkeypatch.setattr(
+        aws_functions, "client", lambda service: boto3.client(service, region_name="eu-west-1", **keys)
+    )
+    ec2 = aws_functions.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    made = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="eu-west-1a")["Subnet"]
+    ec2.create_vpc_endpoint(VpcId=vpc, ServiceName="com.amazonaws.eu-west-1.s3")
+
+    async def ask(token: str, arguments: Mapping[str, Any]) -> Any:
+        try:
+            return aws_functions.call(token, dict(arguments))
+        except aws_functions.NoResultError:
+            return {}
+
+    shape = Settings(vpc_id=vpc, private_subnet_ids=(made["SubnetId"],))
+    found = asyncio.run(aws_questions.gather(shape, {"nodes": shape}, ask))
+    assert found.endpoints == {"ec2": False, "ecr.api": False, "ecr.dkr": False, "s3": True}
+    assert found.versions["1.36"] == "STANDARD_SUPPORT"

@@ -24,8 +24,8 @@ from components import (
     release,
 )
 from components.cluster_access import access_of
-from components.node_groups import POOL_LABEL
 from components.operating_systems import OPERATING_SYSTEMS
+from components.own_nodes import pool_labels
 from components.program import embedded_files, key_of, program_directory
 from tests.unit.mocks import DIGESTS, Recorder, install
 
@@ -313,7 +313,8 @@ def test_the_network_add_ons_have_the_versions_that_the_state_keeps_for_the_rele
     """`mostRecent`, asked anew at each run, changed them in a `pulumi up` that changed nothing else."""
     run(lambda: SociCluster("soci", {"sha256": DIGESTS, "kubernetes_version": "1.35"}).outputs())
     newest = {name: f"{name} for 1.35, build 1" for name in ("vpc-cni", "kube-proxy", "coredns")}
-    assert recorder.inputs("soci-add-ons-1.35") == {"input": newest}
+    for name, build in newest.items():
+        assert recorder.inputs(f"soci-{name}-1.35") == {"input": build}
     cluster = recorder.inputs("soci-eks")
     assert cluster["vpcCniOptions"] == {"addonVersion": newest["vpc-cni"]}
     assert cluster["kubeProxyAddonOptions"] == {"version": newest["kube-proxy"]}
@@ -326,6 +327,21 @@ def test_a_chosen_version_of_an_add_on_is_taken(recorder: Recorder, run) -> None
     assert recorder.inputs("soci-coredns")["addonVersion"] == chosen["coredns"]
     assert recorder.inputs("soci-eks")["vpcCniOptions"] == {"addonVersion": chosen["vpc-cni"]}
     assert recorder.inputs("soci-eks")["kubeProxyAddonOptions"] == {"version": "kube-proxy for 1.36, build 1"}
+
+
+def test_of_an_add_on_with_a_chosen_version_nothing_is_asked_or_kept(recorder: Recorder, run) -> None:
+    """A version that was kept meanwhile would be an old one on the day on which the choice is taken back."""
+    chosen = {"coredns": "v1.12.1-eksbuild.2"}
+    run(lambda: SociCluster("soci", {"sha256": DIGESTS, "addon_versions": chosen}).outputs())
+    assert "soci-coredns-1.36" not in recorder.resources
+    assert "soci-vpc-cni-1.36" in recorder.resources
+
+
+def test_a_node_group_that_eks_gave_up_is_no_success(recorder: Recorder, run) -> None:
+    """After a creation that failed the engine has the group in its state and only reads it."""
+    recorder.node_group_status = "CREATE_FAILED"
+    with pytest.raises(pulumi.RunError, match=r"is CREATE_FAILED. Remedy: .*pulumi up --replace URN"):
+        run(lambda: SociCluster("soci", {"sha256": DIGESTS}).outputs())
 
 
 def test_a_cluster_has_the_chosen_name_else_one_of_pulumis(recorder: Recorder, run) -> None:
@@ -346,9 +362,10 @@ def test_the_installer_selects_the_new_clusters_own_nodes_unless_others_are_chos
         return spec["template"]["spec"]["nodeSelector"]
 
     linux = {"kubernetes.io/os": "linux"}
-    assert selected() == linux | POOL_LABEL
-    assert POOL_LABEL.items() <= recorder.inputs("soci-nodes")["labels"].items()
-    assert selected(node_selector={"pool": "gpu"}) == linux | {"pool": "gpu"}
+    assert selected() == linux | pool_labels()
+    assert pool_labels().items() <= recorder.inputs("soci-nodes")["labels"].items()
+    gpu = {"pool": "gpu"}
+    assert selected(node_selector=gpu, node_labels=gpu) == linux | {"pool": "gpu"}
     assert selected(**existing_cluster()) == linux
 
 

@@ -1,6 +1,7 @@
 """Each guard of EKS: its exact sentence, and its silence beside it."""
 
 import base64
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -10,10 +11,16 @@ import pytest
 
 from components import eks_checks
 from components.guards import GUARDS, Answers, Guard, Plan
-from components.settings import SampleSettings, Settings
-
-TODAY = date(2026, 11, 26)
-
+from components.settings import (
+    INSTALLER_SCOPES,
+    SampleSettings,
+    Settings,
+    SociConfigError,
+    from_arguments,
+    from_config,
+    problem,
+)
+from tests.unit.mocks import TODAY
 
 IGW = {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-1", "natGatewayId": ""}
 NAT = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-1"}
@@ -39,6 +46,26 @@ MIRROR = {
     "sample_workload": SampleSettings(image="mirror.internal/sample:1"),
 }
 M5_XLARGE = {"ebsPerformanceMaximumThroughput": 593.75, "supportedArchitectures": ["x86_64"]}
+
+
+NO_NODE = (
+    "nodeCount: without a node SOCI is nowhere installed, and CoreDNS, for which pulumi up waits, does not "
+    "start. Remedy: pulumi config set soci:nodeCount 1"
+)
+OVERRIDDEN = (
+    "eksNodeGroup: the kubelet takes the last register-with-taints only, and the nodes would start without "
+    "the taint that keeps workloads away until SOCI is there. "
+    "Remedy: pulumi config set --path 'soci:nodeTaints[0]' KEY=VALUE:NoSchedule"
+)
+
+
+def unselected(label: str, *, is_free: bool = False) -> str:
+    return (
+        f"nodeSelector: the nodes of the group nodes do not have {label}, so that no installer comes to lift "
+        "the taint that they start with. "
+        "Remedy: pulumi config rm soci:nodeSelector"
+        + (", or that label for the group in soci:nodeLabels" if is_free else "")
+    )
 
 
 @dataclass(frozen=True)
@@ -167,12 +194,107 @@ CASES = [
     Case(
         "no_node",
         {"node_count": 0},
-        (
-            "nodeCount: without a node SOCI is nowhere installed. "
-            "Remedy: pulumi config set soci:nodeCount 1, or soci:requireNodes false with an autoscaler",
-        ),
+        (NO_NODE,),
     ),
     Case("no_node", {"node_count": 1}),
+    Case("no_node", {"node_count": 0, "require_nodes": False}, (NO_NODE,)),
+    Case(
+        "no_node",
+        {"node_groups": {"a": {}, "b": {}}, "node_count": 0},
+        (NO_NODE.replace("nodeCount:", "nodeGroups.nodes.nodeCount:"),),
+    ),
+    Case(
+        "no_open_node",
+        {"node_taints": ("gpu=yes:NoSchedule",)},
+        (
+            "nodeTaints: CoreDNS's pods tolerate none of these taints, and pulumi up waits for them. "
+            "Remedy: pulumi config rm soci:nodeTaints, or a further group without taints in soci:nodeGroups",
+        ),
+    ),
+    # CoreDNS is also there without SOCI.
+    Case(
+        "no_open_node",
+        {"node_taints": ("gpu=yes:NoExecute",), "state": "absent"},
+        (
+            "nodeTaints: CoreDNS's pods tolerate none of these taints, and pulumi up waits for them. "
+            "Remedy: pulumi config rm soci:nodeTaints, or a further group without taints in soci:nodeGroups",
+        ),
+    ),
+    Case(
+        "no_open_node",
+        {"node_taints": ("CriticalAddonsOnly=true:NoSchedule",)},
+        (
+            "sampleWorkload: its pod tolerates none of the taints that each node has. "
+            "Remedy: pulumi config set --path soci:sampleWorkload.enabled false",
+        ),
+    ),
+    Case("no_open_node", {"node_taints": ("CriticalAddonsOnly:NoSchedule",), "state": "absent"}),
+    Case("no_open_node", {"node_taints": ("gpu=yes:PreferNoSchedule",)}),
+    # The guard before it says that.
+    Case("no_open_node", {"node_taints": ("gpu=yes:NoSchedule",), "node_count": 0}),
+    Case(
+        "unselected_group",
+        {"node_selector": {"soci-cluster.io/pool": "other", "kubernetes.io/os": "windows"}},
+        (
+            unselected("soci-cluster.io/pool=other"),
+            unselected("kubernetes.io/os=windows"),
+        ),
+    ),
+    Case(
+        "unselected_group",
+        {
+            "node_selector": {"kubernetes.io/arch": "arm64", "team": "b", "gpu": "yes"},
+            "node_labels": {"team": "a"},
+        },
+        (
+            unselected("kubernetes.io/arch=arm64"),
+            unselected("team=b", is_free=True),
+            unselected("gpu=yes", is_free=True),
+        ),
+    ),
+    Case(
+        "unselected_group",
+        {
+            "node_selector": {
+                "soci-cluster.io/pool": "soci",
+                "kubernetes.io/os": "linux",
+                "kubernetes.io/arch": "amd64",
+                "kubernetes.io/hostname": "some",
+                "team": "a",
+                "eks.amazonaws.com/capacityType": "SPOT",
+                "topology.kubernetes.io/zone": "eu-west-1a",
+            },
+            "node_labels": {"team": "a"},
+        },
+    ),
+    # Its NodeConfig may give the label.
+    Case(
+        "unselected_group",
+        {
+            "node_selector": {"gpu": "yes"},
+            "eks_node_group_options": {"kubeletExtraArgs": "--node-labels=gpu=yes"},
+        },
+    ),
+    Case(
+        "overridden_taint",
+        {"eks_node_group_options": {"kubeletExtraArgs": "--register-with-taints=a=b:NoSchedule"}},
+        (OVERRIDDEN,),
+    ),
+    Case(
+        "overridden_taint",
+        {"eks_node_group_options": {"nodeadmExtraOptions": [{"content": "registerWithTaints: []"}]}},
+        (OVERRIDDEN,),
+    ),
+    Case("overridden_taint", {"eks_node_group_options": {"kubeletExtraArgs": "--max-pods=20"}}),
+    Case(
+        "voided_budgets",
+        {"eks_node_group_options": {"forceUpdateVersion": True}},
+        (
+            "eksNodeGroup: with forceUpdateVersion EKS replaces nodes against the PodDisruptionBudgets. "
+            "Remedy: pulumi config rm --path soci:eksNodeGroup.forceUpdateVersion",
+        ),
+    ),
+    Case("voided_budgets", {"eks_node_group_options": {"forceUpdateVersion": "false"}}),
     # Their volumes
     Case(
         "impossible_volume",
@@ -262,7 +384,7 @@ CASES = [
         {"kubernetes_version": "1.29"},
         (
             "kubernetesVersion: EKS no longer carries Kubernetes 1.29. Remedy: pulumi config set "
-            "soci:kubernetesVersion 1.36; a cluster that exists takes one release after the other",
+            "soci:kubernetesVersion 1.32, one release at a time up to 1.36",
         ),
     ),
     Case("unsupported_version", {"kubernetes_version": "1.32"}),
@@ -273,7 +395,7 @@ CASES = [
             "kubernetesVersion: Kubernetes 1.33 has been in extended support since 2026-07-29: the "
             "cluster costs "
             "$0.60 an hour instead of $0.10, and from 2027-07-29 on EKS upgrades it by itself. "
-            "Remedy: pulumi config set soci:kubernetesVersion 1.36",
+            "Remedy: pulumi config set soci:kubernetesVersion 1.34, one release at a time up to 1.36",
         ),
     ),
     Case("dear_version", {"kubernetes_version": "1.35"}),
@@ -283,6 +405,15 @@ CASES = [
         {"kubernetes_version": "1.37"},
         ("kubernetesVersion: EKS carries 1.35, 1.36. Remedy: pulumi config set soci:kubernetesVersion 1.36",),
         {"versions": {"1.36": "STANDARD_SUPPORT", "1.35": "STANDARD_SUPPORT", "1.29": "UNSUPPORTED"}},
+    ),
+    Case(
+        "version_not_carried",
+        {"kubernetes_version": "1.33"},
+        (
+            "kubernetesVersion: EKS carries 1.35, 1.36. "
+            "Remedy: pulumi config set soci:kubernetesVersion 1.35, one release at a time up to 1.36",
+        ),
+        {"versions": {"1.36": "STANDARD_SUPPORT", "1.35": "STANDARD_SUPPORT"}},
     ),
     Case("version_not_carried", {}, aws={"versions": {"1.36": "EXTENDED_SUPPORT"}}),
     # Its network
@@ -303,9 +434,19 @@ CASES = [
             "subnetIds: subnet-a does not exist in this account and region. "
             "Remedy: pulumi config set --path 'soci:subnetIds[0]' subnet-…",
             "subnetIds: subnet-b is in vpc-2, and not in vpc-1. "
-            "Remedy: pulumi config set --path 'soci:subnetIds[0]' subnet-…",
+            "Remedy: pulumi config set --path 'soci:subnetIds[1]' subnet-…",
         ),
         {"subnets": {"subnet-a": {}, "subnet-b": subnet(vpc="vpc-2")}},
+    ),
+    # The control plane is in the default VPC, and the nodes must be there, too.
+    Case(
+        "strange_subnet",
+        {"node_subnet_ids": ("subnet-a", "subnet-b")},
+        (
+            "nodeSubnetIds: subnet-b is in vpc-2, and not in vpc-1. "
+            "Remedy: pulumi config set --path 'soci:nodeSubnetIds[1]' subnet-…",
+        ),
+        {"default_vpc": "vpc-1", "subnets": {"subnet-a": subnet(), "subnet-b": subnet(vpc="vpc-2")}},
     ),
     Case("strange_subnet", OURS, aws={"subnets": TWO_ZONES}),
     Case(
@@ -338,14 +479,42 @@ CASES = [
         {},
         (
             "vpcId: all subnets are in the zone use1-az1, and EKS needs two zones. "
-            "Remedy: pulumi config set --path 'soci:subnetIds[1]' subnet-…",
+            "Remedy: pulumi config set soci:vpcId vpc-…, with soci:subnetIds in two zones",
         ),
         {
             "default_vpc": "vpc-1",
-            "default_subnets": ["subnet-a", "subnet-b"],
-            "subnets": {"subnet-a": subnet("use1-az1"), "subnet-b": subnet("use1-az3")},
+            "default_subnets": ["subnet-a", "subnet-b", "subnet-c"],
+            "subnets": {
+                "subnet-a": subnet("use1-az1"),
+                "subnet-b": subnet("use1-az3"),
+                # A local zone.
+                "subnet-c": subnet("use1-bos1-az1"),
+            },
         },
     ),
+    Case(
+        "one_zone",
+        {},
+        (
+            "vpcId: the default VPC vpc-1 has no subnet in a zone where EKS makes a control plane. "
+            "Remedy: pulumi config set soci:vpcId vpc-…, with soci:subnetIds in two zones",
+        ),
+        {
+            "default_vpc": "vpc-1",
+            "default_subnets": ["subnet-b"],
+            "subnets": {"subnet-b": subnet("use1-az3")},
+        },
+    ),
+    Case(
+        "one_zone",
+        {"vpc_id": "vpc-1", "private_subnet_ids": ("subnet-a", "subnet-b")},
+        (
+            "privateSubnetIds: all subnets are in the zone euw1-az1, and EKS needs two zones. "
+            "Remedy: pulumi config set --path 'soci:privateSubnetIds[1]' subnet-…",
+        ),
+        {"subnets": {"subnet-a": subnet(), "subnet-b": subnet()}},
+    ),
+    Case("one_zone", {}, aws={"default_vpc": "vpc-1"}),
     Case("one_zone", OURS, aws={"subnets": TWO_ZONES}),
     Case("one_zone", OURS, aws={"subnets": {"subnet-a": subnet()}}),
     Case(
@@ -404,14 +573,23 @@ CASES = [
         "no_mirror",
         OURS,
         (
-            "releaseUrl: the nodes in subnet-a have no way out to github.com. Remedy: pulumi config set "
-            "soci:releaseUrl MIRROR, in the VPC or in your ECR",
             "installerImage: the nodes in subnet-a have no way out to public.ecr.aws. Remedy: pulumi "
             "config set "
             "soci:installerImage MIRROR, in the VPC or in your ECR",
+            "releaseUrl: the nodes in subnet-a have no way out to github.com. Remedy: pulumi config set "
+            "soci:releaseUrl MIRROR, in the VPC or in your ECR",
             "sampleWorkload: the nodes in subnet-a have no way out to public.ecr.aws. Remedy: pulumi "
             "config set "
             "--path soci:sampleWorkload.image MIRROR, in the VPC or in your ECR",
+        ),
+        ISOLATED,
+    ),
+    Case(
+        "no_mirror",
+        {**OURS, "state": "absent"},
+        (
+            "installerImage: the nodes in subnet-a have no way out to public.ecr.aws. Remedy: pulumi "
+            "config set soci:installerImage MIRROR, in the VPC or in your ECR",
         ),
         ISOLATED,
     ),
@@ -449,11 +627,6 @@ CASES = [
         "misread_type", {"instance_types": ("m5.xlarge",)}, aws={"instance_types": {"m5.xlarge": M5_XLARGE}}
     ),
 ]
-
-
-@pytest.fixture(autouse=True)
-def day(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eks_checks, "_today", lambda: TODAY)
 
 
 def guard(name: str) -> Guard:
@@ -504,6 +677,22 @@ def test_what_is_wrong_with_one_of_several_groups_has_the_path_to_it() -> None:
     ]
 
 
+def test_a_group_that_the_selector_leaves_out_is_named() -> None:
+    both = Settings(node_groups={"cpu": {}, "gpu": {}}, node_selector={"pool": "gpu"})
+    gpu = replace(both, node_labels={"pool": "gpu"})
+    (told,) = said("unselected_group", both, {"cpu": both, "gpu": gpu}, Answers())
+    assert "the nodes of the group cpu do not have pool=gpu" in told
+
+
+def test_one_group_without_taints_beside_another_is_right() -> None:
+    tainted = Settings(node_groups={"one": {}, "two": {}}, node_taints=("gpu=yes:NoSchedule",))
+    plain = replace(tainted, node_taints=())
+    assert said("no_open_node", tainted, {"one": tainted, "two": plain}, Answers()) == ()
+    empty = replace(plain, node_count=0)
+    (told,) = said("no_open_node", tainted, {"one": tainted, "two": empty}, Answers())
+    assert told.startswith("nodeGroups.one.nodeTaints: CoreDNS's pods tolerate none")
+
+
 def test_nodes_are_in_the_subnets_of_their_group_else_in_the_private_ones_else_in_all() -> None:
     both = Settings(public_subnet_ids=("subnet-a",), private_subnet_ids=("subnet-b",))
     own = replace(both, node_groups={"one": {}}, node_subnet_ids=("subnet-c",))
@@ -535,3 +724,40 @@ def test_what_aws_answers_is_refused_and_warned_of_apart() -> None:
     groups = {"nodes": shape}
     assert [one.key for one in eks_checks.refusals_by_aws(shape, groups, answers)] == ["vpcId"]
     assert [one.key for one in eks_checks.warnings_by_aws(shape, groups, answers)] == ["volumeThroughput"]
+
+
+def told(**config: Any) -> list[str]:
+    raw = {
+        f"soci:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in config.items()
+    }
+    with pytest.raises(SociConfigError) as refused:
+        from_config(raw)
+    return [line.partition(": ")[2].partition(" Remedy: ")[2] for line in str(refused.value).splitlines()]
+
+
+def test_what_a_group_takes_from_the_flat_key_is_removed_there() -> None:
+    arm = {"instanceTypes": ["m7g.large"]}
+    ami = "AL2023_x86_64_STANDARD"
+    assert told(amiType=ami, nodeGroups={"a": arm}) == ["pulumi config rm soci:amiType"]
+    assert told(nodeGroups={"a": {**arm, "amiType": ami}}) == [
+        "pulumi config rm --path soci:nodeGroups.a.amiType"
+    ]
+
+
+def test_an_entry_of_a_list_is_replaced_where_the_list_is() -> None:
+    """In a group without the list, Pulumi would refuse a second entry without a first."""
+    groups = {"a": {}, "b": {"node_subnet_ids": ["subnet-a", "subnet-b"]}}
+    chosen = Settings(node_groups=groups, node_subnet_ids=("subnet-c", "subnet-b"))
+    replaced = "pulumi config set --path 'soci:nodeSubnetIds[1]' subnet-…"
+    lines = [problem(chosen, f"nodeGroups.{name}.nodeSubnetIds", "no", replaced) for name in groups]
+    assert [line.partition(" Remedy: ")[2] for line in lines] == [
+        replaced,
+        "pulumi config set --path 'soci:nodeGroups.b.nodeSubnetIds[1]' subnet-…",
+    ]
+
+
+def test_of_the_installer_alone_no_cluster_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cluster is another one's: any release, any labels."""
+    monkeypatch.setattr(eks_checks, "_today", lambda: date(2040, 1, 1))
+    chosen = from_arguments({"node_selector": {"pool": "gpu"}}, INSTALLER_SCOPES)
+    assert chosen.node_selector == {"pool": "gpu"}

@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from components.kubernetes_versions import RELEASES, check, number
+from components.kubernetes_versions import RELEASES, check, number, remedy
 from components.settings import Settings, default_of
 from components.values import RefusedError
 
@@ -40,20 +40,42 @@ def test_the_end_of_a_support_and_its_price_are_said(version: str, today: date, 
 
 
 @pytest.mark.parametrize(
-    ("version", "today", "reason"),
+    ("version", "today", "reason", "next_one"),
     [
-        ("1.31", date(2026, 11, 26), "EKS no longer carries Kubernetes 1.31 (since 2026-11-26)"),
-        ("1.22", date(2026, 11, 26), "EKS no longer carries Kubernetes 1.22"),
+        ("1.31", date(2026, 11, 26), "EKS no longer carries Kubernetes 1.31 (since 2026-11-26)", "1.32"),
+        ("1.22", date(2026, 11, 26), "EKS no longer carries Kubernetes 1.22", "1.32"),
+        ("1.22", date(2027, 3, 23), "EKS no longer carries Kubernetes 1.22", "1.33"),
     ],
 )
-def test_a_release_without_any_support_is_refused(version: str, today: date, reason: str) -> None:
+def test_a_release_without_any_support_is_refused(
+    version: str, today: date, reason: str, next_one: str
+) -> None:
     with pytest.raises(RefusedError) as refused:
         check(version, today)
     assert refused.value.reason == reason
     assert refused.value.remedy == (
-        "pulumi config set soci:kubernetesVersion 1.36; a cluster that exists takes one release "
-        "after the other"
+        f"pulumi config set soci:kubernetesVersion {next_one}, one release at a time up to 1.36"
     )
+
+
+@pytest.mark.parametrize(
+    ("version", "carried", "said"),
+    [
+        (
+            "1.33",
+            ["1.33", "1.34", "1.35"],
+            "pulumi config set soci:kubernetesVersion 1.34, one release at a time up to 1.35",
+        ),
+        ("1.34", ["1.34", "1.35"], "pulumi config set soci:kubernetesVersion 1.35"),
+        # What is newer than any that is carried cannot be.
+        ("1.40", ["1.34", "1.35"], "pulumi config set soci:kubernetesVersion 1.35"),
+        ("1.35", ["1.34", "1.35"], "take a newer release that aws eks describe-cluster-versions lists"),
+        ("1.35", [], "take a newer release that aws eks describe-cluster-versions lists"),
+    ],
+)
+def test_the_remedy_is_the_next_release(version: str, carried: list[str], said: str) -> None:
+    """A cluster takes one minor release at a time."""
+    assert remedy(version, carried) == said
 
 
 def test_a_release_is_carried_until_the_day_before() -> None:

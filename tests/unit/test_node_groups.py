@@ -274,6 +274,7 @@ def test_the_default_vpc_is_taken_without_the_zones_that_eks_refuses(
     made(run)
     assert asked["getSubnets"]["filters"] == [
         {"name": "vpc-id", "values": ["vpc-0"]},
+        {"name": "default-for-az", "values": ["true"]},
         {"name": "availability-zone-id", "values": ["use1-az1", "use1-az2"]},
     ]
     cluster = recorder.inputs("soci-eks")
@@ -408,4 +409,4 @@ def test_policies_are_those_of_the_partition(
 
 
 def test_a_node_can_be_entered_by_session_manager() -> None:
-    assert "AmazonSSMManagedInstanceCore" in NODE_POLICIES
+    assert "AmazonSSMManagedEC2InstanceDefaultPolicy" in NODE_POLICIES

@@ -6,10 +6,19 @@ from typing import Any, cast
 import pulumi
 import pulumi_eks as eks
 import pytest
+from pulumi._types import input_type_py_to_pulumi_names
 
-from components import SociCluster, SociClusterArgs, SociConfigError, from_config, pass_through
-from components.settings import _FIELDS
-from tests.unit.mocks import DIGESTS, Recorder
+from components import (
+    SociCluster,
+    SociClusterArgs,
+    SociConfigError,
+    eks_cluster,
+    from_config,
+    node_groups,
+    pass_through,
+)
+from components.settings import _FIELDS, Settings
+from tests.unit.mocks import DIGESTS, Recorder, transformed
 
 
 def made(run, **args: Any) -> None:
@@ -95,7 +104,7 @@ def test_every_argument_that_is_set_here_is_owned(
         assert {
             name.removeprefix("soci:") for name in setting.replace(" and", ",").split(", ")
         } <= _FIELDS.keys()
-    made(run, tags={"a": "b"}, node_taints=["a:NoSchedule"], capacity_type="spot", autoscaled=True)
+    made(run, tags={"a": "b"}, node_taints=["a:PreferNoSchedule"], capacity_type="spot", autoscaled=True)
     made(run, vpc_id="vpc-1", subnet_ids=["subnet-1", "subnet-2"], node_subnet_ids=["subnet-1"])
     name = {eks.Cluster: "soci-eks", eks.ManagedNodeGroup: "soci-nodes"}[component]
     owned = {path.partition(".")[0] for path in (*settings, *fixed)}
@@ -117,6 +126,74 @@ def test_an_argument_that_pulumi_eks_does_not_have_is_warned_of(
         "eksCluster.nmae:",
         "eksNodeGroup.diskSzie:",
     ]
+
+
+def test_names_are_compared_as_pulumi_eks_writes_them_and_each_is_said_once(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_: told.append(text))
+    made(run, eks_node_group_options={"releaseversion": "1"}, node_groups={"a": {}, "b": {}})
+    assert [text.partition(" ")[0] for text in told] == ["soci:eksNodeGroup.releaseversion:"]
+
+
+@pytest.mark.parametrize("arguments", [eks.ClusterArgs, eks.ManagedNodeGroupArgs])
+def test_every_argument_of_pulumi_eks_is_known_by_its_name(arguments: type) -> None:
+    # enableIMDSv2 follows no rule; it is SociCluster's own.
+    names = {*input_type_py_to_pulumi_names(arguments).values()} - {"enableIMDSv2"}
+    assert names <= pass_through.names(arguments)
+
+
+def test_a_fixed_name_of_a_group_is_refused() -> None:
+    """The engine would delete the old group before its successor is there."""
+    with pytest.raises(SociConfigError) as refused:
+        from_config({"soci:eksNodeGroup": json.dumps({"nodeGroupName": "gpu"})})
+    assert str(refused.value) == (
+        "soci:eksNodeGroup.nodeGroupName 'gpu': a group of a fixed name is deleted before its successor is "
+        "there, and one of nodeGroupNamePrefix is not. "
+        "Remedy: pulumi config rm --path soci:eksNodeGroup.nodeGroupName"
+    )
+
+
+@pytest.mark.parametrize("key", ["soci:eksCluster", "soci:eksNodeGroup", "soci:nodeGroups"])
+def test_what_the_configuration_calls_a_secret_is_one_for_pulumi_eks(
+    key: str, recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = Settings(
+        eks_cluster_options={"vpcCniOptions": {"customNetworkConfig": "hidden"}},
+        eks_node_group_options={"releaseVersion": "hidden"},
+    )
+    cluster, group = eks_cluster._transforms(shape)[0], node_groups._transforms(shape)[0]
+    given = {"vpcCniOptions": {"addonVersion": "v1"}, "name": "shown"}
+
+    def program() -> dict[str, pulumi.Output[Any]]:
+        made = {
+            "cluster": transformed("eks:index:Cluster", "c", given, [cluster])[0],
+            "group": transformed("eks:index:ManagedNodeGroup", "g", {"name": "shown"}, [group])[0],
+        }
+        values = {name: pulumi.Output.from_input(props) for name, props in made.items()}
+        secret = {
+            f"{name}.{entry}": pulumi.Output.from_input(item).is_secret()
+            for name, props in made.items()
+            for entry, item in props.items()
+        }
+        hidden = {name: pulumi.Output.from_input(is_secret) for name, is_secret in secret.items()}
+        return {**values, "hidden": pulumi.Output.all(**hidden)}
+
+    pulumi.runtime.set_all_config({}, [key])
+    try:
+        found = run(program)
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    assert found["cluster"]["vpcCniOptions"] == {"addonVersion": "v1", "customNetworkConfig": "hidden"}
+    assert found["group"]["releaseVersion"] == "hidden"
+    of_cluster = key == "soci:eksCluster"
+    assert found["hidden"] == {
+        "cluster.vpcCniOptions": of_cluster,
+        "cluster.name": False,
+        "group.releaseVersion": not of_cluster,
+        "group.name": False,
+    }
 
 
 def test_transforms_of_the_user_reach_whatever_is_inside(recorder: Recorder, run) -> None:

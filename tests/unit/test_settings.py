@@ -270,7 +270,7 @@ def test_a_partial_sample_workload_keeps_the_other_defaults() -> None:
 
 
 def test_yaml_booleans_and_numbers_become_label_text() -> None:
-    assert from_config({"soci:nodeSelector": '{"a/b": true, "c": 1}'}).node_selector == {
+    assert from_config({"soci:nodeLabels": '{"a/b": true, "c": 1}'}).node_labels == {
         "a/b": "true",
         "c": "1",
     }
@@ -327,7 +327,7 @@ def test_a_value_means_what_was_written(key: str, value: str, meant: object) -> 
         ("node_count", 3, 3),
         ("node_count", 3.0, 3),
         ("index_versions", ("v2",), ("v2",)),
-        ("node_selector", {"pool": 1}, {"pool": "1"}),
+        ("node_labels", {"pool": 1}, {"pool": "1"}),
         ("sample_workload", {"enabled": False}, SampleSettings(enabled=False)),
         ("sample_workload", SampleSettings(enabled=False), SampleSettings(enabled=False)),
         ("mode", None, "lazy"),

@@ -96,6 +96,8 @@ def get_subnet(inputs: Inputs) -> Answer:
         "cidrBlock": subnet["CidrBlock"],
         "defaultForAz": subnet["DefaultForAz"],
         "mapPublicIpOnLaunch": subnet["MapPublicIpOnLaunch"],
+        "ownerId": subnet["OwnerId"],
+        "region": region(),
         "state": subnet["State"],
         "tags": tags(subnet),
         "vpcId": subnet["VpcId"],
@@ -148,7 +150,7 @@ def get_vpc_endpoint(inputs: Inputs) -> Answer:
         "serviceName": found["ServiceName"],
         "state": found["State"],
         "subnetIds": found.get("SubnetIds") or [],
-        "vpcEndpointType": found["VpcEndpointType"],
+        "vpcEndpointType": found.get("VpcEndpointType", "Gateway"),
         "vpcId": found["VpcId"],
     }
 
@@ -232,6 +234,12 @@ def get_cluster(inputs: Inputs) -> Answer:
     return {**found, "id": inputs["name"], "certificateAuthorities": [found["certificateAuthority"]]}
 
 
+def get_cluster_versions(inputs: Inputs) -> Answer:
+    carried = told("clusterVersions", {"1.35": "STANDARD_SUPPORT", "1.36": "STANDARD_SUPPORT"})
+    rows = [{"clusterVersion": name, "versionStatus": status} for name, status in carried.items()]
+    return {"id": region(), "clusterVersions": rows}
+
+
 def get_clusters(inputs: Inputs) -> Answer:
     return {"id": region(), "names": client("eks").list_clusters()["clusters"]}
 
@@ -255,6 +263,7 @@ FUNCTIONS: dict[str, Callable[[Inputs], Answer]] = {
     "aws:ec2/getVpcEndpoint:getVpcEndpoint": get_vpc_endpoint,
     "aws:eks/getAddonVersion:getAddonVersion": get_addon_version,
     "aws:eks/getCluster:getCluster": get_cluster,
+    "aws:eks/getClusterVersions:getClusterVersions": get_cluster_versions,
     "aws:eks/getClusters:getClusters": get_clusters,
     "aws:index/getAvailabilityZones:getAvailabilityZones": get_availability_zones,
     "aws:index/getCallerIdentity:getCallerIdentity": get_caller_identity,

@@ -1,8 +1,8 @@
 """The resource types of the aws stand-in, with the replacement rules of terraform-provider-aws.
 
 Roles and their policies, security groups, launch templates, EKS clusters and node groups are made in moto;
-what moto has no place for (add-ons, access entries, a launch template's content, the version that a group was
-updated to) and ANY OTHER TYPE stands in the Pulumi state only.
+what moto has no place for (add-ons, access entries, a launch template's content, the version and tags that a
+group was updated to) and ANY OTHER TYPE stands in the Pulumi state only.
 
 The rules were read in terraform-provider-aws' source (internal/service/eks, ec2, iam), never observed.
 """
@@ -369,7 +369,6 @@ class NodeGroup(Echo):
             "scalingConfig": {
                 key: group["scalingConfig"][key] for key in ("desiredSize", "maxSize", "minSize")
             },
-            "tags": group.get("tags") or {},
             "taints": group.get("taints") or [],
         }
         return {**state, **{key: value for key, value in live.items() if differs(state.get(key), value)}}
@@ -397,7 +396,6 @@ class NodeGroup(Echo):
                 **{key: value for key, value in sent.items() if value},
             )
             eks_nodes.relabel(described(identifier), labels, taints)
-        retag(state["arn"], state.get("tags") or {}, inputs.get("tags") or {})
         if sizes:
             eks_nodes.scale(described(identifier))
         gone = {key for key in ("labels", "taints", "tags") if key not in inputs}
@@ -513,14 +511,6 @@ def taint_change(old: list[dict[str, str]], new: list[dict[str, str]]) -> dict[s
         "removeTaints": [taint for taint in old if (taint["key"], taint["effect"]) not in marks],
     }
     return {key: value for key, value in change.items() if value}
-
-
-def retag(resource: str, old: dict[str, str], new: dict[str, str]) -> None:
-    """Give an EKS resource the new tags."""
-    if removed := sorted(set(old) - set(new)):
-        client("eks").untag_resource(resourceArn=resource, tagKeys=removed)
-    if added := {key: value for key, value in new.items() if old.get(key) != value}:
-        client("eks").tag_resource(resourceArn=resource, tags=added)
 
 
 def described(identifier: str) -> Properties:

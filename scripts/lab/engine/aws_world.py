@@ -6,6 +6,7 @@ SOCI_LAB_AWS        a JSON file, read anew at each use; every key is optional:
     addons            {add-on: {"default": build, "mostRecent": build}}: the builds that AWS has
     addonSeconds      how long an add-on waits for a node that takes its pods (30; AWS: 20 minutes)
     amis              {SSM parameter: AMI}: the newest AMIs
+    clusterVersions   {Kubernetes release: its status}: those that EKS carries (1.35 and 1.36)
     drainSeconds      how long nodes that go are drained (0.5; AWS: up to 15 minutes)
     endSeconds        how long what was in a cluster may take to go with it (30)
     forbidden         patterns of functions that may not be called: ["aws:ec2/*", "aws:eks/getAddonVersion:*"]

@@ -1,9 +1,9 @@
 """Stand-in for the pulumi-eks plugin (`pulumi-resource-eks`): Cluster, ManagedNodeGroup and Addon.
 
 Compared with the true component (its source of August 2026, after v4.3.0, run by Node.js under the same
-engine with the same aws stand-in; AWS itself was never asked): a cluster and a managed node group with a launch
-template come to the same resources, with the same names, parents, inputs and outputs, and a second update
-changes nothing; what transforms reach and which AMI types are refused is the same. What still differs:
+engine with the same aws stand-in; AWS itself was never asked): a cluster and a managed node group with a
+launch template come to the same resources, with the same names, parents, inputs and outputs, and a second
+update changes nothing; what transforms reach and which AMI types are refused is the same. What still differs:
 
 - the true one brings older aws and kubernetes plugins beside the program's (7.25.0 and 4.19.0);
 - `core` lacks two references (eks_cluster.py), and dependencies name the component beside its resources;
