@@ -371,7 +371,9 @@ class NodeGroup(Echo):
             },
             "taints": group.get("taints") or [],
         }
-        return {**state, **{key: value for key, value in live.items() if differs(state.get(key), value)}}
+        known = in_order({key: state.get(key) for key in live}, self.sets)
+        found = in_order(live, self.sets)
+        return {**state, **{key: live[key] for key in live if differs(known[key], found[key])}}
 
     def update(self, identifier, state, inputs):
         cluster, _, name = identifier.partition(":")
@@ -467,6 +469,10 @@ def kind_of(token: str) -> Echo:
     return TYPES.get(token) or Echo()
 
 
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
 def in_order(value: Any, sets: tuple[str, ...]) -> Any:
     """Return the value with every list that is a set in one and the same order."""
     if isinstance(value, list):
@@ -475,7 +481,7 @@ def in_order(value: Any, sets: tuple[str, ...]) -> Any:
         return value
     ordered = {key: in_order(item, sets) for key, item in value.items()}
     return {
-        key: sorted(item, key=json.dumps) if key in sets and isinstance(item, list) else item
+        key: sorted(item, key=_text) if key in sets and isinstance(item, list) else item
         for key, item in ordered.items()
     }
 
