@@ -48,10 +48,14 @@ def access_of(
     # A provider hands out its own arguments like any resource, though it declares no attributes for them; one
     # of another program (a component in another language) does not.
     provider = component.get_provider("kubernetes:core/v1:Namespace")
-    theirs = pulumi.Output.all(
-        getattr(provider, "kubeconfig", None), context or getattr(provider, "context", None)
-    )
-    return theirs.apply(lambda found: [_content_or_nothing(found[0]), found[1] or ""])
+    theirs = getattr(provider, "kubeconfig", None), context or getattr(provider, "context", None)
+
+    async def read() -> list[str]:
+        # One by one: in a preview, an argument that the provider was not given counts as not known yet.
+        content, chosen = [await pulumi.Output.from_input(part).future() for part in theirs]
+        return [_content_or_nothing(content), chosen or ""]
+
+    return pulumi.Output.from_input(read())
 
 
 def _content_or_nothing(kubeconfig: str | None) -> str:

@@ -462,6 +462,9 @@ def test_the_cluster_is_read_with_the_providers_kubeconfig_unless_one_is_given(
     assert read(given, None, kubeconfig=theirs, context="one") == [given, ""]
     assert read(None, None) == ["", ""]
     assert read(None, None, kubeconfig="no kubeconfig") == ["", ""]
+    # There the SDK knows nothing of a context that is not given.
+    pulumi.runtime.set_mocks(recorder, project="soci", stack="test", preview=True)
+    assert read(None, None, kubeconfig=theirs) == [theirs, ""]
 
 
 @pytest.fixture(autouse=True)

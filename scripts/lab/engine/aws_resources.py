@@ -371,9 +371,7 @@ class NodeGroup(Echo):
             },
             "taints": group.get("taints") or [],
         }
-        known = in_order({key: state.get(key) for key in live}, self.sets)
-        found = in_order(live, self.sets)
-        return {**state, **{key: live[key] for key in live if differs(known[key], found[key])}}
+        return {**state, **{key: value for key, value in live.items() if differs(state.get(key), value)}}
 
     def update(self, identifier, state, inputs):
         cluster, _, name = identifier.partition(":")
