@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from agent.marks import TAINT
+from moto_account import client
 
 from tests.engine.conftest import Account
 from tests.engine.fake_cluster import FakeNodes
@@ -31,6 +32,11 @@ GROUPS = {
 }
 
 
+def default_subnets(ec2: Any) -> list[dict[str, Any]]:
+    """Return the subnets that AWS made in the default VPC."""
+    return ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+
+
 @pytest.fixture(scope="module")
 def stack(
     answering: FakeNodes,
@@ -49,7 +55,10 @@ def stack(
         "soci:tags": {"team": "a"},
         "soci:sampleWorkload": {"enabled": False},
     }
-    stack = Stack(tmp_path_factory.mktemp("groups") / "soci", aws_environment, "dev", config)
+    # One zone has no subnet yet; a test makes it.
+    ec2 = client(aws_environment["AWS_ENDPOINT_URL"], "ec2", "eu-west-1")
+    ec2.delete_subnet(SubnetId=default_subnets(ec2)[-1]["SubnetId"])
+    stack = Stack(tmp_path_factory.mktemp("groups") / "soci", aws_environment, "groups", config)
     yield stack
     stack.destroy()
 
@@ -114,18 +123,13 @@ def test_second_up_and_refresh_change_nothing(stack: Stack) -> None:
     stack.run("refresh", *QUIET, "--expect-no-changes")
 
 
-def test_another_subnet_in_the_default_vpc_changes_nothing(stack: Stack, account: Account) -> None:
+def test_a_new_subnet_in_the_default_vpc_changes_nothing(stack: Stack, account: Account) -> None:
     ec2 = account.client("ec2")
-    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
-    one_more = ec2.create_subnet(VpcId=vpc, CidrBlock="172.31.96.0/20")["Subnet"]["SubnetId"]
-    found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
-    # Made anew in its zone, it has another id.
-    ec2.delete_subnet(SubnetId=found[-1]["SubnetId"])
-    ec2.create_default_subnet(AvailabilityZone=found[-1]["AvailabilityZone"])
-    try:
-        assert stack.plan() == {}
-    finally:
-        ec2.delete_subnet(SubnetId=one_more)
+    has_one = {subnet["AvailabilityZone"] for subnet in default_subnets(ec2)}
+    zones = {zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]}
+    (zone,) = zones - has_one
+    ec2.create_default_subnet(AvailabilityZone=zone)
+    assert stack.plan() == {}
 
 
 def test_other_subnets_of_the_users_own_are_another_group(stack: Stack) -> None:

@@ -31,7 +31,10 @@ def call(token: str, inputs: Inputs) -> Answer:
     try:
         return FUNCTIONS[token](inputs)
     except (ClientError, NoResultError) as error:
-        raise NoResultError(f"invoking {token}: {error}") from error
+        # The plugin's own words for what AWS does not find by its id.
+        is_absent = isinstance(error, ClientError) and ".NotFound" in str(error)
+        said = f"no matching {token.rpartition(':')[2].removeprefix('get')} found" if is_absent else error
+        raise NoResultError(f"invoking {token}: {said}") from error
 
 
 def get_partition(inputs: Inputs) -> Answer:
