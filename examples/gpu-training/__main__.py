@@ -18,7 +18,7 @@ cluster = SociCluster(
         "node_groups": {
             "cpu": {"instance_types": ["m6i.xlarge"], "node_count": 2},
             "gpu": {
-                "instance_types": ["g5.2xlarge", "g5.4xlarge", "g6.2xlarge"],
+                "instance_types": ["g5.2xlarge", "g5.4xlarge", "g4dn.2xlarge"],
                 "capacity_type": "spot",
                 "node_count": 1,
                 "min_node_count": 0,

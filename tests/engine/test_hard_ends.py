@@ -209,7 +209,7 @@ def test_what_another_stack_made_is_never_taken_over(
     )
     words = final(second.try_up())
     assert re.search(r"error: the .* is there already, made by soci-installer of this stack, or of", words)
-    assert "one cluster takes one SociInstaller" in words
+    assert "a second SociInstaller takes a namespace and nodes of its own" in words
     assert "ready by now" not in words
     second.destroy()
     assert nodes.api.call("GET", DAEMON_SET)["metadata"] == before

@@ -85,10 +85,9 @@ class Api:
             answer = self.pool.request(method, url, body=data, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(f"configured Kubernetes cluster is unreachable: {error}") from error
-        content = json.loads(answer.data) if answer.data else {}
         if answer.status >= 400:
-            raise ApiError(answer.status, content.get("message", answer.reason))
-        return content
+            raise ApiError(answer.status, refusal(answer.data) or answer.reason)
+        return json.loads(answer.data) if answer.data else {}
 
     @functools.cache  # noqa: B019  one Api lives as long as its process
     def _resources(self, version: str) -> dict[str, dict[str, Any]]:
@@ -158,6 +157,14 @@ class Api:
     def list(self, version: str, kind: str, namespace: str, **selectors: str) -> list[dict[str, Any]]:
         """Return the objects of a kind in a namespace; selectors are labelSelector and fieldSelector."""
         return self.call("GET", self.path(version, kind, namespace), **selectors)["items"]
+
+
+def refusal(answer: bytes) -> str:
+    """Return the message of a refusal; a path that nothing serves (yet) is refused in plain text."""
+    try:
+        return json.loads(answer).get("message", "")
+    except ValueError:
+        return answer.decode(errors="replace").strip()
 
 
 def credentials(user: dict[str, Any]) -> dict[str, Any]:
