@@ -86,7 +86,7 @@ class Api:
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(f"configured Kubernetes cluster is unreachable: {error}") from error
         if answer.status >= 400:
-            raise ApiError(answer.status, refusal(answer.data) or answer.reason)
+            raise ApiError(answer.status, refusal(answer.data) or str(answer.reason))
         return json.loads(answer.data) if answer.data else {}
 
     @functools.cache  # noqa: B019  one Api lives as long as its process
