@@ -33,8 +33,10 @@ sys.path.insert(0, {folder!r})
 def watch():
     # Again and again, since how a program ends is the language host's matter.
     while True:
-        with open("/proc/self/status") as status, open(os.environ["SOCI_BENCH_PEAK"], "w") as peak:
+        place = os.environ["SOCI_BENCH_PEAK"]
+        with open("/proc/self/status") as status, open(place + "-new", "w") as peak:
             peak.write(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+        os.replace(place + "-new", place)
         threading.Event().wait(0.05)
 
 
