@@ -18,7 +18,7 @@ import pulumi_eks as eks
 from . import cluster_network, eks_checks, eks_rules, pass_through, rules
 from .operating_systems import OPERATING_SYSTEMS
 from .own_nodes import managed_group_taints, pool_labels
-from .settings import Settings, node_groups_of, protected
+from .settings import Settings, protected
 
 NODE_POLICIES = (
     "AmazonEKSWorkerNodePolicy",
@@ -56,12 +56,24 @@ spec:
 
 
 def node_groups(
-    name: str, chosen: Settings, cluster: eks.Cluster, component: pulumi.ComponentResource
+    name: str,
+    chosen: Settings,
+    shapes: Mapping[str, Settings],
+    cluster: eks.Cluster,
+    component: pulumi.ComponentResource,
 ) -> dict[str, eks.ManagedNodeGroup]:
-    """The node groups of a cluster by name, children of the component."""
+    """The node groups of a cluster by name, children of the component.
+
+    Args:
+        name: the component's.
+        chosen: its settings.
+        shapes: these as each group has them, by its name.
+        cluster: the cluster.
+        component: the parent of all that is made.
+    """
     role, policies = _role(name, chosen, component)
     options: dict[str, Any] = {}
-    for group in node_groups_of(chosen).values():
+    for group in shapes.values():
         options |= group.eks_node_group_options
     pass_through.warn_of_unknown("eksNodeGroup", options, eks.ManagedNodeGroupArgs, component)
     return {
@@ -73,7 +85,7 @@ def node_groups(
             **_arguments(group),
             opts=pulumi.ResourceOptions(parent=component, depends_on=policies, transforms=_transforms(group)),
         )
-        for group_name, group in node_groups_of(chosen).items()
+        for group_name, group in shapes.items()
     }
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab_client import REPOSITORY
@@ -68,18 +69,26 @@ def project(side: str, directory: Path) -> Path:
     return directory
 
 
-def preview(directory: Path, environment: dict[str, str]) -> tuple[float, float]:
-    """Run `pulumi preview` once: seconds, and mebibytes of the program at its peak."""
-    peak = directory / "peak"  # of the program's resident memory, KiB
+def pulumi(directory: Path, environment: Mapping[str, str], *arguments: str) -> tuple[float, Path]:
+    """Run the CLI in a project whose state lies beside it: seconds, and where the program's peak of resident
+    memory (KiB) is, when there was a program."""
+    peak = directory / "peak"
+    own = {"PULUMI_BACKEND_URL": f"file://{directory}", "SOCI_BENCH_PEAK": str(peak)}
     begin = time.monotonic()
     subprocess.run(
-        ["pulumi", "preview", "--non-interactive", "--stack", "dev"],
+        ["pulumi", *arguments],
         cwd=directory,
-        env={**environment, "SOCI_BENCH_PEAK": str(peak)},
+        env={**environment, **own},
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    return time.monotonic() - begin, int(peak.read_text()) / 1024
+    return time.monotonic() - begin, peak
+
+
+def preview(directory: Path, environment: Mapping[str, str]) -> tuple[float, float]:
+    """Run `pulumi preview` once: seconds, and mebibytes of the program at its peak."""
+    seconds, peak = pulumi(directory, environment, "preview", "--non-interactive", "--stack", "dev")
+    return seconds, int(peak.read_text()) / 1024
 
 
 def main() -> None:
@@ -94,17 +103,9 @@ def main() -> None:
         environment["SOCI_BENCH_INSTALLER"] = str(REPOSITORY / "scripts" / "installer")
         projects = {side: project(side, folder / side.replace(" ", "-")) for side in SIDES}
         for directory in projects.values():
-            environment["PULUMI_BACKEND_URL"] = f"file://{directory}"
-            subprocess.run(
-                ["pulumi", "stack", "init", "dev"],
-                cwd=directory,
-                env=environment,
-                check=True,
-                capture_output=True,
-            )
+            pulumi(directory, environment, "stack", "init", "dev")
         for round_number in range(repetitions + 1):
             for side, directory in projects.items():
-                environment["PULUMI_BACKEND_URL"] = f"file://{directory}"
                 measured = preview(directory, environment)
                 if round_number:  # the first one warms up
                     taken[side].append(measured)

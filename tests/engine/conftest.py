@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from engine import prepare
 from moto_account import client, moto_account
 
 from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes
-from tests.engine.project_stack import REPOSITORY
+from tests.engine.project_stack import REPOSITORY, Stack
 
 VERSIONS = ("0.16.0", "0.16.1")
 
@@ -26,12 +26,8 @@ VERSIONS = ("0.16.0", "0.16.1")
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The Kubernetes API; its first start builds it, when nothing has before."""
-    plane = ControlPlane(tmp_path_factory.mktemp("control-plane"))
-    try:
-        plane.up()
+    with ControlPlane.running(tmp_path_factory.mktemp("control-plane")) as plane:
         yield plane
-    finally:
-        plane.down()
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +113,34 @@ def aws_environment(control_plane: ControlPlane, moto_environment: dict[str, str
     return {**moto_environment, "SOCI_LAB_EKS": str(control_plane.kubeconfig)}
 
 
+EksStack = Callable[..., Stack]
+
+
+@pytest.fixture(scope="module")
+def eks_stack(
+    answering: FakeNodes,
+    aws_environment: dict[str, str],
+    release_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[EksStack]:
+    """Makes a stack with an EKS cluster, of a name that no other has and these settings beside the region and
+    the release server (by their whole keys, `soci:version`); it is destroyed at the module's end.
+
+    `environment` is what the CLI's has beside that of the account.
+    """
+    made = []
+
+    def make(name: str, settings: dict[str, Any], environment: Mapping[str, str] | None = None) -> Stack:
+        config = {"aws:region": "eu-west-1", "soci:releaseUrl": release_url, **settings}
+        home = tmp_path_factory.mktemp(name) / "soci"
+        made.append(Stack(home, {**aws_environment, **(environment or {})}, name, config))
+        return made[-1]
+
+    yield make
+    for stack in made:
+        stack.destroy()
+
+
 class Account:
     """The AWS account of the tests: what moto has, and what the stand-ins are told beside it."""
 
@@ -135,6 +159,11 @@ class Account:
     def forget(self) -> None:
         """Take back everything that was told."""
         self.told.unlink(missing_ok=True)
+
+
+def default_subnets(ec2: Any) -> list[dict[str, Any]]:
+    """Return the subnets that AWS made in the default VPC."""
+    return ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import contextlib
 import datetime as dt
 import json
-import socket
-import subprocess
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from agent.marks import ANNOTATION, CONDITION, LABEL, TAINT
+from background import Process, free_port
 from binaries import build
 from kubernetes_api import MERGE_PATCH, STRATEGIC_PATCH, Api, ApiError
 from pki import API_NAMES, Authority
@@ -20,41 +20,6 @@ from components.names import cluster_wide
 INSTALLER = "soci-installer"
 ANY_OTHER = "*"
 COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Process:
-    """A background process with a log; ended by stop(), and at the latest with this process."""
-
-    def __init__(self, log: Path, command: list[str], environment: dict[str, str] | None = None) -> None:
-        self.log = log
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-            )
-
-    def stop(self) -> None:
-        """End the process, by force when it does not end within 5 s."""
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
-
-    def words(self) -> str:
-        """Return the end of its log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
 
 
 class ControlPlane:
@@ -81,6 +46,17 @@ class ControlPlane:
             command = [str(programs / name), *arguments]
             self.processes[name] = Process(self.state / f"{name}.log", command)
         self._await_ready()
+
+    @classmethod
+    @contextlib.contextmanager
+    def running(cls, state: Path) -> Generator["ControlPlane"]:
+        """A control plane that is up meanwhile; `state` is its directory."""
+        plane = cls(state)
+        try:
+            plane.up()
+            yield plane
+        finally:
+            plane.down()
 
     def down(self) -> None:
         """End the four processes, the API server's clients first."""

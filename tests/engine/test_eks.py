@@ -5,13 +5,12 @@ never asked: this proves that program, components and engine fit together, not w
 """
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from agent.marks import LABEL, TAINT
 
-from tests.engine.conftest import Account
+from tests.engine.conftest import Account, EksStack
 from tests.engine.fake_cluster import INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
@@ -20,23 +19,14 @@ DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
 
 
 @pytest.fixture(scope="module")
-def stack(
-    answering: FakeNodes,
-    aws_environment: dict[str, str],
-    release_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stack]:
+def stack(eks_stack: EksStack) -> Stack:
     """A stack like `dev`, which the tests of this module take through its life, in their order."""
-    config = {
-        "aws:region": "eu-west-1",
+    settings = {
         "soci:clusterName": "production",
         "soci:kubernetesVersion": "1.35",
-        "soci:releaseUrl": release_url,
         "soci:version": "0.16.0",
     }
-    stack = Stack(tmp_path_factory.mktemp("eks") / "soci", aws_environment, "dev", config)
-    yield stack
-    stack.destroy()
+    return eks_stack("dev", settings)
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,11 @@
 """What AWS is asked before a plan: a refusal is one sentence for the user, and no right to ask is none."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine.conftest import Account
+from tests.engine.conftest import Account, EksStack, default_subnets
 from tests.engine.project_stack import Stack
 
 ABSENT = "subnet-0123456789abcdef0"
@@ -15,17 +14,13 @@ ABSENT = "subnet-0123456789abcdef0"
 @pytest.fixture
 def network(account: Account) -> dict[str, Any]:
     """The settings of a network of the user's own: here the default VPC and two of its subnets."""
-    ec2 = account.client("ec2")
-    found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+    found = default_subnets(account.client("ec2"))
     return {"vpcId": found[0]["VpcId"], "subnetIds": [subnet["SubnetId"] for subnet in found[:2]]}
 
 
 @pytest.fixture
-def stack(tmp_path: Path, aws_environment: dict[str, str], release_url: str) -> Iterator[Stack]:
-    config = {"aws:region": "eu-west-1", "soci:releaseUrl": release_url}
-    stack = Stack(tmp_path / "soci", aws_environment, tmp_path.name, config)
-    yield stack
-    stack.destroy()
+def stack(tmp_path: Path, eks_stack: EksStack) -> Stack:
+    return eks_stack(tmp_path.name, {})
 
 
 def test_what_aws_does_not_have_is_refused_in_one_sentence(stack: Stack, network: dict[str, Any]) -> None:

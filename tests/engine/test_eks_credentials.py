@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from moto_account import CREDENTIAL, TOKEN
 
+from tests.engine.conftest import EksStack
 from tests.engine.fake_cluster import ANY_OTHER, INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
@@ -54,27 +55,17 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> AwsCli:
 
 
 @pytest.fixture(scope="module")
-def stack(
-    aws: AwsCli,
-    answering: FakeNodes,
-    aws_environment: dict[str, str],
-    release_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stack]:
+def stack(aws: AwsCli, eks_stack: EksStack, aws_environment: dict[str, str]) -> Stack:
     """A stack of a profile and a role, which the tests of this module take through its life."""
-    config = {
-        "aws:region": "eu-west-1",
+    settings = {
         "aws:profile": "team",
         "aws:assumeRoles": [{"roleArn": ROLE}],
-        "soci:releaseUrl": release_url,
         "soci:version": "0.16.0",
         "soci:rolloutTimeoutSeconds": 30,
         "soci:sampleWorkload": {"enabled": False},
     }
-    environment = {**aws_environment, "PATH": f"{aws.directory}:{aws_environment['PATH']}"}
-    stack = Stack(tmp_path_factory.mktemp("eks") / "soci", environment, "credentials", config)
-    yield stack
-    stack.destroy()
+    path = {"PATH": f"{aws.directory}:{aws_environment['PATH']}"}
+    return eks_stack("credentials", settings, path)
 
 
 @pytest.fixture(autouse=True)

@@ -6,14 +6,13 @@ ones.
 
 import base64
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from agent.marks import TAINT
 from moto_account import client
 
-from tests.engine.conftest import Account
+from tests.engine.conftest import Account, EksStack, default_subnets
 from tests.engine.fake_cluster import FakeNodes
 from tests.engine.project_stack import QUIET, REPOSITORY, Project, Stack
 
@@ -32,22 +31,10 @@ GROUPS = {
 }
 
 
-def default_subnets(ec2: Any) -> list[dict[str, Any]]:
-    """Return the subnets that AWS made in the default VPC."""
-    return ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
-
-
 @pytest.fixture(scope="module")
-def stack(
-    answering: FakeNodes,
-    aws_environment: dict[str, str],
-    release_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stack]:
+def stack(eks_stack: EksStack, aws_environment: dict[str, str]) -> Stack:
     """A stack with three groups, which the tests of this module take through its life, in their order."""
-    config = {
-        "aws:region": "eu-west-1",
-        "soci:releaseUrl": release_url,
+    settings = {
         "soci:version": "0.16.0",
         "soci:maxUnavailable": "50%",
         "soci:nodeCount": 1,
@@ -58,9 +45,7 @@ def stack(
     # One zone has no subnet yet; a test makes it.
     ec2 = client(aws_environment["AWS_ENDPOINT_URL"], "ec2", "eu-west-1")
     ec2.delete_subnet(SubnetId=default_subnets(ec2)[-1]["SubnetId"])
-    stack = Stack(tmp_path_factory.mktemp("groups") / "soci", aws_environment, "groups", config)
-    yield stack
-    stack.destroy()
+    return eks_stack("groups", settings)
 
 
 @pytest.fixture(autouse=True)

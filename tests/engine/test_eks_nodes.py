@@ -4,12 +4,11 @@ The engine deletes a replaced node group when all else is done; what it does not
 """
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from agent.marks import LABEL, TAINT
 
-from tests.engine.conftest import Account
+from tests.engine.conftest import Account, EksStack
 from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
 from tests.engine.project_stack import Stack
 
@@ -18,24 +17,16 @@ DAEMON_SET = "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"
 
 
 @pytest.fixture(scope="module")
-def stack(
-    answering: FakeNodes,
-    aws_environment: dict[str, str],
-    release_url: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Stack]:
+def stack(eks_stack: EksStack) -> Stack:
     """A stack with two nodes, which the tests of this module take through its life, in their order."""
-    config = {
-        "aws:region": "eu-west-1",
-        "soci:releaseUrl": release_url,
+    settings = {
         "soci:kubernetesVersion": "1.35",
         "soci:rolloutTimeoutSeconds": 30,
         "soci:sampleWorkload": {"enabled": False},
     }
-    stack = Stack(tmp_path_factory.mktemp("eks") / "soci", aws_environment, "nodes", config)
+    stack = eks_stack("nodes", settings)
     stack.up()
-    yield stack
-    stack.destroy()
+    return stack
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from background import free_port
 from kubernetes_api import MERGE_PATCH
 
-from tests.engine.fake_cluster import COMPLETED, INSTALLER, FakeNodes, free_port
+from tests.engine.fake_cluster import COMPLETED, INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
 NODES = ("node-1", "node-2", "node-3")

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from agent import api as agent_api
 from agent.marks import TAINT, Marks, has_startup_taint
+from background import Process
 from binaries import build
 from kubernetes_api import STRATEGIC_PATCH, Api, ApiError
 
 from components import ec2_node_class, node_pool, pool_labels
-from tests.engine.fake_cluster import ControlPlane, Process, condition
+from tests.engine.fake_cluster import ControlPlane, condition
 from tests.waiting import wait_for
 
 PATIENCE_S = 60
@@ -57,12 +58,8 @@ ONE_A_NODE, ROOM_BESIDE = "3", "500m"  # CPUs of a pod
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A Kubernetes API of its own: Karpenter shall see no other test's nodes."""
-    plane = ControlPlane(tmp_path_factory.mktemp("plane"))
-    try:
-        plane.up()
+    with ControlPlane.running(tmp_path_factory.mktemp("plane")) as plane:
         yield plane
-    finally:
-        plane.down()
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from background import Process, free_port
 
 # What `aws eks get-token` prints; the tests' API server knows the token.
 TOKEN = "stand-in-token"
@@ -47,22 +46,15 @@ def moto_account(directory: Path, environment: Mapping[str, str]) -> Generator[d
     program = directory / "aws"
     program.write_text(AWS_CLI)
     program.chmod(0o755)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = directory / "moto.log"
-    moto = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *moto],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
-        )
+    port = free_port()
+    moto = Process(
+        directory / "moto.log",
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        {**os.environ, "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"},
+    )
     try:
         url = f"http://127.0.0.1:{port}"
-        _await_answer(f"{url}/moto-api/", process, log)
+        _await_answer(f"{url}/moto-api/", moto)
         for region in REGIONS:
             _open_default_vpc(client(url, "ec2", region))
         yield {
@@ -72,8 +64,7 @@ def moto_account(directory: Path, environment: Mapping[str, str]) -> Generator[d
             "SOCI_LAB_AWS": str(directory / "aws.json"),
         }
     finally:
-        process.terminate()
-        process.wait()
+        moto.stop()
 
 
 def client(url: str, service: str, region: str) -> Any:
@@ -98,7 +89,7 @@ def _open_default_vpc(ec2: Any) -> None:
     )
 
 
-def _await_answer(url: str, process: "subprocess.Popen[bytes]", log: Path, patience_s: float = 60) -> None:
+def _await_answer(url: str, process: Process, patience_s: float = 60) -> None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + patience_s
     while True:
@@ -106,7 +97,6 @@ def _await_answer(url: str, process: "subprocess.Popen[bytes]", log: Path, patie
             opener.open(url, timeout=2).close()
             return
         except OSError:
-            if time.monotonic() > deadline or process.poll() is not None:
-                said = log.read_text(errors="replace")[-1000:]
-                raise TimeoutError(f"{url} does not answer: {said}") from None
+            if time.monotonic() > deadline or process.process.poll() is not None:
+                raise TimeoutError(f"{url} does not answer: {process.words()}") from None
             time.sleep(0.1)
