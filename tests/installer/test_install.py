@@ -14,7 +14,7 @@ import pytest
 from agent import carry, images, install, kinds, lazy, release, slots, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.plan import Registration, Task
+from agent.plan import NOTHING_SEEN, Registration, Task
 
 from tests.fakes.node import CONFIG, INSTALLER, FakeNode, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
@@ -65,7 +65,8 @@ def never(busy: lazy.Busy) -> None:
 def test_first_install(machine: FakeNode) -> None:
     done = install.install(task(machine), never)
     program = "/opt/soci-cluster/versions/0.16.1/soci-snapshotter-grpc"
-    assert done == install.Installed(True, slots.FIRST, program, 0.16, 1)
+    known = dataclasses.replace(done, seen=NOTHING_SEEN)
+    assert known == install.Installed(True, slots.FIRST, program, 0.16, 1)
     assert 'snapshotter = "soci"' in machine.read_text("/etc/containerd/config.toml")
     assert machine.read_text(slots.FIRST.unit_path).count("--address /run/soci-snapshotter-grpc/") == 1
 
@@ -470,7 +471,7 @@ def test_layers_are_there_before_the_transaction_begins(machine: FakeNode) -> No
     machine.answers["systemd-run"] = look
     assert install.install(wanted, never).changed
     assert seen == [("sha256:c0 sha256:1\n", ["sha256:1"])]
-    assert steps == ["preflight", "download", "images", "copy", "stage", "commit"]
+    assert steps == ["preflight", "download", "images", "copy", "stage", "commit", "heal"]
 
 
 @pytest.mark.failure_mode(9)

@@ -19,6 +19,7 @@ class Snapshotter:
     command: tuple[str, ...]
     is_active: bool
     running_program: str
+    pid: int = 0  # of its process, 0 when there is none
 
     def exec_start(self, program: str) -> str:
         """The command line that the unit gets, with ``program`` of a release."""
@@ -44,4 +45,5 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
         command=detect.parse_exec_start(unit.get("ExecStart", "")),
         is_active=unit.get("ActiveState") == "active",
         running_program=program,
+        pid=int(pid) if pid.isdigit() else 0,
     )

@@ -48,6 +48,18 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What the verified node was: from here on the watcher looks for a change."""
+
+    daemon: int = 0  # the process of the slot's daemon
+    containerd: int = 0  # and of containerd
+    files: tuple[tuple[str, str], ...] = ()  # host path and the mark of its state, see watch.mark
+
+
+NOTHING_SEEN = Seen()
+
+
+@dataclass(frozen=True)
 class Task:
     """What to bring to which node. ``payload`` has the host script and the units; ``registration`` asks the
     API."""
@@ -60,6 +72,8 @@ class Task:
     pod: lazy.Pod = lazy.NO_POD  # the installer's own
     on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     log: Callable[[str], None] = lambda line: None
+    when_drifted: Callable[[str, Seen], None] = lambda what, seen: None  # before it is put right
+    when_away: Callable[[], None] = lambda: None  # the daemon of an installed node does not run
     sleep: Callable[[float], None] = time.sleep
 
     @cached_property
@@ -108,6 +122,14 @@ class Plan:
             "kubelet_unit": self.kind.kubelet_unit,
             "pause_archive": self.kind.pause_archive,
         }
+
+    @property
+    def imports(self) -> list[str]:
+        """Where a file that is added or changed may change containerd's configuration."""
+        listed = self.effective.get(("imports",)) or []
+        patterns = [str(entry) for entry in listed] if isinstance(listed, list) else []
+        folders = [str(Path(pattern).parent) for pattern in patterns]
+        return [*folders, *patterns, f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
 
     @property
     def restarts_containerd(self) -> bool:
