@@ -259,7 +259,8 @@ class SociInstaller(pulumi.ComponentResource):
             "termination_message_policy": "File",
             "volume_mounts": [
                 {"name": "program", "mount_path": MOUNT_PATH, "read_only": True},
-                {"name": "host", "mount_path": "/host"},
+                # What is mounted or unmounted on the node later is so in the pod, too: no device is kept busy.
+                {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
             ],
         }
         items: list[k8s.core.v1.KeyToPathArgsDict] = [

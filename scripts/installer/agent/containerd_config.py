@@ -209,6 +209,20 @@ def root(dump: Mapping[Path, object]) -> str:
     return str(dump.get(("root",)) or "/var/lib/containerd")
 
 
+def names(dump: Mapping[Path, object], key: str) -> frozenset[str]:
+    """A top-level list of names, such as ``required_plugins``."""
+    found = dump.get((key,))
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+
+
+def verifiers(dump: Mapping[Path, object]) -> str:
+    """The directory of image verifiers, which only pulls by the transfer service ask (containerd's
+    docs/image-verification.md); empty where containerd knows none, or its CRI plugin pulls by itself."""
+    if dump.get((*CRI_2, "use_local_image_pull")) is True:
+        return ""
+    return str(dump.get(("plugins", "io.containerd.image-verifier.v1.bindir", "bin_dir")) or "")
+
+
 def registry_directories(dump: Mapping[Path, object]) -> list[str]:
     """The certs.d directories in effect; containerd separates several by colons."""
     value = dump.get((*CRI_2, "registry", "config_path")) or dump.get(

@@ -127,6 +127,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     schema = containerd_config.schema_of(text, name, facts.containerd_version[0])
     before = dump(host, facts, name, text or f"version = {schema}\n")
     effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
+    detect.check_effective(host, facts, effective)
     slot = slot or slots.in_use(containerd_config.snapshotter(effective))
     new_text, after = candidate(host, facts, name, text, before, slot=slot)
     if new_text != text and path in detect.mount_points(host.read_text("/proc/1/mountinfo")):
