@@ -259,7 +259,7 @@ class SociInstaller(pulumi.ComponentResource):
             "termination_message_policy": "File",
             "volume_mounts": [
                 {"name": "program", "mount_path": MOUNT_PATH, "read_only": True},
-                # What is mounted or unmounted on the node later is so in the pod, too: no device is kept busy.
+                # What is unmounted on the node later is so in the pod, too: it keeps no device busy.
                 {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
             ],
         }

@@ -1,12 +1,14 @@
 """Nodes of other people: what can be found out before the restart is, and then nothing is changed."""
 
+from pathlib import Path
+
 import pytest
-from agent import install, slots
+from agent import containerd_config, detect, install, slots
 from agent.errors import InstallError
-from agent.host import Result
+from agent.host import Host, Result
 
 from tests.fakes.node import CONFIG, INSTALLER, FakeNode, tree
-from tests.installer.test_install import machine, never, task  # noqa: F401
+from tests.installer.test_install import IN_SERVICE, machine, never, task  # noqa: F401
 
 OTHER = "/etc/containerd/other.toml"
 
@@ -103,7 +105,7 @@ def test_kubelet_that_is_not_to_be_found_or_stopped_is_refused(machine: FakeNode
 
 
 KUBELET_FILES = {
-    "kubeadm's YAML": "kind: KubeletConfiguration\ncontainerRuntimeEndpoint: unix:///run/crio/crio.sock # x\n",
+    "kubeadm's YAML": "kind: K\ncontainerRuntimeEndpoint: unix:///run/crio/crio.sock # it\n",
     "JSON": '{"kind": "KubeletConfiguration", "containerRuntimeEndpoint": "unix:///run/crio/crio.sock"}',
 }
 
@@ -187,18 +189,19 @@ def test_directory_of_ours_that_is_a_mount_or_a_link_is_refused(machine: FakeNod
 
 
 def test_image_verifiers_that_soci_would_bypass_are_refused(machine: FakeNode) -> None:  # noqa: F811
-    """containerd#8493: only the transfer service asks them, and the keys that SOCI needs keep pulls from it."""
-    text = "[plugins.'io.containerd.image-verifier.v1.bindir']\nbin_dir = '/opt/verify'\n"
-    machine.write("/etc/containerd/config.toml", (CONFIG + text).encode())
-    machine.path("/opt/verify").mkdir()
-    assert install.install(task(machine), never).changed  # an empty one verifies nothing
+    """containerd#8493: only the transfer service asks them, and SOCI's keys keep pulls from it."""
+    text = "[plugins.'io.containerd.cri.v1.images']\nuse_local_image_pull = false\n"
+    text += "[plugins.'io.containerd.image-verifier.v1.bindir']\nbin_dir = '/opt/verify'\n"
     machine.write("/opt/verify/deny", b"#!/bin/sh\nexit 1\n", 0o755)
-    assert_refused_again(machine, "/opt/verify")
+    machine.write("/etc/containerd/config.toml", (CONFIG + text).encode())
+    assert_refused(machine, "/opt/verify")
 
 
-def assert_refused_again(machine: FakeNode, word: str) -> None:  # noqa: F811
-    machine.commands.clear()
-    assert_refused(machine, word)
+def test_empty_directory_of_verifiers_refuses_nobody(root: Path) -> None:
+    (root / "opt/verify").mkdir(parents=True)
+    key = ("plugins", "io.containerd.image-verifier.v1.bindir", "bin_dir")
+    effective = {(*containerd_config.CRI_2, "use_local_image_pull"): False, key: "/opt/verify"}
+    detect.check_effective(Host(root), detect.Facts(), effective)
 
 
 def test_plugin_that_is_both_required_and_disabled_is_refused(machine: FakeNode) -> None:  # noqa: F811
@@ -220,6 +223,17 @@ def test_systemctl_that_fails_is_no_answer(machine: FakeNode) -> None:  # noqa: 
 
     machine.answers["systemctl"] = fail
     assert_refused(machine, "Failed to connect to bus")
+
+
+@pytest.mark.parametrize("call", ["containers ls", "tasks ls"])
+def test_list_of_containers_that_fails_is_no_empty_list(machine: FakeNode, call: str) -> None:  # noqa: F811
+    """A node in service would have been changed."""
+    machine.ctr.answers |= {"containers ls": "c1\n", "tasks ls": "c1 7 RUNNING\n"}
+    machine.ctr.fails.add(call)
+    before = tree(machine.root)
+    with pytest.raises(InstallError, match=f"ctr {call}: no"):
+        install.install(task(machine, IN_SERVICE), never)
+    assert tree(machine.root) == before
 
 
 def test_unit_of_the_daemon_that_is_masked_is_refused(machine: FakeNode) -> None:  # noqa: F811

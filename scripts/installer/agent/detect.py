@@ -302,7 +302,8 @@ def check_effective(host: Host, facts: Facts, effective: Mapping[containerd_conf
             continue
         if socket in (FIRST.socket, SECOND.socket):
             refuse(
-                f"the kubelet pulls images through SOCI's own socket {socket}, as the operating system set it up",
+                f"the kubelet pulls images through SOCI's own socket {socket}, as the operating system "
+                "set it up",
                 f"turn that off (on EKS nodeadm's feature gate FastImagePull), or {EXCLUDE}",
             )
         refuse(
@@ -333,7 +334,7 @@ def parse_os_release(text: str) -> dict[str, str]:
 
 
 def read_mounts(text: str) -> dict[str, tuple[str, ...]]:
-    """The mount points in the text of /proc/PID/mountinfo, each with the options of what is mounted on top."""
+    """The mount points in the text of /proc/PID/mountinfo, each with the options of the last mount on it."""
     fields = (line.split() for line in text.splitlines())
     return {
         re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), words[4]): tuple(words[5].split(","))

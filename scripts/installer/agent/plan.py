@@ -206,7 +206,7 @@ def candidate(
         return text, before
     problems: list[str] = []
     for table in containerd_config.tables_for(schema, major):
-        new_text = containerd_config.edit(text, path, schema, table, slot)
+        new_text = containerd_config.edit(text, path, schema, table, slot, maps_ids=major >= 2)
         after = before if new_text == text else dump(host, facts, path, new_text)
         found = containerd_config.check_effect(before, after, slot)
         if not found:
