@@ -234,7 +234,8 @@ def test_order_of_the_loaded_files_is_no_effect() -> None:
     """containerd 1.7 prints them in another order each time."""
     soci = (
         f'[{".".join(config.proxy())}]\ntype = "snapshot"\naddress = "{FIRST.socket}"\n'
-        f'exports.root = "{FIRST.data}"\ncapabilities = ["remap-ids"]\n[plugins."io.containerd.cri.v1.images"]\n'
+        f'exports.root = "{FIRST.data}"\ncapabilities = ["remap-ids"]\n'
+        '[plugins."io.containerd.cri.v1.images"]\n'
         'snapshotter = "soci"\ndisable_snapshot_annotations = false\n'
     )
     assert config.check_effect(f'imports = ["a", "b"]\n{soci}', f'imports = ["b", "a"]\n{soci}') == []

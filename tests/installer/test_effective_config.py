@@ -85,6 +85,8 @@ class Daemon:
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))
 
     def _run(self, command: Sequence[str], text: str, timeout: float) -> Result:
+        if command[0] == "systemctl":
+            return Result(0, "LoadState=not-found\n", "")
         return run_here(command, text, timeout) if command[0] == "unshare" else Result(1, "", "")
 
     def write(self, files: Files) -> None:
