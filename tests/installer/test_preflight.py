@@ -1,5 +1,6 @@
 """Nodes of other people: what can be found out before the restart is, and then nothing is changed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,7 @@ def test_systemctl_that_fails_is_no_answer(machine: FakeNode) -> None:  # noqa: 
     """It would have been taken for: there is no unit of the operating system, so ours may be written."""
     working = machine.answers["systemctl"]
 
-    def fail(command: list[str], text: str) -> Result:
+    def fail(command: Sequence[str], text: str) -> Result:
         is_asked = slots.FIRST.unit in command
         return Result(1, "", "Failed to connect to bus\n") if is_asked else working(command, text)
 
