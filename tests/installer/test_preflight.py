@@ -201,7 +201,10 @@ def test_image_verifiers_that_soci_would_bypass_are_refused(machine: FakeNode) -
 def test_empty_directory_of_verifiers_refuses_nobody(root: Path) -> None:
     (root / "opt/verify").mkdir(parents=True)
     key = ("plugins", "io.containerd.image-verifier.v1.bindir", "bin_dir")
-    effective = {(*containerd_config.CRI_2, "use_local_image_pull"): False, key: "/opt/verify"}
+    effective: dict[containerd_config.Path, object] = {
+        (*containerd_config.CRI_2, "use_local_image_pull"): False,
+        key: "/opt/verify",
+    }
     detect.check_effective(Host(root), detect.Facts(), effective)
 
 
