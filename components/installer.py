@@ -249,7 +249,8 @@ class SociInstaller(pulumi.ComponentResource):
             "termination_message_policy": "File",
             "volume_mounts": [
                 {"name": "program", "mount_path": MOUNT_PATH, "read_only": True},
-                {"name": "host", "mount_path": "/host"},
+                # What is unmounted on the node later is so in the pod, too: it keeps no device busy.
+                {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
             ],
         }
         items: list[k8s.core.v1.KeyToPathArgsDict] = [

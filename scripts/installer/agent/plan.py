@@ -149,6 +149,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     schema = containerd_config.schema_of(text, name, facts.containerd_version[0])
     before = dump(host, facts, name, text or f"version = {schema}\n")
     effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
+    detect.check_effective(host, facts, effective)
     slot = slot or slots.in_use(containerd_config.snapshotter(effective))
     new_text, after = candidate(host, facts, name, text, before, slot=slot)
     if new_text != text and path in detect.mount_points(host.read_text("/proc/1/mountinfo")):
@@ -227,7 +228,7 @@ def candidate(
         return text, before
     problems: list[str] = []
     for table in containerd_config.tables_for(schema, major):
-        new_text = containerd_config.edit(text, path, schema, table, slot)
+        new_text = containerd_config.edit(text, path, schema, table, slot, maps_ids=major >= 2)
         after = before if new_text == text else dump(host, facts, path, new_text)
         found = containerd_config.check_effect(before, after, slot)
         if not found:
