@@ -26,6 +26,7 @@ VARIABLE = "SOCI_LAB_WARM"
 PACKAGES = (
     "pulumi",
     "pulumi.provider.server",
+    "pulumi_aws.ec2",
     "pulumi_aws.eks",
     "pulumi_aws.iam",
     "pulumi_eks",
@@ -35,6 +36,7 @@ PACKAGES = (
     "pulumi_kubernetes.meta.v1",
     "pulumi_kubernetes.rbac.v1",
     "boto3",
+    "kubernetes.config",
     "urllib3",
     "yaml",
 )
@@ -66,7 +68,9 @@ def run(address: str, arguments: list[str]) -> int:
 def serve(address: str) -> NoReturn:
     """Import the packages, then fork for each connection until this process is ended."""
     for name in PACKAGES:
-        importlib.import_module(name)
+        getattr(
+            importlib.import_module(name), "__all__", ()
+        )  # a lazy module of Pulumi's waits for a question
     _read_service_models()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no fork of this process is waited for
     with socket.socket(socket.AF_UNIX) as listener:
