@@ -25,7 +25,7 @@ ALREADY_SAID = 32
 
 def python(info: language_pb2.ProgramInfo) -> list[str]:
     """Return the command that runs a script with the interpreter of the project's `virtualenv` option, else
-    with the one that runs this host: where that is the same one, a fork of warm.py's does, if there is one."""
+    with the one that runs this host; where that is the same one, by warm.py if it serves."""
     folder = to_python(info.options).get("virtualenv")
     candidate = Path(info.root_directory, folder, "bin", "python") if folder else None
     if candidate and candidate.exists() and not candidate.parent.samefile(Path(sys.executable).parent):

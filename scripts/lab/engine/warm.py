@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run(address: str, arguments: list[str]) -> int:
-    """Have the server run a script with the streams and the environment of this process; return its status."""
+    """Have the server run a script with the streams and the environment of this process; return its end."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         request = {"arguments": arguments, "environment": dict(os.environ), "directory": os.getcwd()}
@@ -126,7 +126,7 @@ def _become(streams: list[int], arguments: list[str], environment: dict[str, str
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  (the server's keeps lines back)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(directory)
