@@ -118,12 +118,15 @@ def test_what_version_0_2_made_keeps_name_and_type(stack: Stack) -> None:
 
 
 def waits_for(urn: str, made: dict[str, dict[str, Any]]) -> set[str]:
-    """Return the types of what is made before a resource: its parents, its dependencies, and theirs."""
-    resource = made.get(urn, {})
-    before = {*resource.get("dependencies", []), *([resource["parent"]] if "parent" in resource else [])}
-    return {made[one]["type"] for one in before if one in made}.union(
-        *(waits_for(one, made) for one in before)
-    )
+    """Return the types of what is made before a resource: its parent and its dependencies, and theirs."""
+    found: set[str] = set()
+    todo = {urn}
+    while todo:
+        resource = made[todo.pop()]
+        before = {*resource.get("dependencies", []), resource.get("parent", urn)}
+        todo |= before - found
+        found |= before
+    return {made[one]["type"] for one in found}
 
 
 def test_only_the_daemon_set_waits_for_the_nodes(stack: Stack) -> None:
