@@ -42,6 +42,7 @@ PACKAGES = (
 )
 SERVICES = ("ec2", "eks", "iam", "ssm", "sts")
 LENGTH_BYTES = 4
+LOOK_SECONDS = 2
 
 
 def main() -> None:
@@ -53,6 +54,7 @@ def main() -> None:
 
 def run(address: str, arguments: list[str]) -> int:
     """Have the server run a script with the streams and the environment of this process; return its end."""
+    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(address)
         request = {"arguments": arguments, "environment": dict(os.environ), "directory": os.getcwd()}
@@ -61,6 +63,9 @@ def run(address: str, arguments: list[str]) -> int:
         server.sendall(body)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: server.send(bytes([number])))
+        while not select.select([server], [], [], LOOK_SECONDS)[0]:
+            if os.getppid() != parent:
+                return 1  # the engine was killed; the fork ends with the connection
         status = server.recv(1)
     return status[0] if status else 1
 
