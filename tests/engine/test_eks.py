@@ -135,7 +135,8 @@ def test_only_the_daemon_set_waits_for_the_nodes(stack: Stack) -> None:
     (installer,) = [urn for urn, one in made.items() if one["type"] == "soci:index:SociInstaller"]
     parts = {one["type"]: waits_for(urn, made) for urn, one in made.items() if one.get("parent") == installer}
     assert len(parts) > 6
-    after_nodes = [kind for kind, before in parts.items() if "aws:eks/nodeGroup:NodeGroup" in before]
+    nodes = {"eks:index:ManagedNodeGroup", "aws:eks/nodeGroup:NodeGroup"}
+    after_nodes = [kind for kind, before in parts.items() if nodes & before]
     assert after_nodes == ["kubernetes:apps/v1:DaemonSet"]
     (sample,) = [urn for urn, one in made.items() if one["type"] == "kubernetes:batch/v1:Job"]
     (core_dns,) = [urn for urn in made if urn.endswith("Addon::soci-coredns")]
