@@ -63,8 +63,6 @@ NAMES_OF_0_2 = {
     "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding::soci-installer-cluster-role-binding",
     "kubernetes:rbac.authorization.k8s.io/v1:Role::soci-installer-role",
     "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding::soci-installer-role-binding",
-    "kubernetes:rbac.authorization.k8s.io/v1:Role::soci-installer-events-role",
-    "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding::soci-installer-events-role-binding",
     "kubernetes:core/v1:ConfigMap::soci-installer-program",
     "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set",
     "soci:index:SampleWorkload::soci-sample",
