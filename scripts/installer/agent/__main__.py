@@ -71,7 +71,8 @@ class Agent:
             lazy.Pod(self.api.namespace, self.api.pod_name),
             on_step=self.teller.step,
             log=self.log,
-            when_drifted=lambda what, seen: self._repair(wanted.on_drift, what, seen),
+            when_drifted=lambda what, seen: self._allow_repair(wanted.on_drift, what, seen),
+            when_repaired=lambda: drift.remember(self.host, time.time()),
             when_away=self.teller.away,
         )
         try:
@@ -86,8 +87,7 @@ class Agent:
         self.log.add(done.steps)
         self.log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
         self.teller.success(wanted.version, wanted.mode, done, seconds)
-        evicts = wanted.broken_pods == "evict"
-        self._see_to_broken_pods(done.healed.broken, evicts)
+        evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()
         READY_FILE.touch()
@@ -102,7 +102,7 @@ class Agent:
             str(READY_FILE), socket, program, *processes, *self._marks_of(done.seen), *chain(*errands)
         )
 
-    def _repair(self, policy: str, what: str, seen: Seen) -> None:
+    def _allow_repair(self, policy: str, what: str, seen: Seen) -> None:
         """Others changed the node: say so, and let it be put right if that is wanted, and not too often.
 
         Raises:
@@ -118,7 +118,6 @@ class Agent:
             remedy = f"end what changes it; it is put right again in {wait / 60:.0f} minutes"
             raise DriftedError(drift.DriftError(what, remedy, wait), seen)
         self.teller.drifted(drift.DriftError(what, "none needed: it is being put right", 0))
-        drift.remember(self.host, now)
 
     def _leave_drifted(self, drifted: DriftedError) -> None:
         """Say what others changed, and become a watcher of the files alone: nothing serves."""
@@ -128,14 +127,15 @@ class Agent:
         errand = () if wait is None else every(wait, ("true",))
         become_watcher("", "", "", "0", str(drifted.seen.containerd), *self._marks_of(drifted.seen), *errand)
 
-    def _see_to_broken_pods(self, pods: Sequence[lazy.Pod], evicts: bool) -> None:
+    def _see_to_broken_pods(self, pods: Sequence[lazy.Pod], evicts: bool) -> bool:
+        """Tell them, and have them evicted if that is wanted; whether one is on its way."""
         known = [pod for pod in pods if pod.namespace]
         try:
             heal.tell_pods(self.api, known)
-            if evicts:
-                heal.evict(self.api, known)
+            return evicts and heal.evict(self.api, known)
         except ApiError as error:
             self.log(f"pods with broken mounts are not told or not evicted: {error}")
+        return evicts and bool(known)
 
     def _marks_of(self, seen: Seen) -> list[str]:
         """Files and their marks, as this process finds them below the host's root."""

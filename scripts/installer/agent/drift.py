@@ -61,7 +61,7 @@ def seconds_to_wait(host: Host, now: float) -> float:
 def remember(host: Host, now: float) -> None:
     """Record that a repair is made at ``now``."""
     times = [*_times(host, now), now]
-    host.write(REPAIRS, "".join(f"{at:.0f}\n" for at in times[-IN_AN_HOUR:]).encode(), 0o600)
+    host.write(REPAIRS, "".join(f"{int(at)}\n" for at in times[-IN_AN_HOUR:]).encode(), 0o600)
 
 
 def _times(host: Host, now: float) -> list[float]:

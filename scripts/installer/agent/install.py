@@ -142,6 +142,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         is_switch=plan.is_switch,
         snapshotter=plan.snapshotter,
     )
+    if changed:
+        task.when_repaired()
     name = transaction.new_id()
     carried = _carry(task, plan, ctr, image_plan, name)
     return _commit(task, plan, ctr, image_plan, name=name, carried=carried)
@@ -232,7 +234,7 @@ def _commit(
 
 def _look(host: Host, plan: Plan) -> Seen:
     pid = detect.show(host, plan.kind.containerd_unit, "MainPID").get("MainPID", "")
-    paths = dict.fromkeys([*(file.path for file in plan.files), *plan.imports])
+    paths = plan.watched_paths(host)
     return Seen(
         daemon=adoption.read_snapshotter(host, plan.slot).pid,
         containerd=int(pid) if pid.isdigit() else 0,
