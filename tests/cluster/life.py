@@ -28,7 +28,9 @@ AWAY_SECONDS = 15
 CONFIG = "/etc/containerd/config.toml"
 CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
-WITHOUT_KEYS = f"grep -v -e soci -e 'type = \"snapshot\"' {CONFIG} >/tmp/c; cat /tmp/c >{CONFIG}"
+WITHOUT_KEYS = (
+    f"{{ cat /var/lib/soci-cluster/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
+)
 
 
 @contextmanager

@@ -64,9 +64,9 @@ def test_what_is_not_put_right_now_is_watched(
     monkeypatch.setattr(program.time, "time", lambda: NOW)
     drift.remember(host, NOW)
     agent = agent_on(host, FakeApi())
-    with pytest.raises(program.DriftedError) as caught:
+    with pytest.raises(drift.DriftError) as caught:
         agent._allow_repair(policy, WHAT, SEEN)
-    assert caught.value.error.seconds == seconds
+    assert caught.value.seconds == seconds
     commands: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, command: commands.append(command))
     monkeypatch.setattr(program.signal, "pthread_sigmask", lambda *arguments: None)

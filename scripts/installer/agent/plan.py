@@ -53,7 +53,7 @@ class Seen:
 
     daemon: int = 0  # the process of the slot's daemon
     containerd: int = 0  # and of containerd
-    files: tuple[tuple[str, str], ...] = ()  # host path and the mark of its state, see watch.mark
+    files: tuple[tuple[str, str], ...] = ()  # host path and its fingerprint, see watch.py
 
 
 NOTHING_SEEN = Seen()
