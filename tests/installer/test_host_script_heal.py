@@ -13,6 +13,9 @@ from tests.fakes.script_node import DATA, LAZY, ScriptNode
 
 CHAIN, IMAGE = "sha256:c4a1", "registry.example/app:1"
 LABEL = "containerd.io/gc.ref.snapshot.soci"
+MANIFEST = (
+    "sha256:d1 1kB 1min containerd.io/gc.ref.content.config=sha256:c0f1,containerd.io/gc.ref.content.l.0=x\n"
+)
 NAMES = (IMAGE, "registry.example/app@sha256:d1", "sha256:c0f1")
 
 
@@ -21,9 +24,9 @@ def node(tmp_path: Path) -> ScriptNode:
     """An installed node with one image, unpacked under soci, in which two containers were made."""
     made = ScriptNode(tmp_path)
     made.install()
-    write(made, "content", f"sha256:c0f1 1kB 1min containerd.io/distribution=x,{LABEL}={CHAIN}\n")
+    write(made, "content", f"sha256:c0f1 1kB 1min containerd.io/distribution=x,{LABEL}={CHAIN}\n{MANIFEST}")
     write(made, "names", "".join(f"{name} index sha256:d1\n" for name in NAMES) + "other:1 index sha256:d2\n")
-    write(made, "snapshots-soci", f"{CHAIN} Committed\nended {CHAIN} Active\nextract-1 x {CHAIN} Active\n")
+    write(made, "snapshots-soci", f"{CHAIN} Committed\nended {CHAIN} Active\n")
     write(made, "tasks", "TASK PID STATUS\nended 1 STOPPED\n")
     write(made, "calls", "")
     return made
@@ -60,6 +63,8 @@ def test_an_image_whose_layers_did_not_come_back_is_forgotten_by_all_its_names(n
 
 def test_an_ended_container_keeps_its_record_and_loses_its_hold(node: ScriptNode) -> None:
     """By the record the kubelet finds the log; the snapshot would keep the broken layers."""
+    with (node.fake / "snapshots-soci").open("a") as snapshots:
+        snapshots.write(f"extract-1 x {CHAIN} Active\n")
     write(node, "unavailable", f"{CHAIN}\n")
     heal(node)
     assert node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm ended")
@@ -77,8 +82,54 @@ def test_each_start_of_a_daemon_is_seen_to_once(node: ScriptNode) -> None:
 
 def test_an_answer_that_is_no_word_on_a_layer_forgets_nothing(node: ScriptNode) -> None:
     write(node, "refuses-call", f" {CHAIN}")
-    assert heal(node) == []
+    assert node.run("heal").returncode != 0, "nobody looked"
     assert forgotten(node) == []
+    write(node, "refuses-call", "")
+    write(node, "unavailable", f"{CHAIN}\n")
+    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES), "it is looked at again"
+
+
+def test_every_image_with_the_same_configuration_is_forgotten(node: ScriptNode) -> None:
+    """A tag beside its `soci convert` has the same layers, and the kubelet's own name knows one of the two."""
+    more = "sha256:d5 1kB 1min containerd.io/gc.ref.content.config=sha256:c0f1\n"
+    index = "sha256:d6 1kB 1min containerd.io/gc.ref.content.m.0=sha256:d5\n"
+    write(node, "content", (node.fake / "content").read_text() + more + index)
+    write(node, "names", (node.fake / "names").read_text() + "registry.example/app:1-soci index sha256:d6\n")
+    write(node, "unavailable", f"{CHAIN}\n")
+    assert "forgotten registry.example/app:1-soci" in heal(node)
+
+
+def test_a_container_that_the_kernel_knows_keeps_its_snapshot(node: ScriptNode) -> None:
+    """It was started after containerd had listed what runs."""
+    write(node, "snapshots-soci", f"{CHAIN} Committed\njust {CHAIN} Active\n")
+    write(node, "unavailable", f"{CHAIN}\n")
+    node.mount_table.write_text("41 21 0:41 / /run/k8s.io/just/rootfs rw - overlay overlay rw\n")
+    heal(node)
+    assert not node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm just")
+
+
+def test_the_daemon_is_not_restarted_below_a_pull(node: ScriptNode) -> None:
+    write(node, "snapshots-soci", f"{CHAIN} Committed\nextract-1 x {CHAIN} Active\n")
+    write(node, "unavailable", f"{CHAIN}\n")
+    assert heal(node)
+    assert not node.calls(f"systemctl restart {FIRST.unit}")
+
+
+def test_what_a_look_that_was_cut_short_left_is_cleared(node: ScriptNode) -> None:
+    """Its key keeps the layers for good."""
+    write(node, "snapshots-soci", f"{CHAIN} Committed\nsoci-cluster-look-1-1 {CHAIN} Active\n")
+    heal(node)
+    assert node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm soci-cluster-look-1-1")
+
+
+def test_a_full_disk_does_not_keep_the_daemon_from_its_next_restart(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    run_on(node, *older_and_newer)
+    write(node, "unavailable", f"{CHAIN}\n")
+    (node.root / "var/lib/soci-cluster/restarted-for-held").write_text("")
+    heal(node)
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
 
 
 @pytest.mark.parametrize(

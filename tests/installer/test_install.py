@@ -711,3 +711,21 @@ def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode)
     machine.write("/etc/containerd/conf.d/theirs.toml", b"version = 2\n")
     watched = dict(install.install(task(machine), never).seen.files)
     assert {"/etc/containerd/conf.d", "/etc/containerd/conf.d/theirs.toml"} <= watched.keys()
+
+
+def test_a_daemon_that_mounts_its_layers_again_is_waited_for(machine: FakeNode) -> None:
+    """To start it once more would throw that away, again and again while the registry is away."""
+    install.install(task(machine), never)
+    ask, states = machine.answers["systemctl"], ["activating", "activating"]
+
+    def starting(command: Sequence[str], text: str) -> Result:
+        answer = ask(command, text)
+        if slots.FIRST.unit in command and "SubState" in " ".join(command) and states:
+            return Result(0, f"ActiveState={states.pop()}\nSubState=start\n", "")
+        return answer
+
+    machine.answers["systemctl"] = starting
+    told: list[bool] = []
+    wanted = dataclasses.replace(task(machine), when_away=lambda: told.append(True))
+    assert not install.install(wanted, never).changed
+    assert told == [True, True]

@@ -70,6 +70,7 @@ class Agent:
         try:
             done = install(task, Waiting(self.api, self.marks, wanted.upgrade_policy, self.log).tell)
         except drift.DriftError as drifted:
+            try_uncordon(self.marks, self.log)
             self._leave_drifted(drifted)
         except (InstallError, PodEndsError):
             try_uncordon(self.marks, self.log)  # a pod that ends must not leave its node cordoned
@@ -121,10 +122,13 @@ class Agent:
         known = [pod for pod in pods if pod.namespace]
         try:
             heal.tell_pods(self.api, known)
+        except ApiError as error:
+            self.log(f"pods with broken mounts are not told: {error}")
+        try:
             return evicts and heal.evict(self.api, known)
         except ApiError as error:
-            self.log(f"pods with broken mounts are not told or not evicted: {error}")
-        return evicts and bool(known)
+            self.log(f"pods with broken mounts are not evicted: {error}")
+        return bool(known)
 
     def _fingerprints(self, seen: Seen) -> list[str]:
         """Files and their fingerprints, for the watcher, which finds them below the host's root."""

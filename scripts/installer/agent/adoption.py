@@ -54,3 +54,9 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
         running_program=program,
         pid=int(pid) if pid.isdigit() else 0,
     )
+
+
+def is_starting(host: Host, slot: Slot) -> bool:
+    """Whether the slot's daemon runs and is not ready yet; not whether it is about to be started again."""
+    unit = detect.show(host, slot.unit, "ActiveState", "SubState")
+    return unit.get("ActiveState") == "activating" and unit.get("SubState") == "start"

@@ -53,16 +53,22 @@ class Healed:
 NOTHING = Healed()
 
 
+class HealError(InstallError):
+    """Nobody could tell what survived a start of the daemon; the node serves nevertheless."""
+
+    still_serves = True
+
+
 def heal(host: Host, ctr: Ctr) -> Healed:
     """Have the host script see to each daemon that was started since the last look.
 
     Raises:
-        InstallError: the host script could not look.
+        HealError: the host script could not look at everything.
     """
     limit = ("timeout", "-k", "5", str(SCRIPT_SECONDS))
     result = host.run(*limit, "sh", SCRIPT, "heal", timeout=SCRIPT_SECONDS + 10)
     if result.code != 0:
-        raise InstallError("heal", result.last_error, f"see sh {SCRIPT} heal on the node")
+        raise HealError("heal", result.last_error, f"see sh {SCRIPT} heal on the node")
     return parse(result.output, ctr)
 
 
@@ -104,7 +110,7 @@ def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     for pod in pods:
         event = {
-            "metadata": {"name": f"{pod.name}.soci-{pod.uid[:8]}", "namespace": pod.namespace},
+            "metadata": {"name": f"{pod.name[:200]}.soci-{pod.uid[:8]}", "namespace": pod.namespace},
             "involvedObject": {"apiVersion": "v1", "kind": "Pod", **_names(pod), "uid": pod.uid},
             "type": "Warning",
             "reason": BROKEN,
@@ -120,7 +126,7 @@ def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
         try:
             api.post(f"/api/v1/namespaces/{pod.namespace}/events", event)
         except ApiError as error:
-            if error.status not in (404, 409):  # its namespace has gone, or it was told before
+            if error.status not in (403, 404, 409):  # its namespace goes or has gone, or it was told before
                 raise
 
 

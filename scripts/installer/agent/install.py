@@ -26,7 +26,7 @@ from .heal import Healed
 from .host import Host
 from .lazy import Busy
 from .plan import NOTHING_SEEN, Plan, Seen, Task, is_in_place, make_plan
-from .slots import OUR_MARK, Slot
+from .slots import FIRST, OUR_MARK, SECOND, Slot
 from .transaction import STATE
 
 IDLE_POLL_SECONDS = 3.0
@@ -72,6 +72,7 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     facts = detect.read_facts(task.host, task.machine)
     detect.check(facts, task.settings.mode, task.settings.sha256)
     while True:
+        _await_daemons(task)
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
             return outcome
@@ -90,6 +91,14 @@ def _wait_for_change(task: Task, busy: Busy, on_waiting: Callable[[Busy], None])
         same = all(
             lazy.lazy_mounts(task.host, task.script, slot) == mounts for slot, mounts in busy.mounts.items()
         )
+
+
+def _await_daemons(task: Task) -> None:
+    """Wait while a daemon mounts again what it served, which takes the registry: to start it once more would
+    only begin that anew."""
+    while any(adoption.is_starting(task.host, slot) for slot in (FIRST, SECOND)):
+        task.when_away()
+        task.sleep(IDLE_POLL_SECONDS)
 
 
 def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:

@@ -115,7 +115,7 @@ class Teller:
         words = [line[:2500], *(f"{JOURNAL_MARK}{clean(text)[:160]}" for text in journal)]
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
-        if error.step.startswith("verify"):
+        if error.step.startswith("verify") or error.step == "containerd-config":
             self._try(self._marks.remove_label)
         self._try(lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)))
         self._try(lambda: self.event("Warning", error.reason, line))

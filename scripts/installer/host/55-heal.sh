@@ -11,10 +11,13 @@
 #   forgotten IMAGE         its layers did not come back: the next pull is a fresh one
 #   held IMAGE CONTAINER    its layers did not come back, and a running container is on them: nothing starts on it
 #   broken CONTAINER        it runs, and what it had mounted is dead
-# Fails when it could not look.
+# Fails when it could not look at everything: that start of the daemon is looked at again.
 heal() {
   case ${1:-} in '' | --again) ;; *) die "usage: soci-host.sh heal [--again]" ;; esac
-  [ -d "$STATE" ] || return 0
+  [ -e "$STATE/current/plan.env" ] || return 0
+  # Not with the lock held: a start of containerd waits for whoever holds it.
+  read_plan "$STATE/current"
+  await_containerd
   take_lock 300 "an install or an uninstall is at work"
   read_journal
   case $JOURNAL in
@@ -28,13 +31,23 @@ heal() {
   in_each_slot heal_slot
 }
 
+await_containerd() {
+  local give_up
+  give_up=$(($(now_ms) + 60000))
+  until containerd_answers; do
+    [ "$(now_ms)" -lt "$give_up" ] || die "containerd does not answer"
+    sleep 0.5
+  done
+}
+
 # heal-later: for the unit of the daemon, which must not wait for containerd.
 heal_later() {
   default_plan
   know_kind_of_older_plan
   [ ! -e "$STATE/current/plan.env" ] || read_plan "$STATE/current"
   # One that is at work looks for a later start of the daemon itself, before it ends.
-  systemd-run --quiet --collect --no-block --unit="$HEAL_UNIT" --property=After="$PLAN_containerd_unit" \
+  systemd-run --quiet --collect --no-block --unit="$HEAL_UNIT" --property=RuntimeMaxSec=900 \
+    --property=After="$PLAN_containerd_unit soci-snapshotter.service soci-snapshotter-b.service" \
     "$PROGRAM/soci-host.sh" heal 2>/dev/null || :
 }
 
@@ -46,6 +59,7 @@ heal_slot() {
     rounds=$((rounds + 1))
     started=$(started_as)
     await_connection "$SNAPSHOTTER"
+    clear_look_keys
     look_at_containerd
     if is_healed "$started"; then
       found=$(still_broken)
@@ -56,14 +70,20 @@ heal_slot() {
     say "$found" | grep '^forgotten ' || :
   done
   say "$found" | grep -e '^broken ' -e '^held ' || :
+  ! say "$found" | grep -q '^unsure ' || die "containerd did not answer for everything on $SNAPSHOTTER"
 }
 
-# heal_start: what came of this start of the daemon, and what was done about it.
+# heal_start: what came of this start of the daemon, and what was done about it; "unsure" of what nobody could tell. An
+# image of the other slot may start under the one in use, and is left alone.
 heal_start() {
-  local broken
-  broken=$(broken_chains)
-  [ -z "$broken" ] || heal_chains "$broken"
-  dead_containers | sed 's/^/broken /'
+  local looked broken
+  if [ "$SNAPSHOTTER" = "$PLAN_slot" ]; then
+    looked=$(look_at_chains)
+    say "$looked" | grep '^unsure ' || :
+    broken=$(say "$looked" | sed -n 's/^broken //p')
+    [ -z "$broken" ] || heal_chains "$broken"
+  fi
+  dead_containers
 }
 
 # Of what was found before: what still runs.
@@ -79,24 +99,22 @@ started_as() { systemctl show "$UNIT" --property=InvocationID --value; }
 
 is_healed() { grep -qxF "start $1" "$STATE/healed-$SNAPSHOTTER" 2>/dev/null; }
 
-# remember_healed START FOUND: nothing is remembered of a start after which images are still held: they are tried again.
+# remember_healed START FOUND: a start after which something is held or unsure is looked at again.
 remember_healed() {
   rm -f "$STATE/healed-$SNAPSHOTTER"
-  case "
-$2" in *"
-held "*) return 0 ;; esac
+  ! say "$2" | grep -q -e '^held ' -e '^unsure ' || return 0
   { say "start $1" && say "$2"; } >"$STATE/healed-$SNAPSHOTTER.next" || return 0 # a full disk: it is done again
   mv -fT "$STATE/healed-$SNAPSHOTTER.next" "$STATE/healed-$SNAPSHOTTER"
 }
 
-# The chains on which something is to start, images and containers, and nothing can.
-broken_chains() {
+# look_at_chains: "broken CHAIN" for each chain on which something is to start, an image or a container, and nothing can.
+look_at_chains() {
   local chain number
   number=0
   chains_in_use | {
     while read -r chain; do
       number=$((number + 1))
-      can_start_on "$chain" "$number" || say "$chain" &
+      look_at_chain "$chain" "$number" &
       [ $((number % 8)) -ne 0 ] || wait
     done
     wait
@@ -112,40 +130,72 @@ chains_in_use() {
 }
 
 # look_at_containerd: what it has, once a round. A list that fails is no empty one: what runs would be taken for ended.
-#   TASKS     container and process of each one that runs
 #   HOLDERS   key and topmost chain of each snapshot of a container or an image volume; a pull's key has two words
+#   PULLS     the keys of pulls
+#   TASKS     container and process of each one that runs; after HOLDERS, so that none of those is missed
 #   UNPACKED  configuration and topmost chain of each image that is unpacked under the slot's snapshotter
+#   PARTS     of each index and manifest, digest and that of a part
 #   NAMES     name and digest of each image
 look_at_containerd() {
   local listed
-  listed=$(ctr --namespace k8s.io tasks ls) || die "containerd does not list its tasks"
-  TASKS=$(say "$listed" | awk 'NR > 1 && $NF != "STOPPED" { print $1, $2 }')
   listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
   HOLDERS=$(say "$listed" | awk '$NF == "Active" && NF == 3 && $1 !~ /^(extract-|soci-cluster-)/ { print $1, $2 }')
+  PULLS=$(say "$listed" | awk '$NF == "Active" && $1 ~ /^extract-/ { print $1 }')
+  listed=$(ctr --namespace k8s.io tasks ls) || die "containerd does not list its tasks"
+  TASKS=$(say "$listed" | awk 'NR > 1 && $NF != "STOPPED" { print $1, $2 }')
   listed=$(ctr --namespace k8s.io content ls) || die "containerd does not list its content"
-  UNPACKED=$(say "$listed" | awk -v label="containerd.io/gc.ref.snapshot.$SNAPSHOTTER=" '
-    { count = split($NF, labels, ","); for (i = 1; i <= count; i++)
-      if (index(labels[i], label) == 1) print $1, substr(labels[i], length(label) + 1) }')
+  UNPACKED=$(say "$listed" | labels_of "containerd.io/gc.ref.snapshot.$SNAPSHOTTER=")
+  PARTS=$(say "$listed" | labels_of containerd.io/gc.ref.content)
   listed=$(ctr --namespace k8s.io images ls) || die "containerd does not list its images"
   NAMES=$(say "$listed" | awk 'NR > 1 { print $1, $3 }')
 }
 
-# can_start_on CHAIN NUMBER: asked as containerd asks it; the daemon then looks at every layer. Another failure than its
-# own word on a layer says nothing.
-can_start_on() {
+# labels_of BEGINNING: digest and value of each label of the listed content that begins so.
+labels_of() {
+  awk -v beginning="$1" '
+    { count = split($NF, labels, ",")
+      for (i = 1; i <= count; i++)
+        if (index(labels[i], beginning) == 1) { value = labels[i]; sub(/^[^=]*=/, "", value); print $1, value } }'
+}
+
+# look_at_chain CHAIN NUMBER: asked as containerd asks it; the daemon then looks at every layer.
+look_at_chain() {
   local key answer
   key=soci-cluster-look-$$-$2
-  answer=$(snapshots_of "$SNAPSHOTTER" prepare "$key" "$1" 2>&1) || :
-  snapshots_of "$SNAPSHOTTER" rm "$key" >/dev/null 2>&1 || :
-  case $answer in *'layer "'*'" unavailable'*) return 1 ;; esac
+  if answer=$(snapshots_of "$SNAPSHOTTER" prepare "$key" "$1" 2>&1); then
+    snapshots_of "$SNAPSHOTTER" rm "$key" >/dev/null 2>&1 || :
+    return 0
+  fi
+  case $(meaning_of "$answer") in
+    unavailable) say "broken $1" ;;
+    unsure) say "unsure $1" ;;
+  esac
+}
+
+# meaning_of ANSWER: of a snapshotter that refuses: the daemon's own word on a layer, a key that is gone, or nothing.
+meaning_of() {
+  case $1 in
+    *'layer "'*'" unavailable'*) say unavailable ;;
+    *'not found'* | *'does not exist'*) say gone ;;
+    *) say unsure ;;
+  esac
+}
+
+# Of a look that was cut short: its key would keep the layers for good.
+clear_look_keys() {
+  local key
+  for key in $(snapshots_of "$SNAPSHOTTER" ls | awk '$1 ~ /^soci-cluster-look-/ { print $1 }'); do
+    snapshots_of "$SNAPSHOTTER" rm "$key" >/dev/null 2>&1 || :
+  done
 }
 
 # heal_chains CHAINS: bring them back where that is possible, else free and forget what nothing runs on.
 heal_chains() {
   local held
   held=$(held_images "$1")
-  if [ -n "$held" ] && [ -z "$(living_mounts)" ] && registry_answers "$held" && may_restart_again; then
-    start_snapshotter restart # which mounts the layers again, and breaks nothing that is not broken
+  if [ -n "$held" ] && may_be_restarted && is_time_for_held && registry_answers "$held"; then
+    now_ms >"$STATE/restarted-for-held"
+    start_snapshotter restart # which mounts the layers again
     return
   fi
   free_chains "$1"
@@ -162,19 +212,30 @@ forget() {
   timeout 60 ctr --namespace k8s.io images rm --sync $1 >/dev/null || die "containerd does not forget $1"
   for image in $1; do say "forgotten $image"; done
   # This daemon remembers that it found no index of them, and would have them pulled whole.
-  [ -n "$(living_mounts)" ] || start_snapshotter restart
+  ! may_be_restarted || start_snapshotter restart
 }
 
-# images_on CHAINS: all names of the images that are unpacked to these chains.
+# Whether nothing reads from the daemon, and no pull needs it, which may take longer than it is to the next restart.
+may_be_restarted() { [ -z "$PULLS" ] && [ -z "$(living_mounts)" ]; }
+
+# images_on CHAINS: all names of the images that are unpacked to these chains: those of any manifest or index with such a
+# configuration, and the kubelet's own, which is the digest of the configuration.
 images_on() {
-  local configuration chain
-  say "$UNPACKED" | while read -r configuration chain; do
-    say "$1" | grep -qxF -e "$chain" || continue
-    # The kubelet's own name of the image is the digest of its configuration.
-    say "$NAMES" | awk -v id="$configuration" '
-      { digest[$1] = $2 }
-      END { for (name in digest) if (id in digest && digest[name] == digest[id]) print name }'
-  done | sort -u
+  {
+    say "$1" | sed 's/^/chain /'
+    say "$UNPACKED" | sed 's/^/unpacked /'
+    say "$PARTS" | sed 's/^/part /'
+    say "$NAMES" | sed 's/^/name /'
+  } | awk '
+    $1 == "chain" { chains[$2] }
+    $1 == "unpacked" && $3 in chains { wanted[$2] }
+    $1 == "part" { whole[++parts] = $2; part[parts] = $3 }
+    $1 == "name" { digest[$2] = $3 }
+    END {
+      for (round = 1; round <= 2; round++) # a manifest has a configuration, an index has manifests
+        for (i = 1; i <= parts; i++) if (part[i] in wanted) wanted[whole[i]]
+      for (name in digest) if (digest[name] in wanted || name in wanted) print name
+    }' | sort
 }
 
 # free_chains CHAINS: the snapshots of containers that do not run. Their records stay: by them the kubelet finds the logs.
@@ -201,7 +262,8 @@ held_images() {
 is_in_use() {
   case $1 in
     /*) awk -v mount="$1" '$5 == mount { found = 1 } END { exit !found }' "${MOUNTINFO:-/proc/self/mountinfo}" ;;
-    *) is_running "$1" ;;
+    # The kernel knows of one that containerd has only just started.
+    *) is_running "$1" || grep -qF "/$1/rootfs " "${MOUNTINFO:-/proc/self/mountinfo}" ;;
   esac
 }
 
@@ -219,13 +281,13 @@ pid_of() { say "$TASKS" | awk -v id="$1" '$1 == id { print $2 }'; }
 
 is_running() { [ -n "$(pid_of "$1")" ]; }
 
-# The running containers that have lazily loaded layers from an earlier start of the daemon.
+# "broken CONTAINER" for each that runs and has lazily loaded layers from an earlier start of the daemon.
 dead_containers() {
   local daemon layers key
   daemon=$(start_of_daemon) || return 0
   layers=$(lazy_layers)
   say "$HOLDERS" | while read -r key _; do
-    if started_before "$(container_of "$key")" "$daemon" && is_lazy "$key" "$layers" </dev/null; then container_of "$key"; fi
+    ! started_before "$(container_of "$key")" "$daemon" || look_at_container "$key" "$layers" </dev/null
   done | sort -u
 }
 
@@ -248,39 +310,49 @@ start_of() {
   say "${20}"
 }
 
-# is_lazy KEY LAYERS: when the daemon does not know its layers, they were lazily loaded: it knows all others.
-is_lazy() {
-  local mounts layer
-  mounts=$(snapshots_of "$SNAPSHOTTER" mounts / "$1" 2>/dev/null) || return 0
-  for layer in $2; do
-    case ":$(say "$mounts" | tr ' ,=' ':::'):" in *":$layer:"*) return 0 ;; esac
-  done
-  return 1
+# look_at_container KEY LAYERS: when the daemon does not know its layers, they were lazily loaded: it knows all others.
+look_at_container() {
+  local answer layer
+  if answer=$(snapshots_of "$SNAPSHOTTER" mounts / "$1" 2>&1); then
+    answer=:$(say "$answer" | tr ' ,=' ':::'):
+    for layer in $2; do
+      case $answer in *":$layer:"*) say "broken $(container_of "$1")" && return ;; esac
+    done
+    return 0
+  fi
+  case $(meaning_of "$answer") in
+    unavailable) say "broken $(container_of "$1")" ;;
+    unsure) say "unsure $1" ;;
+  esac
 }
 
 # The lazily loaded mounts that a restart of the daemon would break: those of this start of it.
 living_mounts() {
-  local daemon mount container
+  local daemon mount container status
   daemon=$(start_of_daemon) || daemon=0
   for mount in $(lazy_mounts); do
     container=${mount%/*}
     container=${container##*/}
     case $mount in
       # It may have been mounted after its pod began: only one that cannot be read is dead.
-      */image-volumes/*) timeout 5 ls "$mount" >/dev/null 2>&1 || continue ;;
+      */image-volumes/*)
+        status=0
+        timeout 5 ls "$mount" >/dev/null 2>&1 || status=$?
+        case $status in 0 | 124) ;; *) continue ;; esac
+        ;;
       *) ! started_before "$container" "$daemon" || continue ;;
     esac
     say "$mount"
   done
 }
 
-# may_restart_again: a registry that answers may refuse the daemon all the same. Writes down that it is restarted now.
-may_restart_again() {
-  local last=0
-  [ ! -e "$STATE/restarted-for-held" ] || read -r last <"$STATE/restarted-for-held"
+# A registry that answers may refuse the daemon all the same: without this, it would be restarted for that all the time.
+is_time_for_held() {
+  local last
+  last=$(cat "$STATE/restarted-for-held" 2>/dev/null || :)
+  case $last in '' | *[!0-9]*) return 0 ;; esac # a full disk leaves an empty file
   # After a reboot the clock begins anew.
-  [ "$last" -eq 0 ] || [ "$(now_ms)" -lt "$last" ] || [ "$(now_ms)" -gt $((last + HELD_SECONDS * 1000)) ] || return 1
-  now_ms >"$STATE/restarted-for-held"
+  [ "$(now_ms)" -lt "$last" ] || [ "$(now_ms)" -gt $((last + HELD_SECONDS * 1000)) ]
 }
 
 # registry_answers HELD: whether the registry of the first of these images says anything. Asked without credentials, and
