@@ -1,6 +1,8 @@
 """``python3 -B -m agent``: bring this pod's node to the wanted state, report, then become the watcher.
 
 ``python3 -B -m agent leave``: the pod's end. Take SOCI off the node if the installer itself was deleted.
+
+``python3 -B -m agent doctor``: only look, and print what is wrong.
 """
 
 import os
@@ -11,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from . import lazy, owner, settings
+from . import doctor, lazy, owner, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -171,6 +173,8 @@ class Agent:
 
 def main() -> int:
     """Install or uninstall, and report; the exit status when it failed. Does not return when it succeeded."""
+    if sys.argv[1:] == ["doctor"]:
+        return doctor.main()
     environment = os.environ
     namespace = environment.get("POD_NAMESPACE", "soci-system")
     daemonset = environment.get("DAEMONSET_NAME", "soci-installer")
