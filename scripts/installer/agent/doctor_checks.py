@@ -396,7 +396,7 @@ def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
 @_check(
     "poisoned-image",
     "error",
-    "no new container of the image starts: the daemon could not mount its layers again, and never tries again",
+    "no new container of the image starts: the daemon could not mount its layers again, and tries no more",
     "delete the pods that run on the image; on the node sh /opt/soci-cluster/soci-host.sh heal --again",
 )
 def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:

@@ -187,6 +187,7 @@ def described(image: Image, why: str) -> dict[str, object]:
     whole = image.of(WHOLE) + image.of(PARALLEL)
     return {
         "image": image.name,
+        "names": [name for name in image.names if not name.startswith("sha256:")],
         "served": served(image),
         "layers": len(image.layers),
         "lazyLayers": len(lazy),
