@@ -26,8 +26,9 @@ Json = dict[str, Any]
 
 INSTALLER = "soci-installer"  # its name, and the label of its pods: components/installer.py
 # An installer from before this command would take the word for a new start, and install.
-LOOK = """test -e agent/doctor.py || { echo "this installer has no doctor yet. Remedy: pulumi up" >&2; exit 1; }
+LOOK = """test -e agent/doctor.py || { echo 'this installer is older. Remedy: pulumi up' >&2; exit 1; }
 exec python3 -B -m agent doctor"""
+EXEC_FAILED = "command terminated with exit code"  # kubectl, after what the command itself said
 AT_ONCE = 16  # nodes that are asked
 SECONDS = 45  # for one node; it takes a second or two
 STATUS = {"good": 0, "warning": 1, "error": 2, "unknown": 3}
@@ -60,7 +61,8 @@ class Kubectl:
             cause = f"kubectl {arguments[0]} did not end in {SECONDS} s"
             raise CannotLookError(f"{cause}. Remedy: see to the node and the API server") from error
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+            lines = [line for line in done.stderr.splitlines() if line and not line.startswith(EXEC_FAILED)]
+            said = (lines or [f"it ended with status {done.returncode}"])[-1]
             raise CannotLookError(f"kubectl {arguments[0]}: {said}")
         return done.stdout
 
@@ -140,7 +142,9 @@ def _ask(kubectl: Kubectl, node: str, pod: Json) -> Answer:
         )
     except (CannotLookError, ValueError) as error:
         problem = "; ".join(filter(None, [not_ready, str(error)]))
-        return Answer(node, None, f"{problem}. Remedy: see kubectl -n {namespace} describe pod {name}")
+        if "Remedy:" not in problem:
+            problem += f". Remedy: see kubectl -n {namespace} describe pod {name}"
+        return Answer(node, None, problem)
     if not_ready:
         report["findings"].append(
             {

@@ -11,6 +11,7 @@ import socket
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -348,7 +349,7 @@ def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
 
 def image_endpoint(config: str) -> str:
     """imageServiceEndpoint of a KubeletConfiguration, in YAML or JSON."""
-    found = re.search(r"""^\s*["']?imageServiceEndpoint["']?\s*:\s*["']?([^"',\s]+)""", config, re.MULTILINE)
+    found = re.search(r"""(?:^|[\s{,"'])imageServiceEndpoint["']?\s*:\s*["']?([^"',}\s]+)""", config)
     return found[1] if found else ""
 
 
@@ -382,7 +383,7 @@ def listens(path: Path) -> str:
 def _options(command: Sequence[str]) -> dict[str, str]:
     """Long options of a command line, as --name=value or --name value."""
     found = {}
-    for word, following in zip(command, [*command[1:], ""], strict=True):
+    for word, following in zip_longest(command, command[1:], fillvalue=""):
         if word.startswith("--"):
             name, is_one, value = word[2:].partition("=")
             found[name] = value if is_one else following
