@@ -252,7 +252,9 @@ def page(answers: Sequence[Answer], paper: Paper) -> Iterator[str]:
             yield ""
             header = ("IMAGE", "SERVED", "LAYERS", "SIZE", "WHY")
             yield from paper.table(header, [_image_row(entry) for entry in report["images"]])
-        yield from ("", *_facts(report))
+        yield ""
+        for fact in _facts(report):
+            yield from textwrap.wrap(fact, paper.width)
     for answer in sorted(answers, key=lambda answer: -STATUS[answer.verdict]):
         for verdict, text in _sentences(answer):
             yield ""

@@ -89,8 +89,8 @@ class DoctorNode(FakeHost):
         index: str = "",
         others_indexed: bool = False,
     ) -> list[str]:
-        """Unpack an image whose layers have a size, a media type, and are lazily loaded or not; their chain IDs.
-        An index of version 2 is part of it."""
+        """Unpack an image whose layers have a size, a media type, and are lazily loaded or not, with an index
+        of version 2 or without; the chain IDs."""
         diff_ids = [digest(f"{name} {number}") for number in range(len(layers))]
         config = {"rootfs": {"diff_ids": diff_ids}}
         chains = images.chain_ids(diff_ids)

@@ -1,4 +1,4 @@
-"""The doctor on a node: each misconfiguration is named, with its subject, and a good node is left in peace."""
+"""The doctor on a node: each misconfiguration is named with its subject, a good node has none."""
 
 import json
 import tempfile
