@@ -20,7 +20,7 @@ down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)
 	@.venv/bin/python scripts/bench/down.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 doctor: setup ## what is wrong with the nodes, with cause and remedy (KUBECONTEXT=name: of your cluster)
-	@.venv/bin/python -m components.doctor $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
+	@.venv/bin/python -P components/doctor.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
 
 bench: setup ## measure pod start with and without SOCI again, on the running lab
 	@.venv/bin/python scripts/bench/pod_start.py

@@ -53,7 +53,7 @@ class OddRegistry:
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
-            request.send_response(answer.status)
+            request.send_response(answer.status or 200)
             for name in HEADERS:
                 if name in answer.headers:
                     request.send_header(name, answer.headers[name])

@@ -43,7 +43,7 @@ xargs -r -P 8 -n 1 sh -c 'said=$(timeout -k 1 2 ls "$1" 2>&1 >/dev/null) || echo
 DEAD = re.compile("Transport endpoint is not connected|Stale file handle")
 # What the daemon said of images and layers: since the boot, and what it could not mount at its present start.
 WORDS = """
-said() { timeout -k 1 3 journalctl --no-pager --output=cat "$@"; }
+said() { timeout -k 1 3 journalctl --no-pager --output=cat --lines=20000 "$@"; }
 said --boot --unit="$1" | grep -E 'failed to (prepare|restore) remote|parallel pull/unpack' | tail -n 2000
 echo ---
 said _SYSTEMD_INVOCATION_ID="$2" | grep 'failed to restore remote' | tail -n 2000
