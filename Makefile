@@ -45,8 +45,9 @@ installer: build ## agent and host script: fake host root, real containerd binar
 	@$(PYTEST) tests/installer
 	@$(PYTEST) tests/faults --ignore tests/faults/nodes
 
+# Two modules at a time; those of the most tests first.
 engine: build ## the real Pulumi engine runs the real program against a real API server
-	@$(PYTEST) tests/engine
+	@$(PYTEST) -n 2 --dist loadfile tests/engine
 
 cluster: build ## the lab: real nodes, real pods
 	@$(PYTEST) tests/cluster

@@ -73,6 +73,13 @@ class SociInstallerArgs(TypedDict):
     """What to do when a new version or configuration would restart a daemon from which running pods read.
     `when-idle` waits for their end, `drain` evicts them within their disruption budgets, `side-by-side`
     leaves them alone and starts a second daemon for new pods. Default: `when-idle`."""
+    broken_pods: NotRequired[str]
+    """What becomes of a pod whose lazily loaded files cannot be read any more, since the snapshotter's daemon
+    ended under it. `report` puts a Warning Event on it, `evict` also evicts it within its disruption budgets,
+    if a controller makes it anew. Default: `report`."""
+    on_drift: NotRequired[str]
+    """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
+    most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
@@ -181,6 +188,13 @@ class SociClusterArgs(TypedDict):
     """What to do when a new version or configuration would restart a daemon from which running pods read.
     `when-idle` waits for their end, `drain` evicts them within their disruption budgets, `side-by-side`
     leaves them alone and starts a second daemon for new pods. Default: `when-idle`."""
+    broken_pods: NotRequired[str]
+    """What becomes of a pod whose lazily loaded files cannot be read any more, since the snapshotter's daemon
+    ended under it. `report` puts a Warning Event on it, `evict` also evicts it within its disruption budgets,
+    if a controller makes it anew. Default: `report`."""
+    on_drift: NotRequired[str]
+    """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
+    most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]

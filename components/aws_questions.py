@@ -6,7 +6,7 @@ does not know the function) is no error: what it would have told is not known.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -25,8 +25,8 @@ _NOTHING_THERE = re.compile("no matching|returned no results")
 
 def checked(
     component: pulumi.ComponentResource, settings: Settings, groups: Mapping[str, Settings]
-) -> pulumi.Output[None]:
-    """Warn of what is slow or dear, and refuse what AWS says cannot work.
+) -> pulumi.Output[Answers]:
+    """Warn of what is slow or dear, refuse what AWS says cannot work, and hand on what AWS said.
 
     What depends on this output is registered after AWS has answered, and not at all after a refusal. The
     refusals that need no answer are those of settings.py.
@@ -36,11 +36,12 @@ def checked(
     """
     _warn(eks_checks.warnings(settings, groups), settings, component)
 
-    async def ask_aws() -> None:
+    async def ask_aws() -> Answers:
         answers = await gather(settings, groups, asker(component))
         _warn(eks_checks.warnings_by_aws(settings, groups, answers), settings, component)
         if found := eks_checks.refusals_by_aws(settings, groups, answers):
             raise SociConfigError("\n".join(_told(one, settings) for one in found))
+        return answers
 
     return pulumi.Output.from_input(ask_aws())
 
@@ -111,7 +112,7 @@ async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask)
     names = dict.fromkeys([*of_cluster, *(default_subnets or ()), *of_groups])
     subnets, routes = await asyncio.gather(
         _each(names, lambda name: ask("aws:ec2/getSubnet:getSubnet", {"id": name})),
-        _each(names, lambda name: _routes(name, vpc, ask)),
+        _routes(names, vpc, ask),
     )
     endpoints = {}
     regions = {subnet["region"] for subnet in subnets.values() if subnet.get("region")}
@@ -145,14 +146,18 @@ async def _zones(instance_type: str, ask: Ask) -> list[str] | None:
     return None if answer is None else list(answer.get("locations") or [])
 
 
-async def _routes(subnet: str, vpc: str, ask: Ask) -> list[Answer] | None:
-    """The routes of a subnet: those of its own table, else of the VPC's main one."""
+async def _routes(subnets: Collection[str], vpc: str, ask: Ask) -> dict[str, Sequence[Answer]]:
+    """The routes of each subnet, where they are known: those of its own table, else of the VPC's main one."""
+    if not subnets:
+        return {}
     token = "aws:ec2/getRouteTable:getRouteTable"
-    table = await ask(token, {"subnetId": subnet})
-    if table is not None and not table:
-        main = {"vpcId": vpc, "filters": [{"name": "association.main", "values": ["true"]}]}
-        table = await ask(token, main)
-    return (table or {}).get("routes")
+    of_main = {"vpcId": vpc, "filters": [{"name": "association.main", "values": ["true"]}]}
+    # The main one at the same time: in most VPCs some subnet has it.
+    own, main = await asyncio.gather(
+        _each(subnets, lambda name: ask(token, {"subnetId": name})), ask(token, of_main)
+    )
+    tables = {name: table or main or {} for name, table in own.items()}
+    return {name: table["routes"] for name, table in tables.items() if "routes" in table}
 
 
 async def _is_own(subnets: Iterable[Answer], ask: Ask) -> bool:

@@ -97,7 +97,9 @@ class SociCluster(pulumi.ComponentResource):
             "context": self._settings.context,
             "nodes": access.nodes,
         }
-        options = self._in_cluster(access, depends_on=list(access.node_groups.values()))
+        # Of its children only the DaemonSet waits for the nodes, by `nodes`. A component that depends on
+        # something makes all of its children wait.
+        options = self._in_cluster(access)
         return SociInstaller(f"{self._name}-installer", cast(SociInstallerArgs, chosen | where), options)
 
     def _sample(self, access: ClusterAccess, installer: SociInstaller) -> pulumi.Output[str]:

@@ -8,7 +8,8 @@ import pulumi
 import pulumi_aws as aws
 
 from .aws_questions import default_subnets_of
-from .eks_checks import REFUSED_ZONES
+from .eks_checks import REFUSED_ZONES, takes_control_plane
+from .guards import Answers
 from .settings import Settings
 
 # The subnets of AWS resources that pulumi-eks makes.
@@ -16,7 +17,7 @@ _SUBNETS = {"aws:eks/cluster:Cluster": "vpcConfig.subnetIds", "aws:eks/nodeGroup
 
 
 def arguments(
-    chosen: Settings, checked: pulumi.Output[None], component: pulumi.ComponentResource
+    chosen: Settings, checked: pulumi.Output[Answers], component: pulumi.ComponentResource
 ) -> dict[str, Any]:
     """The VPC and the subnets, as arguments of eks.Cluster. They are known when AWS was `checked`, so that
     nothing is made of what was refused."""
@@ -46,19 +47,36 @@ def keep_found(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformRe
     return pulumi.ResourceTransformResult(args.props, options)
 
 
-def _default_vpc(checked: pulumi.Output[None], component: pulumi.ComponentResource) -> dict[str, Any]:
-    """The account's default VPC and its subnets in zones that EKS takes."""
+def _default_vpc(checked: pulumi.Output[Answers], component: pulumi.ComponentResource) -> dict[str, Any]:
+    """The account's default VPC and its subnets in zones that EKS takes: as AWS said for the checks, else
+    asked here, where an answer that fails is an error."""
+    vpc: pulumi.Output[str] = checked.apply(
+        lambda answers: answers.default_vpc or _ask("getVpc", {"default": True}, component)["id"]
+    )
+    subnets = checked.apply(lambda answers: _known_subnets(answers) or _asked_subnets(vpc, component))
+    return {"vpc_id": vpc, "subnet_ids": subnets}
+
+
+def _known_subnets(answers: Answers) -> list[str]:
+    """The default VPC's subnets in zones that EKS takes; none unless the zone of each is known."""
+    found = {
+        name: answers.subnets.get(name, {}).get("availabilityZoneId")
+        for name in answers.default_subnets or ()
+    }
+    return [name for name, zone in found.items() if takes_control_plane(zone)] if all(found.values()) else []
+
+
+def _asked_subnets(vpc: pulumi.Input[str], component: pulumi.ComponentResource) -> pulumi.Output[list[str]]:
     # Neither a local zone, which only an account that asked for it has.
     zones = aws.get_availability_zones_output(
         filters=[{"name": "zone-type", "values": ["availability-zone"]}],
         opts=pulumi.InvokeOutputOptions(parent=component),
     ).zone_ids.apply(lambda ids: [zone for zone in ids if zone not in REFUSED_ZONES])
-    vpc = _ask("getVpc", {"default": checked.apply(lambda _: True)}, component)["id"]
     filters = [
         *default_subnets_of(vpc),
         {"name": "availability-zone-id", "values": zones},
     ]
-    return {"vpc_id": vpc, "subnet_ids": _ask("getSubnets", {"filters": filters}, component)["ids"]}
+    return _ask("getSubnets", {"filters": filters}, component)["ids"]
 
 
 def _ask(function: str, about: Mapping[str, Any], component: pulumi.ComponentResource) -> pulumi.Output[Any]:

@@ -573,11 +573,11 @@ def cluster_subnets(plan: Plan) -> dict[str, str]:
     """The control plane's subnets, each with the key that says so: those that were set, else the default
     VPC's in zones that EKS takes."""
     found = {name: key for key, field in _CLUSTER_SUBNETS.items() for name in getattr(plan.settings, field)}
-    taken = (name for name in plan.aws.default_subnets or () if _takes_control_plane(_zone(plan, name)))
+    taken = (name for name in plan.aws.default_subnets or () if takes_control_plane(_zone(plan, name)))
     return found or dict.fromkeys(taken, "vpcId")
 
 
-def _takes_control_plane(zone: str | None) -> bool:
+def takes_control_plane(zone: str | None) -> bool:
     """Whether EKS may make a control plane in a zone; of an unknown one it may."""
     return zone is None or (bool(_AVAILABILITY_ZONE.fullmatch(zone)) and zone not in REFUSED_ZONES)
 

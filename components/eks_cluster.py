@@ -51,7 +51,7 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         tags=dict(chosen.tags),
         opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(transforms=_transforms(chosen))),
     )
-    groups = node_groups(name, chosen, shapes, cluster, component)
+    groups = node_groups(name, chosen, shapes, cluster, checked=checked, component=component)
     # Both of the cluster's kubeconfigs leave profile and role out (pulumi-eks#1082).
     kubeconfig = pulumi.Output.secret(
         cluster.get_kubeconfig(**credentials) if credentials else cluster.kubeconfig_json

@@ -15,12 +15,6 @@ from .cluster_access import access_of
 from .names import DOMAIN, INSTALLER, cluster_wide
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
-NODE_EVENTS_NAMESPACE = "default"  # where Kubernetes keeps the Events about nodes, which have no namespace
-EVENTS_RULE: k8s.rbac.v1.PolicyRuleArgsDict = {
-    "api_groups": [""],
-    "resources": ["events"],
-    "verbs": ["create"],
-}
 MOUNT_PATH = "/opt/soci-cluster"
 GRACE_SECONDS = 120
 NODES_ANNOTATION = f"{DOMAIN}/nodes"
@@ -137,7 +131,7 @@ class SociInstaller(pulumi.ComponentResource):
         cluster_role = k8s.rbac.v1.ClusterRole(
             f"{self._name}-cluster-role",
             metadata=everywhere,
-            rules=cluster_rules(self._settings.upgrade_policy),
+            rules=cluster_rules(self._settings),
             opts=self._owned(),
         )
         cluster_binding = k8s.rbac.v1.ClusterRoleBinding(
@@ -148,11 +142,7 @@ class SociInstaller(pulumi.ComponentResource):
             opts=self._owned(depends_on=[cluster_role, account]),
         )
         own = own_rules(self._settings.upgrade_policy, self._settings.namespace)
-        bindings = [cluster_binding, self._grant("role", home, own, subject, account)]
-        if self._settings.namespace != NODE_EVENTS_NAMESPACE:
-            beside: k8s.meta.v1.ObjectMetaArgsDict = {**everywhere, "namespace": NODE_EVENTS_NAMESPACE}
-            bindings += [self._grant("events-role", beside, [EVENTS_RULE], subject, account)]
-        return [account, *bindings]
+        return [account, cluster_binding, self._grant("role", home, own, subject, account)]
 
     def _grant(
         self,
@@ -259,7 +249,8 @@ class SociInstaller(pulumi.ComponentResource):
             "termination_message_policy": "File",
             "volume_mounts": [
                 {"name": "program", "mount_path": MOUNT_PATH, "read_only": True},
-                {"name": "host", "mount_path": "/host"},
+                # What is unmounted on the node later is so in the pod, too: it keeps no device busy.
+                {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
             ],
         }
         items: list[k8s.core.v1.KeyToPathArgsDict] = [
@@ -353,13 +344,15 @@ def _refuse_part(part: Any) -> Any:
     )
 
 
-def cluster_rules(upgrade_policy: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
-    """What the agent may do in the whole cluster: no more than the policy needs."""
+def cluster_rules(wanted: settings.Settings) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+    """What the agent may do in the whole cluster: no more than the policies need."""
     rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
         {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
         {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        # On the node, on the DaemonSet, and on the pods whose files cannot be read any more.
+        {"api_groups": [""], "resources": ["events"], "verbs": ["create"]},
     ]
-    if upgrade_policy == "drain":
+    if wanted.upgrade_policy == "drain" or wanted.broken_pods == "evict":
         rules += [
             {"api_groups": [""], "resources": ["pods"], "verbs": ["get"]},
             {"api_groups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
@@ -378,7 +371,6 @@ def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRul
             "verbs": ["get"],
         },
         {"api_groups": [""], "resources": ["namespaces"], "resource_names": [namespace], "verbs": ["get"]},
-        EVENTS_RULE,
     ]
     if upgrade_policy == "side-by-side":
         # Its own pod is made anew under the new daemon, else the old one would have to stay for it.

@@ -16,6 +16,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from . import cluster_network, eks_checks, eks_rules, pass_through, rules
+from .guards import Answers
 from .operating_systems import OPERATING_SYSTEMS
 from .own_nodes import managed_group_taints, pool_labels
 from .settings import Settings, protected
@@ -60,6 +61,8 @@ def node_groups(
     chosen: Settings,
     shapes: Mapping[str, Settings],
     cluster: eks.Cluster,
+    *,
+    checked: pulumi.Output[Answers],
     component: pulumi.ComponentResource,
 ) -> dict[str, eks.ManagedNodeGroup]:
     """The node groups of a cluster by name, children of the component.
@@ -69,9 +72,10 @@ def node_groups(
         chosen: its settings.
         shapes: these as each group has them, by its name.
         cluster: the cluster.
+        checked: known when AWS was checked; nothing is made before.
         component: the parent of all that is made.
     """
-    role, policies = _role(name, chosen, component)
+    role, policies = _role(name, chosen, checked, component)
     options: dict[str, Any] = {}
     for group in shapes.values():
         options |= group.eks_node_group_options
@@ -185,7 +189,7 @@ def node_group(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:
 
 
 def _role(
-    name: str, chosen: Settings, component: pulumi.ComponentResource
+    name: str, chosen: Settings, checked: pulumi.Output[Answers], component: pulumi.ComponentResource
 ) -> tuple[aws.iam.Role, list[pulumi.Resource]]:
     """What the nodes may do in AWS: the role, and the policies attached to it."""
     child = pulumi.ResourceOptions(parent=component)
@@ -194,9 +198,10 @@ def _role(
         "Action": "sts:AssumeRole",
         "Principal": {"Service": "ec2.amazonaws.com"},
     }
+    trust = {"Version": "2012-10-17", "Statement": [statement]}
     role = aws.iam.Role(
         f"{name}-node-role",
-        assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+        assume_role_policy=checked.apply(lambda _: json.dumps(trust)),
         tags=dict(chosen.tags),
         opts=child,
     )

@@ -191,6 +191,21 @@ class Settings:
         Scope.NODE,
         rules.one_of("when-idle", "drain", "side-by-side"),
     )
+    broken_pods: str = setting(
+        "report",
+        "What becomes of a pod whose lazily loaded files cannot be read any more, since the snapshotter's "
+        "daemon ended under it. `report` puts a Warning Event on it, `evict` also evicts it within its "
+        "disruption budgets, if a controller makes it anew.",
+        Scope.NODE,
+        rules.one_of("report", "evict"),
+    )
+    on_drift: str = setting(
+        "repair",
+        "What becomes of a node on which another tool changed what the install wrote. `repair` puts it "
+        "right, at most once in ten minutes and three times an hour, `report` only says so.",
+        Scope.NODE,
+        rules.one_of("repair", "report"),
+    )
     max_unavailable: str = setting(
         "1",
         "Nodes that are changed at the same time, as a number or a percentage such as `10%`.",

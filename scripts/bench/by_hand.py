@@ -104,6 +104,7 @@ everywhere = k8s.rbac.v1.ClusterRole(
     rules=[
         {"api_groups": [""], "resources": ["nodes"], "verbs": ["get", "patch"]},
         {"api_groups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
+        EVENTS,
     ],
     opts=inside,
 )
@@ -117,11 +118,9 @@ k8s.rbac.v1.ClusterRoleBinding(
 own: list[Any] = [
     {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
     {"api_groups": [""], "resources": ["namespaces"], "resource_names": [NAMESPACE], "verbs": ["get"]},
-    EVENTS,
 ]
 grants: list[tuple[str, Any, list[Any]]] = [
     ("role", home, own),
-    ("events-role", {"name": NAME, "namespace": "default", "labels": LABELS}, [EVENTS]),
 ]
 for name, metadata, rules in grants:
     granted = k8s.rbac.v1.Role(name, metadata=metadata, rules=rules, opts=inside)

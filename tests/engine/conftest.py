@@ -14,11 +14,14 @@ from typing import Any
 
 import pulumi  # noqa: F401  (before the stand-ins, whose stubs would hide most of it)
 import pytest
+import warm
+from background import Process
 from engine import prepare
 from moto_account import client, moto_account
 
 from tests.engine.fake_cluster import COMPLETED, ControlPlane, FakeNodes
 from tests.engine.project_stack import REPOSITORY, Stack
+from tests.waiting import wait_for
 
 VERSIONS = ("0.16.0", "0.16.1")
 
@@ -90,12 +93,24 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variable with which the stand-ins are forks of one process that has the packages imported."""
+    folder = tmp_path_factory.mktemp("warm")
+    variable = {warm.VARIABLE: str(folder / "socket")}
+    command = [sys.executable, "-I", warm.__file__]
+    server = Process(folder / "log", command, {**os.environ, **variable})
+    wait_for((folder / "socket").exists, 60, "a process to fork from")
+    yield variable
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory, warm_python: dict[str, str]) -> dict[str, str]:
     """The environment of the CLI: plugins and state of this test run only."""
     home = tmp_path_factory.mktemp("pulumi")
     loopback = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "NO_COLOR": "1"}
     # The true aws and eks plugins would want an AWS account; moto is for the stand-ins.
-    return {**os.environ, **prepare(home, genuine=("kubernetes",)), **loopback}
+    return {**os.environ, **prepare(home, genuine=("kubernetes",)), **loopback, **warm_python}
 
 
 @pytest.fixture(scope="session")

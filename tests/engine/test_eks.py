@@ -63,8 +63,6 @@ NAMES_OF_0_2 = {
     "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding::soci-installer-cluster-role-binding",
     "kubernetes:rbac.authorization.k8s.io/v1:Role::soci-installer-role",
     "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding::soci-installer-role-binding",
-    "kubernetes:rbac.authorization.k8s.io/v1:Role::soci-installer-events-role",
-    "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding::soci-installer-events-role-binding",
     "kubernetes:core/v1:ConfigMap::soci-installer-program",
     "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set",
     "soci:index:SampleWorkload::soci-sample",
@@ -115,6 +113,33 @@ def test_up_makes_the_cluster_and_verifies_every_node(
 def test_what_version_0_2_made_keeps_name_and_type(stack: Stack) -> None:
     names = {"::".join(item["urn"].split("::")[2:]).rsplit("$", 1)[-1] for item in resources(stack)}
     assert names >= NAMES_OF_0_2
+
+
+def waits_for(urn: str, made: dict[str, dict[str, Any]]) -> set[str]:
+    """Return the types of what is made before a resource: its parent and its dependencies, and theirs."""
+    found: set[str] = set()
+    todo = {urn}
+    while todo:
+        resource = made[todo.pop()]
+        before = {*resource.get("dependencies", []), resource.get("parent", urn)}
+        todo |= before - found
+        found |= before
+    return {made[one]["type"] for one in found}
+
+
+def test_only_the_daemon_set_waits_for_the_nodes(stack: Stack) -> None:
+    """Namespace, rights and program are there by then; what waits is deleted before the nodes."""
+    made = {resource["urn"]: resource for resource in resources(stack)}
+    (installer,) = [urn for urn, one in made.items() if one["type"] == "soci:index:SociInstaller"]
+    parts = {one["type"]: waits_for(urn, made) for urn, one in made.items() if one.get("parent") == installer}
+    assert len(parts) > 6
+    nodes = {"eks:index:ManagedNodeGroup", "aws:eks/nodeGroup:NodeGroup"}
+    after_nodes = [kind for kind, before in parts.items() if nodes & before]
+    assert after_nodes == ["kubernetes:apps/v1:DaemonSet"]
+    (sample,) = [urn for urn, one in made.items() if one["type"] == "kubernetes:batch/v1:Job"]
+    (core_dns,) = [urn for urn in made if urn.endswith("Addon::soci-coredns")]
+    for later in (sample, core_dns):
+        assert "kubernetes:apps/v1:DaemonSet" in waits_for(later, made)
 
 
 def test_kubeconfig_is_secret_and_asks_aws_for_a_token(stack: Stack) -> None:

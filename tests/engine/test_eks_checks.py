@@ -1,5 +1,6 @@
 """What AWS is asked before a plan: a refusal is one sentence for the user, and no right to ask is none."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,14 @@ def test_what_aws_does_not_have_is_refused_in_one_sentence(stack: Stack, network
         "pulumi config set --path 'soci:nodeSubnetIds[0]' subnet-…"
     ) in said
     assert "Traceback" not in said
+
+
+def test_after_a_refusal_nothing_is_made_in_aws(stack: Stack, network: dict[str, Any]) -> None:
+    """The nodes' role was."""
+    stack.set(**network, nodeSubnetIds=[ABSENT])
+    assert f"{ABSENT} does not exist" in stack.try_up()
+    made = [item["type"] for item in json.loads(stack.state())["deployment"]["resources"]]
+    assert [kind for kind in made if kind.startswith(("aws:", "eks:"))] == []
 
 
 def test_what_aws_may_not_be_asked_is_not_refused(

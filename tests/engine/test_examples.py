@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def installed(package: Path, release_url: str, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def preview(
     installed: Path, moto_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Preview:
+) -> Iterator[Preview]:
     """Previews an example, once, and returns the resources that it would make."""
     home = tmp_path_factory.mktemp("home")
     kubeconfig = home / ".kube/config"
@@ -100,7 +100,10 @@ def preview(
         assert {step["op"] for step in steps} == {"create"}
         return [step["newState"] for step in steps]
 
-    return resources
+    yield resources
+    client = account.client("eks")
+    for cluster in client.list_clusters()["clusters"]:
+        client.delete_cluster(name=cluster)
 
 
 def have_what_it_names(stack_file: Path, account: Account) -> None:

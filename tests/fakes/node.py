@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent import carry, slots, transaction
@@ -13,6 +13,8 @@ from tests.fakes.ctr import FakeCtr
 REPOSITORY = Path(__file__).parents[2]
 INSTALLER = REPOSITORY / "scripts" / "installer"
 PIDS = {slots.FIRST.unit: 7, slots.SECOND.unit: 8}  # of the daemons that run
+CONTAINERD_PID, KUBELET_PID = 5, 6
+KUBELET = ("/usr/bin/kubelet", "--container-runtime-endpoint=unix:///run/containerd/containerd.sock")
 CONFIG = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
@@ -40,6 +42,16 @@ class FakeHost(Host):
         return answer(command, text) if answer else Result(127, "", f"{command[0]}: not found")
 
 
+def process(pid: int, command: Sequence[str], cgroup: str) -> dict[str, str]:
+    """What /proc has of a process, by path."""
+    folder = f"proc/{pid}"
+    return {
+        f"{folder}/comm": f"{command[0].rpartition('/')[2]}\n",
+        f"{folder}/cmdline": "".join(f"{word}\0" for word in command),
+        f"{folder}/cgroup": f"0::{cgroup}\n",
+    }
+
+
 def furnish(root: Path) -> None:
     """The files of a node with containerd 1.7 on which SOCI can be installed."""
     for path, text in {
@@ -47,6 +59,7 @@ def furnish(root: Path) -> None:
         "etc/containerd/config.toml": CONFIG,
         "proc/1/comm": "systemd\n",
         "proc/filesystems": "nodev\toverlay\nnodev\tfuse\n",
+        **process(KUBELET_PID, KUBELET, "/system.slice/kubelet.service"),
         "dev/fuse": "",
         "opt/x": "",
         "var/lib/x": "",
@@ -62,6 +75,10 @@ class FakeNode(FakeHost):
         super().__init__(root)
         self.running: dict[str, str] = {}  # unit -> program
         self.unit = ""  # of the operating system
+        self.unit_load = "loaded"
+        self.exec_start = "{ path=/usr/bin/containerd ; argv[]=/usr/bin/containerd ; ignore_errors=no }"
+        self.containerd_unit = ""  # further properties of it
+        self.run_containerd("/usr/bin/containerd")
         self.ctr = FakeCtr()
         self.ctr.add("example.org/pause:3.10", "complete")
         self.lazy: dict[str, str] = {}  # of each slot
@@ -77,18 +94,32 @@ class FakeNode(FakeHost):
 
     def _systemctl(self, command: Sequence[str], text: str) -> Result:
         if "containerd.service" in command:
-            start = "{ path=/usr/bin/containerd ; argv[]=/usr/bin/containerd ; ignore_errors=no }"
-            return Result(0, f"LoadState=loaded\nActiveState=active\nExecStart={start}\n", "")
+            shown = f"LoadState=loaded\nActiveState=active\nExecStart={self.exec_start}\n"
+            return Result(0, f"{shown}MainPID={CONTAINERD_PID}\n{self.containerd_unit}", "")
         unit = command[2]
         active = "active" if unit in self.running else "inactive"
         path = self.unit if unit == slots.FIRST.unit else ""
         start = "{ path=/usr/bin/s ; argv[]=/usr/bin/s --address fd:// ; ignore_errors=no }" if path else ""
         pid = PIDS[unit] if unit in self.running else 0
-        return Result(0, f"FragmentPath={path}\nExecStart={start}\nActiveState={active}\nMainPID={pid}\n", "")
+        shown = f"LoadState={self.unit_load}\nFragmentPath={path}\nExecStart={start}\n"
+        return Result(0, f"{shown}ActiveState={active}\nMainPID={pid}\n", "")
+
+    def run_containerd(self, *command: str, program: str = "") -> None:
+        """The main process of containerd's unit has this command line; ``program`` is what it runs."""
+        self.containerd = program or command[0]
+        self.add_files(process(CONTAINERD_PID, command, "/system.slice/containerd.service"))
+
+    def run_kubelet(self, *options: str, cgroup: str = "/system.slice/kubelet.service") -> None:
+        self.add_files(process(KUBELET_PID, ("/usr/bin/kubelet", *options), cgroup))
+
+    def add_files(self, files: Mapping[str, str]) -> None:
+        for path, text in files.items():
+            self.write(path, text.encode())
 
     def _programs(self) -> dict[str, str]:
         """What each process runs, by the link that shows it."""
-        return {f"/proc/{PIDS[unit]}/exe": program for unit, program in self.running.items()}
+        daemons = {f"/proc/{PIDS[unit]}/exe": program for unit, program in self.running.items()}
+        return {f"/proc/{CONTAINERD_PID}/exe": self.containerd, **daemons}
 
     def _script(self, command: Sequence[str], text: str) -> Result:
         verb, *arguments = command[2:]

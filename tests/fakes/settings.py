@@ -16,6 +16,8 @@ _DEFAULTS = Settings(
     sha256={},
     existing_nodes="refuse",
     upgrade_policy="when-idle",
+    broken_pods="report",
+    on_drift="repair",
 )
 
 

@@ -208,7 +208,7 @@ def test_effect_must_be_exact() -> None:
     good = (
         f"{table}snapshotter = 'soci'\ndisable_snapshot_annotations = false\nx = 1\n"
         f"[proxy_plugins.soci]\ntype = 'snapshot'\naddress = '{FIRST.socket}'\n"
-        f"exports.root = '{FIRST.data}'\n"
+        f"exports.root = '{FIRST.data}'\ncapabilities = ['remap-ids']\n"
     )
     assert config.check_effect(before, good) == []
     assert "would be 'overlayfs'" in config.check_effect(before, good.replace("'soci'", "'overlayfs'"))[0]
@@ -234,7 +234,8 @@ def test_order_of_the_loaded_files_is_no_effect() -> None:
     """containerd 1.7 prints them in another order each time."""
     soci = (
         f'[{".".join(config.proxy())}]\ntype = "snapshot"\naddress = "{FIRST.socket}"\n'
-        f'exports.root = "{FIRST.data}"\n[plugins."io.containerd.cri.v1.images"]\n'
+        f'exports.root = "{FIRST.data}"\ncapabilities = ["remap-ids"]\n'
+        '[plugins."io.containerd.cri.v1.images"]\n'
         'snapshotter = "soci"\ndisable_snapshot_annotations = false\n'
     )
     assert config.check_effect(f'imports = ["a", "b"]\n{soci}', f'imports = ["b", "a"]\n{soci}') == []

@@ -18,7 +18,7 @@ REFUSED = {
     "k3s": ({"kind": kinds.kind_of(kinds.Signs("", frozenset({K3S})))}, "k3s brings its own containerd"),
     "no systemd (dragonfly-charts#209)": ({"init": "openrc-init"}, "not systemd"),
     "host processes not visible (aicr#1237)": ({"init": ""}, "not visible"),
-    "containerd 1.6": ({"containerd_version": (1, 6, 36)}, "older than 1.7"),
+    "containerd 1.6": ({"containerd_version": (1, 6, 36)}, "older than 1.7.16"),
     "containerd of unknown version": ({"containerd_version": ()}, "unknown version"),
     "no containerd unit": ({"containerd_load": "not-found"}, "no containerd.service"),
     "containerd down": ({"containerd_active": "failed"}, "is failed"),
@@ -77,7 +77,7 @@ def test_containerd_version(output: str, version: tuple[int, ...]) -> None:
     ],
 )
 def test_config_path_comes_from_the_unit(command: tuple[str, ...], path: str) -> None:
-    assert dataclasses.replace(GOOD, containerd_command=command).config_path == path
+    assert dataclasses.replace(GOOD, containerd_start=command).config_path == path
 
 
 def test_exec_start_of_an_overriding_drop_in() -> None:

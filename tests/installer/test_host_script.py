@@ -391,23 +391,6 @@ def test_change_within_a_slot_forgets_no_image(node: ScriptNode) -> None:
     assert node.calls("ctr --namespace k8s.io images rm") == []
 
 
-@pytest.mark.failure_mode(30)
-@pytest.mark.parametrize("are_back", [True, False])
-def test_images_whose_layers_a_restart_lost_are_pulled_again(node: ScriptNode, are_back: bool) -> None:
-    """The credentials have expired, say: no pod of them could start any more (soci#93, #487)."""
-    node.install()
-    (node.fake / "images").write_text(f"example.org/pause:1 t d incomplete (1/2) 1 true\n{INCOMPLETE_IMAGE}")
-    node.mount_table.write_text("".join(line for line in LAZY.splitlines(True) if "fuse.rawBridge" in line))
-    if not are_back:
-        node.set("loses-layers")
-    assert node.apply(node.stage("2-b", version="2", snapshotter_action="restart")).outcome == "committed"
-    removed = [call.split("--sync ")[1] for call in node.calls("ctr --namespace k8s.io images rm")]
-    # The sandbox image, which was carried over, would be pulled without the kubelet's credentials.
-    assert removed == ([] if are_back else [INCOMPLETE_IMAGE.split(maxsplit=1)[0]])
-    # A daemon does not try again to fetch what it failed to; without these layers it starts afresh.
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == (1 if are_back else 2)
-
-
 @pytest.mark.parametrize("fault", ["fail-start-soci-snapshotter-b.service", "canary-fails"])
 def test_failed_flip_leaves_the_first_daemon_and_its_containers_alone(
     lazy_node: ScriptNode, fault: str

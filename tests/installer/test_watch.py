@@ -36,7 +36,7 @@ def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
     shutil.copy("/bin/sleep", daemon)
     ready = folder / "ready"
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", WATCHER, folder / "socket", "/soci-daemon", ready],
+        [sys.executable, "-I", "-S", "-B", WATCHER, ready, folder / "socket", "/soci-daemon", "0", "0"],
         cwd=folder,
     )
     try:
@@ -84,13 +84,8 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
                 "-S",
                 "-B",
                 WATCHER,
-                "socket",
-                "/soci-daemon",
-                "ready",
-                "0.01",
-                "sh",
-                "-c",
-                script,
+                *("ready", "socket", "/soci-daemon", "0", "0"),
+                *program.every(0.01, ("sh", "-c", script)),
             ],
             cwd=folder,
         )

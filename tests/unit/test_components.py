@@ -49,8 +49,6 @@ def test_the_installer_declares_its_objects_and_no_others(recorder: Recorder, ru
         "DaemonSet",
         "Namespace",
         "Role",
-        "Role",
-        "RoleBinding",
         "RoleBinding",
         "ServiceAccount",
         "SociInstaller",
@@ -91,17 +89,18 @@ def test_the_config_map_carries_the_program_and_its_settings(recorder: Recorder,
     )  # autonamed: a changed byte rolls the nodes
 
 
-def test_rights_are_no_more_than_the_upgrade_policy_needs(recorder: Recorder, run) -> None:
-    def rights(policy: str) -> tuple[set[str], set[str]]:
-        run(install(upgrade_policy=policy))
+def test_rights_are_no_more_than_the_policies_need(recorder: Recorder, run) -> None:
+    def rights(policy: str, broken_pods: str = "report") -> tuple[set[str], set[str]]:
+        run(install(upgrade_policy=policy, broken_pods=broken_pods))
         rules = [recorder.inputs(name)["rules"] for name in ("soci-cluster-role", "soci-role")]
         everywhere, own = ({resource for rule in found for resource in rule["resources"]} for found in rules)
         return everywhere, own
 
-    always = {"nodes", "nodes/status"}
-    own = {"daemonsets", "namespaces", "events"}
+    always = {"nodes", "nodes/status", "events"}
+    own = {"daemonsets", "namespaces"}
     assert rights("when-idle") == (always, own)
     assert rights("drain") == (always | {"pods", "pods/eviction"}, own)
+    assert rights("when-idle", "evict") == (always | {"pods", "pods/eviction"}, own)
     assert rights("side-by-side") == (always, own | {"pods"})
 
 
@@ -193,16 +192,11 @@ def test_a_pod_that_ends_may_ask_for_its_owner_and_has_time_to_uninstall(recorde
     ]
 
 
-def test_events_are_granted_where_they_are_written_and_nowhere_else(recorder: Recorder, run) -> None:
-    """Those about nodes belong to the namespace `default`, those about the DaemonSet to its own."""
+def test_events_are_only_written(recorder: Recorder, run) -> None:
+    """On the node, on the DaemonSet, and on pods whose files cannot be read, wherever they are."""
     run(install(namespace="soci"))
-    granted = {
-        inputs["metadata"]["namespace"]
-        for inputs in (recorder.inputs(name) for name in ("soci-role", "soci-events-role"))
-        if {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]} in inputs["rules"]
-    }
-    assert granted == {"soci", "default"}
-    assert "events" not in json.dumps(recorder.inputs("soci-cluster-role")["rules"])
+    rules = recorder.inputs("soci-cluster-role")["rules"]
+    assert [rule["verbs"] for rule in rules if "events" in rule["resources"]] == [["create"]]
 
 
 def test_bad_arguments_are_refused_before_anything_exists(recorder: Recorder) -> None:
@@ -420,28 +414,17 @@ def test_each_namespace_has_names_of_its_own_for_what_is_outside_of_it(recorder:
 
     def names(**arguments: str) -> dict[str, str]:
         run(install(**arguments))
-        children = (
-            "cluster-role",
-            "cluster-role-binding",
-            "events-role",
-            "events-role-binding",
-            "daemon-set",
-        )
+        children = ("cluster-role", "cluster-role-binding", "daemon-set")
         return {child: recorder.inputs(f"soci-{child}")["metadata"]["name"] for child in children}
 
     assert set(names().values()) == {"soci-installer"}
     assert names(namespace="soci-gpu") == {
         "cluster-role": "soci-installer-soci-gpu",
         "cluster-role-binding": "soci-installer-soci-gpu",
-        "events-role": "soci-installer-soci-gpu",
-        "events-role-binding": "soci-installer-soci-gpu",
         "daemon-set": "soci-installer",
     }
-    for binding, role in (("cluster-role-binding", "cluster-role"), ("events-role-binding", "events-role")):
-        assert (
-            recorder.inputs(f"soci-{binding}")["roleRef"]["name"]
-            == recorder.inputs(f"soci-{role}")["metadata"]["name"]
-        )
+    role = recorder.inputs("soci-cluster-role")["metadata"]["name"]
+    assert recorder.inputs("soci-cluster-role-binding")["roleRef"]["name"] == role
 
 
 def test_the_cluster_is_read_with_the_providers_kubeconfig_unless_one_is_given(

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -279,6 +280,29 @@ def test_the_default_vpc_is_taken_without_the_zones_that_eks_refuses(
     ]
     cluster = recorder.inputs("soci-eks")
     assert (cluster["vpcId"], cluster["subnetIds"]) == ("vpc-0", ["subnet-1", "subnet-2"])
+
+
+def test_of_the_default_vpc_aws_is_asked_once(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the checks were told is what the cluster gets; each further round was a wait before it."""
+    zones = {"subnet-1": "use1-az1", "subnet-2": "use1-az3", "subnet-3": "use1-az2"}
+    monkeypatch.setitem(ANSWERS, "aws:ec2/getSubnets:getSubnets", {"ids": list(zones)})
+    asked: list[tuple[str, str]] = []
+
+    def call(args: pulumi.runtime.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        asked.append((args.token.rpartition(":")[2], json.dumps(args.args, sort_keys=True)))
+        if "getSubnet:" in args.token:
+            return {"availabilityZoneId": zones[args.args["id"]], "vpcId": "vpc-0"}, []
+        return Recorder.call(recorder, args)
+
+    monkeypatch.setattr(recorder, "call", call)
+    made(run)
+    assert [question for question, count in Counter(asked).items() if count > 1] == []
+    functions = [function for function, _ in asked]
+    assert (functions.count("getVpc"), functions.count("getSubnets")) == (1, 1)
+    cluster = recorder.inputs("soci-eks")
+    assert (cluster["vpcId"], cluster["subnetIds"]) == ("vpc-0", ["subnet-1", "subnet-3"])
 
 
 CLUSTER, NODE_GROUP = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"

@@ -1,5 +1,7 @@
 """``python3 -B -m agent``: bring this pod's node to the wanted state, report, then become the watcher.
 
+``python3 -B -m agent again``: the same, called by the watcher because something has changed.
+
 ``python3 -B -m agent leave``: the pod's end. Take SOCI off the node if the installer itself was deleted.
 
 ``python3 -B -m agent doctor``: only look, and print what is wrong.
@@ -10,17 +12,18 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
-from . import doctor, lazy, owner, settings
+from . import doctor, drift, heal, lazy, owner, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
 from .install import install
 from .log import Log
 from .marks import Marks, has_startup_taint, try_uncordon
-from .plan import Registration, Task
+from .plan import Registration, Seen, Task
 from .settings import Settings
 from .tell import REPORT_SECONDS, Teller, Waiting
 from .transaction import SCRIPT, host_script
@@ -36,6 +39,15 @@ RETIRE_SECONDS = 30
 
 class PodEndsError(BaseException):
     """SIGTERM, while an install is at work."""
+
+
+class DriftedError(Exception):
+    """The node stays as others changed it; ``seen`` is how it was found."""
+
+    def __init__(self, error: drift.DriftError, seen: Seen) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.seen = seen
 
 
 class Agent:
@@ -61,9 +73,13 @@ class Agent:
             lazy.Pod(self.api.namespace, self.api.pod_name),
             on_step=self.teller.step,
             log=self.log,
+            when_drifted=lambda what, seen: self._repair(wanted.on_drift, what, seen),
+            when_away=self.teller.away,
         )
         try:
             done = install(task, Waiting(self.api, self.marks, wanted.upgrade_policy, self.log).tell)
+        except DriftedError as drifted:
+            self._leave_drifted(drifted)
         except (InstallError, PodEndsError):
             try_uncordon(self.marks, self.log)  # a pod that ends must not leave its node cordoned
             raise
@@ -72,15 +88,60 @@ class Agent:
         self.log.add(done.steps)
         self.log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
         self.teller.success(wanted.version, wanted.mode, done, seconds)
+        evicts = wanted.broken_pods == "evict"
+        self._see_to_broken_pods(done.healed.broken, evicts)
         if done.has_installer:
             self._move()
         READY_FILE.touch()
         program = "/" + "/".join(Path(done.program).parts[-2:])  # whatever is mounted where on the host
-        arguments = [str(self.host.path(done.slot.socket)), program, str(READY_FILE)]
+        errands = [every(heal.AGAIN_SECONDS, heal.later(done.healed, evicts))]
         if done.replaced:
             # The watcher has the replaced daemon retired, then runs this program again, which says so.
-            arguments += [str(RETIRE_SECONDS), *ENTER_HOST, SCRIPT, "retire", done.replaced.name]
-        become_watcher(*arguments)
+            errands.append(every(RETIRE_SECONDS, (*ENTER_HOST, SCRIPT, "retire", done.replaced.name)))
+        processes = (str(done.seen.daemon), str(done.seen.containerd))
+        socket = str(self.host.path(done.slot.socket))
+        become_watcher(
+            str(READY_FILE), socket, program, *processes, *self._marks_of(done.seen), *chain(*errands)
+        )
+
+    def _repair(self, policy: str, what: str, seen: Seen) -> None:
+        """Others changed the node: say so, and let it be put right if that is wanted, and not too often.
+
+        Raises:
+            DriftedError: not now.
+        """
+        now = time.time()
+        wait = drift.seconds_to_wait(self.host, now)
+        if policy == "report":
+            raise DriftedError(
+                drift.DriftError(what, "put it back, or set soci:onDrift to repair", None), seen
+            )
+        if wait:
+            remedy = f"end what changes it; it is put right again in {wait / 60:.0f} minutes"
+            raise DriftedError(drift.DriftError(what, remedy, wait), seen)
+        self.teller.drifted(drift.DriftError(what, "none needed: it is being put right", 0))
+        drift.remember(self.host, now)
+
+    def _leave_drifted(self, drifted: DriftedError) -> None:
+        """Say what others changed, and become a watcher of the files alone: nothing serves."""
+        READY_FILE.unlink(missing_ok=True)
+        self.teller.drifted(drifted.error)
+        wait = drifted.error.seconds
+        errand = () if wait is None else every(wait, ("true",))
+        become_watcher("", "", "", "0", str(drifted.seen.containerd), *self._marks_of(drifted.seen), *errand)
+
+    def _see_to_broken_pods(self, pods: Sequence[lazy.Pod], evicts: bool) -> None:
+        known = [pod for pod in pods if pod.namespace]
+        try:
+            heal.tell_pods(self.api, known)
+            if evicts:
+                heal.evict(self.api, known)
+        except ApiError as error:
+            self.log(f"pods with broken mounts are not told or not evicted: {error}")
+
+    def _marks_of(self, seen: Seen) -> list[str]:
+        """Files and their marks, as this process finds them below the host's root."""
+        return [f"{self.host.path(self.host.resolve(path))}={mark}" for path, mark in seen.files]
 
     def absent(self, wanted: Settings) -> None:
         """Uninstall, report, and become a process that only waits."""
@@ -186,7 +247,8 @@ def main() -> int:
         if sys.argv[1:] == ["leave"]:
             return agent.leave(wanted)
         handle_end(_pod_ends)
-        READY_FILE.unlink(missing_ok=True)
+        if sys.argv[1:] != ["again"]:
+            READY_FILE.unlink(missing_ok=True)
         if wanted.state == "absent":
             agent.absent(wanted)
         else:
@@ -207,6 +269,11 @@ def main() -> int:
 def _pod_ends(number: int, frame: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     raise PodEndsError
+
+
+def every(seconds: float, command: Sequence[str]) -> list[str]:
+    """The watcher's words for a command that it runs every so many seconds; none for no command."""
+    return ["--every", str(seconds), str(len(command)), *command] if command else []
 
 
 def become_watcher(*arguments: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from . import detect
 from .host import Host
+from .kinds import EXCLUDE
 from .slots import OUR_MARK, Slot
 
 
@@ -19,6 +20,7 @@ class Snapshotter:
     command: tuple[str, ...]
     is_active: bool
     running_program: str
+    pid: int = 0  # of its process, 0 when there is none
 
     def exec_start(self, program: str) -> str:
         """The command line that the unit gets, with ``program`` of a release."""
@@ -30,18 +32,25 @@ class Snapshotter:
 
 
 def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
-    """The unit and the process of a slot's daemon."""
+    """The unit and the process of a slot's daemon.
+
+    Raises:
+        InstallError: the unit is masked, or nobody says what it is or runs.
+    """
     unit = detect.show(host, slot.unit, "LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID")
+    if unit.get("LoadState") == "masked":
+        detect.refuse(f"{slot.unit} is masked", f"systemctl unmask {slot.unit}, or {EXCLUDE}")
     path = unit.get("FragmentPath", "")
     is_ours = not path or host.read_text(path).startswith(OUR_MARK)
-    program = ""
     pid = unit.get("MainPID", "0")
-    if pid != "0":
-        program = host.run("readlink", f"/proc/{pid}/exe").output.strip()
+    program = detect.program_of(host, pid) if pid != "0" else ""
+    if pid != "0" and not program:
+        detect.refuse(f"what the process {pid} of {slot.unit} runs is not to be seen", "try again")
     return Snapshotter(
         slot=slot,
         is_ours=is_ours,
         command=detect.parse_exec_start(unit.get("ExecStart", "")),
         is_active=unit.get("ActiveState") == "active",
         running_program=program,
+        pid=int(pid) if pid.isdigit() else 0,
     )

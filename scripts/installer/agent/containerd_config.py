@@ -25,14 +25,21 @@ def proxy(slot: Slot = FIRST) -> Path:
     return ("proxy_plugins", slot.name)
 
 
-def wanted(table: Path, slot: Slot = FIRST) -> dict[Path, object]:
-    """Every key to set, when the image keys live in ``table``. The other slot's table is left as it is."""
+def wanted(table: Path, slot: Slot = FIRST, *, maps_ids: bool = False) -> dict[Path, object]:
+    """Every key to set, when the image keys live in ``table``. The other slot's table is left as it is.
+
+    ``maps_ids``: for a containerd that runs pods in user namespaces (2.0 and newer).
+    """
+    # SOCI maps the ids of a layer whenever it is asked to; containerd does it, too, unless told, and ids that
+    # are mapped twice are an error: soci-snapshotter's snapshot.go, containerd's snapshotter_opts_unix.go.
+    mapping: dict[Path, object] = {(*proxy(slot), "capabilities"): ["remap-ids"]} if maps_ids else {}
     return {
         (*table, "snapshotter"): slot.name,
         # Lazy loading needs the annotations that name the image; containerd leaves them out unless told.
         (*table, "disable_snapshot_annotations"): False,
         (*proxy(slot), "type"): "snapshot",
         (*proxy(slot), "address"): slot.socket,
+        **mapping,
         # Without it the kubelet sees no disk use of the snapshotter and collects no garbage.
         (*proxy(slot), "exports", "root"): slot.data,
     }
@@ -94,7 +101,9 @@ def schema_of(text: str, path: str, containerd_major: int) -> int:
     return schema
 
 
-def edit(text: str, path: str, schema: int, table: Path, slot: Slot = FIRST) -> str:
+def edit(
+    text: str, path: str, schema: int, table: Path, slot: Slot = FIRST, *, maps_ids: bool = False
+) -> str:
     """Return ``text`` with the wanted keys set and nothing else changed.
 
     Raises:
@@ -102,7 +111,7 @@ def edit(text: str, path: str, schema: int, table: Path, slot: Slot = FIRST) -> 
     """
     data = parse(text, path)
     before = flatten(data)
-    keys = wanted(table, slot)
+    keys = wanted(table, slot, maps_ids=maps_ids)
     expected = before | keys
     result = text
     if not data:
@@ -153,7 +162,7 @@ def check_effect(before: str, after: str, slot: Slot = FIRST) -> list[str]:
     """Compare containerd's own dumps before and after; no problem means exactly the wanted effect."""
     old, new = (flatten(tomllib.loads(without_imports(text))) for text in (before, after))
     problems = []
-    keys = wanted(image_table(new), slot)
+    keys = wanted(image_table(new), slot, maps_ids=image_table(new) == CRI_2)
     for key, value in keys.items():
         if new.get(key) != value:
             problems.append(f"{'.'.join(key)} would be {new.get(key)!r}, not {value!r}")
@@ -207,6 +216,20 @@ def server_address(dump: Mapping[Path, object]) -> str:
 def root(dump: Mapping[Path, object]) -> str:
     """containerd's own directory, which has the unpacked layers of overlayfs."""
     return str(dump.get(("root",)) or "/var/lib/containerd")
+
+
+def names(dump: Mapping[Path, object], key: str) -> frozenset[str]:
+    """A top-level list of names, such as ``required_plugins``."""
+    found = dump.get((key,))
+    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+
+
+def verifiers(dump: Mapping[Path, object]) -> str:
+    """The directory of image verifiers, which only pulls by the transfer service ask (containerd's
+    docs/image-verification.md); empty where containerd knows none, or its CRI plugin pulls by itself."""
+    if dump.get((*CRI_2, "use_local_image_pull")) is not False:
+        return ""
+    return str(dump.get(("plugins", "io.containerd.image-verifier.v1.bindir", "bin_dir")) or "")
 
 
 def registry_directories(dump: Mapping[Path, object]) -> list[str]:
@@ -330,6 +353,8 @@ def _statements(text: str) -> Iterator[_Statement]:
 def _literal(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
     return f'"{value}"'
 
 

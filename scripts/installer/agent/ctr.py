@@ -29,6 +29,19 @@ class Ctr:
         result = self._run(*arguments, timeout=timeout)
         return result.output if result.code == 0 else ""
 
+    def ask(self, *arguments: str) -> str:
+        """The output of ctr in the kubelet's namespace.
+
+        Raises:
+            InstallError: it failed, which is no answer.
+        """
+        result = self._run(*arguments)
+        if result.code != 0:
+            raise InstallError(
+                "preflight", f"ctr {' '.join(arguments[:2])}: {result.last_error}", "repair containerd"
+            )
+        return result.output
+
     def succeeds(self, *arguments: str, timeout: float = 60) -> bool:
         """Run ctr in the kubelet's namespace; whether it succeeded."""
         return self._run(*arguments, timeout=timeout).code == 0

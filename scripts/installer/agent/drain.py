@@ -19,7 +19,7 @@ def drain(api: Api, marks: Marks, pods: Sequence[Pod]) -> str:
     Raises:
         ApiError: the API server is away, or forbids to ask.
     """
-    found = {pod: _read(api, pod) for pod in pods}
+    found = {pod: read(api, pod) for pod in pods}
     staying = [pod for pod, known in found.items() if known and not is_evictable(known)]
     if staying:
         marks.uncordon()
@@ -29,13 +29,13 @@ def drain(api: Api, marks: Marks, pods: Sequence[Pod]) -> str:
             "soci:upgradePolicy to side-by-side"
         )
     marks.cordon()
-    held = [pod for pod, known in found.items() if known and not _evict(api, pod, known)]
+    held = [pod for pod, known in found.items() if known and not ask(api, pod, known)]
     ending = [pod for pod in pods if pod not in held]
     parts = (("held back by a disruption budget", held), ("ending", ending))
     return "; ".join(f"{what}: {in_words(group)}" for what, group in parts if group)
 
 
-def _read(api: Api, pod: Pod) -> Json | None:
+def read(api: Api, pod: Pod) -> Json | None:
     """The pod; an empty one if the API server never knew it, None if it is gone."""
     if not pod.namespace:
         return {"metadata": {}}
@@ -47,8 +47,8 @@ def _read(api: Api, pod: Pod) -> Json | None:
     return None
 
 
-def _evict(api: Api, pod: Pod, known: Json) -> bool:
-    """Whether the pod is about to end; False when a budget forbids that now."""
+def ask(api: Api, pod: Pod, known: Json) -> bool:
+    """Ask for the eviction of a pod; whether it is about to end. False when a budget forbids that now."""
     if known["metadata"].get("deletionTimestamp"):
         return True
     eviction = {
@@ -72,8 +72,19 @@ def _path(pod: Pod) -> str:
 
 
 def is_evictable(pod: Json) -> bool:
-    """Whether a controller other than a DaemonSet makes the pod anew elsewhere (Pod of core/v1)."""
+    """Whether a controller makes the pod anew elsewhere."""
+    return _controller(pod) not in ("", "DaemonSet")
+
+
+def is_made_anew(pod: Json) -> bool:
+    """Whether a controller makes the pod anew, here or elsewhere."""
+    return bool(_controller(pod))
+
+
+def _controller(pod: Json) -> str:
+    """The kind of what controls the pod; empty for a static one, too (Pod of core/v1)."""
     metadata = pod["metadata"]
+    if MIRROR in (metadata.get("annotations") or {}):
+        return ""
     controllers = [owner for owner in metadata.get("ownerReferences") or () if owner.get("controller")]
-    is_mirror = MIRROR in (metadata.get("annotations") or {})
-    return bool(controllers) and not is_mirror and controllers[0]["kind"] != "DaemonSet"
+    return controllers[0]["kind"] if controllers else ""

@@ -174,9 +174,9 @@ def workload_containers(ctr: Ctr, own_namespace: str) -> list[str]:
     label = 'labels."io.kubernetes.pod.namespace"'
     is_container = 'labels."io.cri-containerd.kind"==container'  # a pod's sandbox is one, too, for containerd
     query = ",".join([is_container, label, f"{label}!=kube-system", f"{label}!={own_namespace}"])
-    of_workloads = set(ctr.run("containers", "ls", "-q", query).split())
+    of_workloads = set(ctr.ask("containers", "ls", "-q", query).split())
     if not of_workloads:
         return []
-    tasks = [line.split() for line in ctr.run("tasks", "ls").splitlines()]
+    tasks = [line.split() for line in ctr.ask("tasks", "ls").splitlines()]
     running = {words[0] for words in tasks if words and words[-1] == "RUNNING"}
     return sorted(of_workloads & running)

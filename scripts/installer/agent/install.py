@@ -5,12 +5,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import carry, containerd_config, detect, images, lazy, managed, release, transaction, uninstall
+from . import (
+    adoption,
+    carry,
+    containerd_config,
+    detect,
+    drift,
+    heal,
+    images,
+    lazy,
+    managed,
+    release,
+    transaction,
+    uninstall,
+    watch,
+)
 from .ctr import Ctr
 from .errors import InstallError
+from .heal import Healed
 from .host import Host
 from .lazy import Busy
-from .plan import Plan, Task, is_in_place, make_plan
+from .plan import NOTHING_SEEN, Plan, Seen, Task, is_in_place, make_plan
 from .slots import OUR_MARK, Slot
 from .transaction import STATE
 
@@ -31,6 +46,8 @@ class Installed:
     on_replaced: int = 0  # how many
     has_installer: bool = False  # whether the installer's own pod is one of them
     steps: tuple[tuple[str, float], ...] = ()  # of the host script: name and seconds
+    healed: Healed = heal.NOTHING
+    seen: Seen = NOTHING_SEEN
 
 
 def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
@@ -84,10 +101,15 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     address = containerd_config.server_address(plan.effective)
     ctr = Ctr(host, address, _search_path(facts), containerd_config.root(plan.effective))
     if has_release and is_in_place(host, plan, ctr):
+        seen = _look(host, plan)
         task.on_step("verify")
-        done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan))
-        return _with_replaced(task, done, ctr)
+        done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan), seen=seen)
+        return _looked_over(task, done, ctr)
 
+    if changed := drift.found(host, plan):
+        task.when_drifted(changed, _look(host, plan))
+    elif plan.snapshotter_action == "start" and host.exists(f"{STATE}/current"):
+        task.when_away()
     if plan.is_switch and not host.exists(f"{STATE}/current"):
         _refuse_node_in_service(task, ctr)
     busy = _busy(plan, host, ctr)
@@ -197,14 +219,31 @@ def _commit(
             result.containerd_down_seconds,
             result.containerd_restarts,
             steps=result.steps,
+            seen=_look(task.host, plan),
         )
-        return _with_replaced(task, done, ctr)
+        return _looked_over(task, done, ctr)
     if result.busy_mounts:
         return lazy.busy_with(plan.slot, result.busy_mounts, ctr)
     remedy = f"the node is as before; see {plan.kind.journal} on it"
     if result.outcome == "broken":
         remedy = "its old configuration is back but containerd is not: reboot or replace the node"
     raise InstallError(result.step, result.cause, remedy, result.last_words)
+
+
+def _look(host: Host, plan: Plan) -> Seen:
+    pid = detect.show(host, plan.kind.containerd_unit, "MainPID").get("MainPID", "")
+    paths = dict.fromkeys([*(file.path for file in plan.files), *plan.imports])
+    return Seen(
+        daemon=adoption.read_snapshotter(host, plan.slot).pid,
+        containerd=int(pid) if pid.isdigit() else 0,
+        files=tuple((path, watch.mark(str(host.path(host.resolve(path))))) for path in paths),
+    )
+
+
+def _looked_over(task: Task, done: Installed, ctr: Ctr) -> Installed:
+    """The same with what else has to be told of the node."""
+    task.on_step("heal")
+    return replace(_with_replaced(task, done, ctr), healed=heal.heal(task.host, ctr))
 
 
 def _with_replaced(task: Task, done: Installed, ctr: Ctr) -> Installed:

@@ -64,17 +64,16 @@ def has_pod(ctr: Ctr, mounts: Sequence[str], pod: Pod) -> bool:
 def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:
     """The pods of containers, by their mount points: a root file system is ``.../<container id>/rootfs``, an
     image volume ``.../image-volumes/<sandbox id>/<image id>`` (containerd, container_image_mount.go).
-
-    A container that is no pod's, or is gone by now, stands for itself.
     """
-    return sorted({_pod_of(ctr, _container(mount)) for mount in mounts})
+    return sorted({pod_of(ctr, _container(mount)) for mount in mounts})
 
 
 def _container(mount: str) -> str:
     return PurePosixPath(mount).parent.name
 
 
-def _pod_of(ctr: Ctr, container: str) -> Pod:
+def pod_of(ctr: Ctr, container: str) -> Pod:
+    """The pod of a container; one that is no pod's, or is gone by now, stands for itself."""
     try:
         labels = json.loads(ctr.run("containers", "info", container) or "{}").get("Labels") or {}
     except ValueError:

@@ -129,7 +129,8 @@ MANAGED = (
         path=lambda place: place.config_path,
         text=lambda target: target.config_text,
         role=Role.SHARED,
-        what="containerd's root file: five keys, in the file's own schema; three more for a second daemon",
+        what="containerd's root file: five keys (six with containerd 2), in the file's own schema; "
+        "three more (four) for a second daemon",
     ),
 )
 

@@ -52,6 +52,11 @@ class Marks:
         self._lift_taint()
         return taken
 
+    def remove_label(self) -> None:
+        """Take the label away by which workloads select a node that serves."""
+        if LABEL in (self._api.node()["metadata"].get("labels") or {}):
+            self._api.patch_node({"metadata": {"labels": {LABEL: None}}})
+
     def restore(self, taken: Json) -> None:
         """Give the node its label and annotation again: SOCI was not taken off after all."""
         if taken:

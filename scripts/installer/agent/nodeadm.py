@@ -29,7 +29,12 @@ def render(table: containerd_config.Path, slot: Slot = FIRST) -> str:
     """
     tables: dict[containerd_config.Path, list[str]] = {}
     # The first slot's snapshotter stays known: what was created under it could not be deleted otherwise.
-    keys = containerd_config.wanted(table, FIRST) | containerd_config.wanted(table, slot)
+    maps_ids = table == containerd_config.CRI_2
+    keys = {
+        key: value
+        for one in (FIRST, slot)
+        for key, value in containerd_config.wanted(table, one, maps_ids=maps_ids).items()
+    }
     for key, value in keys.items():
         tables.setdefault(key[:-1], []).append(f"{key[-1]} = {json.dumps(value)}")
     lines = [

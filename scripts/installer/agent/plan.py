@@ -48,6 +48,18 @@ class Registration:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What the verified node was: from here on the watcher looks for a change."""
+
+    daemon: int = 0  # the process of the slot's daemon
+    containerd: int = 0  # and of containerd
+    files: tuple[tuple[str, str], ...] = ()  # host path and the mark of its state, see watch.mark
+
+
+NOTHING_SEEN = Seen()
+
+
+@dataclass(frozen=True)
 class Task:
     """What to bring to which node. ``payload`` has the host script and the units; ``registration`` asks the
     API."""
@@ -60,6 +72,8 @@ class Task:
     pod: lazy.Pod = lazy.NO_POD  # the installer's own
     on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     log: Callable[[str], None] = lambda line: None
+    when_drifted: Callable[[str, Seen], None] = lambda what, seen: None  # before it is put right
+    when_away: Callable[[], None] = lambda: None  # the daemon of an installed node does not run
     sleep: Callable[[float], None] = time.sleep
 
     @cached_property
@@ -110,6 +124,14 @@ class Plan:
         }
 
     @property
+    def imports(self) -> list[str]:
+        """Where a file that is added or changed may change containerd's configuration."""
+        listed = self.effective.get(("imports",)) or []
+        patterns = [str(entry) for entry in listed] if isinstance(listed, list) else []
+        folders = [str(Path(pattern).parent) for pattern in patterns]
+        return [*folders, *patterns, f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
+
+    @property
     def restarts_containerd(self) -> bool:
         return any(file.is_changed and file.role.is_read_by_containerd for file in self.files)
 
@@ -127,6 +149,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     schema = containerd_config.schema_of(text, name, facts.containerd_version[0])
     before = dump(host, facts, name, text or f"version = {schema}\n")
     effective = containerd_config.flatten(containerd_config.parse(before, "containerd config dump"))
+    detect.check_effective(host, facts, effective)
     slot = slot or slots.in_use(containerd_config.snapshotter(effective))
     new_text, after = candidate(host, facts, name, text, before, slot=slot)
     if new_text != text and path in detect.mount_points(host.read_text("/proc/1/mountinfo")):
@@ -205,7 +228,7 @@ def candidate(
         return text, before
     problems: list[str] = []
     for table in containerd_config.tables_for(schema, major):
-        new_text = containerd_config.edit(text, path, schema, table, slot)
+        new_text = containerd_config.edit(text, path, schema, table, slot, maps_ids=major >= 2)
         after = before if new_text == text else dump(host, facts, path, new_text)
         found = containerd_config.check_effect(before, after, slot)
         if not found:

@@ -22,6 +22,8 @@ class Settings:
     sha256: dict[str, str]
     existing_nodes: str
     upgrade_policy: str
+    broken_pods: str
+    on_drift: str
     # settings:end
 
 

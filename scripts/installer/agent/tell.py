@@ -18,6 +18,7 @@ TERMINATION_LOG = Path("/dev/termination-log")
 JOURNAL_MARK = "| "  # by which `pulumi up` tells the journal from the reason
 SOURCE = "soci-installer"
 INSTALLING, INSTALLED, UNINSTALLED = "Installing", "Installed", "Uninstalled"
+AWAY = "SnapshotterAway"
 WAITING, DRAINING = "WaitingForIdle", "Draining"  # reasons of the condition by which `pulumi up` knows a wait
 LOOKING = ("preflight", "wait", "verify")  # what every start does, also where nothing is to be changed
 FAILURE_SECONDS = 10.0
@@ -62,6 +63,11 @@ class Teller:
                 "version": version,
             }
         message = f"SOCI {version} serves this node's images in {mode} mode"
+        if done.healed.in_words:
+            message += f"; {done.healed.in_words}"
+            self._log(done.healed.in_words)
+        if done.healed.forgotten:
+            self._log(f"these images are going to be pulled anew: {', '.join(done.healed.forgotten)}")
         if done.replaced:
             message += f"; {done.on_replaced} containers still on the old daemon"
         try:
@@ -78,6 +84,23 @@ class Teller:
             except ApiError as error:
                 self._log(f"no event: {error}")
 
+    def drifted(self, error: InstallError) -> None:
+        """Tell what others changed: until it is put right nobody shall take the node for one that serves."""
+        line = f"node {self._api.node_name}: {error.cause}. Remedy: {error.remedy}"
+        self._log(line)
+        for action in (
+            self._marks.remove_label,
+            lambda: self._marks.set_condition(False, error.reason, f"{error.cause}. Remedy: {error.remedy}"),
+            lambda: self.event("Warning", error.reason, line),
+        ):
+            self._try(action)
+
+    def away(self) -> None:
+        """Tell that the daemon of an installed node does not run; it is started now."""
+        message = "the snapshotter's daemon does not run; it is being started"
+        self._log(message)
+        self._try(lambda: self._marks.set_condition(False, AWAY, message))
+
     def uninstalled(self, seconds: float) -> None:
         """Tell that SOCI was taken off the node."""
         self._log(f"SOCI was taken off the node in {seconds:.2f} s")
@@ -92,14 +115,17 @@ class Teller:
         words = [line[:2500], *(f"{JOURNAL_MARK}{clean(text)[:160]}" for text in journal)]
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
-        for action in (
-            lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)),
-            lambda: self.event("Warning", error.reason, line),
-        ):
-            try:
-                retry(action, FAILURE_SECONDS)
-            except ApiError as api_error:
-                self._log(f"not reported: {api_error}")
+        if error.step.startswith("verify"):
+            self._try(self._marks.remove_label)
+        self._try(lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)))
+        self._try(lambda: self.event("Warning", error.reason, line))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        """Tell the API server; when it does not take it, the log has to do."""
+        try:
+            retry(action, FAILURE_SECONDS)
+        except ApiError as error:
+            self._log(f"not reported: {error}")
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""

@@ -123,6 +123,12 @@ def recorded_plan(host: Host) -> dict[str, str]:
     return _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
 
 
+def recorded_files(host: Host) -> dict[str, str]:
+    """The digest of each managed file as it was installed last; empty when nothing is installed."""
+    lines = (line.split("\t") for line in host.read_text(f"{STATE}/current/files").splitlines())
+    return {fields[1]: fields[5] for fields in lines if len(fields) > 6}
+
+
 def new_id() -> str:
     """A name for a transaction; also part of its unit's name."""
     return f"{int(time.time())}-{secrets.token_hex(3)}"

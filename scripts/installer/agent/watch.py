@@ -1,11 +1,15 @@
-"""The pod's long life: readiness follows the snapshotter.
+"""The pod's long life: readiness follows the snapshotter, and whatever changes calls the installer back.
 
-Run as a script (``python -I -S watch.py SOCKET PROGRAM READY-FILE [SECONDS COMMAND ...]``) in a process that
-imports nothing heavy: a DaemonSet's memory is paid on every node. Ends with 1 when the snapshotter stays
-away; the kubelet then starts the installer again, which finds out and reports why. COMMAND is run every
-SECONDS until it succeeds; then this process becomes the installer again, which reports that. At the pod's end
-it becomes the agent once more, which finds out whether SOCI has to leave the node. Without arguments it only
-waits for the pod's end.
+Run as a script, in a process that imports nothing heavy: a DaemonSet's memory is paid on every node.
+
+    python -I -S watch.py READY-FILE SOCKET PROGRAM DAEMON-PID CONTAINERD-PID [FILE=MARK ...]
+                          [--every SECONDS COUNT WORD ...] ...
+
+It becomes the installer again, which finds out what is the matter and tells, when the daemon was started
+anew or stays away, containerd was started anew, a file was changed, or one of the commands, run every so many
+SECONDS, succeeds (it has COUNT words). READY-FILE is there while the daemon serves. An empty READY-FILE or
+PROGRAM, and the process 0, stand for nothing. At the pod's end it becomes the agent once more, which finds
+out whether SOCI has to leave the node. Without arguments it only waits for the pod's end.
 """
 
 import os
@@ -15,7 +19,7 @@ import sys
 import time
 
 PERIOD_SECONDS = 1.0
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 10.0
 # Blocked from before one program becomes the next until that one handles it: the first process of a container
 # ignores what it does not handle, and the pod's end would go unnoticed.
 END_SIGNAL = signal.SIGTERM
@@ -57,12 +61,21 @@ def _runs(pid, program):
         return False
 
 
+def mark(path):
+    """What every change of a file or directory changes."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "absent"
+    return f"{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+
+
 class Errand:
     """A command that is run every so often until it succeeds, beside the watching."""
 
     def __init__(self, seconds, command):
         self.seconds, self.command = seconds, command
-        self.pid, self.due = 0, time.monotonic()
+        self.pid, self.due = 0, time.monotonic() + seconds
 
     def is_done(self):
         """Start the command when it is due; whether it has just succeeded."""
@@ -76,27 +89,66 @@ class Errand:
         return False
 
 
-def watch(socket_path, program, ready_file, errand):
-    """Keep ``ready_file`` there exactly while the snapshotter serves."""
-    pid, away_since = 0, 0.0
-    while True:
-        pid = daemon_pid(program, pid)
-        if pid and accepts(socket_path):
-            away_since = 0.0
-            if not os.path.exists(ready_file):
-                with open(ready_file, "w"):
-                    pass
+class Daemon:
+    """The snapshotter's process, and the file that says whether it serves."""
+
+    def __init__(self, ready_file, socket_path, program, pid):
+        self.ready_file, self.socket_path, self.program = ready_file, socket_path, program
+        self.pid, self.now, self.away_since = pid, pid, 0.0
+
+    def has_changed(self):
+        """Whether it was started anew and serves, or stays away."""
+        if not self.program:
+            return False
+        self.now = daemon_pid(self.program, self.now)
+        serves = bool(self.now) and accepts(self.socket_path)
+        self._show(serves)
+        if serves:
+            self.away_since = 0.0
+            self.pid = self.pid or self.now
+            return self.now != self.pid
+        self.away_since = self.away_since or time.monotonic()
+        return time.monotonic() - self.away_since > PATIENCE_SECONDS
+
+    def _show(self, serves):
+        if not self.ready_file or os.path.exists(self.ready_file) == serves:
+            return
+        if serves:
+            with open(self.ready_file, "w"):
+                pass
         else:
-            if os.path.exists(ready_file):
-                os.unlink(ready_file)
-            now = time.monotonic()
-            away_since = away_since or now
-            if now - away_since > PATIENCE_SECONDS:
-                return 1
-        if errand and errand.is_done():
-            signal.pthread_sigmask(signal.SIG_BLOCK, [END_SIGNAL])
-            os.execv(INSTALLER[0], INSTALLER)
+            os.unlink(self.ready_file)
+
+
+def watch(daemon, containerd, marks, errands):
+    """Return once the installer has something to find out."""
+    changed = {}
+    while True:
+        if daemon.has_changed() or (containerd and not os.path.exists(f"/proc/{containerd}")):
+            return
+        now = {path: mark(path) for path in marks}
+        if now != marks and now == changed:  # nobody is still writing
+            return
+        changed = now
+        if any(errand.is_done() for errand in errands):
+            return
         time.sleep(PERIOD_SECONDS)
+
+
+def parse(words):
+    """The daemon, the process of containerd, the files' marks and the errands, of a command line."""
+    ready_file, socket_path, program, daemon, containerd, *rest = words
+    marks, errands = {}, []
+    while rest:
+        word, *rest = rest
+        if word == "--every":
+            seconds, count, *rest = rest
+            errands.append(Errand(float(seconds), rest[: int(count)]))
+            rest = rest[int(count) :]
+        else:
+            path, _, known = word.rpartition("=")
+            marks[path] = known
+    return Daemon(ready_file, socket_path, program, int(daemon)), int(containerd), marks, errands
 
 
 def handle_end(handler):
@@ -121,5 +173,6 @@ if __name__ == "__main__":
     if not sys.argv[1:]:
         rest()
     handle_end(leave)
-    seconds, command = sys.argv[4:5], sys.argv[5:]
-    sys.exit(watch(*sys.argv[1:4], Errand(float(seconds[0]), command) if command else None))
+    watch(*parse(sys.argv[1:]))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [END_SIGNAL])
+    os.execv(INSTALLER[0], [*INSTALLER, "again"])

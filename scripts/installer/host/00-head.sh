@@ -9,6 +9,7 @@
 #   soci-host.sh apply DIR        commit the staged transaction DIR, or leave the node as it was
 #   soci-host.sh rollback ID      roll the transaction ID back unless it is committed (the dead man's timer calls it)
 #   soci-host.sh boot             before every start of containerd: end in one of the two good states
+#   soci-host.sh heal [--again]   after a start of a daemon: forget images that did not survive it, name what is broken
 #   soci-host.sh verify           make the checks that only read, and print what came of them
 #   soci-host.sh remove [--force] uninstall: the node's own files back byte for byte, everything of ours gone
 #   soci-host.sh removable [--force]  whether `remove` would be refused, and why; changes nothing that runs
@@ -54,6 +55,8 @@ STATE=$ROOT/var/lib/soci-cluster
 PROGRAM=$ROOT/opt/soci-cluster
 REMOVED=$STATE.removed
 REMOVAL_UNIT=soci-cluster-remove
+HEAL_UNIT=soci-cluster-heal
+HELD_SECONDS=300 # between two restarts of a daemon for images that did not come back
 SLOTS='soci soci-b'
 BEFORE_RESTART='recovery daemon generator' # the roles in the order in which files are written
 AFTER_DAEMON='shared generated'

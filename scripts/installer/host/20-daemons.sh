@@ -11,9 +11,12 @@ snapshots_of() {
   ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" "$@"
 }
 
-# The program that the unit starts, whatever it was at the install.
+# The program that the unit starts, whatever it was at the install; where that is a wrapper, the one of the install.
 containerd_of_unit() {
-  systemctl show "$PLAN_containerd_unit" --property=ExecStart | sed -n 's/.*path=\([^ ;]*\).*/\1/p'
+  local program
+  program=$(systemctl show "$PLAN_containerd_unit" --property=ExecStart | sed -n 's/.*path=\([^ ;]*\).*/\1/p')
+  case ${program##*/} in containerd) ;; *) program=$PLAN_containerd_program ;; esac
+  say "$program"
 }
 
 restart_containerd() {

@@ -34,18 +34,10 @@ apply() {
   journal armed
 
   enter snapshotter
-  incomplete_images >"$DIRECTORY/images-to-pull-again"
-  lazy_layers >"$DIRECTORY/lazy-layers"
   swap_roles "$BEFORE_RESTART"
   systemctl daemon-reload
-  check_idle # once more: the looks at the images took their time
+  check_idle # once more, just before it
   start_snapshotter "$PLAN_snapshotter_action"
-  if [ "$PLAN_snapshotter_action" = restart ] && ! lazy_layers_are_back; then
-    await_connection "$SNAPSHOTTER"
-    forget_images
-    # The daemon would not even try to fetch those again; without them it starts afresh.
-    [ -n "$(lazy_mounts)" ] || start_snapshotter restart
-  fi
 
   if [ "$PLAN_containerd_restart" = 1 ]; then
     enter swap
@@ -187,13 +179,6 @@ check_effect() {
   dump=$(dump_configuration | grep -v '^imports = ' | sha256sum)
   [ "${dump%% *}" = "$PLAN_containerd_dump" ] ||
     die "containerd's configuration changed while the install was being prepared: look for a new file among its imports"
-}
-
-# A restarted daemon mounts its layers again, which takes the registry and its credentials. An image that lacks one of
-# its layers starts no container any more.
-lazy_layers_are_back() {
-  lazy_layers >"$DIRECTORY/lazy-layers-now"
-  ! grep -qvxF -f "$DIRECTORY/lazy-layers-now" "$DIRECTORY/lazy-layers"
 }
 
 # The sandbox image out of the node's own archive, where it could not be unpacked otherwise.

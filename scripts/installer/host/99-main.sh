@@ -23,11 +23,12 @@ main() {
   default_plan
   know_kind_of_older_plan # until a plan is read
   case $verb in
-    apply | boot | mounts | remove | removable | retire | rollback | status | verify) "$verb" "$@" ;;
+    apply | boot | heal | mounts | remove | removable | retire | rollback | status | verify) "$verb" "$@" ;;
     remove-now) remove_now "$@" ;;
+    heal-later) heal_later ;; # the daemon's unit
     clear-copies) clear_copies_left ;; # the agent's, of what a cut install left
-    *) die "usage: soci-host.sh apply DIR | boot | rollback ID | verify | remove [--force] | removable [--force] |
-       status | mounts [SLOT [all]] | retire SLOT" ;;
+    *) die "usage: soci-host.sh apply DIR | boot | heal [--again] | rollback ID | verify | remove [--force] |
+       removable [--force] | status | mounts [SLOT [all]] | retire SLOT" ;;
   esac
 }
 

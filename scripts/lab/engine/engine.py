@@ -122,8 +122,10 @@ def required_plugins() -> dict[str, str]:
 
 
 def launcher(script: str) -> str:
-    """Return a shell script that runs one of the stand-ins with this interpreter."""
-    return f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(HERE / script))} "$@"\n'
+    """Return a shell script that runs one of the stand-ins with this interpreter, or by warm.py."""
+    python, program = shlex.quote(sys.executable), shlex.quote(str(HERE / script))
+    warm = f"${{SOCI_LAB_WARM:+-IS {shlex.quote(str(HERE / 'warm.py'))}}}"
+    return f'#!/bin/sh\nexec {python} {warm} {program} "$@"\n'
 
 
 def write_program(path: Path, text: str) -> None:

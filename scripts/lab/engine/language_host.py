@@ -14,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import warm
 from engine import required_plugins
 from plugin import serve, to_python
 from stubs import Empty, language_pb2, language_pb2_grpc, plugin_pb2
@@ -22,11 +23,14 @@ from stubs import Empty, language_pb2, language_pb2_grpc, plugin_pb2
 ALREADY_SAID = 32
 
 
-def interpreter(info: language_pb2.ProgramInfo) -> str:
-    """Return the interpreter of the project's `virtualenv` option, else the one that runs this host."""
+def python(info: language_pb2.ProgramInfo) -> list[str]:
+    """Return the command that runs a script with the interpreter of the project's `virtualenv` option, else
+    with the one that runs this host; where that is the same one, by warm.py if it serves."""
     folder = to_python(info.options).get("virtualenv")
     candidate = Path(info.root_directory, folder, "bin", "python") if folder else None
-    return str(candidate) if candidate and candidate.exists() else sys.executable
+    if candidate and candidate.exists() and not candidate.parent.samefile(Path(sys.executable).parent):
+        return [str(candidate)]
+    return [sys.executable, *(["-IS", warm.__file__] if warm.VARIABLE in os.environ else [])]
 
 
 class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
@@ -64,7 +68,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         }
         program = Path(request.info.program_directory, request.info.entry_point or ".").resolve()
         child = subprocess.Popen(
-            [interpreter(request.info), str(Path(__file__).with_name("run_program.py")), str(program)],
+            [*python(request.info), str(Path(__file__).with_name("run_program.py")), str(program)],
             cwd=request.pwd,
             env={
                 **os.environ,

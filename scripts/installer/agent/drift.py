@@ -1,0 +1,70 @@
+"""Drift: what others changed on a node since the install, and how often it is put right.
+
+Two tools that each put their own state back must not do so for ever: each time containerd is restarted.
+"""
+
+from datetime import UTC, datetime
+
+from .errors import InstallError
+from .host import Host
+from .plan import Plan
+from .transaction import STATE, recorded_files, sha256
+
+REPAIRS = f"{STATE}/repairs"  # when, in seconds since 1970, a line each
+PAUSE_SECONDS = 600
+HOUR_SECONDS, IN_AN_HOUR = 3600, 3
+
+
+class DriftError(InstallError):
+    """Others changed the node; ``seconds`` until it is put right, None for never."""
+
+    def __init__(self, cause: str, remedy: str, seconds: float | None) -> None:
+        super().__init__("drift", cause, remedy)
+        self.seconds = seconds
+
+    @property
+    def reason(self) -> str:
+        return "Drifted"
+
+
+def found(host: Host, plan: Plan) -> str:
+    """In words, what others changed; empty when nothing, or when something else is wanted than was installed:
+    then it is an ordinary change."""
+    recorded = recorded_files(host)
+    own = [file for file in plan.files if not file.role.is_read_by_containerd]
+    if not recorded or any(recorded.get(file.path) != sha256(file.new) for file in own):
+        return ""
+    changed = [file.path for file in plan.files if file.is_changed]
+    words = [f"{path} was {_since(host, path)}" for path in changed]
+    if plan.is_switch:
+        words.append(f"containerd's snapshotter is {plan.snapshotter}, not {plan.slot.name}")
+    return "; ".join(words) if changed else ""
+
+
+def _since(host: Host, path: str) -> str:
+    try:
+        at = host.path(host.resolve(path)).stat().st_ctime
+    except OSError:
+        return "removed"
+    return f"changed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def seconds_to_wait(host: Host, now: float) -> float:
+    """Seconds until the next repair may be made, 0 for now. ``now`` is in seconds since 1970."""
+    times = _times(host, now)
+    waits = [times[-1] + PAUSE_SECONDS - now] if times else []
+    if len(times) >= IN_AN_HOUR:
+        waits.append(times[-IN_AN_HOUR] + HOUR_SECONDS - now)
+    return max([0.0, *waits])
+
+
+def remember(host: Host, now: float) -> None:
+    """Record that a repair is made at ``now``."""
+    times = [*_times(host, now), now]
+    host.write(REPAIRS, "".join(f"{at:.0f}\n" for at in times[-IN_AN_HOUR:]).encode(), 0o600)
+
+
+def _times(host: Host, now: float) -> list[float]:
+    """Of the repairs of the last hour. A clock that was set back must not make them last for years."""
+    times = [float(word) for word in host.read_text(REPAIRS).split() if word.isdigit()]
+    return [at for at in times if now - HOUR_SECONDS < at <= now]

@@ -1,0 +1,140 @@
+"""What a start of the daemon left broken, and what becomes of it.
+
+`soci-host.sh heal` (host/55-heal.sh) forgets images whose layers did not come back, and says who runs on
+mounts that died with an earlier daemon. This tells those pods, and evicts them where that is the setting.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from . import drain, lazy
+from .api import Api, ApiError, Json
+from .ctr import Ctr
+from .errors import InstallError
+from .host import ENTER_HOST, Host
+from .lazy import Pod
+from .transaction import SCRIPT
+
+SCRIPT_SECONDS = 400
+BROKEN = "BrokenMounts"  # the reason of the Event on a pod
+AGAIN_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Healed:
+    """What is left of it: ``answer`` is the host script's own word, by which a later look sees a change."""
+
+    answer: str = ""
+    forgotten: tuple[str, ...] = ()  # images that are going to be pulled anew
+    held: tuple[tuple[str, Pod], ...] = ()  # images on which nothing starts, and who runs on each
+    broken: tuple[Pod, ...] = ()  # they run on dead mounts
+
+    @property
+    def in_words(self) -> str:
+        """What is wrong and what to do about it; empty when nothing is."""
+        parts = []
+        if self.broken:
+            parts.append(
+                f"the files of {lazy.in_words(self.broken)} cannot be read since the snapshotter's daemon "
+                "ended. Remedy: delete these pods, or set soci:brokenPods to evict"
+            )
+        if self.held:
+            images = sorted({image for image, _ in self.held})
+            pods = sorted({pod for _, pod in self.held})
+            parts.append(
+                f"no new container of {', '.join(images[:3])} starts: its layers could not be mounted again, "
+                f"and {lazy.in_words(pods)} is still on them. Remedy: delete it, or wait for the registry"
+            )
+        return "; ".join(parts)
+
+
+NOTHING = Healed()
+
+
+def heal(host: Host, ctr: Ctr) -> Healed:
+    """Have the host script see to each daemon that was started since the last look.
+
+    Raises:
+        InstallError: the host script could not look.
+    """
+    limit = ("timeout", "-k", "5", str(SCRIPT_SECONDS))
+    result = host.run(*limit, "sh", SCRIPT, "heal", timeout=SCRIPT_SECONDS + 10)
+    if result.code != 0:
+        raise InstallError("heal", result.last_error, f"see sh {SCRIPT} heal on the node")
+    return parse(result.output, ctr)
+
+
+def parse(answer: str, ctr: Ctr) -> Healed:
+    """Read what `soci-host.sh heal` prints; a container by its pod, an image by the names people use."""
+    lines = [line.split() for line in answer.splitlines()]
+    words = ("forgotten", "held", "broken")
+    of = {word: [line[1:] for line in lines if line and line[0] == word] for word in words}
+    return Healed(
+        answer,
+        tuple(image for (image,) in of["forgotten"] if _is_name(image)),
+        tuple((image, lazy.pod_of(ctr, container)) for image, container in of["held"] if _is_name(image)),
+        tuple(sorted({lazy.pod_of(ctr, container) for (container,) in of["broken"]})),
+    )
+
+
+def _is_name(image: str) -> bool:
+    """Whether this is a name with a tag: beside it, an image has the kubelet's identifier and its digest."""
+    return "@" not in image and not image.startswith("sha256:")
+
+
+def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
+    """Put a Warning Event on each pod, once in the pod's life.
+
+    Raises:
+        ApiError: the API server does not take it.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    for pod in pods:
+        event = {
+            "metadata": {"name": f"{pod.name}.soci-{pod.uid[:8]}", "namespace": pod.namespace},
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", **_names(pod), "uid": pod.uid},
+            "type": "Warning",
+            "reason": BROKEN,
+            "message": "The files of this pod's images cannot be read any more: the SOCI snapshotter's "
+            f"daemon on {api.node_name} ended under it. Remedy: delete the pod; a new one starts as usual.",
+            "source": {"component": "soci-installer", "host": api.node_name},
+            "reportingComponent": "soci-installer",
+            "reportingInstance": api.pod_name,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            api.post(f"/api/v1/namespaces/{pod.namespace}/events", event)
+        except ApiError as error:
+            if error.status not in (404, 409):  # its namespace has gone, or it was told before
+                raise
+
+
+def evict(api: Api, pods: Sequence[Pod]) -> None:
+    """Ask once for the eviction of each pod that a controller makes anew, here or elsewhere.
+
+    Raises:
+        ApiError: the API server is away, or forbids to ask.
+    """
+    for pod in pods:
+        known = drain.read(api, pod)
+        if known and drain.is_made_anew(known):
+            drain.ask(api, pod, known)
+
+
+def later(healed: Healed, evicts: bool) -> tuple[str, ...]:
+    """The command by which the watcher finds out that something has changed; none when nothing is left.
+    What is to be evicted is asked for again each time: a disruption budget may have held it back."""
+    if not healed.broken and not healed.held:
+        return ()
+    if evicts and healed.broken:
+        return ("true",)
+    look = f'test "$(sh {SCRIPT} heal)" != {shlex.quote(healed.answer.strip())}'
+    return (*ENTER_HOST, "sh", "-c", look)
+
+
+def _names(pod: Pod) -> Json:
+    return {"name": pod.name, "namespace": pod.namespace}

@@ -1,0 +1,299 @@
+"""The matrix of a node's life: what happens to it, and who has the image meanwhile.
+
+A cell is one of each: something holds a lazily loaded image, the event happens, its cause goes. Then a new
+pod of the image has to start on that node, lazily, and whoever held the image goes on, or is named.
+"""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import lab_client
+import pod_start
+from lab_client import on_node
+from settings import ADDRESS, REGISTRY
+
+from tests.cluster.lab_stack import LabStack
+from tests.cluster.looks import SOCI_NODES, condition
+from tests.waiting import wait_for
+
+IMAGE = f"{REGISTRY}/sample:1-soci"
+START_SECONDS = 60  # from the end of an event's cause to the start of a new pod
+NAME_SECONDS = 30  # from an event to the word on what it broke
+AWAY_SECONDS = 15
+CONFIG = "/etc/containerd/config.toml"
+CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
+AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
+WITHOUT_KEYS = f"grep -v -e soci -e 'type = \"snapshot\"' {CONFIG} >/tmp/c; cat /tmp/c >{CONFIG}"
+
+
+@contextmanager
+def registry_away(node: str) -> Iterator[None]:
+    """The node's packets do not reach the registry; a rule survives neither a reboot nor this."""
+    rule = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"
+    on_node(node, f"iptables -I {rule}")
+    try:
+        yield
+    finally:
+        on_node(node, f"iptables -D {rule} 2>/dev/null || :")
+
+
+def crash_with_registry_away(node: str) -> None:
+    with registry_away(node):
+        on_node(node, f"{CRASH}; sleep 1; {AGAIN}")
+        time.sleep(AWAY_SECONDS)
+
+
+def reboot_with_registry_away(node: str) -> None:
+    """The registry is not there before the node is up, and for a while after that."""
+    rule = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"
+    lines = [
+        "[Unit]",
+        "DefaultDependencies=no",
+        "Before=soci-snapshotter.service",
+        "[Service]",
+        "Type=oneshot",
+        f"ExecStart=/usr/sbin/iptables -I {rule}",
+        "[Install]",
+        "WantedBy=sysinit.target",
+    ]
+    path = "/etc/systemd/system/no-registry.service"
+    unit = "\\n".join([*lines, ""])
+    on_node(node, f"printf '{unit}' >{path} && systemctl enable -q no-registry.service")
+    try:
+        lab_client.lab("reboot", node)
+        time.sleep(AWAY_SECONDS)
+    finally:
+        on_node(node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {rule} || :")
+
+
+def on_each(script: str) -> Callable[[LabStack, list[str]], None]:
+    return on_all(lambda node: on_node(node, script))
+
+
+def on_all(act: Callable[[str], object]) -> Callable[[LabStack, list[str]], None]:
+    """An event that happens on all nodes at once."""
+
+    def event(stack: LabStack, nodes: list[str]) -> None:
+        with ThreadPoolExecutor(len(nodes)) as threads:
+            list(threads.map(act, nodes))
+
+    return event
+
+
+def changed_and_back(**settings: str) -> Callable[[LabStack, list[str]], None]:
+    """`pulumi config set`, `pulumi up`, and the same for the way back."""
+
+    def event(stack: LabStack, nodes: list[str]) -> None:
+        before = stack.config_file.read_text()
+        for key, value in settings.items():
+            stack.set(f"soci:{key}", value)
+        stack.must_go_up()
+        stack.config_file.write_text(before)
+        stack.must_go_up()
+
+    return event
+
+
+EVENTS: dict[str, Callable[[LabStack, list[str]], None]] = {
+    "daemon killed": on_each(CRASH),
+    "daemon killed, registry away": on_all(crash_with_registry_away),
+    "reboot": on_all(lambda node: lab_client.lab("reboot", node)),
+    "reboot, registry away": on_all(reboot_with_registry_away),
+    "power cut": on_all(lambda node: lab_client.lab("power-cut", node)),
+    "containerd restarted": on_each("systemctl restart containerd"),
+    "containerd's configuration rewritten": on_each(WITHOUT_KEYS),
+    "containerd's configuration rewritten, and restarted": on_each(
+        f"{WITHOUT_KEYS}; systemctl restart containerd"
+    ),
+    "SOCI's configuration rewritten": on_each("echo '# by others' >>/etc/soci-snapshotter-grpc/config.toml"),
+    "image removed": on_each("ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q | grep /sample)"),
+    "another mode and back": changed_and_back(mode="parallel"),
+    "another version and back": changed_and_back(version="0.16.0"),
+}
+
+
+@dataclass
+class Cell:
+    """One node in one cell: the pods that were made on it."""
+
+    api: Any
+    node: str
+    pods: list[str] = field(default_factory=list)
+
+    def pod(self, command: list[str], **spec: Any) -> str:
+        name = f"life-{self.node}-{time.monotonic_ns() % 10**9}"
+        container = {"name": "main", "image": IMAGE, "command": command}
+        whole = {
+            "nodeName": self.node,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+            "tolerations": [{"operator": "Exists"}],
+            **spec,
+        }
+        self.api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": whole})
+        self.pods.append(name)
+        return name
+
+    def status(self, name: str) -> Any:
+        return self.api.read_namespaced_pod(name, "default").status
+
+    def await_phase(self, name: str, phase: str, seconds: float) -> float:
+        """Seconds until the pod is in this phase."""
+        started = time.monotonic()
+        try:
+            wait_for(lambda: self.status(name).phase == phase, seconds, f"pod {name} {phase}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}: {self.words(name)}") from None
+        return time.monotonic() - started
+
+    def words(self, name: str) -> list[str]:
+        selector = f"involvedObject.name={name}"
+        items = self.api.list_namespaced_event("default", field_selector=selector).items
+        return [f"{item.reason}: {item.message}" for item in items]
+
+    def is_named(self, name: str) -> bool:
+        told = any(word.startswith("BrokenMounts") for word in self.words(name))
+        return told and name in (condition(self.api, self.node).get("message") or "")
+
+    def reads(self, name: str) -> bool:
+        """Whether the pod reads its files, those that nobody has read before among them."""
+        command = ["exec", name, "--", "sh", "-c", "cat /opt/sample/data/*/* >/dev/null && echo all"]
+        with contextlib.suppress(Exception):
+            return "all" in kubectl(*command)
+        return False
+
+    def close(self) -> None:
+        for name in self.pods:
+            with contextlib.suppress(Exception):
+                self.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+        if self.pods:
+            on_node(self.node, "ctr -n k8s.io containers rm life-created >/dev/null 2>&1 || :")
+
+
+def kubectl(*arguments: str) -> str:
+    command = [str(lab_client.REPOSITORY / "scripts/lab/lab"), "kubectl", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has the image: how it comes to, and what has to be true of it after the event."""
+
+    take: Callable[[Cell], str]
+    check: Callable[[Cell, str, str], None]
+    events: frozenset[str] = frozenset(EVENTS)  # those in which it can be
+
+
+def nobody(cell: Cell) -> str:
+    name = cell.pod(["true"], restartPolicy="Never")
+    cell.await_phase(name, "Succeeded", 120)
+    cell.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
+    cell.pods.remove(name)
+    used = "ctr -n k8s.io containers ls | grep -q '/sample'"
+    wait_for(lambda: on_node(cell.node, f"{used} && echo yes || :") == "", 60, "the container is gone")
+    return ""
+
+
+def completed(cell: Cell) -> str:
+    name = cell.pod(["sh", "-c", "echo done"], restartPolicy="Never")
+    cell.await_phase(name, "Succeeded", 120)
+    return name
+
+
+def still_completed(cell: Cell, name: str, event: str) -> None:
+    assert cell.status(name).phase == "Succeeded"
+    assert cell.api.read_namespaced_pod_log(name, "default") == "done\n"
+
+
+def crashing(cell: Cell) -> str:
+    name = cell.pod(["sh", "-c", "exit 1"])
+    wait_for(lambda: restarts(cell, name) > 0, 120, f"pod {name} has crashed twice")
+    return name
+
+
+def restarts(cell: Cell, name: str) -> int:
+    return sum(entry.restart_count for entry in cell.status(name).container_statuses or [])
+
+
+def running(cell: Cell) -> str:
+    name = cell.pod(["sleep", "9999"])
+    cell.await_phase(name, "Running", 120)
+    return name
+
+
+def reads_or_is_named(cell: Cell, name: str, event: str) -> None:
+    if not cell.reads(name):
+        wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
+
+
+def created(cell: Cell) -> str:
+    nobody(cell)
+    on_node(cell.node, f"ctr -n k8s.io containers create --snapshotter soci {IMAGE} life-created")
+    return ""
+
+
+def nothing(cell: Cell, name: str, event: str) -> None:
+    """Nothing has to be true of it."""
+
+
+# A daemon is not restarted below a running pod: such a change waits, which is another test's.
+WITHOUT_WAIT = frozenset(EVENTS) - {
+    "another mode and back",
+    "another version and back",
+    "SOCI's configuration rewritten",
+}
+HOLDERS: dict[str, Holder] = {
+    "nobody": Holder(nobody, nothing),
+    "a completed pod": Holder(completed, still_completed),
+    "a crashing pod": Holder(crashing, nothing),
+    "a running pod": Holder(running, reads_or_is_named, WITHOUT_WAIT),
+    "a container that was never started": Holder(created, nothing),
+}
+CELLS = [(event, holder) for event in EVENTS for holder in HOLDERS if event in HOLDERS[holder].events]
+
+
+def run(api: Any, stack: LabStack, event: str, holder: str) -> dict[str, Any]:
+    """Run a cell on all nodes at once; seconds from the end of the event's cause, by what was waited for.
+
+    Raises:
+        AssertionError: something that has to be true is not, on the node that it names.
+    """
+    cells = [Cell(api, node) for node in SOCI_NODES]
+    try:
+        with ThreadPoolExecutor(len(cells)) as threads:
+            names = list(threads.map(HOLDERS[holder].take, cells))
+            EVENTS[event](stack, SOCI_NODES)
+            heals = list(threads.map(starts_again, cells))
+            for cell, name in zip(cells, names, strict=True):
+                HOLDERS[holder].check(cell, name, event)
+            truths = list(threads.map(says_the_truth, cells))
+    finally:
+        for cell in cells:
+            cell.close()
+    return {"heal_s": max(heals), "truth_s": max(truths)}
+
+
+def starts_again(cell: Cell) -> float:
+    """Seconds until a new pod of the image reads its files, lazily."""
+    started = time.monotonic()
+    name = cell.pod(["sleep", "9999"])
+    cell.await_phase(name, "Running", START_SECONDS)
+    seconds = time.monotonic() - started
+    assert cell.reads(name), f"{cell.node}: a new pod does not read its files"
+    assert pod_start.fuse_mounts(cell.node) > 0, f"{cell.node}: the image was pulled whole"
+    return seconds
+
+
+def says_the_truth(cell: Cell) -> float:
+    """Seconds until the node says that it serves, which it does."""
+    started = time.monotonic()
+    wait_for(
+        lambda: condition(cell.api, cell.node).get("status") == "True", NAME_SECONDS, f"{cell.node} SociReady"
+    )
+    return time.monotonic() - started

@@ -1,0 +1,162 @@
+"""After a start of the daemon: what does not start any more is forgotten, what is broken is named."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent.slots import FIRST
+
+from tests.fakes.script_node import DATA, LAZY, ScriptNode
+
+CHAIN, IMAGE = "sha256:c4a1", "registry.example/app:1"
+LABEL = "containerd.io/gc.ref.snapshot.soci"
+NAMES = (IMAGE, "registry.example/app@sha256:d1", "sha256:c0f1")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> ScriptNode:
+    """An installed node with one image, unpacked under soci, in which two containers were made."""
+    made = ScriptNode(tmp_path)
+    made.install()
+    write(made, "content", f"sha256:c0f1 1kB 1min containerd.io/distribution=x,{LABEL}={CHAIN}\n")
+    write(made, "names", "".join(f"{name} index sha256:d1\n" for name in NAMES) + "other:1 index sha256:d2\n")
+    write(made, "snapshots-soci", f"{CHAIN} Committed\nended {CHAIN} Active\nextract-1 x {CHAIN} Active\n")
+    write(made, "tasks", "TASK PID STATUS\nended 1 STOPPED\n")
+    write(made, "calls", "")
+    return made
+
+
+def write(node: ScriptNode, name: str, text: str) -> None:
+    (node.fake / name).write_text(text)
+
+
+def heal(node: ScriptNode, *arguments: str) -> list[str]:
+    done = node.run("heal", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def forgotten(node: ScriptNode) -> list[list[str]]:
+    return [call.split("--sync ")[1].split() for call in node.calls("ctr --namespace k8s.io images rm")]
+
+
+def test_an_image_that_starts_stays(node: ScriptNode) -> None:
+    assert heal(node) == []
+    assert forgotten(node) == []
+
+
+@pytest.mark.failure_mode(30)
+def test_an_image_whose_layers_did_not_come_back_is_forgotten_by_all_its_names(node: ScriptNode) -> None:
+    """Its next pull would find the layers there and fetch nothing: nothing starts on them for good."""
+    write(node, "unavailable", f"{CHAIN}\n")
+    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES)
+    assert [sorted(names) for names in forgotten(node)] == [sorted(NAMES)]
+    # A daemon that found no index remembers that, and would have the image pulled whole.
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+
+
+def test_an_ended_container_keeps_its_record_and_loses_its_hold(node: ScriptNode) -> None:
+    """By the record the kubelet finds the log; the snapshot would keep the broken layers."""
+    write(node, "unavailable", f"{CHAIN}\n")
+    heal(node)
+    assert node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm ended")
+    assert not node.calls("ctr --namespace k8s.io containers rm", "ctr --namespace k8s.io tasks rm")
+    assert not node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm extract")
+
+
+def test_each_start_of_a_daemon_is_seen_to_once(node: ScriptNode) -> None:
+    """Later the daemon says the same of layers whose registry is away for a moment."""
+    assert heal(node) == []
+    write(node, "unavailable", f"{CHAIN}\n")
+    assert heal(node) == []
+    assert heal(node, "--again") == [f"forgotten {name}" for name in sorted(NAMES)] or forgotten(node)
+
+
+def test_a_question_that_fails_otherwise_forgets_nothing(node: ScriptNode) -> None:
+    write(node, "snapshots-soci", f"{CHAIN} Committed\n")
+    write(node, "content", f"sha256:c0f1 1kB 1min {LABEL}=sha256:gone\n")
+    assert heal(node) == []
+    assert forgotten(node) == []
+
+
+@pytest.fixture
+def older_and_newer() -> Iterator[tuple[int, int]]:
+    """Two processes, of which one was started before the other."""
+    with subprocess.Popen(["sleep", "600"]) as older:
+        time.sleep(2 / os.sysconf("SC_CLK_TCK") + 0.02)
+        with subprocess.Popen(["sleep", "600"]) as newer:
+            yield older.pid, newer.pid
+            newer.kill()
+        older.kill()
+
+
+def run_on(node: ScriptNode, container: int, daemon: int) -> None:
+    write(node, "snapshots-soci", f"{CHAIN} Committed\nrunning {CHAIN} Active\n")
+    write(node, "tasks", f"TASK PID STATUS\nrunning {container} RUNNING\n")
+    write(node, f"pid-{FIRST.unit}", f"{daemon}\n")
+    write(node, "lower", f"mount -t overlay overlay / -o workdir=w,lowerdir={DATA}/6/fs:{DATA}/5/fs\n")
+
+
+def test_a_container_from_before_the_daemons_start_is_named(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    run_on(node, *older_and_newer)
+    node.mount_table.write_text(LAZY)
+    assert heal(node) == ["broken running"]
+    assert heal(node) == ["broken running"]
+    write(node, "tasks", "TASK PID STATUS\n")
+    assert heal(node) == []
+
+
+def test_a_container_without_lazily_loaded_layers_is_not_broken(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    run_on(node, *older_and_newer)
+    write(node, "lower", f"mount -t overlay overlay / -o workdir=w,lowerdir={DATA}/5/fs\n")
+    node.mount_table.write_text(LAZY)
+    assert heal(node) == []
+
+
+def test_a_container_from_after_the_daemons_start_is_alive(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    run_on(node, *reversed(older_and_newer))
+    node.mount_table.write_text(LAZY)
+    assert heal(node) == []
+
+
+def test_an_image_on_which_something_runs_is_held_until_its_registry_answers(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    run_on(node, *older_and_newer)
+    write(node, "unavailable", f"{CHAIN}\n")
+    node.set("no-registry")
+    assert set(heal(node)) == {"broken running", *(f"held {name} running" for name in NAMES)}
+    assert forgotten(node) == []
+    assert not node.calls(f"systemctl restart {FIRST.unit}")
+    node.clear("no-registry")
+    heal(node)
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+    heal(node)
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1, "a registry that refuses answers, too"
+
+
+def test_the_daemon_is_not_restarted_below_a_living_mount(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    run_on(node, *older_and_newer)
+    write(node, "unavailable", f"{CHAIN}\n")
+    node.mount_table.write_text(LAZY)  # of containers that run and are not among the older ones
+    heal(node)
+    assert not node.calls(f"systemctl restart {FIRST.unit}")
+
+
+def test_nothing_is_healed_while_a_change_is_at_work(node: ScriptNode) -> None:
+    write(node, "unavailable", f"{CHAIN}\n")
+    journal = node.root / "var/lib/soci-cluster/journal"
+    journal.write_text(journal.read_text().replace("state=committed", "state=restarting"))
+    assert heal(node) == []
+    assert forgotten(node) == []
