@@ -363,7 +363,8 @@ def test_an_image_with_an_index_that_was_not_used(node: DoctorNode) -> None:
             "forbidden",
         ),
         ('Get \\"http://x\\": giving up request after 9 attempt(s)', "registry-unreachable"),
-        ("soci v1 referrers not found", "pulled-before"),
+        ("not found", "index-missing"),
+        ("something else", "pulled-before"),
     ],
 )
 def test_what_the_registry_told_the_daemon(node: DoctorNode, error: str, check: str) -> None:

@@ -317,9 +317,9 @@ class Words:
 
 
 def in_short(said: str) -> str:
-    """The daemon's word on an image: the end of its error, fit to be told."""
+    """The daemon's word on an image, fit to be told: its error without the addresses that were asked."""
     error = re.split(r'(?<!\\)"', said)[0].replace("\\", "").removeprefix("no valid SOCI index found: ")
-    return clean(error if len(error) < 300 else error[:80] + " … " + error[-200:])
+    return clean(error.rpartition('": ')[2])[-300:]
 
 
 def broken_containers(healed: str, start: str) -> set[str]:

@@ -29,6 +29,7 @@ REFUSALS = (
         "registry-unreachable",
     ),
 )
+NOT_FOUND = re.compile(r"\b404\b|not found", re.I)
 
 
 @dataclass(frozen=True)
@@ -431,7 +432,7 @@ def why_whole(image: Image, look: Look) -> str:
         if words.search(said):
             return check
     if image.index:
-        return "pulled-before"
+        return "index-missing" if NOT_FOUND.search(said) else "pulled-before"
     if image.others_indexed:
         return "wrong-platform"
     if all("zstd" in layer.media_type for layer in image.layers):
@@ -492,8 +493,14 @@ WHOLE = {
         "convert the image with --all-platforms",
         lambda look, image: "other platforms of it have a SOCI index, this node's has none",
     ),
+    "index-missing": Whole(
+        "an image names an index that the registry does not have",
+        f"copy the image with its index (skopeo copy --all), or convert it again, {PULL_ANEW}",
+        _said,
+    ),
     "pulled-before": Whole(
-        "an image has an index, and was pulled whole all the same, perhaps before SOCI was there",
+        "an image has an index, and was pulled whole all the same: perhaps before SOCI was there, or its "
+        "layers are those of another image that was",
         f"run pulumi up, {PULL_ANEW}",
         lambda look, image: "it has an index v2; why it was not used, the node does not know any more",
     ),
