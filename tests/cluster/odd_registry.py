@@ -38,7 +38,11 @@ class OddRegistry:
         """Pass a request on, or refuse it."""
         is_soci = "soci" in request.headers.get("User-Agent", "").lower()
         if is_soci and self.status:
-            request.send_error(self.status)
+            request.send_response(self.status)
+            if self.status == 401:
+                request.send_header("WWW-Authenticate", 'Basic realm="odd"')
+            request.send_header("Content-Length", "0")
+            request.end_headers()
             return
         is_index = "/referrers/" in request.path or "/manifests/sha256-" in request.path
         if request.path.startswith(f"/v2/{PLAIN}/") and is_index:

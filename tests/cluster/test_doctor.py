@@ -216,6 +216,7 @@ def test_dead_mounts_are_told_with_their_pod(patient, run_pod):
 def test_an_image_that_did_not_come_back_is_told(patient, run_pod):
     """facts: the registry is away at the daemon's start, and the layers are never tried again."""
     forget_samples()
+    restart_daemon()  # it remembers of which images it found no index
     run_pod(IMAGE, PATIENT)
     refuse = "OUTPUT -d 10.77.0.1 -p tcp --dport 5000 -j REJECT --reject-with tcp-reset"
     on_patient(f"iptables -I {refuse}")

@@ -54,6 +54,17 @@ def said(image: str, error: str) -> str:
     )
 
 
+def unresolved(image: str, error: str) -> str:
+    """What it says when it has the index, and not the layer."""
+    error = (
+        f'{error} (host \\"x\\", ref:\\"{image}\\")\\nfailed to redirect: {error} (host \\"x\\", ref:\\"y\\")'
+    )
+    return (
+        'level=warning msg="failed to prepare remote snapshot" error="failed to '
+        f'resolve layer \\"sha256:e1\\" from \\"{image}\\": {error}" key="k8s.io/2/x"'
+    )
+
+
 def whole(node: DoctorNode, kind: str = GZIP, size: int = 60 * MIB, **index: object) -> None:
     node.add(PLAIN, [(size, kind, False)] * (300 * MIB // size), **index)  # ty: ignore[invalid-argument-type]
 
@@ -363,7 +374,12 @@ def test_an_image_with_an_index_that_was_not_used(node: DoctorNode) -> None:
             "forbidden",
         ),
         ('Get \\"http://x\\": giving up request after 9 attempt(s)', "registry-unreachable"),
+        (
+            'could not fetch manifest: Get \\"http://x\\": failed to handle challenge: failed to find',
+            "no-credentials",
+        ),
         ("not found", "index-missing"),
+        ("could not fetch manifest: x/sample@sha256:43: not found", "index-missing"),
         ("something else", "pulled-before"),
     ],
 )
@@ -371,6 +387,15 @@ def test_what_the_registry_told_the_daemon(node: DoctorNode, error: str, check: 
     whole(node, index="v2")
     node.journal = [said(PLAIN, "earlier: 500"), said("registry.example/other:1", "404"), said(PLAIN, error)]
     assert node.found() == {check: PLAIN}
+
+
+def test_what_the_registry_told_the_daemon_of_a_layer(node: DoctorNode) -> None:
+    whole(node, index="v2")
+    node.journal = [unresolved(PLAIN, "authorization failed: no basic auth credentials")]
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("no-credentials", PLAIN)
+    assert finding["cause"].endswith("failed to redirect: authorization failed: no basic auth credentials")
+    assert "ref:" not in finding["cause"]
 
 
 def test_what_the_daemon_said_is_told_without_secrets(node: DoctorNode) -> None:

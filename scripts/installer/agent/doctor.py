@@ -49,7 +49,11 @@ echo ---
 said _SYSTEMD_INVOCATION_ID="$2" | grep 'failed to restore remote' | tail -n 2000
 """
 NOT_RESTORED = re.compile(r"failed to restore remote snapshot (?:\S*/)?(sha256:[0-9a-f]{64})")
-OF_IMAGE = re.compile(r'failed to (?:prepare|restore) remote snapshot.*?for image \\"([^"\\]+)\\": (.*)')
+OF_IMAGE = re.compile(
+    r'failed to (?:prepare|restore) remote snapshot.*? error="'
+    r'(?:unable to fetch SOCI artifacts for image|failed to resolve layer \\"\S+\\" from) \\"([^"\\]+)\\": '
+    r'((?:[^"\\]|\\.)*)'
+)
 PARALLEL_LAYER = re.compile(r'parallel pull/unpack.* layerDigest="?(sha256:[0-9a-f]{64})')
 
 T = TypeVar("T")
@@ -313,13 +317,8 @@ class Words:
         boot, _, present = text.partition("---\n")
         self.not_restored = set(NOT_RESTORED.findall(present))
         self.parallel = set(PARALLEL_LAYER.findall(boot))
-        self.reasons = {image: in_short(said) for image, said in OF_IMAGE.findall(boot)}
-
-
-def in_short(said: str) -> str:
-    """The daemon's word on an image, fit to be told: its error without the addresses that were asked."""
-    error = re.split(r'(?<!\\)"', said)[0].replace("\\", "").removeprefix("no valid SOCI index found: ")
-    return clean(error.rpartition('": ')[2])[-300:]
+        said = OF_IMAGE.findall(boot)
+        self.reasons = {image: error.replace(r"\n", " ").replace("\\", "") for image, error in said}
 
 
 def broken_containers(healed: str, start: str) -> set[str]:
@@ -339,8 +338,7 @@ def fuse_mounts(mountinfo: str, data: str) -> set[str]:
 def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
     """The managed files that are not as they were installed, and what became of them."""
     found = []
-    lines = (line.split("\t") for line in host.read_text(f"{transaction.STATE}/current/files").splitlines())
-    for _, path, _, _, _, digest, *_ in lines:
+    for path, digest in transaction.recorded_files(host).items():
         now = transaction.sha256(host.read(path))
         if now != digest:
             found.append((path, "removed" if now == "absent" else "changed"))

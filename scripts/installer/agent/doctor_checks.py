@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from . import containerd_config, soci_config
 from .containerd_config import Path
 from .doctor_images import Image
+from .errors import clean
 from .slots import FIRST, SECOND, Slot
 
 LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
@@ -22,7 +23,10 @@ CONVERT = "give the image an index: scripts/index/README.md"
 
 # What the daemon says when a registry does not give it an index -> the check that speaks of it.
 REFUSALS = (
-    (re.compile(r"\b401\b|unauthorized|authentication required|no basic auth", re.I), "no-credentials"),
+    (
+        re.compile(r"\b401\b|unauthorized|authentication required|no basic auth|handle challenge", re.I),
+        "no-credentials",
+    ),
     (re.compile(r"\b403\b|forbidden|denied", re.I), "forbidden"),
     (
         re.compile(r"giving up request|dial tcp|i/o timeout|no such host|connection refused", re.I),
@@ -403,7 +407,7 @@ def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
 def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
     for image in look.images:
         if dead := image.of("dead"):
-            said = look.reasons.get(image.name, "")
+            said = in_short(look.reasons.get(image.name, ""))
             yield (
                 image.name,
                 f"{len(dead)} of {len(image.layers)} layers are not mounted" + (f": {said}" if said else ""),
@@ -419,6 +423,12 @@ def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
 def _unmounted_layers(look: Look) -> Iterator[tuple[str, str]]:
     if look.unmounted:
         yield "node", f"{look.unmounted} lazily loaded layers have no mount"
+
+
+def in_short(error: str) -> str:
+    """The daemon's word on an image, fit to be told: without the addresses that it asked."""
+    without = re.sub(r' \(host ".*?\)', "", error)
+    return clean(without.rpartition('": ')[2])[-200:]
 
 
 def why_whole(image: Image, look: Look) -> str:
@@ -467,7 +477,7 @@ def _no_index(look: Look, image: Image) -> str:
 
 
 def _said(look: Look, image: Image) -> str:
-    return f"of its index the daemon says: {look.reasons.get(image.name, '')}"
+    return f"of its index the daemon says: {in_short(look.reasons.get(image.name, ''))}"
 
 
 PULL_ANEW = "then remove the image from the node (ctr -n k8s.io images rm), so that it is pulled anew"
