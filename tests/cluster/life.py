@@ -195,8 +195,8 @@ def nobody(cell: Cell) -> str:
     cell.await_phase(name, "Succeeded", 120)
     cell.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
     cell.pods.remove(name)
-    used = "ctr -n k8s.io containers ls | grep -q '/sample'"
-    wait_for(lambda: on_node(cell.node, f"{used} && echo yes || :") == "", 60, "the container is gone")
+    containers = f"ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={name}'"
+    wait_for(lambda: not on_node(cell.node, containers), 60, "its containers are gone")
     return ""
 
 
@@ -265,6 +265,10 @@ def run(api: Any, stack: LabStack, event: str, holder: str) -> dict[str, Any]:
         AssertionError: something that has to be true is not, on the node that it names.
     """
     cells = [Cell(api, node) for node in SOCI_NODES]
+    for node in SOCI_NODES:
+        on_node(node, "rm -f /var/lib/soci-cluster/repairs")  # of the cell before
+    # The stack's own sample has ended, and would hold the image, too.
+    api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
     try:
         with ThreadPoolExecutor(len(cells)) as threads:
             names = list(threads.map(HOLDERS[holder].take, cells))

@@ -14,7 +14,7 @@ import pytest
 from agent import carry, images, install, kinds, lazy, release, slots, transaction
 from agent.errors import InstallError
 from agent.host import Result
-from agent.plan import NOTHING_SEEN, Registration, Task
+from agent.plan import NOTHING_SEEN, Registration, Seen, Task
 
 from tests.fakes.node import CONFIG, INSTALLER, FakeNode, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
@@ -636,3 +636,50 @@ def test_commit_that_was_cut_short_is_the_record_all_the_same(machine: FakeNode)
     install.install(task(machine), never)
     machine.path(f"{transaction.STATE}/current").unlink()
     assert not install.install(task(machine), never).changed
+
+
+def test_what_others_changed_is_told_before_it_is_put_right(machine: FakeNode) -> None:
+    """Another tool wrote containerd's configuration anew, and nothing was lazily loaded any more (H10)."""
+    install.install(task(machine), never)
+    config = "/etc/containerd/config.toml"
+    machine.write(config, CONFIG.encode())
+    told: list[tuple[str, bytes | None]] = []
+
+    def drifted(what: str, seen: Seen) -> None:
+        told.append((what, machine.read(config)))
+        assert config in dict(seen.files)
+
+    assert install.install(dataclasses.replace(task(machine), when_drifted=drifted), never).changed
+    ((what, text_then),) = told
+    assert what.startswith(f"{config} was changed at ")
+    assert "containerd's snapshotter is overlayfs, not soci" in what
+    assert text_then == CONFIG.encode()
+    assert 'snapshotter = "soci"' in machine.read_text(config)
+
+
+@pytest.mark.parametrize("path", [slots.FIRST.config, slots.FIRST.unit_path])
+def test_a_file_of_ours_that_others_removed_is_drift_too(machine: FakeNode, path: str) -> None:
+    install.install(task(machine), never)
+    machine.path(path).unlink()
+    told: list[str] = []
+    wanted = dataclasses.replace(task(machine), when_drifted=lambda what, seen: told.append(what))
+    install.install(wanted, never)
+    assert told == [f"{path} was removed"]
+
+
+def test_what_the_user_wants_otherwise_is_no_drift(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    wanted = dataclasses.replace(
+        task(machine, mode="parallel"), when_drifted=lambda what, seen: pytest.fail(what)
+    )
+    assert install.install(wanted, never).changed
+
+
+def test_a_node_whose_daemon_does_not_run_says_so_while_it_is_started(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    machine.running.clear()
+    told: list[bool] = []
+    assert install.install(
+        dataclasses.replace(task(machine), when_away=lambda: told.append(True)), never
+    ).changed
+    assert told == [True]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from agent import __main__ as program
+from agent import watch
 
 from tests.fakes.node import INSTALLER
 from tests.waiting import wait_for
@@ -100,6 +101,43 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
     assert (folder / "tries").read_text().count("x") == 3
     assert (folder / "reported").read_text() == "True", "the pod's end waits until the installer handles it"
     assert 0 < rss <= MAX_RSS_KIB
+
+
+@pytest.mark.parametrize("event", ["file", "containerd", "daemon"])
+def test_what_changes_calls_the_installer_back(folder: Path, event: str) -> None:
+    """A crash of the daemon, and another tool's file, were noticed by nobody."""
+    daemon = folder / "soci-daemon"
+    shutil.copy("/bin/sleep", daemon)
+    (folder / "agent").mkdir()
+    (folder / "agent/__main__.py").write_text("import sys; sys.exit(41 if sys.argv[1:] == ['again'] else 1)")
+    file = folder / "config.toml"
+    file.write_text("ours\n")
+    with (
+        socket.socket(socket.AF_UNIX) as server,
+        subprocess.Popen([daemon, "60"]) as first,
+        subprocess.Popen(["sleep", "60"]) as containerd,
+    ):
+        server.bind(str(folder / "socket"))
+        server.listen()
+        words = (folder / "ready", folder / "socket", "/soci-daemon", str(first.pid), str(containerd.pid))
+        watcher = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-B", WATCHER, *words, f"{file}={watch.mark(str(file))}"], cwd=folder
+        )
+        wait_for((folder / "ready").exists, 15, "ready")
+        processes = [first, containerd]
+        if event == "file":
+            file.write_text("theirs\n")
+        elif event == "containerd":
+            containerd.kill()
+            containerd.wait()
+        else:
+            first.kill()
+            first.wait()
+            processes.append(subprocess.Popen([daemon, "60"]))
+        assert watcher.wait(15) == 41
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_end_of_the_pod_between_two_programs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
