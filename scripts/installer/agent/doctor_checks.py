@@ -14,6 +14,7 @@ from . import containerd_config, soci_config
 from .containerd_config import Path
 from .doctor_images import Image
 from .errors import clean
+from .kinds import PLAIN
 from .slots import FIRST, SECOND, Slot
 
 LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
@@ -53,7 +54,7 @@ class Look:
     mode: str = "lazy"
     journal: str = ""  # the state of the last transaction
     slot: Slot = FIRST
-    containerd: Unit = Unit("containerd.service")
+    containerd: Unit = Unit(PLAIN.containerd_unit)
     daemon: Unit = Unit(FIRST.unit)
     containerd_answers: bool = True
     socket: str = "answers"  # answers, refuses or absent
