@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import lab_client
-import pod_start
 from lab_client import on_node
 from settings import ADDRESS, REGISTRY
 
@@ -29,7 +28,9 @@ AWAY_SECONDS = 15
 CONFIG = "/etc/containerd/config.toml"
 CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
-WITHOUT_KEYS = f"grep -v -e soci -e 'type = \"snapshot\"' {CONFIG} >/tmp/c; cat /tmp/c >{CONFIG}"
+WITHOUT_KEYS = (
+    f"{{ cat /var/lib/soci-cluster/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
+)
 
 
 @contextmanager
@@ -72,35 +73,42 @@ def reboot_with_registry_away(node: str) -> None:
         on_node(node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {rule} || :")
 
 
-def on_each(script: str) -> Callable[[LabStack, list[str]], None]:
+def on_each(script: str) -> Callable[[LabStack | None, list[str]], None]:
     return on_all(lambda node: on_node(node, script))
 
 
-def on_all(act: Callable[[str], object]) -> Callable[[LabStack, list[str]], None]:
+def on_all(act: Callable[[str], object]) -> Callable[[LabStack | None, list[str]], None]:
     """An event that happens on all nodes at once."""
 
-    def event(stack: LabStack, nodes: list[str]) -> None:
+    def event(stack: LabStack | None, nodes: list[str]) -> None:
         with ThreadPoolExecutor(len(nodes)) as threads:
             list(threads.map(act, nodes))
 
     return event
 
 
-def changed_and_back(**settings: str) -> Callable[[LabStack, list[str]], None]:
+def changed_and_back(**settings: str) -> Callable[[LabStack | None, list[str]], None]:
     """`pulumi config set`, `pulumi up`, and the same for the way back."""
 
-    def event(stack: LabStack, nodes: list[str]) -> None:
+    def event(stack: LabStack | None, nodes: list[str]) -> None:
+        assert stack, "an event that changes the stack gets it"
         before = stack.config_file.read_text()
         for key, value in settings.items():
             stack.set(f"soci:{key}", value)
-        stack.must_go_up()
-        stack.config_file.write_text(before)
-        stack.must_go_up()
+        try:
+            stack.must_go_up()
+        finally:
+            stack.config_file.write_text(before)
+            stack.must_go_up()
 
     return event
 
 
-EVENTS: dict[str, Callable[[LabStack, list[str]], None]] = {
+CHANGES = {
+    "another mode and back": changed_and_back(mode="parallel"),
+    "another version and back": changed_and_back(version="0.16.0"),
+}
+EVENTS: dict[str, Callable[[LabStack | None, list[str]], None]] = {
     "daemon killed": on_each(CRASH),
     "daemon killed, registry away": on_all(crash_with_registry_away),
     "reboot": on_all(lambda node: lab_client.lab("reboot", node)),
@@ -113,8 +121,7 @@ EVENTS: dict[str, Callable[[LabStack, list[str]], None]] = {
     ),
     "SOCI's configuration rewritten": on_each("echo '# by others' >>/etc/soci-snapshotter-grpc/config.toml"),
     "image removed": on_each("ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q | grep /sample)"),
-    "another mode and back": changed_and_back(mode="parallel"),
-    "another version and back": changed_and_back(version="0.16.0"),
+    **CHANGES,
 }
 
 
@@ -213,7 +220,7 @@ def still_completed(cell: Cell, name: str, event: str) -> None:
 
 def crashing(cell: Cell) -> str:
     name = cell.pod(["sh", "-c", "exit 1"])
-    wait_for(lambda: restarts(cell, name) > 0, 120, f"pod {name} has crashed twice")
+    wait_for(lambda: restarts(cell, name) > 0, 120, f"pod {name} has crashed")
     return name
 
 
@@ -243,11 +250,7 @@ def nothing(cell: Cell, name: str, event: str) -> None:
 
 
 # A daemon is not restarted below a running pod: such a change waits, which is another test's.
-WITHOUT_WAIT = frozenset(EVENTS) - {
-    "another mode and back",
-    "another version and back",
-    "SOCI's configuration rewritten",
-}
+WITHOUT_WAIT = frozenset(EVENTS) - {*CHANGES, "SOCI's configuration rewritten"}
 HOLDERS: dict[str, Holder] = {
     "nobody": Holder(nobody, nothing),
     "a completed pod": Holder(completed, still_completed),
@@ -258,7 +261,7 @@ HOLDERS: dict[str, Holder] = {
 CELLS = [(event, holder) for event in EVENTS for holder in HOLDERS if event in HOLDERS[holder].events]
 
 
-def run(api: Any, stack: LabStack, event: str, holder: str) -> dict[str, Any]:
+def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, Any]:
     """Run a cell on all nodes at once; seconds from the end of the event's cause, by what was waited for.
 
     Raises:
@@ -277,6 +280,8 @@ def run(api: Any, stack: LabStack, event: str, holder: str) -> dict[str, Any]:
             for cell, name in zip(cells, names, strict=True):
                 HOLDERS[holder].check(cell, name, event)
             truths = list(threads.map(says_the_truth, cells))
+            if "rewritten" in event:
+                list(threads.map(put_right, cells))
     finally:
         for cell in cells:
             cell.close()
@@ -290,8 +295,17 @@ def starts_again(cell: Cell) -> float:
     cell.await_phase(name, "Running", START_SECONDS)
     seconds = time.monotonic() - started
     assert cell.reads(name), f"{cell.node}: a new pod does not read its files"
-    assert pod_start.fuse_mounts(cell.node) > 0, f"{cell.node}: the image was pulled whole"
+    (container,) = cell.status(name).container_statuses
+    lazy = on_node(cell.node, "/opt/soci-cluster/soci-host.sh mounts")
+    assert container.container_id.rpartition("/")[2] in lazy, f"{cell.node}: the image was pulled whole"
     return seconds
+
+
+def put_right(cell: Cell) -> None:
+    """What others wrote is gone: a restart of containerd or of the daemon brings nothing of it."""
+    look = f"containerd --config {CONFIG} config dump 2>/dev/null | grep -q 'snapshotter = .soci' && "
+    look += "! grep -q 'by others' /etc/soci-snapshotter-grpc/config.toml && echo ours || :"
+    wait_for(lambda: "ours" in on_node(cell.node, look), NAME_SECONDS, f"{cell.node} is put right")
 
 
 def says_the_truth(cell: Cell) -> float:

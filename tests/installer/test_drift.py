@@ -50,7 +50,7 @@ def agent_on(host: Host, server: FakeApi) -> program.Agent:
 
 def test_a_drifted_node_says_so_and_is_no_longer_selected_by_its_label(host: Host) -> None:
     server = FakeApi(metadata={"labels": {LABEL: "0.16.1"}})
-    agent_on(host, server)._repair("repair", WHAT, SEEN)
+    agent_on(host, server)._allow_repair("repair", WHAT, SEEN)
     assert (server.condition["status"], server.condition["reason"]) == ("False", "Drifted")
     assert WHAT in server.condition["message"]
     assert LABEL not in server.node["metadata"]["labels"]
@@ -64,9 +64,9 @@ def test_what_is_not_put_right_now_is_watched(
     monkeypatch.setattr(program.time, "time", lambda: NOW)
     drift.remember(host, NOW)
     agent = agent_on(host, FakeApi())
-    with pytest.raises(program.DriftedError) as caught:
-        agent._repair(policy, WHAT, SEEN)
-    assert caught.value.error.seconds == seconds
+    with pytest.raises(drift.DriftError) as caught:
+        agent._allow_repair(policy, WHAT, SEEN)
+    assert caught.value.seconds == seconds
     commands: list[list[str]] = []
     monkeypatch.setattr(os, "execv", lambda path, command: commands.append(command))
     monkeypatch.setattr(program.signal, "pthread_sigmask", lambda *arguments: None)

@@ -77,13 +77,20 @@ def controlled_by(kind: str) -> dict:
 def test_pods_that_a_controller_makes_anew_are_evicted_and_others_are_not() -> None:
     server = FakeApi()
     server.pods = {"one": controlled_by("DaemonSet"), "two": {}}
-    heal.evict(api_of(server), [ONE, TWO])
+    assert heal.evict(api_of(server), [ONE, TWO])
     assert [body["metadata"]["name"] for body in server.evictions] == ["one"]
+    assert not heal.evict(api_of(server), [TWO]), "nobody makes it anew: it is asked for no more"
+
+
+def test_an_image_that_is_known_by_its_digest_alone_is_named(ctr: Ctr) -> None:
+    healed = heal.parse("held registry.example/other@sha256:d2 c2\nheld sha256:c0f2 c2\n", ctr)
+    assert "registry.example/other@sha256:d2" in healed.in_words
+    assert heal.later(healed, evicts=False)
 
 
 def test_the_watcher_looks_for_a_change_as_long_as_something_is_left(ctr: Ctr) -> None:
     assert heal.later(heal.parse("", ctr), evicts=False) == ()
     assert heal.later(heal.parse("forgotten a:1\n", ctr), evicts=False) == ()
-    look = heal.later(heal.parse("broken c1\n", ctr), evicts=False)
-    assert look[-1].endswith("!= 'broken c1'")
+    look = heal.later(heal.parse("forgotten a:1\nbroken c1\n", ctr), evicts=False)
+    assert look[-1].endswith("!= 'broken c1'"), "what was forgotten is told once"
     assert heal.later(heal.parse("broken c1\n", ctr), evicts=True) == ("true",)

@@ -683,3 +683,31 @@ def test_a_node_whose_daemon_does_not_run_says_so_while_it_is_started(machine: F
         dataclasses.replace(task(machine), when_away=lambda: told.append(True)), never
     ).changed
     assert told == [True]
+
+
+def test_a_repair_is_counted_when_it_is_made_and_not_while_it_waits(machine: FakeNode) -> None:
+    """One that waited for pods found its own entry, and was put off for ten minutes."""
+    install.install(task(machine), never)
+    machine.write(slots.FIRST.config, b"theirs")
+    machine.lazy = {"soci": "/run/c/1/rootfs\n"}
+    events: list[str] = []
+
+    def idle(busy: lazy.Busy) -> None:
+        events.append("waits")
+        machine.lazy = {}
+
+    wanted = dataclasses.replace(
+        task(machine),
+        when_drifted=lambda what, seen: events.append("told"),
+        when_repaired=lambda: events.append("repaired"),
+    )
+    assert install.install(wanted, idle).changed
+    assert events == ["told", "waits", "told", "repaired"]
+
+
+def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode) -> None:
+    """An edit in place changes no directory."""
+    machine.write("/etc/containerd/config.toml", b'imports = ["conf.d/*.toml"]\n' + CONFIG.encode())
+    machine.write("/etc/containerd/conf.d/theirs.toml", b"version = 2\n")
+    watched = dict(install.install(task(machine), never).seen.files)
+    assert {"/etc/containerd/conf.d", "/etc/containerd/conf.d/theirs.toml"} <= watched.keys()

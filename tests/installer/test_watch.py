@@ -121,7 +121,8 @@ def test_what_changes_calls_the_installer_back(folder: Path, event: str) -> None
         server.listen()
         words = (folder / "ready", folder / "socket", "/soci-daemon", str(first.pid), str(containerd.pid))
         watcher = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", WATCHER, *words, f"{file}={watch.mark(str(file))}"], cwd=folder
+            [sys.executable, "-I", "-S", "-B", WATCHER, *words, f"{file}={watch.fingerprint(str(file))}"],
+            cwd=folder,
         )
         wait_for((folder / "ready").exists, 15, "ready")
         processes = [first, containerd]

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NoReturn
 
 from . import doctor, drift, heal, lazy, owner, settings
 from .api import Api, ApiError, Json, retry
@@ -41,15 +42,6 @@ class PodEndsError(BaseException):
     """SIGTERM, while an install is at work."""
 
 
-class DriftedError(Exception):
-    """The node stays as others changed it; ``seen`` is how it was found."""
-
-    def __init__(self, error: drift.DriftError, seen: Seen) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.seen = seen
-
-
 class Agent:
     """One run of this program: its node, and how it talks of it."""
 
@@ -73,12 +65,13 @@ class Agent:
             lazy.Pod(self.api.namespace, self.api.pod_name),
             on_step=self.teller.step,
             log=self.log,
-            when_drifted=lambda what, seen: self._repair(wanted.on_drift, what, seen),
+            when_drifted=lambda what, seen: self._allow_repair(wanted.on_drift, what, seen),
+            when_repaired=lambda: drift.remember(self.host, time.time()),
             when_away=self.teller.away,
         )
         try:
             done = install(task, Waiting(self.api, self.marks, wanted.upgrade_policy, self.log).tell)
-        except DriftedError as drifted:
+        except drift.DriftError as drifted:
             self._leave_drifted(drifted)
         except (InstallError, PodEndsError):
             try_uncordon(self.marks, self.log)  # a pod that ends must not leave its node cordoned
@@ -88,8 +81,7 @@ class Agent:
         self.log.add(done.steps)
         self.log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
         self.teller.success(wanted.version, wanted.mode, done, seconds)
-        evicts = wanted.broken_pods == "evict"
-        self._see_to_broken_pods(done.healed.broken, evicts)
+        evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()
         READY_FILE.touch()
@@ -101,47 +93,44 @@ class Agent:
         processes = (str(done.seen.daemon), str(done.seen.containerd))
         socket = str(self.host.path(done.slot.socket))
         become_watcher(
-            str(READY_FILE), socket, program, *processes, *self._marks_of(done.seen), *chain(*errands)
+            str(READY_FILE), socket, program, *processes, *self._fingerprints(done.seen), *chain(*errands)
         )
 
-    def _repair(self, policy: str, what: str, seen: Seen) -> None:
+    def _allow_repair(self, policy: str, what: str, seen: Seen) -> None:
         """Others changed the node: say so, and let it be put right if that is wanted, and not too often.
 
         Raises:
-            DriftedError: not now.
+            DriftError: not now.
         """
-        now = time.time()
-        wait = drift.seconds_to_wait(self.host, now)
+        READY_FILE.unlink(missing_ok=True)
+        wait = drift.seconds_to_wait(self.host, time.time())
         if policy == "report":
-            raise DriftedError(
-                drift.DriftError(what, "put it back, or set soci:onDrift to repair", None), seen
-            )
+            raise drift.DriftError(what, "put it back, or set soci:onDrift to repair", None, seen)
         if wait:
             remedy = f"end what changes it; it is put right again in {wait / 60:.0f} minutes"
-            raise DriftedError(drift.DriftError(what, remedy, wait), seen)
-        self.teller.drifted(drift.DriftError(what, "none needed: it is being put right", 0))
-        drift.remember(self.host, now)
+            raise drift.DriftError(what, remedy, wait, seen)
+        self.teller.drifted(drift.DriftError(what, "none needed: it is being put right", 0, seen))
 
-    def _leave_drifted(self, drifted: DriftedError) -> None:
+    def _leave_drifted(self, drifted: drift.DriftError) -> NoReturn:
         """Say what others changed, and become a watcher of the files alone: nothing serves."""
-        READY_FILE.unlink(missing_ok=True)
-        self.teller.drifted(drifted.error)
-        wait = drifted.error.seconds
-        errand = () if wait is None else every(wait, ("true",))
-        become_watcher("", "", "", "0", str(drifted.seen.containerd), *self._marks_of(drifted.seen), *errand)
+        self.teller.drifted(drifted)
+        errand = () if drifted.seconds is None else every(drifted.seconds, ("true",))
+        seen = drifted.seen
+        become_watcher("", "", "", "0", str(seen.containerd), *self._fingerprints(seen), *errand)
 
-    def _see_to_broken_pods(self, pods: Sequence[lazy.Pod], evicts: bool) -> None:
+    def _see_to_broken_pods(self, pods: Sequence[lazy.Pod], evicts: bool) -> bool:
+        """Tell them, and have them evicted if that is wanted; whether one is on its way."""
         known = [pod for pod in pods if pod.namespace]
         try:
             heal.tell_pods(self.api, known)
-            if evicts:
-                heal.evict(self.api, known)
+            return evicts and heal.evict(self.api, known)
         except ApiError as error:
             self.log(f"pods with broken mounts are not told or not evicted: {error}")
+        return evicts and bool(known)
 
-    def _marks_of(self, seen: Seen) -> list[str]:
-        """Files and their marks, as this process finds them below the host's root."""
-        return [f"{self.host.path(self.host.resolve(path))}={mark}" for path, mark in seen.files]
+    def _fingerprints(self, seen: Seen) -> list[str]:
+        """Files and their fingerprints, for the watcher, which finds them below the host's root."""
+        return [f"{self.host.path(self.host.resolve(path))}={known}" for path, known in seen.files]
 
     def absent(self, wanted: Settings) -> None:
         """Uninstall, report, and become a process that only waits."""
@@ -276,9 +265,10 @@ def every(seconds: float, command: Sequence[str]) -> list[str]:
     return ["--every", str(seconds), str(len(command)), *command] if command else []
 
 
-def become_watcher(*arguments: str) -> None:
+def become_watcher(*arguments: str) -> NoReturn:
     """Replace this process by the small one that keeps the pod's readiness true to the snapshotter, and runs
-    this program again, with `leave`, at the pod's end. Without arguments it only waits for that end."""
+    this program again: with `again` when something has changed, with `leave` at the pod's end. Without
+    arguments it only waits for that end."""
     watcher = Path(__file__).with_name("watch.py")
     signal.pthread_sigmask(signal.SIG_BLOCK, [END_SIGNAL])
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-B", str(watcher), *arguments])

@@ -183,6 +183,22 @@ def snapshotter(dump: Mapping[Path, object]) -> object:
     return dump.get((*image_table(dump), "snapshotter"))
 
 
+def imports(text: str, path: str, dump: Mapping[Path, object]) -> list[str]:
+    """What the root file ``text`` at ``path`` imports, as absolute patterns.
+
+    containerd 2 dumps the patterns, 1.7 the files that it found.
+    """
+    own = parse(text, path).get("imports") or []
+    listed = [*(own if isinstance(own, list) else []), *_strings(dump.get(("imports",)))]
+    folder = path.rpartition("/")[0]
+    absolute = (entry if entry.startswith("/") else f"{folder}/{entry}" for entry in map(str, listed))
+    return list(dict.fromkeys(absolute))
+
+
+def _strings(value: object) -> list[str]:
+    return [str(entry) for entry in value] if isinstance(value, list) else []
+
+
 def without_imports(dump: str) -> str:
     """The dump without its list of files, which containerd 1.7 prints in another order each time."""
     return "".join(line for line in dump.splitlines(keepends=True) if not line.startswith("imports = "))

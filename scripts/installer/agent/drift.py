@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from .errors import InstallError
 from .host import Host
-from .plan import Plan
+from .plan import Plan, Seen
 from .transaction import STATE, recorded_files, sha256
 
 REPAIRS = f"{STATE}/repairs"  # when, in seconds since 1970, a line each
@@ -16,11 +16,12 @@ HOUR_SECONDS, IN_AN_HOUR = 3600, 3
 
 
 class DriftError(InstallError):
-    """Others changed the node; ``seconds`` until it is put right, None for never."""
+    """Others changed the node, as ``seen``; ``seconds`` until it is put right, None for never."""
 
-    def __init__(self, cause: str, remedy: str, seconds: float | None) -> None:
+    def __init__(self, cause: str, remedy: str, seconds: float | None, seen: Seen) -> None:
         super().__init__("drift", cause, remedy)
         self.seconds = seconds
+        self.seen = seen
 
     @property
     def reason(self) -> str:
@@ -61,7 +62,7 @@ def seconds_to_wait(host: Host, now: float) -> float:
 def remember(host: Host, now: float) -> None:
     """Record that a repair is made at ``now``."""
     times = [*_times(host, now), now]
-    host.write(REPAIRS, "".join(f"{at:.0f}\n" for at in times[-IN_AN_HOUR:]).encode(), 0o600)
+    host.write(REPAIRS, "".join(f"{int(at)}\n" for at in times[-IN_AN_HOUR:]).encode(), 0o600)
 
 
 def _times(host: Host, now: float) -> list[float]:

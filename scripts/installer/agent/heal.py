@@ -24,7 +24,7 @@ AGAIN_SECONDS = 20
 
 @dataclass(frozen=True)
 class Healed:
-    """What is left of it: ``answer`` is the host script's own word, by which a later look sees a change."""
+    """What is left of it; ``answer`` is the host script's word on that: a later one that differs is news."""
 
     answer: str = ""
     forgotten: tuple[str, ...] = ()  # images that are going to be pulled anew
@@ -44,7 +44,7 @@ class Healed:
             images = sorted({image for image, _ in self.held})
             pods = sorted({pod for _, pod in self.held})
             parts.append(
-                f"no new container of {', '.join(images[:3])} starts: its layers could not be mounted again, "
+                f"no new container of {_some(images)} starts: its layers could not be mounted again, "
                 f"and {lazy.in_words(pods)} is still on them. Remedy: delete it, or wait for the registry"
             )
         return "; ".join(parts)
@@ -71,15 +71,26 @@ def parse(answer: str, ctr: Ctr) -> Healed:
     lines = [line.split() for line in answer.splitlines()]
     words = ("forgotten", "held", "broken")
     of = {word: [line[1:] for line in lines if line and line[0] == word] for word in words}
+    left = [line for line in answer.splitlines() if not line.startswith("forgotten ")]
+    tagged = {container for image, container in of["held"] if _has_tag(image)}
     return Healed(
-        answer,
-        tuple(image for (image,) in of["forgotten"] if _is_name(image)),
-        tuple((image, lazy.pod_of(ctr, container)) for image, container in of["held"] if _is_name(image)),
+        "\n".join(left),
+        tuple(image for (image,) in of["forgotten"] if _has_tag(image)),
+        tuple(
+            (image, lazy.pod_of(ctr, container))
+            for image, container in of["held"]
+            if _has_tag(image) or container not in tagged
+        ),
         tuple(sorted({lazy.pod_of(ctr, container) for (container,) in of["broken"]})),
     )
 
 
-def _is_name(image: str) -> bool:
+def _some(images: Sequence[str], limit: int = 3) -> str:
+    more = f" and {len(images) - limit} more" if len(images) > limit else ""
+    return ", ".join(images[:limit]) + more
+
+
+def _has_tag(image: str) -> bool:
     """Whether this is a name with a tag: beside it, an image has the kubelet's identifier and its digest."""
     return "@" not in image and not image.startswith("sha256:")
 
@@ -113,26 +124,31 @@ def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
                 raise
 
 
-def evict(api: Api, pods: Sequence[Pod]) -> None:
+def evict(api: Api, pods: Sequence[Pod]) -> bool:
     """Ask once for the eviction of each pod that a controller makes anew, here or elsewhere.
+
+    Returns whether there is such a pod.
 
     Raises:
         ApiError: the API server is away, or forbids to ask.
     """
+    is_any = False
     for pod in pods:
         known = drain.read(api, pod)
         if known and drain.is_made_anew(known):
+            is_any = True
             drain.ask(api, pod, known)
+    return is_any
 
 
 def later(healed: Healed, evicts: bool) -> tuple[str, ...]:
     """The command by which the watcher finds out that something has changed; none when nothing is left.
     What is to be evicted is asked for again each time: a disruption budget may have held it back."""
-    if not healed.broken and not healed.held:
-        return ()
-    if evicts and healed.broken:
+    if evicts:
         return ("true",)
-    look = f'test "$(sh {SCRIPT} heal)" != {shlex.quote(healed.answer.strip())}'
+    if not healed.answer:
+        return ()
+    look = f'test "$(sh {SCRIPT} heal)" != {shlex.quote(healed.answer)}'
     return (*ENTER_HOST, "sh", "-c", look)
 
 

@@ -104,7 +104,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         seen = _look(host, plan)
         task.on_step("verify")
         done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan), seen=seen)
-        return _looked_over(task, done, ctr)
+        return _healed(task, done, ctr)
 
     if changed := drift.found(host, plan):
         task.when_drifted(changed, _look(host, plan))
@@ -142,6 +142,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         is_switch=plan.is_switch,
         snapshotter=plan.snapshotter,
     )
+    if changed:
+        task.when_repaired()
     name = transaction.new_id()
     carried = _carry(task, plan, ctr, image_plan, name)
     return _commit(task, plan, ctr, image_plan, name=name, carried=carried)
@@ -221,7 +223,7 @@ def _commit(
             steps=result.steps,
             seen=_look(task.host, plan),
         )
-        return _looked_over(task, done, ctr)
+        return _healed(task, done, ctr)
     if result.busy_mounts:
         return lazy.busy_with(plan.slot, result.busy_mounts, ctr)
     remedy = f"the node is as before; see {plan.kind.journal} on it"
@@ -232,15 +234,15 @@ def _commit(
 
 def _look(host: Host, plan: Plan) -> Seen:
     pid = detect.show(host, plan.kind.containerd_unit, "MainPID").get("MainPID", "")
-    paths = dict.fromkeys([*(file.path for file in plan.files), *plan.imports])
+    paths = plan.watched_paths(host)
     return Seen(
         daemon=adoption.read_snapshotter(host, plan.slot).pid,
         containerd=int(pid) if pid.isdigit() else 0,
-        files=tuple((path, watch.mark(str(host.path(host.resolve(path))))) for path in paths),
+        files=tuple((path, watch.fingerprint(str(host.path(host.resolve(path))))) for path in paths),
     )
 
 
-def _looked_over(task: Task, done: Installed, ctr: Ctr) -> Installed:
+def _healed(task: Task, done: Installed, ctr: Ctr) -> Installed:
     """The same with what else has to be told of the node."""
     task.on_step("heal")
     return replace(_with_replaced(task, done, ctr), healed=heal.heal(task.host, ctr))

@@ -53,7 +53,7 @@ class Seen:
 
     daemon: int = 0  # the process of the slot's daemon
     containerd: int = 0  # and of containerd
-    files: tuple[tuple[str, str], ...] = ()  # host path and the mark of its state, see watch.mark
+    files: tuple[tuple[str, str], ...] = ()  # host path and its fingerprint, see watch.py
 
 
 NOTHING_SEEN = Seen()
@@ -73,6 +73,7 @@ class Task:
     on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     log: Callable[[str], None] = lambda line: None
     when_drifted: Callable[[str, Seen], None] = lambda what, seen: None  # before it is put right
+    when_repaired: Callable[[], None] = lambda: None  # just before
     when_away: Callable[[], None] = lambda: None  # the daemon of an installed node does not run
     sleep: Callable[[float], None] = time.sleep
 
@@ -94,6 +95,7 @@ class Plan:
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
     containerd_program: str
     containerd_config: str  # its root configuration file, by the name that the unit gives to it
+    imports: list[str]  # what that file imports, absolute; names may have wildcards
     containerd_dump: str  # the digest of what containerd makes of that file after the change
 
     @property
@@ -123,13 +125,14 @@ class Plan:
             "pause_archive": self.kind.pause_archive,
         }
 
-    @property
-    def imports(self) -> list[str]:
-        """Where a file that is added or changed may change containerd's configuration."""
-        listed = self.effective.get(("imports",)) or []
-        patterns = [str(entry) for entry in listed] if isinstance(listed, list) else []
-        folders = [str(Path(pattern).parent) for pattern in patterns]
-        return [*folders, *patterns, f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
+    def watched_paths(self, host: Host) -> list[str]:
+        """The files and directories in which a change may change what the daemons do."""
+        paths = [*(file.path for file in self.files), f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
+        for pattern in self.imports:
+            folder, _, name = pattern.rpartition("/")
+            found = sorted(host.path(host.resolve(folder)).glob(name)) if name else []
+            paths += [folder, *(f"{folder}/{path.name}" for path in found)]
+        return list(dict.fromkeys(paths))
 
     @property
     def restarts_containerd(self) -> bool:
@@ -193,6 +196,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         effective=effective,
         containerd_program=facts.containerd_command[0],
         containerd_config=name,
+        imports=containerd_config.imports(text, name, effective),
         containerd_dump=transaction.sha256(containerd_config.without_imports(after).encode()),
     )
 

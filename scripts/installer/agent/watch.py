@@ -2,7 +2,7 @@
 
 Run as a script, in a process that imports nothing heavy: a DaemonSet's memory is paid on every node.
 
-    python -I -S watch.py READY-FILE SOCKET PROGRAM DAEMON-PID CONTAINERD-PID [FILE=MARK ...]
+    python -I -S watch.py READY-FILE SOCKET PROGRAM DAEMON-PID CONTAINERD-PID [FILE=FINGERPRINT ...]
                           [--every SECONDS COUNT WORD ...] ...
 
 It becomes the installer again, which finds out what is the matter and tells, when the daemon was started
@@ -61,7 +61,7 @@ def _runs(pid, program):
         return False
 
 
-def mark(path):
+def fingerprint(path):
     """What every change of a file or directory changes."""
     try:
         found = os.stat(path)
@@ -120,14 +120,14 @@ class Daemon:
             os.unlink(self.ready_file)
 
 
-def watch(daemon, containerd, marks, errands):
+def watch(daemon, containerd, files, errands):
     """Return once the installer has something to find out."""
     changed = {}
     while True:
         if daemon.has_changed() or (containerd and not os.path.exists(f"/proc/{containerd}")):
             return
-        now = {path: mark(path) for path in marks}
-        if now != marks and now == changed:  # nobody is still writing
+        now = {path: fingerprint(path) for path in files}
+        if now != files and now == changed:  # nobody is still writing
             return
         changed = now
         if any(errand.is_done() for errand in errands):
@@ -136,9 +136,9 @@ def watch(daemon, containerd, marks, errands):
 
 
 def parse(words):
-    """The daemon, the process of containerd, the files' marks and the errands, of a command line."""
+    """The daemon, the process of containerd, the files' fingerprints and the errands, of a command line."""
     ready_file, socket_path, program, daemon, containerd, *rest = words
-    marks, errands = {}, []
+    files, errands = {}, []
     while rest:
         word, *rest = rest
         if word == "--every":
@@ -147,8 +147,8 @@ def parse(words):
             rest = rest[int(count) :]
         else:
             path, _, known = word.rpartition("=")
-            marks[path] = known
-    return Daemon(ready_file, socket_path, program, int(daemon)), int(containerd), marks, errands
+            files[path] = known
+    return Daemon(ready_file, socket_path, program, int(daemon)), int(containerd), files, errands
 
 
 def handle_end(handler):

@@ -47,7 +47,7 @@
 #   cleaning     directories and records go          remove-now, boot -> (none)
 #
 # Functions have their own variables as `local`. CAPITALS are what all of them share: constants, the selected slot, the
-# plan, the journal as it was read or written last, the manifest's current line (FILE_*), and the step at work.
+# plan, the journal as it was read or written last, what containerd was seen to have, the manifest's current line (FILE_*), and the step at work.
 set -eu
 
 ROOT=${ROOT:-} # a directory in place of /, for tests
@@ -56,6 +56,7 @@ PROGRAM=$ROOT/opt/soci-cluster
 REMOVED=$STATE.removed
 REMOVAL_UNIT=soci-cluster-remove
 HEAL_UNIT=soci-cluster-heal
+ASKING=soci-cluster # a namespace of containerd in which a registry is asked whether it answers
 HELD_SECONDS=300 # between two restarts of a daemon for images that did not come back
 SLOTS='soci soci-b'
 BEFORE_RESTART='recovery daemon generator' # the roles in the order in which files are written

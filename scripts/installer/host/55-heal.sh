@@ -6,8 +6,8 @@
 # does not start is forgotten by containerd, which makes the next pull a fresh one. And what a container had mounted
 # died with the daemon that served it, whatever came back.
 
-# heal [--again]: see to each daemon once after its start; with --again also to one that was seen to. The result, a line
-# each, for the agent and for people:
+# heal [--again]: once after each start of a daemon; with --again once more. The result, a line each, for the agent and
+# for people:
 #   forgotten IMAGE         its layers did not come back: the next pull is a fresh one
 #   held IMAGE CONTAINER    its layers did not come back, and a running container is on them: nothing starts on it
 #   broken CONTAINER        it runs, and what it had mounted is dead
@@ -45,11 +45,11 @@ heal_slot() {
   while { [ "$(systemctl is-active "$UNIT" || :)" = active ] && has_unit; } && [ "$started" != "$(started_as)" ] && [ $rounds -lt 3 ]; do
     rounds=$((rounds + 1))
     started=$(started_as)
-    look_at_tasks
+    await_connection "$SNAPSHOTTER"
+    look_at_containerd
     if is_healed "$started"; then
       found=$(still_broken)
     else
-      await_connection "$SNAPSHOTTER"
       found=$(heal_start)
       remember_healed "$started" "$found"
     fi
@@ -106,21 +106,28 @@ broken_chains() {
 # What images are unpacked to, by containerd's own label on their configuration, and what containers are made on.
 chains_in_use() {
   {
-    unpacked_images | awk '{ print $2 }'
-    containers_on | awk '{ print $2 }'
-  } | sort -u
+    say "$UNPACKED" | awk '{ print $2 }'
+    say "$HOLDERS" | awk '{ print $2 }'
+  } | sort -u | grep . || :
 }
 
-# containers_on: key and topmost chain of each snapshot of a container or an image volume; a pull's key has two words.
-containers_on() {
-  snapshots_of "$SNAPSHOTTER" ls | awk '$NF == "Active" && NF == 3 && $1 !~ /^(extract-|soci-cluster-)/ { print $1, $2 }'
-}
-
-# unpacked_images: configuration and topmost chain of each image that is unpacked under the slot's snapshotter.
-unpacked_images() {
-  ctr --namespace k8s.io content ls | awk -v label="containerd.io/gc.ref.snapshot.$SNAPSHOTTER=" '
+# look_at_containerd: what it has, once a round. A list that fails is no empty one: what runs would be taken for ended.
+#   TASKS     container and process of each one that runs
+#   HOLDERS   key and topmost chain of each snapshot of a container or an image volume; a pull's key has two words
+#   UNPACKED  configuration and topmost chain of each image that is unpacked under the slot's snapshotter
+#   NAMES     name and digest of each image
+look_at_containerd() {
+  local listed
+  listed=$(ctr --namespace k8s.io tasks ls) || die "containerd does not list its tasks"
+  TASKS=$(say "$listed" | awk 'NR > 1 && $NF != "STOPPED" { print $1, $2 }')
+  listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
+  HOLDERS=$(say "$listed" | awk '$NF == "Active" && NF == 3 && $1 !~ /^(extract-|soci-cluster-)/ { print $1, $2 }')
+  listed=$(ctr --namespace k8s.io content ls) || die "containerd does not list its content"
+  UNPACKED=$(say "$listed" | awk -v label="containerd.io/gc.ref.snapshot.$SNAPSHOTTER=" '
     { count = split($NF, labels, ","); for (i = 1; i <= count; i++)
-      if (index(labels[i], label) == 1) print $1, substr(labels[i], length(label) + 1) }'
+      if (index(labels[i], label) == 1) print $1, substr(labels[i], length(label) + 1) }')
+  listed=$(ctr --namespace k8s.io images ls) || die "containerd does not list its images"
+  NAMES=$(say "$listed" | awk 'NR > 1 { print $1, $3 }')
 }
 
 # can_start_on CHAIN NUMBER: asked as containerd asks it; the daemon then looks at every layer. Another failure than its
@@ -133,45 +140,48 @@ can_start_on() {
   case $answer in *'layer "'*'" unavailable'*) return 1 ;; esac
 }
 
-# heal_chains CHAINS: free each chain of what ended on it, and forget its images. What runs on it keeps it.
+# heal_chains CHAINS: bring them back where that is possible, else free and forget what nothing runs on.
 heal_chains() {
-  local image held forgotten
+  local held
   held=$(held_images "$1")
-  if [ -n "$held" ] && [ -z "$(living_mounts)" ] && registry_answers "$held" && may_restart; then
+  if [ -n "$held" ] && [ -z "$(living_mounts)" ] && registry_answers "$held" && may_restart_again; then
     start_snapshotter restart # which mounts the layers again, and breaks nothing that is not broken
     return
   fi
   free_chains "$1"
-  forgotten=''
-  for image in $(images_on "$1"); do
-    say "$held" | grep -q "^held $image " || forgotten="$forgotten $image"
-  done
-  say "$held"
-  [ -n "$forgotten" ] || return 0
+  [ -z "$held" ] || say "$held"
+  forget "$(images_on "$1" | grep -vxF "$(say "$held" | awk '{ print $2 }')" || :)"
+}
+
+# forget IMAGES
+forget() {
+  local image
+  [ -n "$1" ] || return 0
   # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks
-  timeout 60 ctr --namespace k8s.io images rm --sync $forgotten >/dev/null
-  for image in $forgotten; do say "forgotten $image"; done
+  timeout 60 ctr --namespace k8s.io images rm --sync $1 >/dev/null || die "containerd does not forget $1"
+  for image in $1; do say "forgotten $image"; done
   # This daemon remembers that it found no index of them, and would have them pulled whole.
   [ -n "$(living_mounts)" ] || start_snapshotter restart
 }
 
 # images_on CHAINS: all names of the images that are unpacked to these chains.
 images_on() {
-  local names
-  names=$(ctr --namespace k8s.io images ls | awk 'NR > 1 { print $1, $3 }')
-  unpacked_images | while read -r configuration chain; do
-    say "$1" | grep -qxF "$chain" || continue
+  local configuration chain
+  say "$UNPACKED" | while read -r configuration chain; do
+    say "$1" | grep -qxF -e "$chain" || continue
     # The kubelet's own name of the image is the digest of its configuration.
-    say "$names" | awk -v id="$configuration" '{ digest[$1] = $2 } END { for (name in digest) if (digest[name] == digest[id]) print name }'
+    say "$NAMES" | awk -v id="$configuration" '
+      { digest[$1] = $2 }
+      END { for (name in digest) if (id in digest && digest[name] == digest[id]) print name }'
   done | sort -u
 }
 
 # free_chains CHAINS: the snapshots of containers that do not run. Their records stay: by them the kubelet finds the logs.
 free_chains() {
   local key chain
-  containers_on | while read -r key chain; do
-    if say "$1" | grep -qxF "$chain" && ! is_in_use "$key"; then
+  say "$HOLDERS" | while read -r key chain; do
+    if say "$1" | grep -qxF -e "$chain" && ! is_in_use "$key"; then
       snapshots_of "$SNAPSHOTTER" rm "$key" >/dev/null 2>&1 </dev/null || :
     fi
   done
@@ -180,8 +190,8 @@ free_chains() {
 # held_images CHAINS: "held IMAGE CONTAINER" for each image on which something runs.
 held_images() {
   local key chain image
-  containers_on | while read -r key chain; do
-    if say "$1" | grep -qxF "$chain" && is_in_use "$key"; then
+  say "$HOLDERS" | while read -r key chain; do
+    if say "$1" | grep -qxF -e "$chain" && is_in_use "$key"; then
       for image in $(images_on "$chain" </dev/null); do say "held $image $(container_of "$key")"; done
     fi
   done
@@ -204,9 +214,6 @@ container_of() {
   esac
 }
 
-# look_at_tasks: TASKS has container and process of each one that runs.
-look_at_tasks() { TASKS=$(ctr --namespace k8s.io tasks ls | awk 'NR > 1 && $NF != "STOPPED" { print $1, $2 }'); }
-
 # pid_of CONTAINER: of one that runs.
 pid_of() { say "$TASKS" | awk -v id="$1" '$1 == id { print $2 }'; }
 
@@ -215,26 +222,26 @@ is_running() { [ -n "$(pid_of "$1")" ]; }
 # The running containers that have lazily loaded layers from an earlier start of the daemon.
 dead_containers() {
   local daemon layers key
-  daemon=$(age_of_daemon) || return 0
+  daemon=$(start_of_daemon) || return 0
   layers=$(lazy_layers)
-  containers_on | while read -r key _; do
-    if is_older "$(container_of "$key")" "$daemon" && is_lazy "$key" "$layers" </dev/null; then container_of "$key"; fi
+  say "$HOLDERS" | while read -r key _; do
+    if started_before "$(container_of "$key")" "$daemon" && is_lazy "$key" "$layers" </dev/null; then container_of "$key"; fi
   done | sort -u
 }
 
-# is_older CONTAINER TICKS
-is_older() {
-  local pid age
+# started_before CONTAINER TICKS
+started_before() {
+  local pid ticks
   pid=$(pid_of "$1")
-  [ -n "$pid" ] && age=$(age_of "$pid") && [ "$age" -lt "$2" ]
+  [ -n "$pid" ] && ticks=$(start_of "$pid") && [ "$ticks" -lt "$2" ]
 }
 
-age_of_daemon() { age_of "$(systemctl show "$UNIT" --property=MainPID --value)"; }
+start_of_daemon() { start_of "$(systemctl show "$UNIT" --property=MainPID --value)"; }
 
-# age_of PID: the ticks since the machine's boot at which it was started; the clock cannot move them.
-age_of() {
+# start_of PID: the ticks since the machine's boot at which it was started; no time service can move them.
+start_of() {
   local line
-  read -r line <"/proc/$1/stat" 2>/dev/null || return
+  read -r line 2>/dev/null <"/proc/$1/stat" || return
   # The name of the program, in parentheses, may have blanks.
   # shellcheck disable=SC2086 # words
   set -- ${line##*) }
@@ -254,21 +261,21 @@ is_lazy() {
 # The lazily loaded mounts that a restart of the daemon would break: those of this start of it.
 living_mounts() {
   local daemon mount container
-  daemon=$(age_of_daemon) || daemon=0
+  daemon=$(start_of_daemon) || daemon=0
   for mount in $(lazy_mounts); do
     container=${mount%/*}
     container=${container##*/}
     case $mount in
       # It may have been mounted after its pod began: only one that cannot be read is dead.
       */image-volumes/*) timeout 5 ls "$mount" >/dev/null 2>&1 || continue ;;
-      *) ! is_older "$container" "$daemon" || continue ;;
+      *) ! started_before "$container" "$daemon" || continue ;;
     esac
     say "$mount"
   done
 }
 
-# A registry that answers may refuse the daemon all the same: without this, it would be restarted for that all the time.
-may_restart() {
+# may_restart_again: a registry that answers may refuse the daemon all the same. Writes down that it is restarted now.
+may_restart_again() {
   local last=0
   [ ! -e "$STATE/restarted-for-held" ] || read -r last <"$STATE/restarted-for-held"
   # After a reboot the clock begins anew.
@@ -279,12 +286,15 @@ may_restart() {
 # registry_answers HELD: whether the registry of the first of these images says anything. Asked without credentials, and
 # beside the kubelet's images: what it says does not matter.
 registry_answers() {
-  local image hosts answer
-  image=${1#held }
-  image=${image%% *}
-  hosts=$(dump_configuration | awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); print $3; exit }')
+  local image hosts answer status
+  image=$(say "$1" | awk '$2 !~ /^sha256:/ { print $2; exit }')
+  [ -n "$image" ] || return 1
+  hosts=$(dump_configuration 2>/dev/null | awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); print $3; exit }')
   hosts=${hosts%%:*}
-  answer=$(timeout 10 ctr --namespace soci-cluster content fetch --metadata-only ${hosts:+--hosts-dir "$hosts"} "$image" 2>&1)
-  case $? in 0) return ;; 124) return 1 ;; esac
+  status=0
+  answer=$(timeout 10 ctr --namespace "$ASKING" content fetch --metadata-only ${hosts:+--hosts-dir "$hosts"} "$image" 2>&1) || status=$?
+  ctr --namespace "$ASKING" images rm --sync "$image" >/dev/null 2>&1 || :
+  ctr namespaces rm "$ASKING" >/dev/null 2>&1 || :
+  case $status in 0) return ;; 124) return 1 ;; esac
   case $answer in *'dial tcp'* | *timeout* | *deadline* | *'no such host'*) return 1 ;; esac
 }
