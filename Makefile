@@ -3,7 +3,7 @@ PYTHON_FILES = __main__.py components examples scripts tests
 SHELL_FILES = scripts/setup scripts/stages .ci/run
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup build up down bench test lint types unit installer engine cluster faults life generate format
+.PHONY: help setup build up down doctor bench test lint types unit installer engine cluster faults life generate format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -18,6 +18,9 @@ up: setup ## a real cluster here, SOCI on its nodes by `pulumi up`, pod start me
 
 down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)
 	@.venv/bin/python scripts/bench/down.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
+
+doctor: setup ## what is wrong with the nodes, with cause and remedy (KUBECONTEXT=name: of your cluster)
+	@.venv/bin/python -P components/doctor.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
 
 bench: setup ## measure pod start with and without SOCI again, on the running lab
 	@.venv/bin/python scripts/bench/pod_start.py

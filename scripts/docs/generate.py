@@ -18,7 +18,8 @@ if __name__ == "__main__":
     bare.__path__ = [str(REPOSITORY / "components")]
     sys.modules["components"] = bare
 
-import eks_checks_table  # noqa: E402 (found through the path above)
+import doctor_table  # noqa: E402 (found through the path above)
+import eks_checks_table  # noqa: E402
 import managed_files_table  # noqa: E402
 import result_picture  # noqa: E402
 import settings_texts  # noqa: E402
@@ -45,6 +46,7 @@ GENERATED: list[tuple[str, Generator]] = [
     ),
     ("README.md", _settings_table),
     ("docs/configuration.md", _settings_table),
+    ("docs/doctor.md", lambda text: between(text, "doctor", doctor_table.table())),
     ("docs/eks-checks.md", lambda text: between(text, "eks-checks", eks_checks_table.table())),
     ("docs/security.md", lambda text: between(text, "managed-files", managed_files_table.table())),
     ("README.md", lambda text: result_picture.with_section(text, _measured())),

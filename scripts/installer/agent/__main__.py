@@ -3,6 +3,8 @@
 ``python3 -B -m agent again``: the same, called by the watcher because something has changed.
 
 ``python3 -B -m agent leave``: the pod's end. Take SOCI off the node if the installer itself was deleted.
+
+``python3 -B -m agent doctor``: only look, and print what is wrong.
 """
 
 import os
@@ -15,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import drift, heal, lazy, owner, settings
+from . import doctor, drift, heal, lazy, owner, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -225,6 +227,8 @@ class Agent:
 
 def main() -> int:
     """Install or uninstall, and report; the exit status when it failed. Does not return when it succeeded."""
+    if sys.argv[1:] == ["doctor"]:
+        return doctor.main()
     environment = os.environ
     namespace = environment.get("POD_NAMESPACE", "soci-system")
     daemonset = environment.get("DAEMONSET_NAME", "soci-installer")

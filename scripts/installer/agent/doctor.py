@@ -1,0 +1,388 @@
+"""``python3 -B -m agent doctor``: what of this node's images is served how, and what is wrong, as JSON.
+
+It only reads, and it looks whatever is away: what could not be read stands under `notKnown`. Each question to
+the node has a limit, so that all of them together end in time also where containerd or a daemon hangs.
+"""
+
+import json
+import os
+import re
+import socket
+import sys
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, TypeVar
+
+from . import (
+    containerd_config,
+    detect,
+    doctor_checks,
+    doctor_images,
+    lazy,
+    settings,
+    slots,
+    soci_config,
+    transaction,
+)
+from .ctr import Ctr
+from .doctor_checks import Look, Unit
+from .errors import InstallError, clean
+from .host import Host
+from .slots import Slot
+
+SECONDS = 4.0  # for one question
+PODS_NAMED = 20  # at most, one question each
+BLOBS = "io.containerd.content.v1.content/blobs/sha256"  # below containerd's root
+# Whether the root directory of each container can be listed: a dead FUSE mount below it is an error at once.
+PROBE = """
+export LC_ALL=C
+xargs -r -P 8 -n 1 sh -c 'said=$(timeout -k 1 2 ls "$1" 2>&1 >/dev/null) || echo "$1 $said"' probe
+"""
+DEAD = re.compile("Transport endpoint is not connected|Stale file handle")
+# What the daemon said of images and layers: since the boot, and what it could not mount at its present start.
+WORDS = """
+said() { timeout -k 1 3 journalctl --no-pager --output=cat --lines=20000 "$@"; }
+said --boot --unit="$1" | grep -E 'failed to (prepare|restore) remote|parallel pull/unpack' | tail -n 2000
+echo ---
+said _SYSTEMD_INVOCATION_ID="$2" | grep 'failed to restore remote' | tail -n 2000
+"""
+NOT_RESTORED = re.compile(r"failed to restore remote snapshot (?:\S*/)?(sha256:[0-9a-f]{64})")
+OF_IMAGE = re.compile(
+    r'failed to (?:prepare|restore) remote snapshot.*? error="'
+    r'(?:unable to fetch SOCI artifacts for image|failed to resolve layer \\"\S+\\" from) \\"([^"\\]+)\\": '
+    r'((?:[^"\\]|\\.)*)'
+)
+PARALLEL_LAYER = re.compile(r'parallel pull/unpack.* layerDigest="?(sha256:[0-9a-f]{64})')
+
+T = TypeVar("T")
+
+
+def main() -> int:
+    """Print the report; 0 unless even that was not possible."""
+    payload = Path.cwd()
+    report = examine(Host(Path("/host")), payload, os.environ.get("NODE_NAME", ""), os.uname().release)
+    json.dump(report, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+def examine(host: Host, payload: Path, node: str, kernel: str) -> dict[str, Any]:
+    """The whole report of a node.
+
+    Args:
+        host: the node.
+        payload: the installer's program, with the settings that the node should have.
+        node: its name.
+        kernel: the release of its kernel.
+    """
+    return _Examination(host, payload).report(node, kernel)
+
+
+class _Examination:
+    """One look at a node; what it could not read is noted and left out."""
+
+    def __init__(self, host: Host, payload: Path) -> None:
+        self.host = host
+        self.payload = payload
+        self.not_known: list[str] = []
+
+    def report(self, node: str, kernel: str) -> dict[str, Any]:
+        wanted = self._try("settings", lambda: settings.load(self.payload / "settings.json"))
+        plan = transaction.recorded_plan(self.host)
+        kind = detect.kind_of_node(self.host)
+        # What was recorded at the install; before one, the usual places.
+        program = plan.get("containerd_program", "containerd")
+        root_file = plan.get("containerd_config", "/etc/containerd/config.toml")
+        effective = self._try("containerd's configuration", lambda: self._effective(program, root_file)) or {}
+        recorded = slots.in_use(plan.get("slot"))
+        snapshotter = containerd_config.snapshotter(effective)
+        slot = slots.in_use(snapshotter) if snapshotter in (recorded.name, recorded.other.name) else recorded
+        mode = wanted.mode if wanted else "lazy"
+
+        containerd, _ = self._unit(plan.get("containerd_unit", kind.containerd_unit))
+        daemon, start = self._unit(slot.unit)
+        kubelet, _ = self._unit(plan.get("kubelet_unit", kind.kubelet_unit))
+        ctr = Ctr(
+            self.host,
+            plan.get("containerd_address", "/run/containerd/containerd.sock"),
+            plan.get("path", os.defpath),
+            containerd_config.root(effective),
+        )
+        answers = ctr.succeeds("version", timeout=SECONDS)
+        words = self._words(slot, start)
+        images, unmounted = self._images(ctr, slot, words) if answers else ((), 0)
+        mounts = self._mounts(slot)
+        dead = self._dead(mounts, slot, start)
+        soci_file, soci = self._soci(slot, daemon)
+        look = Look(
+            state=wanted.state if wanted else "present",
+            mode=mode,
+            journal=transaction.journal_state(self.host).get("state", ""),
+            slot=slot,
+            containerd=containerd,
+            daemon=daemon,
+            containerd_answers=answers,
+            socket=listens(self.host.path(slot.socket)),
+            has_fuse=self._has_fuse(),
+            has_generator=kind.generator is not None,
+            root_file=root_file,
+            root_text=self._try(root_file, lambda: self._toml(root_file)) or {},
+            effective=effective,
+            soci_file=soci_file,
+            soci=soci,
+            registries=self._registries(effective),
+            kubelet_image_endpoint=self._image_endpoint(kubelet),
+            changed_files=changed_files(self.host),
+            images=images,
+            reasons=words.reasons,
+            unmounted=unmounted,
+            dead_pods=self._pods(ctr, dead) if answers else dead,
+            memory=memory_of(self.host.read_text(f"/proc/{daemon.pid}/status")),
+            verify=self._verify() if answers else "",
+        )
+        found = doctor_checks.findings(look)
+        return {
+            "node": node,
+            "verdict": found[0]["severity"] if found else "good",
+            "mode": mode,
+            "slot": slot.name,
+            "versions": self._versions(program, kubelet, daemon, kernel),
+            "daemon": self._daemon(daemon, look),
+            "mounts": {"lazyLayers": self._fuse_mounts(slot), "containers": len(mounts), "dead": len(dead)},
+            "images": [
+                doctor_images.described(image, doctor_checks.why_whole(image, look)) for image in images
+            ],
+            "drift": [f"{path}: {became}" for path, became in look.changed_files],
+            "findings": found,
+            "notKnown": self.not_known,
+        }
+
+    def _try(self, what: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except (OSError, ValueError, LookupError, InstallError) as error:
+            self.not_known.append(clean(f"{what}: {error}"))
+            return None
+
+    # Configurations
+
+    def _effective(self, program: str, path: str) -> dict[containerd_config.Path, object]:
+        result = self.host.run(program, "--config", path, "config", "dump", timeout=SECONDS)
+        if result.code != 0:
+            raise ValueError(result.last_error)
+        return containerd_config.flatten(tomllib.loads(result.output))
+
+    def _toml(self, path: str) -> dict[containerd_config.Path, object]:
+        return containerd_config.flatten(tomllib.loads(self.host.read_text(path)))
+
+    def _soci(self, slot: Slot, daemon: Unit) -> tuple[str, Mapping[containerd_config.Path, object]]:
+        """The configuration that the daemon was started with, wherever its unit has it."""
+        path = _options(self._command(daemon)).get("config", slot.config)
+        return path, self._try(path, lambda: self._toml(path)) or {}
+
+    def _registries(self, effective: Mapping[containerd_config.Path, object]) -> Mapping[str, str]:
+        directories = containerd_config.registry_directories(effective)
+        found = self._try("hosts.toml", lambda: soci_config.registry_hosts(self.host, directories))
+        return found or {}
+
+    def _image_endpoint(self, kubelet: Unit) -> str:
+        named = _options(self._command(kubelet))
+        return named.get("image-service-endpoint") or image_endpoint(
+            self.host.read_text(named.get("config", "/var/lib/kubelet/config.yaml"))
+        )
+
+    # Daemons
+
+    def _unit(self, name: str) -> tuple[Unit, str]:
+        """A unit, and what each of its starts changes."""
+        properties = ("ActiveState", "MainPID", "InvocationID")
+        found = self._try(name, lambda: detect.show(self.host, name, *properties)) or {}
+        pid = found.get("MainPID", "")
+        unit = Unit(name, found.get("ActiveState", ""), int(pid) if pid.isdigit() else 0)
+        return unit, found.get("InvocationID", "")
+
+    def _command(self, unit: Unit) -> list[str]:
+        text = self.host.read_text(f"/proc/{unit.pid}/cmdline") if unit.pid else ""
+        return text.rstrip("\0").split("\0") if text else []
+
+    def _daemon(self, daemon: Unit, look: Look) -> dict[str, Any]:
+        score = self.host.read_text(f"/proc/{daemon.pid}/oom_score_adj").strip() if daemon.pid else ""
+        uptime = self.host.read_text("/proc/uptime").split()
+        stat = self.host.read_text(f"/proc/{daemon.pid}/stat") if daemon.pid else ""
+        is_on = look.soci_says("background_fetch", "disable") is not True and look.is_lazy
+        return {
+            "unit": daemon.name,
+            "state": daemon.state,
+            "memoryBytes": look.memory,
+            "oomScoreAdj": int(score) if score else None,
+            "uptimeSeconds": age(stat, float(uptime[0])) if uptime and stat else None,
+            # How far it got, and what it moved of each image, the daemon tells by its metrics only.
+            "backgroundFetch": "on, progress not known" if is_on else "off",
+        }
+
+    def _versions(self, program: str, kubelet: Unit, daemon: Unit, kernel: str) -> dict[str, str]:
+        def version(*command: str) -> str:
+            said = self.host.run(*command, timeout=SECONDS).output
+            return ".".join(map(str, detect.parse_version(said)))
+
+        soci, kubelet_program = self._command(daemon)[:1], self._command(kubelet)[:1]
+        return {
+            "soci": version(*soci, "--version") if soci else "",
+            "containerd": version(program, "--version"),
+            "kubelet": version(*kubelet_program, "--version") if kubelet_program else "",
+            "kernel": kernel,
+        }
+
+    def _has_fuse(self) -> bool:
+        known = self.host.read_text("/proc/filesystems").split()
+        return "fuse" in known and self.host.exists("/dev/fuse")
+
+    def _verify(self) -> str:
+        """What the host script's own checks find; empty also when an install is at work."""
+        result = self._script("verify")
+        outcome = transaction.parse_result(result) if result else None
+        if outcome and outcome.outcome == "failed" and outcome.cause != "nothing is installed":
+            return f"{outcome.step}: {outcome.cause}"
+        return ""
+
+    def _script(self, *arguments: str) -> str:
+        script = self._try("the host script", lambda: transaction.host_script(self.payload))
+        if script is None:
+            return ""
+        return transaction.run_script(self.host, script, *arguments, timeout=SECONDS).output
+
+    # Mounts and images
+
+    def _fuse_mounts(self, slot: Slot) -> int:
+        return len(fuse_mounts(self.host.read_text("/proc/1/mountinfo"), slot.data))
+
+    def _mounts(self, slot: Slot) -> list[str]:
+        """The mount points of all containers in either slot's directory."""
+        found = [self._script("mounts", name, "all") for name in (slot.name, slot.other.name)]
+        return sorted({mount for output in found for mount in output.split()})
+
+    def _dead(self, mounts: Sequence[str], slot: Slot, start: str) -> tuple[str, ...]:
+        """Of those, the ones that cannot be read, and those that the host script found broken."""
+        if not mounts:
+            return ()
+        result = self.host.run("sh", "-c", PROBE, text="\n".join(mounts), timeout=2 * SECONDS)
+        dead = {line.split(" ", 1)[0] for line in result.output.splitlines() if DEAD.search(line)}
+        healed = self.host.read_text(f"{transaction.STATE}/healed-{slot.name}")
+        broken = broken_containers(healed, start)
+        return tuple(sorted(dead | {mount for mount in mounts if Path(mount).parent.name in broken}))
+
+    def _pods(self, ctr: Ctr, mounts: Sequence[str]) -> tuple[str, ...]:
+        pods = tuple(map(str, lazy.pods_of(ctr, mounts[:PODS_NAMED])))
+        rest = len(mounts) - PODS_NAMED
+        return (*pods, f"{rest} more containers") if rest > 0 else pods
+
+    def _words(self, slot: Slot, start: str) -> "Words":
+        result = self.host.run("sh", "-c", WORDS, "words", slot.unit, start or "-", timeout=2 * SECONDS)
+        if result.code == 124:
+            self.not_known.append(f"the journal of {slot.unit}: it did not end in time")
+        return Words(result.output)
+
+    def _images(self, ctr: Ctr, slot: Slot, words: "Words") -> tuple[tuple[doctor_images.Image, ...], int]:
+        """The images, and the number of lazily loaded layers without a mount that are nobody's."""
+        of_slot = ("snapshots", "--snapshotter", slot.name)
+        before = fuse_mounts(self.host.read_text("/proc/1/mountinfo"), slot.data)
+        names = doctor_images.names_by_digest(ctr.run("images", "ls", timeout=SECONDS))
+        content = doctor_images.labels(ctr.run("content", "ls", timeout=SECONDS))
+        keys = doctor_images.committed(ctr.run(*of_slot, "ls", timeout=SECONDS))
+        usage = ctr.run(*of_slot, "usage", "-b", *keys, timeout=SECONDS) if keys else ""
+        remote = doctor_images.remote_keys(usage)
+        if len(remote) < len(keys) or not names:
+            self.not_known.append("how images are served: containerd does not list them or their layers")
+        # A layer that is pulled or removed meanwhile is in one of the two.
+        mounted = before | fuse_mounts(self.host.read_text("/proc/1/mountinfo"), slot.data)
+        lazy_keys = {key for key, is_remote in remote.items() if is_remote}
+        missing = len(lazy_keys) - len(mounted)
+        not_mounted = words.not_restored & lazy_keys if missing > 0 else set()
+        snapshots = doctor_images.Snapshots(slot.name, remote, not_mounted, words.parallel)
+
+        def blob(digest: str) -> Mapping[str, Any]:
+            path = f"{ctr.root}/{BLOBS}/{digest.removeprefix('sha256:')}"
+            return doctor_images.read_json(self.host.read(path)) if digest else {}
+
+        images = doctor_images.images(names, content, blob, snapshots)
+        return tuple(images), max(0, missing - len(not_mounted))
+
+
+class Words:
+    """What a daemon's journal says of images and layers; the last word on an image counts."""
+
+    def __init__(self, text: str) -> None:
+        boot, _, present = text.partition("---\n")
+        self.not_restored = set(NOT_RESTORED.findall(present))
+        self.parallel = set(PARALLEL_LAYER.findall(boot))
+        said = OF_IMAGE.findall(boot)
+        self.reasons = {image: error.replace(r"\n", " ").replace("\\", "") for image, error in said}
+
+
+def broken_containers(healed: str, start: str) -> set[str]:
+    """The containers that the host script found on dead mounts, if its record is of this start."""
+    lines = [line.split() for line in healed.splitlines()]
+    if not start or ["start", start] not in lines:
+        return set()
+    return {words[1] for words in lines if len(words) == 2 and words[0] == "broken"}
+
+
+def fuse_mounts(mountinfo: str, data: str) -> set[str]:
+    """The layers that a daemon serves, as the host script's `lazy_layers` has them."""
+    lines = (line.split() for line in mountinfo.splitlines() if " - fuse.rawBridge " in line)
+    return {words[4] for words in lines if words[4].startswith(f"{data}/")}
+
+
+def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
+    """The managed files that are not as they were installed, and what became of them."""
+    found = []
+    for path, digest in transaction.recorded_files(host).items():
+        now = transaction.sha256(host.read(path))
+        if now != digest:
+            found.append((path, "removed" if now == "absent" else "changed"))
+    return tuple(found)
+
+
+def image_endpoint(config: str) -> str:
+    """imageServiceEndpoint of a KubeletConfiguration, in YAML or JSON."""
+    found = re.search(r"""(?:^|[\s{,"'])imageServiceEndpoint["']?\s*:\s*["']?([^"',}\s]+)""", config)
+    return found[1] if found else ""
+
+
+def memory_of(status: str) -> int:
+    """Resident bytes, from /proc/PID/status; 0 when they are not there."""
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
+def age(stat: str, uptime: float) -> int:
+    """Seconds since a process was started, from /proc/PID/stat; its name may have blanks."""
+    ticks = int(stat.rpartition(")")[2].split()[19])
+    return int(uptime - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def listens(path: Path) -> str:
+    """What a connection to a unix socket comes to: answers, refuses or absent."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(2)
+    try:
+        client.connect(str(path))
+    except FileNotFoundError:
+        return "absent"
+    except OSError:
+        return "refuses"
+    finally:
+        client.close()
+    return "answers"
+
+
+def _options(command: Sequence[str]) -> dict[str, str]:
+    """Long options of a command line, as --name=value or --name value."""
+    found = {}
+    for word, following in zip_longest(command, command[1:], fillvalue=""):
+        if word.startswith("--"):
+            name, is_one, value = word[2:].partition("=")
+            found[name] = value if is_one else following
+    return found

@@ -1,0 +1,534 @@
+"""What can be wrong with a node: a check each, over what was read from it.
+
+A check yields the subject (an image, a pod, a file, a unit) and the cause of each thing that it found. What
+was not read is not known, and a check that needs it is silent. To add one, write its function here and run
+`make generate` for the table in docs/doctor.md.
+"""
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from . import containerd_config, soci_config
+from .containerd_config import Path
+from .doctor_images import Image
+from .errors import clean
+from .kinds import PLAIN
+from .slots import FIRST, SECOND, Slot
+
+LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
+LEAST_INDEXED = 10 << 20  # `soci convert` leaves smaller layers out unless told (its --min-layer-size)
+MUCH_MEMORY = 2 << 30  # soci-snapshotter#1850 saw 2.6 GB
+CONVERT = "give the image an index: scripts/index/README.md"
+
+# What the daemon says when a registry does not give it an index -> the check that speaks of it.
+REFUSALS = (
+    (
+        re.compile(r"\b401\b|unauthorized|authentication required|no basic auth|handle challenge", re.I),
+        "no-credentials",
+    ),
+    (re.compile(r"\b403\b|forbidden|denied", re.I), "forbidden"),
+    (
+        re.compile(r"giving up request|dial tcp|i/o timeout|no such host|connection refused", re.I),
+        "registry-unreachable",
+    ),
+)
+NOT_FOUND = re.compile(r"\b404\b|not found", re.I)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of systemd as far as it matters here."""
+
+    name: str
+    state: str = ""  # ActiveState; empty when systemd did not say
+    pid: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """Everything that was read from a node. None, or empty, where it could not be."""
+
+    state: str = "present"  # what the settings want
+    mode: str = "lazy"
+    journal: str = ""  # the state of the last transaction
+    slot: Slot = FIRST
+    containerd: Unit = Unit(PLAIN.containerd_unit)
+    daemon: Unit = Unit(FIRST.unit)
+    containerd_answers: bool = True
+    socket: str = "answers"  # answers, refuses or absent
+    has_fuse: bool = True
+    has_generator: bool = False  # nodeadm writes configurations of its own
+    root_file: str = "/etc/containerd/config.toml"
+    root_text: Mapping[Path, object] = field(default_factory=dict)  # what that file says itself
+    effective: Mapping[Path, object] = field(default_factory=dict)  # what containerd makes of it
+    soci_file: str = FIRST.config
+    soci: Mapping[Path, object] = field(default_factory=dict)  # what the daemon was started with
+    registries: Mapping[str, str] = field(default_factory=dict)  # texts of hosts.toml
+    kubelet_image_endpoint: str = ""
+    changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
+    images: tuple[Image, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
+    unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
+    dead_pods: tuple[str, ...] = ()
+    memory: int = 0  # of the daemon, in bytes
+    verify: str = ""  # what the host script's own checks found
+
+    @property
+    def is_lazy(self) -> bool:
+        return self.mode != "parallel"
+
+    @property
+    def should_serve(self) -> bool:
+        """Whether SOCI is meant to be on the node and was put there."""
+        return self.state == "present" and self.journal == "committed"
+
+    def soci_says(self, *key: str) -> object:
+        """A key of the daemon's configuration; None when it is not set."""
+        return self.soci.get(key)
+
+
+Find = Callable[[Look], Iterable[tuple[str, str]]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One row: what a finding of it means and what to do about it."""
+
+    id: str
+    severity: str  # error: something does not work; warning: it works, slower or not for long
+    means: str
+    remedy: str
+    find: Find
+
+
+CHECKS: list[Check] = []
+
+
+def _check(name: str, severity: str, means: str, remedy: str) -> Callable[[Find], Find]:
+    def register(find: Find) -> Find:
+        CHECKS.append(Check(name, severity, means, remedy, find))
+        return find
+
+    return register
+
+
+def findings(look: Look) -> list[dict[str, str]]:
+    """What is wrong with the node, errors first."""
+    found = [
+        {
+            "id": check.id,
+            "severity": check.severity,
+            "subject": subject,
+            "cause": cause,
+            "remedy": check.remedy,
+        }
+        for check in CHECKS
+        for subject, cause in check.find(look)
+    ]
+    if look.verify and not any(entry["severity"] == "error" for entry in found):
+        cause = f"the node's own checks say: {look.verify}"
+        remedy = "restart the installer's pod of this node, which says more"
+        found.append(
+            {"id": "verify", "severity": "error", "subject": "node", "cause": cause, "remedy": remedy}
+        )
+    return sorted(found, key=lambda entry: entry["severity"])
+
+
+# The node and its daemons
+
+
+@_check(
+    "not-installed",
+    "error",
+    "SOCI is not, or not wholly, installed",
+    "see the installer's pod and the node's condition SociReady",
+)
+def _not_installed(look: Look) -> Iterator[tuple[str, str]]:
+    if look.state == "present" and look.journal != "committed":
+        yield "node", f"the last change of the node is {look.journal or 'none'}, not committed"
+
+
+@_check(
+    "containerd-away",
+    "error",
+    "containerd is away: nothing starts",
+    "journalctl -u containerd; sh /opt/soci-cluster/soci-host.sh verify",
+)
+def _containerd_away(look: Look) -> Iterator[tuple[str, str]]:
+    if not look.containerd_answers:
+        yield (
+            look.containerd.name,
+            f"it is {look.containerd.state or 'not known to systemd'} and does not answer",
+        )
+
+
+@_check(
+    "daemon-away",
+    "error",
+    "the daemon is away: no container starts",
+    "journalctl -u soci-snapshotter; systemctl start soci-snapshotter",
+)
+def _daemon_away(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve and look.daemon.state not in ("active", ""):
+        yield look.daemon.name, f"it is {look.daemon.state}"
+
+
+@_check(
+    "stale-socket",
+    "error",
+    "the daemon's socket is there, and nobody listens: containerd waits for an answer that does not come",
+    "systemctl restart soci-snapshotter (breaks pods that read lazily), and see its journal",
+)
+def _stale_socket(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve and look.socket == "refuses":
+        yield (
+            look.slot.socket,
+            f"connections are refused; {look.daemon.name} is {look.daemon.state or 'not known'}",
+        )
+
+
+@_check(
+    "no-fuse",
+    "error",
+    "without FUSE no layer can be mounted",
+    "load the fuse module at boot, or set soci:mode to parallel",
+)
+def _no_fuse(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve and look.is_lazy and not look.has_fuse:
+        yield "/dev/fuse", "the kernel has no FUSE (/dev/fuse, /proc/filesystems), which mode lazy needs"
+
+
+@_check(
+    "daemon-memory",
+    "warning",
+    "the daemon needs much memory",
+    "expect an OOM kill, which breaks reading pods; drain the node, then restart the daemon",
+)
+def _daemon_memory(look: Look) -> Iterator[tuple[str, str]]:
+    if look.memory > MUCH_MEMORY:
+        yield look.daemon.name, f"it holds {look.memory >> 20} MiB (known: soci-snapshotter#1850)"
+
+
+# Configurations
+
+
+def _snapshotter(look: Look) -> str:
+    return str(containerd_config.snapshotter(look.effective) or "overlayfs") if look.effective else ""
+
+
+def _is_ours(snapshotter: str) -> bool:
+    return snapshotter in (FIRST.name, SECOND.name)
+
+
+def _unread(look: Look) -> list[str]:
+    """Where the file sets our snapshotter without an effect."""
+    return [
+        ".".join(key[:-1])
+        for key, value in look.root_text.items()
+        if key[-1] == "snapshotter" and _is_ours(str(value))
+    ]
+
+
+@_check(
+    "keys-unread",
+    "error",
+    "SOCI's keys stand in a table that this containerd does not read",
+    "restart the installer's pod of this node, which sets them in the right table",
+)
+def _keys_unread(look: Look) -> Iterator[tuple[str, str]]:
+    found = _snapshotter(look)
+    if look.should_serve and found and not _is_ours(found) and (tables := _unread(look)):
+        yield look.root_file, f"the snapshotter is set in {tables[0]}, but {found} is in effect"
+
+
+@_check(
+    "other-snapshotter",
+    "error",
+    "another snapshotter is in effect: nothing is loaded by SOCI",
+    "end the tool that changes containerd's configuration, then restart the installer's pod of this node",
+)
+def _other_snapshotter(look: Look) -> Iterator[tuple[str, str]]:
+    found = _snapshotter(look)
+    if look.should_serve and found and not _is_ours(found) and not _unread(look):
+        yield look.root_file, f"containerd's snapshotter is {found}, not {look.slot.name}"
+
+
+@_check(
+    "annotations-off",
+    "error",
+    "containerd does not tell the daemon which image a layer is of: nothing is loaded lazily",
+    "remove the key from the file that sets it, then restart the installer's pod of this node",
+)
+def _annotations_off(look: Look) -> Iterator[tuple[str, str]]:
+    key = (*containerd_config.image_table(look.effective), "disable_snapshot_annotations")
+    if look.should_serve and _is_ours(_snapshotter(look)) and look.effective.get(key) is not False:
+        yield look.root_file, f"{'.'.join(key)} is not false"
+
+
+@_check(
+    "drift",
+    "warning",
+    "others changed or removed a file of the installer's",
+    "restart the installer's pod of this node, which puts it right; end what changes it",
+)
+def _drift(look: Look) -> Iterator[tuple[str, str]]:
+    for path, became in look.changed_files:
+        yield path, f"it was {became} since the install"
+
+
+@_check(
+    "parallel-again",
+    "error",
+    "the daemon pulls every image whole although the mode is lazy",
+    "on AL2023 take FastImagePull out of nodeadm's feature gates; restart the installer's pod of this node",
+)
+def _parallel_again(look: Look) -> Iterator[tuple[str, str]]:
+    if (
+        look.should_serve
+        and look.is_lazy
+        and look.soci_says("pull_modes", "parallel_pull_unpack", "enable") is True
+    ):
+        who = ", as nodeadm writes it for FastImagePull" if look.has_generator else ""
+        yield look.soci_file, f"pull_modes.parallel_pull_unpack is on{who}"
+
+
+@_check(
+    "cri-proxy-lazy",
+    "warning",
+    "the daemon knows registry credentials from the kubelet's pulls alone, and forgets them at its restart: "
+    "then lazily loaded private images break",
+    "take imageServiceEndpoint out of the kubelet's configuration and cri_keychain out of SOCI's, or set "
+    "soci:mode to parallel",
+)
+def _cri_proxy_lazy(look: Look) -> Iterator[tuple[str, str]]:
+    if not (look.should_serve and look.is_lazy):
+        return
+    if "soci-snapshotter" in look.kubelet_image_endpoint:
+        yield "kubelet", f"its image endpoint is {look.kubelet_image_endpoint}"
+    elif look.soci_says("cri_keychain", "enable_keychain") is True:
+        yield look.soci_file, "cri_keychain is on"
+
+
+@_check(
+    "mirror-without-scheme",
+    "warning",
+    "the daemon falls back to whole pulls: it cannot parse a mirror without a scheme",
+    "write the mirror as https://… or http://…",
+)
+def _mirror_without_scheme(look: Look) -> Iterator[tuple[str, str]]:
+    for registry, hosts in _mirrors(look).items():
+        for host in hosts:
+            if "://" not in host:
+                yield look.soci_file, f"the mirror {host} of {registry} has no scheme"
+
+
+@_check(
+    "hosts-not-carried",
+    "warning",
+    "a hosts.toml says what SOCI has no setting for: what needs it is pulled whole, or fails to be read",
+    "give the registry a certificate that the node trusts and a mirror without further keys",
+)
+def _hosts_not_carried(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve and look.is_lazy:
+        for registry, text in look.registries.items():
+            if lost := not_carried(registry, text):
+                yield f"{registry}/hosts.toml", f"SOCI cannot be told: {', '.join(lost)}"
+
+
+# Keys of a host in containerd's hosts.toml for which SOCI has none (soci-snapshotter, docs/config.md).
+_NOT_CARRIED = ("ca", "client", "header", "override_path")
+
+
+def not_carried(registry: str, text: str) -> list[str]:
+    """What of a hosts.toml cannot be repeated for SOCI."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return ["anything of it, since it is not valid TOML"]
+    hosts = data.get("host")
+    named = {url: host for url, host in (hosts or {}).items() if isinstance(host, dict)}
+    if registry == "_default":
+        return ["mirrors for all registries"] if named else []
+    of_server = {"the server": data} if data.get("server") else {}
+    return [
+        f"{key} of {who}" for who, host in (of_server | named).items() for key in _NOT_CARRIED if key in host
+    ]
+
+
+@_check(
+    "mirrors-differ",
+    "warning",
+    "SOCI asks other mirrors than containerd",
+    "restart the installer's pod of this node after a change of hosts.toml",
+)
+def _mirrors_differ(look: Look) -> Iterator[tuple[str, str]]:
+    if not (look.should_serve and look.is_lazy and look.soci):
+        return
+    known = _mirrors(look)
+    for registry, entries in soci_config.mirrors(look.registries).items():
+        if [url for url, _ in entries] != known.get(registry, []):
+            yield look.soci_file, f"of {registry} it has other mirrors than {registry}/hosts.toml"
+
+
+def _mirrors(look: Look) -> dict[str, list[str]]:
+    found = {}
+    for key, value in look.soci.items():
+        if (
+            len(key) == 4
+            and key[:2] == ("resolver", "host")
+            and key[3] == "mirrors"
+            and isinstance(value, list)
+        ):
+            found[key[2]] = [str(entry.get("host", "")) for entry in value if isinstance(entry, dict)]
+    return found
+
+
+# Pods and images
+
+
+@_check(
+    "dead-mounts",
+    "error",
+    "the pod runs, and its files cannot be read: the daemon that served them has ended",
+    "delete the pod; a new one starts as usual",
+)
+def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
+    for pod in look.dead_pods:
+        yield pod, f"its lazily loaded mounts died with an earlier {look.daemon.name}"
+
+
+@_check(
+    "poisoned-image",
+    "error",
+    "no new container of the image starts: the daemon could not mount its layers again, and tries no more",
+    "delete the pods that run on the image; on the node sh /opt/soci-cluster/soci-host.sh heal --again",
+)
+def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
+    for image in look.images:
+        if dead := image.of("dead"):
+            said = in_short(look.reasons.get(image.name, ""))
+            yield (
+                image.name,
+                f"{len(dead)} of {len(image.layers)} layers are not mounted" + (f": {said}" if said else ""),
+            )
+
+
+@_check(
+    "unmounted-layers",
+    "error",
+    "layers that are lazily loaded have no mount: images of them, which is not known, do not start",
+    "sh /opt/soci-cluster/soci-host.sh heal --again on the node",
+)
+def _unmounted_layers(look: Look) -> Iterator[tuple[str, str]]:
+    if look.unmounted:
+        yield "node", f"{look.unmounted} lazily loaded layers have no mount"
+
+
+def in_short(error: str) -> str:
+    """The daemon's word on an image, fit to be told: without the addresses that it asked."""
+    without = re.sub(r' \(host ".*?\)', "", error)
+    return clean(without.rpartition('": ')[2])[-200:]
+
+
+def why_whole(image: Image, look: Look) -> str:
+    """The check that says why an image is not loaded lazily; empty when it is, or should not be."""
+    if not look.is_lazy or image.is_lazy or not image.layers or image.of("unknown"):
+        return ""
+    said = look.reasons.get(image.name, "")
+    if image.index and look.soci_says("pull_modes", "soci_v2", "enable") is False:
+        return "index-version-off"
+    for words, check in REFUSALS:
+        if words.search(said):
+            return check
+    if image.index:
+        return "index-missing" if NOT_FOUND.search(said) else "pulled-before"
+    if image.others_indexed:
+        return "wrong-platform"
+    if all("zstd" in layer.media_type for layer in image.layers):
+        return "zstd-layers"
+    if all(layer.size < LEAST_INDEXED for layer in image.layers):
+        return "small-layers"
+    return "no-index"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Why a large image is not loaded lazily: a check for each reason, made of ``cause`` in this image."""
+
+    means: str
+    remedy: str
+    cause: Callable[[Look, Image], str]
+
+    def check(self, reason: str) -> Check:
+        """The row of CHECKS."""
+
+        def find(look: Look) -> Iterator[tuple[str, str]]:
+            for image in look.images if look.should_serve else ():
+                if image.size >= LARGE and why_whole(image, look) == reason:
+                    yield image.name, self.cause(look, image)
+
+        return Check(reason, "warning", self.means, self.remedy, find)
+
+
+def _no_index(look: Look, image: Image) -> str:
+    is_on = look.soci_says("pull_modes", "soci_v1", "enable")
+    return "the daemon found no index of it" + ("" if is_on else ", and looks for none of version 1")
+
+
+def _said(look: Look, image: Image) -> str:
+    return f"of its index the daemon says: {in_short(look.reasons.get(image.name, ''))}"
+
+
+PULL_ANEW = "then remove the image from the node (ctr -n k8s.io images rm), so that it is pulled anew"
+WHOLE = {
+    "no-index": Whole("a large image has no SOCI index, so it is pulled whole", CONVERT, _no_index),
+    "index-version-off": Whole(
+        "an image has an index of a version that is switched off",
+        "set soci:indexVersions to [v2, v1] and run pulumi up",
+        lambda look, image: f"its index is v2, and pull_modes.soci_v2 is off in {look.soci_file}",
+    ),
+    "small-layers": Whole(
+        "an image has no index, and no layer as large as those that `soci convert` indexes",
+        "build it with fewer layers, or convert it with a smaller --min-layer-size",
+        lambda look, image: f"none of its {len(image.layers)} layers has {LEAST_INDEXED >> 20} MiB",
+    ),
+    "zstd-layers": Whole(
+        "an image has no index, since layers compressed with zstd cannot have one",
+        "build the image with gzip layers, then convert it",
+        lambda look, image: f"all of its {len(image.layers)} layers are zstd",
+    ),
+    "wrong-platform": Whole(
+        "an image has an index for other platforms than this node's",
+        "convert the image with --all-platforms",
+        lambda look, image: "other platforms of it have a SOCI index, this node's has none",
+    ),
+    "index-missing": Whole(
+        "an image names an index that the registry does not have",
+        f"copy the image with its index (skopeo copy --all), or convert it again, {PULL_ANEW}",
+        _said,
+    ),
+    "pulled-before": Whole(
+        "an image has an index, and was pulled whole all the same: perhaps before SOCI was there, or its "
+        "layers are those of another image that was",
+        f"run pulumi up, {PULL_ANEW}",
+        lambda look, image: "it has an index v2; why it was not used, the node does not know any more",
+    ),
+    "no-credentials": Whole(
+        "the daemon has no credentials for the registry, so it found no index there",
+        f"give the node credentials that outlive a pull (docs/security.md), {PULL_ANEW}",
+        _said,
+    ),
+    "forbidden": Whole(
+        "the registry refuses the daemon, so it found no index there",
+        f"allow the node's credentials to read the repository and its index, {PULL_ANEW}",
+        _said,
+    ),
+    "registry-unreachable": Whole(
+        "the registry did not answer the daemon when the image was pulled",
+        f"see to the way from the node to the registry, {PULL_ANEW}",
+        _said,
+    ),
+}
+CHECKS += [whole.check(reason) for reason, whole in WHOLE.items()]

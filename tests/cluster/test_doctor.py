@@ -1,0 +1,267 @@
+"""soci-doctor on real nodes: a node that was made ill in each of these ways is told, with the cause."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import lab_client
+import pytest
+from lab_client import LAB, REPOSITORY
+
+from tests.cluster.looks import SOCI_NODES, condition
+from tests.cluster.odd_registry import PLAIN, OddRegistry
+from tests.waiting import wait_for
+
+PATIENT = "patient"
+IMAGE = "10.77.0.1:5000/sample:1-soci"
+SOCI_FILE = "/etc/soci-snapshotter-grpc/config.toml"
+ROOT_FILE = "/etc/containerd/config.toml"
+SOCKET = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
+PARALLEL = "/parallel_pull_unpack/,/enable/s/enable = false/enable = true/"
+OLD_TABLE = 's/^.plugins..io.containerd.cri.v1.images.]$/[plugins."io.containerd.grpc.v1.cri".containerd]/'
+SECONDS = 10  # in which one node has to be told
+
+
+def look(target: str) -> tuple[int, dict]:
+    """Exit status and JSON of soci-doctor."""
+    command = [sys.executable, "-P", "components/doctor.py", target, "--output", "json"]
+    command += ["--kubectl", f"{LAB} kubectl"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def found(target: str = PATIENT) -> dict[str, str]:
+    """What is found on a node: id to subject. It has to be told in time."""
+    started = time.monotonic()
+    _, answer = look(target)
+    took = time.monotonic() - started
+    (report,) = answer["nodes"]
+    assert took < SECONDS, f"told after {took:.1f} s"
+    return {finding["id"]: finding["subject"] for finding in report["findings"]}
+
+
+def on_patient(script: str) -> str:
+    return lab_client.on_node(PATIENT, script)
+
+
+def restart_daemon() -> None:
+    on_patient("systemctl restart soci-snapshotter")
+
+
+def forget_samples() -> None:
+    """Remove the sample under all of its names: layers that stay would be those of its next pull."""
+    containers = "ctr -n k8s.io containers ls | grep -cE '(sample|plain)[:@]' || :"
+    wait_for(lambda: on_patient(containers).strip() == "0", 120, "no container of the sample")
+    listed = on_patient("ctr -n k8s.io images ls | awk '/(sample|plain)[:@]/ { print $3 }' | sort -u")
+    for digest in listed.split():
+        names = f"ctr -n k8s.io images ls -q target.digest=={digest}"
+        on_patient(f"{names} | xargs -r ctr -n k8s.io images rm --sync")
+
+
+@pytest.fixture(scope="module")
+def patient(api, deployed) -> Iterator[str]:
+    """A node of its own, whose installer does not mend what is done to it."""
+    lab_client.lab("add-node", PATIENT, "--containerd", "2.3.7")
+    wait_for(lambda: condition(api, PATIENT).get("status") == "True", 120, f"{PATIENT} verified")
+    on_patient("pkill -STOP -f [a]gent/watch.py")
+    yield PATIENT
+    lab_client.lab("remove-node", PATIENT)
+
+
+@pytest.fixture
+def edit(patient) -> Iterator[Callable[[str, str], None]]:
+    """Change a file of the node with sed; afterwards it is as it was."""
+    files: list[str] = []
+
+    def change(path: str, expression: str) -> None:
+        files.append(path)
+        before = on_patient(f"cp -pn {path} {path}.before; cat {path}")
+        on_patient(f"sed -i '{expression}' {path}")
+        assert on_patient(f"cat {path}") != before
+
+    yield change
+    for path in dict.fromkeys(files):
+        on_patient(f"mv -f {path}.before {path}")
+    if SOCI_FILE in files:
+        restart_daemon()
+
+
+@pytest.fixture
+def odd_registry(patient, edit) -> Iterator[OddRegistry]:
+    """One that the node knows as it knows the lab's; its images are forgotten afterwards."""
+    registry = OddRegistry()
+    hosts = f'server = \\"http://{registry.name}\\"\\n'
+    on_patient(
+        f"mkdir -p /etc/containerd/certs.d/{registry.name} && "
+        f'printf "{hosts}" >/etc/containerd/certs.d/{registry.name}/hosts.toml'
+    )
+    mirror = (
+        f'[[resolver.host."{registry.name}".mirrors]]\\nhost = "http://{registry.name}"\\ninsecure = true'
+    )
+    edit(SOCI_FILE, f"$a {mirror}")
+    restart_daemon()
+    forget_samples()
+    yield registry
+    forget_samples()
+    on_patient(f"rm -r /etc/containerd/certs.d/{registry.name}")
+    registry.close()
+
+
+def test_a_good_node_and_the_fleet_have_no_finding(patient, run_pod):
+    run_pod(IMAGE, PATIENT)
+    for target in (PATIENT, *SOCI_NODES):
+        status, answer = look(target)
+        assert (status, answer["nodes"][0]["findings"]) == (0, []), answer
+    image = next(entry for entry in look(PATIENT)[1]["nodes"][0]["images"] if entry["image"] == IMAGE)
+    assert (image["served"], image["lazyLayers"], image["layers"]) == ("lazy", 6, 7)
+    assert image["lazyBytes"] > 290e6
+    assert 0 < image["wholeBytes"] < 2e6
+
+
+@pytest.mark.slow
+def test_no_false_alarm_in_fifty_runs(patient, run_pod):
+    run_pod(IMAGE, PATIENT)
+    for _ in range(50):
+        status, answer = look("--all")
+        assert (status, answer["verdict"]) == (0, "good"), answer
+
+
+@pytest.mark.parametrize(
+    ("path", "expression", "finding", "subject"),
+    [
+        (ROOT_FILE, 's/snapshotter = "soci"/snapshotter = "nydus"/', "other-snapshotter", ROOT_FILE),
+        (
+            ROOT_FILE,
+            OLD_TABLE,
+            "keys-unread",
+            ROOT_FILE,
+        ),
+        (
+            ROOT_FILE,
+            "s/snapshot_annotations = false/snapshot_annotations = true/",
+            "annotations-off",
+            ROOT_FILE,
+        ),
+        (ROOT_FILE, "$a # by another tool", "drift", ROOT_FILE),
+        (SOCI_FILE, 's#"http://10.77.0.1:5000"#"10.77.0.1:5000"#', "mirror-without-scheme", SOCI_FILE),
+        (SOCI_FILE, PARALLEL, "parallel-again", SOCI_FILE),
+        (
+            "/etc/containerd/certs.d/10.77.0.1:5000/hosts.toml",
+            '$a ca = ["/x.pem"]',
+            "hosts-not-carried",
+            "10.77.0.1:5000/hosts.toml",
+        ),
+        (
+            "/etc/containerd/certs.d/10.77.0.1:5000/hosts.toml",
+            "s/0.1:5000/0.2:5000/",
+            "mirrors-differ",
+            SOCI_FILE,
+        ),
+        (
+            "/etc/kubernetes/kubelet.yaml",
+            f's#^{{$#{{ "imageServiceEndpoint": "unix://{SOCKET}",#',
+            "cri-proxy-lazy",
+            "kubelet",
+        ),
+    ],
+    ids=lambda value: value if value.islower() and "/" not in value else "",
+)
+def test_a_wrong_configuration_is_told(edit, path, expression, finding, subject):
+    edit(path, expression)
+    assert found()[finding] == subject
+
+
+def test_a_daemon_that_is_away_and_left_its_socket(patient):
+    program = "/opt/soci-cluster/versions/*/soci-snapshotter-grpc"
+    on_patient(f"chmod -x {program}; systemctl kill --signal=KILL soci-snapshotter")
+    try:
+        wait_for(lambda: "daemon-away" in found(), 30, "the daemon is away")
+        assert found()["stale-socket"] == SOCKET
+    finally:
+        on_patient(f"chmod +x {program}; systemctl restart soci-snapshotter")
+
+
+def test_containerd_that_is_away_is_a_finding_and_not_a_failure(patient):
+    """Without containerd no command runs in a pod, so the program is run as the pod would."""
+    status = on_patient("systemctl kill --signal=STOP --kill-whom=main containerd; echo stopped")
+    assert status == "stopped\n"
+    try:
+        pid = on_patient("pgrep -of [a]gent/watch.py").strip()
+        inside = f"nsenter -t {pid} -m -u -i -n sh -c 'cd /opt/soci-cluster && python3 -B -m agent doctor'"
+        started = time.monotonic()
+        report = json.loads(on_patient(inside))
+        assert time.monotonic() - started < 3 * SECONDS
+        assert {"containerd-away"} <= {finding["id"] for finding in report["findings"]}
+    finally:
+        on_patient("systemctl kill --signal=CONT --kill-whom=main containerd")
+    wait_for(lambda: "containerd-away" not in found(), 60, "containerd answers")
+
+
+def test_dead_mounts_are_told_with_their_pod(patient, run_pod):
+    name = run_pod(IMAGE, PATIENT)
+    on_patient("systemctl kill --signal=KILL soci-snapshotter")
+    wait_for(lambda: found().get("dead-mounts") == f"default/{name}", 60, "the pod is told")
+    _, answer = look(f"pod/{name}")
+    (finding,) = answer["nodes"][0]["findings"]
+    assert finding["id"] == "dead-mounts"
+    other = run_pod(IMAGE, PATIENT)
+    _, answer = look(f"pod/{other}")
+    assert answer["verdict"] == "good"
+
+
+def test_an_image_that_did_not_come_back_is_told(patient, run_pod):
+    """facts: the registry is away at the daemon's start, and the layers are never tried again."""
+    forget_samples()
+    restart_daemon()  # it remembers of which images it found no index
+    run_pod(IMAGE, PATIENT)
+    refuse = "OUTPUT -d 10.77.0.1 -p tcp --dport 5000 -j REJECT --reject-with tcp-reset"
+    on_patient(f"iptables -I {refuse}")
+    try:
+        restart_daemon()
+        assert found()["poisoned-image"] == IMAGE
+    finally:
+        on_patient(f"iptables -D {refuse}")
+        restart_daemon()
+    wait_for(lambda: "poisoned-image" not in found(), 60, "the layers are mounted again")
+
+
+@pytest.mark.parametrize(
+    ("repository", "answer", "finding"),
+    [
+        (f"{PLAIN}:1", 0, "no-index"),
+        ("sample:1-soci", 401, "no-credentials"),
+        ("sample:1-soci", 403, "forbidden"),
+        ("sample:1-soci", 404, "index-missing"),
+    ],
+)
+def test_why_an_image_was_pulled_whole(odd_registry, run_pod, repository, answer, finding):
+    odd_registry.status = answer
+    image = f"{odd_registry.name}/{repository}"
+    run_pod(image, PATIENT, ["/opt/sample/read-working-set"], 120)
+    assert found()[finding] == image
+
+
+def test_an_index_version_that_is_switched_off(odd_registry, edit, run_pod):
+    edit(SOCI_FILE, "/pull_modes.soci_v2/,/enable/s/enable = true/enable = false/")
+    restart_daemon()
+    image = f"{odd_registry.name}/sample:1-soci"
+    run_pod(image, PATIENT)
+    assert found()["index-version-off"] == image
+
+
+def test_a_node_without_installer_is_said_to_be_without(deployed):
+    status, answer = look("node3")
+    assert (status, answer["verdict"]) == (3, "unknown")
+    assert "no installer's pod" in answer["nodes"][0]["problem"]
+
+
+def test_make_doctor_shows_a_table(deployed):
+    done = subprocess.run(["make", "doctor"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "NODE" in done.stdout
+    assert all(node in done.stdout for node in SOCI_NODES), done.stderr
+    assert "\x1b" not in done.stdout
+    assert os.fspath(REPOSITORY) not in done.stdout

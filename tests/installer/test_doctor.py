@@ -1,0 +1,433 @@
+"""The doctor on a node: each misconfiguration is named with its subject, a good node has none."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent import doctor, doctor_checks, slots, transaction
+
+from tests.fakes.doctor_node import (
+    DAEMON_PID,
+    EFFECTIVE,
+    GZIP,
+    KUBELET_PID,
+    MIB,
+    REGISTRY,
+    ROOT_FILE,
+    SAMPLE,
+    START,
+    ZSTD,
+    DoctorNode,
+    digest,
+)
+from tests.fakes.node import FakeHost, tree
+
+PLAIN = "registry.example/plain:1"
+SOCI_FILE = slots.FIRST.config
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[DoctorNode]:
+    # The name of a socket has 107 characters at most.
+    with tempfile.TemporaryDirectory() as root:
+        node = DoctorNode(Path(root), tmp_path)
+        yield node
+        node.listener.close()
+
+
+def edit(node: DoctorNode, path: str, old: str, new: str) -> None:
+    """Change a file of the installer's as its own install would have."""
+    text = node.read_text(path)
+    assert old in text
+    node.put(path, text.replace(old, new))
+    node.install(ROOT_FILE, SOCI_FILE)
+
+
+def said(image: str, error: str) -> str:
+    """A line of the daemon's journal (soci-snapshotter 0.16.1, with its quotes escaped)."""
+    return (
+        'time="2026-11-26T21:52:35Z" level=warning msg="failed to prepare remote snapshot" '
+        f'error="unable to fetch SOCI artifacts for image \\"{image}\\": no valid SOCI index found: {error}" '
+        'key="k8s.io/45/extract-1 sha256:d3" parent= remote-snapshot-prepared=false'
+    )
+
+
+def unresolved(image: str, error: str) -> str:
+    """What it says when it has the index, and not the layer."""
+    error = (
+        f'{error} (host \\"x\\", ref:\\"{image}\\")\\nfailed to redirect: {error} (host \\"x\\", ref:\\"y\\")'
+    )
+    return (
+        'level=warning msg="failed to prepare remote snapshot" error="failed to '
+        f'resolve layer \\"sha256:e1\\" from \\"{image}\\": {error}" key="k8s.io/2/x"'
+    )
+
+
+def whole(node: DoctorNode, kind: str = GZIP, size: int = 60 * MIB, **index: object) -> None:
+    node.add(PLAIN, [(size, kind, False)] * (300 * MIB // size), **index)  # ty: ignore[invalid-argument-type]
+
+
+# A good node
+
+
+def test_a_good_node_has_no_finding(node: DoctorNode) -> None:
+    report = node.examine()
+    assert (report["verdict"], report["findings"], report["notKnown"]) == ("good", [], [])
+    assert report["versions"] == {
+        "soci": "0.16.1",
+        "containerd": "2.3.7",
+        "kubelet": "1.34.4",
+        "kernel": "6.1",
+    }
+    assert report["daemon"]["memoryBytes"] == 41652 << 10
+    assert (report["daemon"]["oomScoreAdj"], report["daemon"]["uptimeSeconds"]) == (-999, 950)
+    assert report["mounts"] == {"lazyLayers": 2, "containers": 1, "dead": 0}
+    (image,) = report["images"]
+    assert image == {
+        "image": SAMPLE,
+        "names": [SAMPLE],
+        "served": "lazy",
+        "layers": 3,
+        "lazyLayers": 2,
+        "bytes": 291 * MIB,
+        "lazyBytes": 290 * MIB,
+        "wholeBytes": MIB,
+        "why": "",
+    }
+    json.dumps(report)
+
+
+def test_it_only_reads(node: DoctorNode) -> None:
+    before = tree(node.root)
+    node.examine()
+    assert tree(node.root) == before
+    assert {command[0] for command in node.commands} <= {
+        "systemctl",
+        "containerd",
+        "env",
+        "sh",
+        "/soci",
+        "/kubelet",
+    }
+    changing = {"start", "restart", "stop", "heal", "apply", "rm", "prepare", "label", "pull"}
+    assert not changing & {word for command in node.commands for word in command}
+
+
+def test_small_images_and_those_of_a_parallel_node_are_not_spoken_of(node: DoctorNode) -> None:
+    node.add("registry.example/small:1", [(60 * MIB, GZIP, False)])
+    assert node.found() == {}
+    settings = json.loads((node.payload / "settings.json").read_text())
+    (node.payload / "settings.json").write_text(json.dumps(settings | {"mode": "parallel"}))
+    edit(
+        node,
+        SOCI_FILE,
+        "[pull_modes.parallel_pull_unpack]\nenable = false",
+        "[pull_modes.parallel_pull_unpack]\nenable = true",
+    )
+    whole(node)
+    assert node.found() == {}
+
+
+def test_layers_that_soci_pulled_in_parallel_are_told_from_those_pulled_by_containerd(
+    node: DoctorNode,
+) -> None:
+    whole(node)
+    layer = digest(f"{PLAIN} blob 0")
+    node.journal = [f'level=info msg="preparing snapshot with parallel pull/unpack" layerDigest="{layer}"']
+    served = {image["image"]: image["served"] for image in node.examine()["images"]}
+    assert served == {SAMPLE: "lazy", PLAIN: "parallel"}
+
+
+# What is away is a finding, and no traceback
+
+
+def test_containerd_away(node: DoctorNode) -> None:
+    node.containerd_answers = False
+    node.units["containerd.service"] = "failed"
+    assert node.found() == {"containerd-away": "containerd.service"}
+
+
+def test_daemon_away_and_its_stale_socket(node: DoctorNode) -> None:
+    node.units[slots.FIRST.unit] = "failed"
+    node.listener.close()
+    assert node.found() == {"daemon-away": slots.FIRST.unit, "stale-socket": slots.FIRST.socket}
+
+
+def test_stale_socket_of_a_daemon_that_runs(node: DoctorNode) -> None:
+    node.listener.close()
+    assert node.found() == {"stale-socket": slots.FIRST.socket}
+
+
+def test_a_node_of_which_nothing_can_be_read_is_said_to_have_no_soci(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    report = doctor.examine(FakeHost(tmp_path / "root"), tmp_path, "node1", "6.1")
+    assert {finding["id"] for finding in report["findings"]} == {"not-installed", "containerd-away"}
+    assert any("settings" in what for what in report["notKnown"])
+
+
+def test_an_install_that_was_rolled_back(node: DoctorNode) -> None:
+    node.put(f"{transaction.STATE}/journal", "state=rolled-back\ntransaction=1\n")
+    assert node.found() == {"not-installed": "node"}
+
+
+def test_what_the_host_script_finds_beyond_that(node: DoctorNode) -> None:
+    node.verified = "outcome=failed\nstep=verify-plugins\ncause=containerd runs with no snapshotters\n"
+    (finding,) = node.examine()["findings"]
+    assert finding["id"] == "verify"
+    assert "verify-plugins: containerd runs with no snapshotters" in finding["cause"]
+
+
+# Configurations
+
+
+def test_no_fuse(node: DoctorNode) -> None:
+    node.path("/dev/fuse").unlink()
+    assert node.found() == {"no-fuse": "/dev/fuse"}
+
+
+def test_keys_in_a_table_that_containerd_does_not_read(node: DoctorNode) -> None:
+    """A file of schema 3 with the table of containerd 1.7: facts/soci.md 3.4, measured."""
+    node.effective = EFFECTIVE.replace('"soci"', '"overlayfs"').replace("= false", "= true")
+    table = '[plugins."io.containerd.grpc.v1.cri".containerd]'
+    node.put(ROOT_FILE, f'version = 3\n{table}\nsnapshotter = "soci"\n')
+    node.install(ROOT_FILE, SOCI_FILE)
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("keys-unread", ROOT_FILE)
+    assert "io.containerd.grpc.v1.cri.containerd" in finding["cause"]
+
+
+def test_another_tools_snapshotter(node: DoctorNode) -> None:
+    node.effective = EFFECTIVE.replace('"soci"', '"nydus"')
+    node.put(ROOT_FILE, node.effective)
+    assert node.found() == {"other-snapshotter": ROOT_FILE, "drift": ROOT_FILE}
+
+
+def test_snapshot_annotations_switched_off(node: DoctorNode) -> None:
+    node.effective = EFFECTIVE.replace("annotations = false", "annotations = true")
+    assert node.found() == {"annotations-off": ROOT_FILE}
+
+
+@pytest.mark.parametrize("became", ["changed", "removed"])
+def test_a_file_that_others_changed(node: DoctorNode, became: str) -> None:
+    node.put("/etc/systemd/system/soci-snapshotter.service", "ours")
+    node.install("/etc/systemd/system/soci-snapshotter.service")
+    if became == "changed":
+        node.put("/etc/systemd/system/soci-snapshotter.service", "theirs")
+    else:
+        node.path("/etc/systemd/system/soci-snapshotter.service").unlink()
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["cause"]) == ("drift", f"it was {became} since the install")
+
+
+def test_nodeadm_turned_parallel_on_again(node: DoctorNode) -> None:
+    """amazon-eks-ami: nodeadm writes SOCI's configuration for FastImagePull at each boot."""
+    node.put("/usr/bin/nodeadm", "")
+    node.put("/etc/eks/x", "")
+    edit(
+        node,
+        SOCI_FILE,
+        "[pull_modes.parallel_pull_unpack]\nenable = false",
+        "[pull_modes.parallel_pull_unpack]\nenable = true",
+    )
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("parallel-again", SOCI_FILE)
+    assert "FastImagePull" in finding["cause"]
+
+
+def test_the_configuration_that_counts_is_the_one_that_the_daemon_was_started_with(node: DoctorNode) -> None:
+    node.put(f"/proc/{DAEMON_PID}/cmdline", "/soci\0--config=/etc/other.toml\0")
+    node.put("/etc/other.toml", "[pull_modes.parallel_pull_unpack]\nenable = true\n")
+    assert node.found()["parallel-again"] == "/etc/other.toml"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "imageServiceEndpoint: unix:///run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock\n",
+        '{"imageServiceEndpoint": "unix:///run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"}',
+    ],
+)
+def test_cri_proxy_with_lazy_mode(node: DoctorNode, text: str) -> None:
+    node.put("/etc/kubelet.yaml", text)
+    assert node.found() == {"cri-proxy-lazy": "kubelet"}
+
+
+def test_cri_proxy_by_the_kubelets_flag_or_by_the_keychain(node: DoctorNode) -> None:
+    endpoint = f"--image-service-endpoint=unix://{slots.FIRST.socket}"
+    node.put(f"/proc/{KUBELET_PID}/cmdline", f"/kubelet\0--config\0/etc/kubelet.yaml\0{endpoint}\0")
+    assert node.found() == {"cri-proxy-lazy": "kubelet"}
+    node.put(f"/proc/{KUBELET_PID}/cmdline", "/kubelet\0")
+    edit(node, SOCI_FILE, "[content_store]", "[cri_keychain]\nenable_keychain = true\n\n[content_store]")
+    assert node.found() == {"cri-proxy-lazy": SOCI_FILE}
+
+
+def test_mirror_without_scheme(node: DoctorNode) -> None:
+    edit(node, SOCI_FILE, '"http://10.0.0.1:5000"', '"10.0.0.1:5000"')
+    assert node.found()["mirror-without-scheme"] == SOCI_FILE
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('server = "https://x"\nca = "/etc/x.pem"\n', "ca of the server"),
+        ('[host."https://m"]\nclient = ["/etc/x.pem"]\n', "client of https://m"),
+        ('[host."https://m/v2/x"]\noverride_path = true\n', "override_path of https://m/v2/x"),
+        ("server = \n", "not valid TOML"),
+    ],
+)
+def test_hosts_toml_that_cannot_be_carried_over(node: DoctorNode, text: str, words: str) -> None:
+    node.put("/etc/containerd/certs.d/other.example/hosts.toml", text)
+    causes = {finding["id"]: finding["cause"] for finding in node.examine()["findings"]}
+    assert words in causes["hosts-not-carried"]
+
+
+def test_mirrors_that_were_changed_since(node: DoctorNode) -> None:
+    node.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", '[host."http://10.0.0.2:5000"]\n')
+    assert node.found() == {"mirrors-differ": SOCI_FILE}
+
+
+def test_much_memory(node: DoctorNode) -> None:
+    node.put(f"/proc/{DAEMON_PID}/status", f"VmRSS:\t{3 << 20} kB\n")
+    assert node.found() == {"daemon-memory": slots.FIRST.unit}
+
+
+# Pods and images
+
+
+@pytest.mark.parametrize("words", ["Transport endpoint is not connected", "Stale file handle"])
+def test_dead_mounts(node: DoctorNode, words: str) -> None:
+    node.dead[node.run_pod("victim")] = f"ls: reading directory '/x': {words}"
+    node.dead[node.run_pod("gone")] = "ls: cannot access '/x': No such file or directory"
+    assert node.found() == {"dead-mounts": "default/victim"}
+
+
+def test_dead_mounts_that_the_host_script_found(node: DoctorNode) -> None:
+    healed = f"{transaction.STATE}/healed-soci"
+    node.put(healed, f"start {START}\nbroken reader-container\nbroken ended-container\n")
+    assert node.found() == {"dead-mounts": "default/reader"}
+    node.put(healed, "start an-earlier-one\nbroken reader-container\n")
+    assert node.found() == {}
+
+
+def test_a_poisoned_image(node: DoctorNode) -> None:
+    chain = next(chain for chain, is_lazy in node.snapshots.items() if is_lazy)
+    error = 'could not fetch manifest: Get \\"http://registry.example/v2/\\": dial tcp: i/o timeout'
+    line = said(SAMPLE, error).replace(
+        "prepare remote snapshot", f"restore remote snapshot {chain}; remove it"
+    )
+    node.journal = node.not_restored = [line]
+    assert node.found() == {}, "the layer was mounted later"
+    node.put("/proc/1/mountinfo", node.mounted[1])
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("poisoned-image", SAMPLE)
+    assert "1 of 3 layers" in finding["cause"]
+    assert "i/o timeout" in finding["cause"]
+
+
+def test_layers_without_a_mount_of_which_the_journal_says_nothing(node: DoctorNode) -> None:
+    node.put("/proc/1/mountinfo", node.mounted[1])
+    assert node.found() == {"unmounted-layers": "node"}
+
+
+def test_no_index(node: DoctorNode) -> None:
+    whole(node)
+    assert node.found() == {"no-index": PLAIN}
+
+
+def test_index_version_switched_off(node: DoctorNode) -> None:
+    whole(node, index="v2")
+    edit(node, SOCI_FILE, "[pull_modes.soci_v2]\nenable = true", "[pull_modes.soci_v2]\nenable = false")
+    assert node.found() == {"index-version-off": PLAIN}
+
+
+def test_layers_all_below_the_minimum(node: DoctorNode) -> None:
+    whole(node, size=6 * MIB)
+    assert node.found() == {"small-layers": PLAIN}
+
+
+def test_zstd_layers(node: DoctorNode) -> None:
+    whole(node, kind=ZSTD)
+    assert node.found() == {"zstd-layers": PLAIN}
+
+
+def test_wrong_platform(node: DoctorNode) -> None:
+    whole(node, others_indexed=True)
+    assert node.found() == {"wrong-platform": PLAIN}
+
+
+def test_an_image_with_an_index_that_was_not_used(node: DoctorNode) -> None:
+    whole(node, index="v2")
+    assert node.found() == {"pulled-before": PLAIN}
+
+
+@pytest.mark.parametrize(
+    ("error", "check"),
+    [
+        (
+            'could not fetch manifest: GET \\"http://x/v2/a\\": response status code 401: Unauthorized',
+            "no-credentials",
+        ),
+        (
+            'could not fetch manifest: GET \\"http://x/v2/a\\": response status code 403: Forbidden',
+            "forbidden",
+        ),
+        ('Get \\"http://x\\": giving up request after 9 attempt(s)', "registry-unreachable"),
+        (
+            'could not fetch manifest: Get \\"http://x\\": failed to handle challenge: failed to find',
+            "no-credentials",
+        ),
+        ("not found", "index-missing"),
+        ("could not fetch manifest: x/sample@sha256:43: not found", "index-missing"),
+        ("something else", "pulled-before"),
+    ],
+)
+def test_what_the_registry_told_the_daemon(node: DoctorNode, error: str, check: str) -> None:
+    whole(node, index="v2")
+    node.journal = [said(PLAIN, "earlier: 500"), said("registry.example/other:1", "404"), said(PLAIN, error)]
+    assert node.found() == {check: PLAIN}
+
+
+def test_what_the_registry_told_the_daemon_of_a_layer(node: DoctorNode) -> None:
+    whole(node, index="v2")
+    node.journal = [unresolved(PLAIN, "authorization failed: no basic auth credentials")]
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("no-credentials", PLAIN)
+    assert finding["cause"].endswith("failed to redirect: authorization failed: no basic auth credentials")
+    assert "ref:" not in finding["cause"]
+
+
+def test_what_the_daemon_said_is_told_without_secrets(node: DoctorNode) -> None:
+    whole(node, index="v2")
+    node.journal = [said(PLAIN, 'GET \\"https://user:secret@x/v2/a?X-Amz-Signature=topsecret\\": 403')]
+    (finding,) = node.examine()["findings"]
+    assert "secret" not in finding["cause"]
+
+
+def test_a_manifest_that_is_rubbish_hides_no_other_image(node: DoctorNode) -> None:
+    node.add("registry.example/odd:1", [(300 * MIB, GZIP, False)])
+    for path in node.path(f"/var/lib/containerd/{doctor.BLOBS}").iterdir():
+        if '"layers"' in path.read_text() and SAMPLE not in path.read_text() and len(path.read_text()) < 400:
+            path.write_text('{"layers": 5, "annotations": []}')
+    served = {image["image"]: image["served"] for image in node.examine()["images"]}
+    assert served[SAMPLE] == "lazy"
+
+
+def test_every_check_has_a_test_that_seeds_it() -> None:
+    text = Path(__file__).read_text()
+    assert {check.id for check in doctor_checks.CHECKS if f'"{check.id}"' not in text} == set()
+    assert len({check.id for check in doctor_checks.CHECKS}) == len(doctor_checks.CHECKS) >= 16
+
+
+# Time
+
+
+def test_fifty_images_are_looked_at_with_as_many_questions_as_one(node: DoctorNode) -> None:
+    node.examine()
+    with_one = len(node.commands)
+    for number in range(50):
+        node.add(f"registry.example/image{number}:1", [(20 * MIB, GZIP, True)] * 10, index="v2")
+    node.commands.clear()
+    assert len(node.examine()["images"]) == 51
+    assert len(node.commands) == with_one
