@@ -7,7 +7,7 @@ pod of the image has to start on that node, lazily, and whoever held the image g
 import contextlib
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ WITHOUT_KEYS = (
 
 
 @contextmanager
-def registry_away(node: str) -> Iterator[None]:
+def registry_away(node: str) -> Generator[None]:
     """The node's packets do not reach the registry; a rule survives neither a reboot nor this."""
     rule = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"
     on_node(node, f"iptables -I {rule}")
@@ -171,8 +171,10 @@ class Cell:
     def reads(self, name: str) -> bool:
         """Whether the pod reads its files, those that nobody has read before among them."""
         command = ["exec", name, "--", "sh", "-c", "cat /opt/sample/data/*/* >/dev/null && echo all"]
-        with contextlib.suppress(Exception):
-            return "all" in kubectl(*command)
+        for _ in range(3):  # a repair may be restarting containerd
+            with contextlib.suppress(Exception):
+                return "all" in kubectl(*command)
+            time.sleep(3)
         return False
 
     def close(self) -> None:

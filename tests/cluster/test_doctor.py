@@ -15,6 +15,8 @@ from tests.cluster.looks import SOCI_NODES, condition
 from tests.cluster.odd_registry import PLAIN, OddRegistry
 from tests.waiting import wait_for
 
+# It makes a node of its own ill in many ways, which takes longer than `make test` may.
+pytestmark = pytest.mark.slow
 PATIENT = "patient"
 IMAGE = "10.77.0.1:5000/sample:1-soci"
 SOCI_FILE = "/etc/soci-snapshotter-grpc/config.toml"

@@ -90,7 +90,7 @@ def test_an_answer_that_is_no_word_on_a_layer_forgets_nothing(node: ScriptNode) 
 
 
 def test_every_image_with_the_same_configuration_is_forgotten(node: ScriptNode) -> None:
-    """A tag beside its `soci convert` has the same layers, and the kubelet's own name knows one of the two."""
+    """A tag beside its `soci convert` has the same layers; the kubelet's own name knows one of the two."""
     more = "sha256:d5 1kB 1min containerd.io/gc.ref.content.config=sha256:c0f1\n"
     index = "sha256:d6 1kB 1min containerd.io/gc.ref.content.m.0=sha256:d5\n"
     write(node, "content", (node.fake / "content").read_text() + more + index)
