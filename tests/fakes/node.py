@@ -52,6 +52,12 @@ def process(pid: int, command: Sequence[str], cgroup: str) -> dict[str, str]:
     }
 
 
+def daemon_processes() -> dict[str, str]:
+    """What /proc has of containerd and of the kubelet, by path."""
+    containerd = process(CONTAINERD_PID, ("/usr/bin/containerd",), "/system.slice/containerd.service")
+    return containerd | process(KUBELET_PID, KUBELET, "/system.slice/kubelet.service")
+
+
 def furnish(root: Path) -> None:
     """The files of a node with containerd 1.7 on which SOCI can be installed."""
     for path, text in {
@@ -59,7 +65,7 @@ def furnish(root: Path) -> None:
         "etc/containerd/config.toml": CONFIG,
         "proc/1/comm": "systemd\n",
         "proc/filesystems": "nodev\toverlay\nnodev\tfuse\n",
-        **process(KUBELET_PID, KUBELET, "/system.slice/kubelet.service"),
+        **daemon_processes(),
         "dev/fuse": "",
         "opt/x": "",
         "var/lib/x": "",
@@ -78,7 +84,7 @@ class FakeNode(FakeHost):
         self.unit_load = "loaded"
         self.exec_start = "{ path=/usr/bin/containerd ; argv[]=/usr/bin/containerd ; ignore_errors=no }"
         self.containerd_unit = ""  # further properties of it
-        self.run_containerd("/usr/bin/containerd")
+        self.containerd = "/usr/bin/containerd"
         self.ctr = FakeCtr()
         self.ctr.add("example.org/pause:3.10", "complete")
         self.lazy: dict[str, str] = {}  # of each slot

@@ -729,3 +729,18 @@ def test_a_daemon_that_mounts_its_layers_again_is_waited_for(machine: FakeNode) 
     wanted = dataclasses.replace(task(machine), when_away=lambda: told.append(True))
     assert not install.install(wanted, never).changed
     assert told == [True, True]
+
+
+@pytest.mark.parametrize(("started", "action"), [(-3600, "none"), (3600, "restart")])
+def test_a_daemon_that_read_the_wanted_file_is_not_restarted_for_it(
+    machine: FakeNode, started: int, action: str
+) -> None:
+    """Another tool wrote the file while the daemon ran: pods that read from it need not be waited for."""
+    install.install(task(machine), never)
+    machine.write(slots.FIRST.config, b"theirs")
+    at = time.time() + started
+    machine.write("/proc/stat", f"cpu 1\nbtime {int(at)}\n".encode())
+    machine.write("/proc/7/stat", f"7 (soci snap) S {' '.join(['0'] * 18)} 100 0\n".encode())
+    install.install(task(machine), never)
+    assert machine.plan()["snapshotter_action"] == action
+    assert machine.read(slots.FIRST.config) != b"theirs"

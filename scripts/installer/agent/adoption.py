@@ -3,6 +3,7 @@
 A unit that is not ours is never overwritten: a drop-in gives it our program and configuration.
 """
 
+import os
 from dataclasses import dataclass
 
 from . import detect
@@ -60,3 +61,14 @@ def is_starting(host: Host, slot: Slot) -> bool:
     """Whether the slot's daemon runs and is not ready yet; not whether it is about to be started again."""
     unit = detect.show(host, slot.unit, "ActiveState", "SubState")
     return unit.get("ActiveState") == "activating" and unit.get("SubState") == "start"
+
+
+def started_at(host: Host, snapshotter: Snapshotter) -> float:
+    """When the daemon's process was started, in seconds since 1970; 0 when that cannot be told (proc(5))."""
+    fields = host.read_text(f"/proc/{snapshotter.pid}/stat").rpartition(")")[2].split()
+    boot = [
+        line.split()[1] for line in host.read_text("/proc/stat").splitlines() if line.startswith("btime ")
+    ]
+    if len(fields) < 20 or not boot:
+        return 0.0
+    return int(boot[0]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
