@@ -1,5 +1,6 @@
 """A node that joins later gets SOCI before any workload lands on it."""
 
+import contextlib
 from collections.abc import Iterator
 
 import lab_client
@@ -24,7 +25,8 @@ def early_pod(api, deployed) -> Iterator[str]:
     }
     api.create_namespaced_pod("default", {"metadata": {"name": EARLY}, "spec": spec})
     yield EARLY
-    api.delete_namespaced_pod(EARLY, "default", grace_period_seconds=0)
+    with contextlib.suppress(NotFoundException):  # pods of a node that went are collected
+        api.delete_namespaced_pod(EARLY, "default", grace_period_seconds=0)
 
 
 @pytest.fixture(params=["1.7.35", "2.3.7"], ids=["containerd 1.7", "containerd 2.3"])
