@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import lab_client
 import pod_start
 import pytest
+from kubernetes.client.exceptions import NotFoundException
 
 from tests.cluster.looks import condition, install_report
 from tests.waiting import wait_for
