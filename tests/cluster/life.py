@@ -26,6 +26,7 @@ START_SECONDS = 60  # from the end of an event's cause to the start of a new pod
 NAME_SECONDS = 30  # from an event to the word on what it broke
 AWAY_SECONDS = 15
 CONFIG = "/etc/containerd/config.toml"
+STATE = "/var/lib/soci-cluster"
 CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
 WITHOUT_KEYS = (
@@ -270,8 +271,6 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
         AssertionError: something that has to be true is not, on the node that it names.
     """
     cells = [Cell(api, node) for node in SOCI_NODES]
-    for node in SOCI_NODES:
-        on_node(node, "rm -f /var/lib/soci-cluster/repairs")  # of the cell before
     # The stack's own sample has ended, and would hold the image, too.
     api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
     try:
@@ -287,6 +286,8 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
     finally:
         for cell in cells:
             cell.close()
+            # What the cell changed as somebody else would keep later ones from a repair, and an uninstall.
+            on_node(cell.node, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
     return {"heal_s": max(heals), "truth_s": max(truths)}
 
 
