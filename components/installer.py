@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -141,26 +141,20 @@ class SociInstaller(pulumi.ComponentResource):
             subjects=[subject],
             opts=self._owned(depends_on=[cluster_role, account]),
         )
-        own = own_rules(self._settings.upgrade_policy, self._settings.namespace)
-        return [account, cluster_binding, self._grant("role", home, own, subject, account)]
-
-    def _grant(
-        self,
-        name: str,
-        metadata: k8s.meta.v1.ObjectMetaArgsDict,
-        rules: list[k8s.rbac.v1.PolicyRuleArgsDict],
-        subject: k8s.rbac.v1.SubjectArgsDict,
-        account: k8s.core.v1.ServiceAccount,
-    ) -> k8s.rbac.v1.RoleBinding:
-        """Rights in one namespace, that of the metadata."""
-        role = k8s.rbac.v1.Role(f"{self._name}-{name}", metadata=metadata, rules=rules, opts=self._owned())
-        return k8s.rbac.v1.RoleBinding(
-            f"{self._name}-{name}-binding",
-            metadata=metadata,
-            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": cast(str, metadata["name"])},
+        role = k8s.rbac.v1.Role(
+            f"{self._name}-role",
+            metadata=home,
+            rules=own_rules(self._settings.upgrade_policy, self._settings.namespace),
+            opts=self._owned(),
+        )
+        binding = k8s.rbac.v1.RoleBinding(
+            f"{self._name}-role-binding",
+            metadata=home,
+            role_ref={"api_group": RBAC_GROUP, "kind": "Role", "name": INSTALLER},
             subjects=[subject],
             opts=self._owned(depends_on=[role, account]),
         )
+        return [account, cluster_binding, binding]
 
     def _config_map(self, namespace: k8s.core.v1.Namespace, files: dict[str, str]) -> k8s.core.v1.ConfigMap:
         """Autonamed: a changed byte makes a new ConfigMap, which rolls the DaemonSet; nothing else does."""

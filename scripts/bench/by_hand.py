@@ -119,18 +119,14 @@ own: list[Any] = [
     {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
     {"api_groups": [""], "resources": ["namespaces"], "resource_names": [NAMESPACE], "verbs": ["get"]},
 ]
-grants: list[tuple[str, Any, list[Any]]] = [
-    ("role", home, own),
-]
-for name, metadata, rules in grants:
-    granted = k8s.rbac.v1.Role(name, metadata=metadata, rules=rules, opts=inside)
-    k8s.rbac.v1.RoleBinding(
-        f"{name}-binding",
-        metadata=metadata,
-        role_ref={"api_group": RBAC, "kind": "Role", "name": granted.metadata["name"]},
-        subjects=[subject],
-        opts=inside,
-    )
+role = k8s.rbac.v1.Role("role", metadata=home, rules=own, opts=inside)
+k8s.rbac.v1.RoleBinding(
+    "role-binding",
+    metadata=home,
+    role_ref={"api_group": RBAC, "kind": "Role", "name": role.metadata["name"]},
+    subjects=[subject],
+    opts=inside,
+)
 files = {path.name: path.read_text() for path in sorted(INSTALLER.rglob("*")) if path.is_file()}
 config_map = k8s.core.v1.ConfigMap(
     "program",

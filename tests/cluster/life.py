@@ -29,20 +29,18 @@ CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/soci-cluster"
 CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
-WITHOUT_KEYS = (
-    f"{{ cat /var/lib/soci-cluster/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
-)
+WITHOUT_KEYS = f"{{ cat {STATE}/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
+NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
 
 
 @contextmanager
 def registry_away(node: str) -> Generator[None]:
     """The node's packets do not reach the registry; a rule survives neither a reboot nor this."""
-    rule = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"
-    on_node(node, f"iptables -I {rule}")
+    on_node(node, f"iptables -I {NO_REGISTRY}")
     try:
         yield
     finally:
-        on_node(node, f"iptables -D {rule} 2>/dev/null || :")
+        on_node(node, f"iptables -D {NO_REGISTRY} 2>/dev/null || :")
 
 
 def crash_with_registry_away(node: str) -> None:
@@ -53,14 +51,13 @@ def crash_with_registry_away(node: str) -> None:
 
 def reboot_with_registry_away(node: str) -> None:
     """The registry is not there before the node is up, and for a while after that."""
-    rule = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"
     lines = [
         "[Unit]",
         "DefaultDependencies=no",
         "Before=soci-snapshotter.service",
         "[Service]",
         "Type=oneshot",
-        f"ExecStart=/usr/sbin/iptables -I {rule}",
+        f"ExecStart=/usr/sbin/iptables -I {NO_REGISTRY}",
         "[Install]",
         "WantedBy=sysinit.target",
     ]
@@ -71,7 +68,9 @@ def reboot_with_registry_away(node: str) -> None:
         lab_client.lab("reboot", node)
         time.sleep(AWAY_SECONDS)
     finally:
-        on_node(node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {rule} || :")
+        on_node(
+            node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {NO_REGISTRY} || :"
+        )
 
 
 def on_each(script: str) -> Callable[[LabStack | None, list[str]], None]:
@@ -196,7 +195,7 @@ class Holder:
     """Who has the image: how it comes to, and what has to be true of it after the event."""
 
     take: Callable[[Cell], str]
-    check: Callable[[Cell, str, str], None]
+    check: Callable[[Cell, str], None]
     events: frozenset[str] = frozenset(EVENTS)  # those in which it can be
 
 
@@ -216,7 +215,7 @@ def completed(cell: Cell) -> str:
     return name
 
 
-def still_completed(cell: Cell, name: str, event: str) -> None:
+def still_completed(cell: Cell, name: str) -> None:
     assert cell.status(name).phase == "Succeeded"
     assert cell.api.read_namespaced_pod_log(name, "default") == "done\n"
 
@@ -237,7 +236,7 @@ def running(cell: Cell) -> str:
     return name
 
 
-def reads_or_is_named(cell: Cell, name: str, event: str) -> None:
+def reads_or_is_named(cell: Cell, name: str) -> None:
     if not cell.reads(name):
         wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
 
@@ -248,7 +247,7 @@ def created(cell: Cell) -> str:
     return ""
 
 
-def nothing(cell: Cell, name: str, event: str) -> None:
+def nothing(cell: Cell, name: str) -> None:
     """Nothing has to be true of it."""
 
 
@@ -279,7 +278,7 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
             EVENTS[event](stack, SOCI_NODES)
             heals = list(threads.map(starts_again, cells))
             for cell, name in zip(cells, names, strict=True):
-                HOLDERS[holder].check(cell, name, event)
+                HOLDERS[holder].check(cell, name)
             truths = list(threads.map(says_the_truth, cells))
             if "rewritten" in event:
                 list(threads.map(put_right, cells))

@@ -16,7 +16,7 @@ def test_state_program_and_copies_are_at_the_same_places() -> None:
     names = ("$STATE", "$PROGRAM", "$PROGRAM/soci-host.sh", "$COPIES", "$REMOVAL_UNIT.service")
     assert call(f'say "{" ".join(names)}"').split() == [
         transaction.STATE,
-        uninstall.PROGRAM,
+        transaction.PROGRAMS,
         transaction.SCRIPT,
         carry.COPIES,
         uninstall.UNIT,

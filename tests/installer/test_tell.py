@@ -106,6 +106,15 @@ def test_steps_of_a_change_are_told_and_looking_is_not(api: FakeApi) -> None:
     assert [json.loads(line)["step"] for line in lines] == ["preflight", "download"]
 
 
+def test_a_daemon_that_is_away_is_told_once_while_it_lasts(api: FakeApi) -> None:
+    """It may mount its layers again for minutes, and is looked at every three seconds."""
+    told = teller(api, [])
+    for _ in range(3):
+        told.away()
+    assert (api.condition["status"], api.condition["reason"]) == ("False", "SnapshotterAway")
+    assert len(api.writes) == 1
+
+
 def test_api_server_that_is_away_is_asked_once_and_holds_up_no_step() -> None:
     asked = []
 

@@ -66,7 +66,7 @@ class Installed(FakeHost):
             for path in (f"{transaction.STATE}/journal", owner.OWNER, transaction.SCRIPT):
                 self.path(path).unlink(missing_ok=True)
             self.path(transaction.STATE).rmdir()
-            self.path(uninstall.PROGRAM).rmdir()
+            self.path(transaction.PROGRAMS).rmdir()
         return Result(0, "", "")
 
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import doctor, drift, heal, lazy, owner, settings
+from . import drift, heal, lazy, owner, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -228,6 +228,8 @@ class Agent:
 def main() -> int:
     """Install or uninstall, and report; the exit status when it failed. Does not return when it succeeded."""
     if sys.argv[1:] == ["doctor"]:
+        from . import doctor  # no install needs it
+
         return doctor.main()
     environment = os.environ
     namespace = environment.get("POD_NAMESPACE", "soci-system")

@@ -43,9 +43,9 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
         detect.refuse(f"{slot.unit} is masked", f"systemctl unmask {slot.unit}, or {EXCLUDE}")
     path = unit.get("FragmentPath", "")
     is_ours = not path or host.read_text(path).startswith(OUR_MARK)
-    pid = unit.get("MainPID", "0")
-    program = detect.program_of(host, pid) if pid != "0" else ""
-    if pid != "0" and not program:
+    pid = detect.main_pid(unit)
+    program = detect.program_of(host, pid) if pid else ""
+    if pid and not program:
         detect.refuse(f"what the process {pid} of {slot.unit} runs is not to be seen", "try again")
     return Snapshotter(
         slot=slot,
@@ -53,7 +53,7 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
         command=detect.parse_exec_start(unit.get("ExecStart", "")),
         is_active=unit.get("ActiveState") == "active",
         running_program=program,
-        pid=int(pid) if pid.isdigit() else 0,
+        pid=pid,
     )
 
 
@@ -65,10 +65,7 @@ def is_starting(host: Host, slot: Slot) -> bool:
 
 def started_at(host: Host, snapshotter: Snapshotter) -> float:
     """When the daemon's process was started, in seconds since 1970; 0 when that cannot be told (proc(5))."""
-    fields = host.read_text(f"/proc/{snapshotter.pid}/stat").rpartition(")")[2].split()
-    boot = [
-        line.split()[1] for line in host.read_text("/proc/stat").splitlines() if line.startswith("btime ")
-    ]
-    if len(fields) < 20 or not boot:
-        return 0.0
-    return int(boot[0]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    ticks = detect.start_ticks(host.read_text(f"/proc/{snapshotter.pid}/stat"))
+    lines = host.read_text("/proc/stat").splitlines()
+    boot = next((line.split()[1] for line in lines if line.startswith("btime ")), "")
+    return int(boot) + ticks / os.sysconf("SC_CLK_TCK") if ticks and boot else 0.0

@@ -11,10 +11,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+SOURCE = "soci-installer"  # of Events
 JSON = "application/json"
 MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -105,6 +107,27 @@ class Api:
 
     def patch_node_status(self, body: Json) -> None:
         self.caller("PATCH", f"{self._node_path}/status", body, STRATEGIC)
+
+    def emit(self, involved: Json, kind: str, reason: str, message: str, name: str = "") -> None:
+        """Put an Event (``kind`` Normal or Warning) on an object; a second one of that ``name`` is refused
+        with 409."""
+        namespace = involved.get("namespace", "default")
+        naming = {"name": name} if name else {"generateName": f"{SOURCE}-"}
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        event = {
+            "metadata": {**naming, "namespace": namespace},
+            "involvedObject": involved,
+            "type": kind,
+            "reason": reason,
+            "message": message[:1000],
+            "source": {"component": SOURCE, "host": self.node_name},
+            "reportingComponent": SOURCE,
+            "reportingInstance": self.pod_name,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        self.post(f"/api/v1/namespaces/{namespace}/events", event)
 
     def delete_pod(self) -> None:
         """Delete this very pod; its DaemonSet makes another one."""

@@ -188,10 +188,9 @@ def imports(text: str, path: str, dump: Mapping[Path, object]) -> list[str]:
 
     containerd 2 dumps the patterns, 1.7 the files that it found.
     """
-    own = parse(text, path).get("imports") or []
-    listed = [*(own if isinstance(own, list) else []), *_strings(dump.get(("imports",)))]
+    listed = [*_strings(parse(text, path).get("imports")), *_strings(dump.get(("imports",)))]
     folder = path.rpartition("/")[0]
-    absolute = (entry if entry.startswith("/") else f"{folder}/{entry}" for entry in map(str, listed))
+    absolute = (entry if entry.startswith("/") else f"{folder}/{entry}" for entry in listed)
     return list(dict.fromkeys(absolute))
 
 
@@ -236,8 +235,7 @@ def root(dump: Mapping[Path, object]) -> str:
 
 def names(dump: Mapping[Path, object], key: str) -> frozenset[str]:
     """A top-level list of names, such as ``required_plugins``."""
-    found = dump.get((key,))
-    return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+    return frozenset(_strings(dump.get((key,))))
 
 
 def verifiers(dump: Mapping[Path, object]) -> str:

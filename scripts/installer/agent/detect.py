@@ -12,13 +12,12 @@ from .host import Host
 from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
 from .kubelet import Kubelet, option, read_kubelet
 from .slots import FIRST, SECOND
+from .transaction import PROGRAMS, STATE
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Before it neither garbage collection nor ephemeral-storage limits see a proxy snapshotter: containerd#10095.
 MIN_CONTAINERD = (1, 7, 16)
 MIN_FREE_BYTES = 300 << 20
-PROGRAMS = "/opt/soci-cluster"
-STATE = "/var/lib/soci-cluster"
 OUR_FOLDERS = (PROGRAMS, STATE, "/etc/soci-snapshotter-grpc")
 # What the host script and the agent run on the node, and not every system has.
 TOOLS = ("systemctl", "systemd-run", "journalctl", "flock", "unshare", "mount", "umount", "timeout", "awk")
@@ -156,7 +155,7 @@ def _read_daemons(host: Host, facts: Facts) -> Facts:
         containerd_load=unit.get("LoadState", ""),
         containerd_active=unit.get("ActiveState", ""),
         containerd_start=parse_exec_start(unit.get("ExecStart", "")),
-        containerd_process=read_process(host, unit.get("MainPID", "0")),
+        containerd_process=read_process(host, main_pid(unit)),
         containerd_needs=frozenset(name for key in NEEDS for name in unit.get(key, "").split()),
         kubelet=kubelet,
         missing_tools=_missing_tools(host),
@@ -169,16 +168,29 @@ def _read_daemons(host: Host, facts: Facts) -> Facts:
     )
 
 
-def read_process(host: Host, pid: str) -> Process | None:
-    """The process ``pid``, as systemd writes it; None when there is none."""
-    if pid in ("", "0"):
+def main_pid(unit: Mapping[str, str]) -> int:
+    """The main process by the shown properties of a unit, 0 when it has none."""
+    pid = unit.get("MainPID", "")
+    return int(pid) if pid.isdigit() else 0
+
+
+def read_process(host: Host, pid: int) -> Process | None:
+    """The process ``pid``; None when there is none."""
+    if not pid:
         return None
     program = program_of(host, pid)
     command = host.read_text(f"/proc/{pid}/cmdline").rstrip("\0").split("\0")
     return Process(program, tuple(command)) if program and command[0] else None
 
 
-def program_of(host: Host, pid: str) -> str:
+def start_ticks(stat: str) -> int:
+    """Clock ticks from the machine's boot to a process's start, of the text of /proc/PID/stat (proc(5)); 0
+    when it has none. The program's name in it may have blanks."""
+    fields = stat.rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def program_of(host: Host, pid: int) -> str:
     """The program that a process runs, a path on the node; empty when that cannot be seen."""
     link = host.run("readlink", f"/proc/{pid}/exe")
     return link.output.strip().removesuffix(" (deleted)") if link.code == 0 else ""

@@ -11,7 +11,6 @@ import socket
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +29,7 @@ from .ctr import Ctr
 from .doctor_checks import Look, Unit
 from .errors import InstallError, clean
 from .host import Host
+from .kubelet import IMAGES, option, setting
 from .slots import Slot
 
 SECONDS = 4.0  # for one question
@@ -179,7 +179,7 @@ class _Examination:
 
     def _soci(self, slot: Slot, daemon: Unit) -> tuple[str, Mapping[containerd_config.Path, object]]:
         """The configuration that the daemon was started with, wherever its unit has it."""
-        path = _options(self._command(daemon)).get("config", slot.config)
+        path = option(self._command(daemon), "config") or slot.config
         return path, self._try(path, lambda: self._toml(path)) or {}
 
     def _registries(self, effective: Mapping[containerd_config.Path, object]) -> Mapping[str, str]:
@@ -188,10 +188,10 @@ class _Examination:
         return found or {}
 
     def _image_endpoint(self, kubelet: Unit) -> str:
-        named = _options(self._command(kubelet))
-        return named.get("image-service-endpoint") or image_endpoint(
-            self.host.read_text(named.get("config", "/var/lib/kubelet/config.yaml"))
-        )
+        flag, key = IMAGES
+        command = self._command(kubelet)
+        path = option(command, "config") or "/var/lib/kubelet/config.yaml"
+        return option(command, flag) or setting(self.host.read_text(path), key)
 
     # Daemons
 
@@ -199,8 +199,7 @@ class _Examination:
         """A unit, and what each of its starts changes."""
         properties = ("ActiveState", "MainPID", "InvocationID")
         found = self._try(name, lambda: detect.show(self.host, name, *properties)) or {}
-        pid = found.get("MainPID", "")
-        unit = Unit(name, found.get("ActiveState", ""), int(pid) if pid.isdigit() else 0)
+        unit = Unit(name, found.get("ActiveState", ""), detect.main_pid(found))
         return unit, found.get("InvocationID", "")
 
     def _command(self, unit: Unit) -> list[str]:
@@ -345,12 +344,6 @@ def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def image_endpoint(config: str) -> str:
-    """imageServiceEndpoint of a KubeletConfiguration, in YAML or JSON."""
-    found = re.search(r"""(?:^|[\s{,"'])imageServiceEndpoint["']?\s*:\s*["']?([^"',}\s]+)""", config)
-    return found[1] if found else ""
-
-
 def memory_of(status: str) -> int:
     """Resident bytes, from /proc/PID/status; 0 when they are not there."""
     found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
@@ -358,9 +351,8 @@ def memory_of(status: str) -> int:
 
 
 def age(stat: str, uptime: float) -> int:
-    """Seconds since a process was started, from /proc/PID/stat; its name may have blanks."""
-    ticks = int(stat.rpartition(")")[2].split()[19])
-    return int(uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    """Seconds since a process was started, from /proc/PID/stat."""
+    return int(uptime - detect.start_ticks(stat) / os.sysconf("SC_CLK_TCK"))
 
 
 def listens(path: Path) -> str:
@@ -376,13 +368,3 @@ def listens(path: Path) -> str:
     finally:
         client.close()
     return "answers"
-
-
-def _options(command: Sequence[str]) -> dict[str, str]:
-    """Long options of a command line, as --name=value or --name value."""
-    found = {}
-    for word, following in zip_longest(command, command[1:], fillvalue=""):
-        if word.startswith("--"):
-            name, is_one, value = word[2:].partition("=")
-            found[name] = value if is_one else following
-    return found

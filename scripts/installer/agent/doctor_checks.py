@@ -222,6 +222,12 @@ def _is_ours(snapshotter: str) -> bool:
     return snapshotter in (FIRST.name, SECOND.name)
 
 
+def _foreign(look: Look) -> str:
+    """Another's snapshotter that is in effect in place of ours; empty when there is none."""
+    found = _snapshotter(look)
+    return found if look.should_serve and not _is_ours(found) else ""
+
+
 def _unread(look: Look) -> list[str]:
     """Where the file sets our snapshotter without an effect."""
     return [
@@ -238,8 +244,7 @@ def _unread(look: Look) -> list[str]:
     "restart the installer's pod of this node, which sets them in the right table",
 )
 def _keys_unread(look: Look) -> Iterator[tuple[str, str]]:
-    found = _snapshotter(look)
-    if look.should_serve and found and not _is_ours(found) and (tables := _unread(look)):
+    if (found := _foreign(look)) and (tables := _unread(look)):
         yield look.root_file, f"the snapshotter is set in {tables[0]}, but {found} is in effect"
 
 
@@ -250,8 +255,7 @@ def _keys_unread(look: Look) -> Iterator[tuple[str, str]]:
     "end the tool that changes containerd's configuration, then restart the installer's pod of this node",
 )
 def _other_snapshotter(look: Look) -> Iterator[tuple[str, str]]:
-    found = _snapshotter(look)
-    if look.should_serve and found and not _is_ours(found) and not _unread(look):
+    if (found := _foreign(look)) and not _unread(look):
         yield look.root_file, f"containerd's snapshotter is {found}, not {look.slot.name}"
 
 

@@ -7,15 +7,14 @@ mounts that died with an earlier daemon. This tells those pods, and evicts them 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from . import drain, lazy
-from .api import Api, ApiError, Json
+from .api import Api, ApiError
 from .ctr import Ctr
 from .errors import InstallError
 from .host import ENTER_HOST, Host
 from .lazy import Pod
-from .transaction import SCRIPT
+from .transaction import SCRIPT, run_for
 
 SCRIPT_SECONDS = 400
 BROKEN = "BrokenMounts"  # the reason of the Event on a pod
@@ -65,8 +64,7 @@ def heal(host: Host, ctr: Ctr) -> Healed:
     Raises:
         HealError: the host script could not look at everything.
     """
-    limit = ("timeout", "-k", "5", str(SCRIPT_SECONDS))
-    result = host.run(*limit, "sh", SCRIPT, "heal", timeout=SCRIPT_SECONDS + 10)
+    result = run_for(host, SCRIPT_SECONDS, "heal")
     if result.code != 0:
         raise HealError("heal", result.last_error, f"see sh {SCRIPT} heal on the node")
     return parse(result.output, ctr)
@@ -107,24 +105,20 @@ def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
     Raises:
         ApiError: the API server does not take it.
     """
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    message = (
+        "The files of this pod's images cannot be read any more: the SOCI snapshotter's "
+        f"daemon on {api.node_name} ended under it. Remedy: delete the pod; a new one starts as usual."
+    )
     for pod in pods:
-        event = {
-            "metadata": {"name": f"{pod.name[:200]}.soci-{pod.uid[:8]}", "namespace": pod.namespace},
-            "involvedObject": {"apiVersion": "v1", "kind": "Pod", **_names(pod), "uid": pod.uid},
-            "type": "Warning",
-            "reason": BROKEN,
-            "message": "The files of this pod's images cannot be read any more: the SOCI snapshotter's "
-            f"daemon on {api.node_name} ended under it. Remedy: delete the pod; a new one starts as usual.",
-            "source": {"component": "soci-installer", "host": api.node_name},
-            "reportingComponent": "soci-installer",
-            "reportingInstance": api.pod_name,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
+        involved = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "name": pod.name,
+            "namespace": pod.namespace,
+            "uid": pod.uid,
         }
         try:
-            api.post(f"/api/v1/namespaces/{pod.namespace}/events", event)
+            api.emit(involved, "Warning", BROKEN, message, f"{pod.name[:200]}.soci-{pod.uid[:8]}")
         except ApiError as error:
             if error.status not in (403, 404, 409):  # its namespace goes or has gone, or it was told before
                 raise
@@ -156,7 +150,3 @@ def later(healed: Healed, evicts: bool) -> tuple[str, ...]:
         return ()
     look = f'test "$(sh {SCRIPT} heal)" != {shlex.quote(healed.answer)}'
     return (*ENTER_HOST, "sh", "-c", look)
-
-
-def _names(pod: Pod) -> Json:
-    return {"name": pod.name, "namespace": pod.namespace}

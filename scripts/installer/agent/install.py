@@ -160,8 +160,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
 
 def _verify(host: Host, plan: Plan) -> tuple[tuple[str, float], ...]:
     """Have the host script check a node on which nothing is to be changed; the steps, with their seconds."""
-    limit = ("timeout", "-k", "5", str(VERIFY_SECONDS))  # to end nsenter would not end the script
-    result = host.run(*limit, "sh", transaction.SCRIPT, "verify", timeout=VERIFY_SECONDS + 10)
+    result = transaction.run_for(host, VERIFY_SECONDS, "verify")
     outcome = transaction.parse_result(result.output)
     if outcome.outcome != "verified":
         cause = outcome.cause or result.error.strip() or f"the host script ended with status {result.code}"
@@ -242,13 +241,13 @@ def _commit(
 
 
 def _look(host: Host, plan: Plan) -> Seen:
-    pid = detect.show(host, plan.kind.containerd_unit, "MainPID").get("MainPID", "")
-    paths = plan.watched_paths(host)
-    return Seen(
-        daemon=adoption.read_snapshotter(host, plan.slot).pid,
-        containerd=int(pid) if pid.isdigit() else 0,
-        files=tuple((path, watch.fingerprint(str(host.path(host.resolve(path))))) for path in paths),
+    daemon, containerd = (
+        detect.main_pid(detect.show(host, unit, "MainPID"))
+        for unit in (plan.slot.unit, plan.kind.containerd_unit)
     )
+    paths = plan.watched_paths(host)
+    files = tuple((path, watch.fingerprint(str(host.path(host.resolve(path))))) for path in paths)
+    return Seen(daemon, containerd, files)
 
 
 def _healed(task: Task, done: Installed, ctr: Ctr) -> Installed:

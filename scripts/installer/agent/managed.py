@@ -14,9 +14,8 @@ from .host import Host
 from .kinds import KINDS, Generator, Kind
 from .settings import Settings
 from .slots import FIRST, SECOND, Slot
-from .transaction import STATE, File, Role
+from .transaction import PROGRAMS, STATE, File, Role
 
-PROGRAMS = "/opt/soci-cluster"
 UNITS = "/etc/systemd/system"
 
 

@@ -184,9 +184,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     )
     action = "start"
     if snapshotter.is_active:
-        started = adoption.started_at(host, snapshotter)
         is_stale = any(
-            file.is_changed and file.role is Role.DAEMON and not _was_read_before(host, file, started)
+            file.is_changed and file.role is Role.DAEMON and not _was_read_before(host, file, snapshotter)
             for file in files
         )
         action = "restart" if is_stale or snapshotter.running_program != program else "none"
@@ -205,16 +204,16 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     )
 
 
-def _was_read_before(host: Host, file: File, started: float) -> bool:
-    """Whether the daemon, ``started`` in seconds since 1970, read the wanted text before others changed the
-    file: then it need not be restarted for it."""
+def _was_read_before(host: Host, file: File, snapshotter: adoption.Snapshotter) -> bool:
+    """Whether the daemon read the wanted text before others changed the file: then it need not be restarted
+    for it."""
     if transaction.recorded_files(host).get(file.path) != transaction.sha256(file.new):
         return False
     try:
         changed = host.path(host.resolve(file.path)).stat().st_ctime
     except OSError:
         return False
-    return 0 < started < changed - 1
+    return 0 < adoption.started_at(host, snapshotter) < changed - 1
 
 
 def is_in_place(host: Host, plan: Plan, ctr: Ctr) -> bool:

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 from . import detect, drain, lazy
@@ -16,7 +15,6 @@ from .marks import Marks, try_uncordon
 
 TERMINATION_LOG = Path("/dev/termination-log")
 JOURNAL_MARK = "| "  # by which `pulumi up` tells the journal from the reason
-SOURCE = "soci-installer"
 INSTALLING, INSTALLED, UNINSTALLED = "Installing", "Installed", "Uninstalled"
 AWAY = "SnapshotterAway"
 WAITING, DRAINING = "WaitingForIdle", "Draining"  # reasons of the condition by which `pulumi up` knows a wait
@@ -40,7 +38,7 @@ class Teller:
         if step in LOOKING or not self._is_heard:
             return
         try:
-            self._emit(self._on_node, "Normal", INSTALLING, f"node {self._api.node_name}: step {step}")
+            self._api.emit(self._on_node, "Normal", INSTALLING, f"node {self._api.node_name}: step {step}")
             self._marks.set_condition(None, INSTALLING, f"step {step}")
         except ApiError as error:
             self._is_heard = False
@@ -86,18 +84,18 @@ class Teller:
 
     def drifted(self, error: InstallError) -> None:
         """Tell what others changed: until it is put right nobody shall take the node for one that serves."""
-        line = f"node {self._api.node_name}: {error.cause}. Remedy: {error.remedy}"
+        message = f"{error.cause}. Remedy: {error.remedy}"
+        line = f"node {self._api.node_name}: {message}"
         self._log(line)
-        for action in (
-            self._marks.remove_label,
-            lambda: self._marks.set_condition(False, error.reason, f"{error.cause}. Remedy: {error.remedy}"),
-            lambda: self.event("Warning", error.reason, line),
-        ):
-            self._try(action)
+        self._try(self._marks.remove_label)
+        self._try(lambda: self._marks.set_condition(False, error.reason, message))
+        self._try(lambda: self.event("Warning", error.reason, line))
 
     def away(self) -> None:
-        """Tell that the daemon of an installed node does not run; it is started now."""
+        """Tell that the daemon of an installed node does not run and is being started; once for all."""
         message = "the snapshotter's daemon does not run; it is being started"
+        if self._marks.last_condition == (AWAY, message):
+            return
         self._log(message)
         self._try(lambda: self._marks.set_condition(False, AWAY, message))
 
@@ -129,7 +127,7 @@ class Teller:
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""
-        self._emit(self._on_node, kind, reason, message)
+        self._api.emit(self._on_node, kind, reason, message)
         daemonset = self._api.get(self._api.daemonset_path)
         on_daemonset = {
             "apiVersion": "apps/v1",
@@ -138,30 +136,12 @@ class Teller:
             "namespace": self._api.namespace,
             "uid": daemonset["metadata"]["uid"],
         }
-        self._emit(on_daemonset, kind, reason, message)
+        self._api.emit(on_daemonset, kind, reason, message)
 
     @property
     def _on_node(self) -> Json:
         name = self._api.node_name
         return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
-
-    def _emit(self, involved: Json, kind: str, reason: str, message: str) -> None:
-        namespace = involved.get("namespace", "default")
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        event = {
-            "metadata": {"generateName": f"{SOURCE}-", "namespace": namespace},
-            "involvedObject": involved,
-            "type": kind,
-            "reason": reason,
-            "message": message[:1000],
-            "source": {"component": SOURCE, "host": self._api.node_name},
-            "reportingComponent": SOURCE,
-            "reportingInstance": self._api.pod_name,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        self._api.post(f"/api/v1/namespaces/{namespace}/events", event)
 
 
 class Waiting:

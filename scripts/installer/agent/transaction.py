@@ -14,9 +14,10 @@ from pathlib import Path
 from .errors import InstallError
 from .host import Host, Result
 
+PROGRAMS = "/opt/soci-cluster"
 STATE = "/var/lib/soci-cluster"
 LOCK = f"{STATE}/lock"  # whoever changes the node holds it
-SCRIPT = "/opt/soci-cluster/soci-host.sh"
+SCRIPT = f"{PROGRAMS}/soci-host.sh"
 DEADLINE_SECONDS = 400
 POLL_SECONDS = 0.05
 POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
@@ -115,6 +116,13 @@ def run_script(host: Host, script: bytes, *arguments: str, timeout: float = 60) 
     if host.read(SCRIPT) == script:
         return host.run("sh", SCRIPT, *arguments, timeout=timeout)
     return host.run("sh", "-s", *arguments, text=script.decode(), timeout=timeout)
+
+
+def run_for(host: Host, seconds: int, verb: str) -> Result:
+    """Run a verb of the installed host script for up to ``seconds``. The limit is kept on the node: to end
+    nsenter would not end the script."""
+    limit = ("timeout", "-k", "5", str(seconds))
+    return host.run(*limit, "sh", SCRIPT, verb, timeout=seconds + 10)
 
 
 def recorded_plan(host: Host) -> dict[str, str]:

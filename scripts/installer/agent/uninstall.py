@@ -10,9 +10,8 @@ from collections.abc import Callable
 from . import detect
 from .errors import InstallError
 from .host import Host
-from .transaction import SCRIPT, STATE, is_at_work, journal_state, wait_for_running
+from .transaction import PROGRAMS, SCRIPT, STATE, is_at_work, journal_state, wait_for_running
 
-PROGRAM = "/opt/soci-cluster"
 UNIT = "soci-cluster-remove.service"
 REMOVING = ("removing", "restoring", "cleaning")  # of the journal
 SCRIPT_SECONDS = 900
@@ -33,7 +32,7 @@ class RefusedError(InstallError):
 
 def is_begun_or_installed(host: Host) -> bool:
     """Whether anything of ours is on the node."""
-    return any(host.exists(path) for path in (STATE, f"{STATE}.removed", PROGRAM))
+    return any(host.exists(path) for path in (STATE, f"{STATE}.removed", PROGRAMS))
 
 
 def uninstall(

@@ -62,6 +62,11 @@ snapshotter_in_dump() {
     found && $1 == "snapshotter" { print $3 }'
 }
 
+# The directory of hosts.toml in a dump; containerd separates several by colons.
+hosts_in_dump() {
+  awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); sub(/:.*/, "", $3); print $3; exit }'
+}
+
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
 # A daemon that has no snapshot yet answers with an error of its own.
 snapshotter_answers() {

@@ -91,6 +91,14 @@ remove_snapshots() {
   done
 }
 
+# clear_keys SNAPSHOTTER WORK: the snapshots of that work of ours, which was cut short.
+clear_keys() {
+  local key
+  for key in $(snapshots_of "$1" ls | awk -v beginning="soci-cluster-$2-" 'index($1, beginning) == 1 { print $1 }'); do
+    snapshots_of "$1" rm "$key"
+  done
+}
+
 # The directory itself may be a mount point of the node, such as a fast local disk.
 remove_data() {
   [ -d "$ROOT$DATA" ] || return 0

@@ -18,7 +18,7 @@ check_copies() {
 carry_over() {
   local config chains chain
   [ -s "$1/carried" ] || return 0
-  clear_carry_keys "$SNAPSHOTTER"
+  clear_keys "$SNAPSHOTTER" carry
   while read -r config chains; do carry_image "$config" "$chains"; done <"$1/carried"
   sync -f "$ROOT$DATA"
   while read -r config chains; do
@@ -61,12 +61,6 @@ is_there() { snapshots_of "$SNAPSHOTTER" ls | awk -v chain="$1" '$1 == chain { f
 # The directory of a new snapshot, from ctr's mount command; one without parent is a bind mount.
 upper_directory() { sed -n -e 's/^mount -t bind \([^ ]*\) .*/\1/p' -e 's/.*[ ,]upperdir=\([^, ]*\).*/\1/p'; }
 
-# clear_carry_keys SNAPSHOTTER: what a copy or a move that was cut short left.
-clear_carry_keys() {
-  local key
-  for key in $(snapshots_of "$1" ls | awk '$1 ~ /^soci-cluster-carry-/ { print $1 }'); do snapshots_of "$1" rm "$key"; done
-}
-
 # What cannot be deleted now must not keep the rollback from its end; the next install tries again. First the name goes:
 # no layer that is deleted in part may be taken for a copy.
 clear_copies() {
@@ -76,7 +70,7 @@ clear_copies() {
   # A copy lives on when the agent is killed.
   systemctl kill --signal=KILL "$COPY_UNIT" 2>/dev/null || :
   timeout 30 systemctl stop "$COPY_UNIT" 2>/dev/null || :
-  clear_carry_keys overlayfs || :
+  clear_keys overlayfs carry || :
   rm -rf "$copies.gone" || :
   [ ! -d "$copies" ] || mv -T "$copies" "$copies.gone" || :
   rm -rf "$copies.gone" || :
@@ -102,8 +96,7 @@ incomplete_images() {
 forget_images() {
   local images
   images=$(ctr --namespace k8s.io images check --snapshotter "$SNAPSHOTTER" 2>/dev/null |
-    awk -v is_switch="$PLAN_is_switch" -v pause="$PLAN_pause_image" '
-      $4 == "incomplete" && $1 != pause && !(is_switch && $NF == "true") { print $1 }' |
+    awk -v pause="$PLAN_pause_image" '$4 == "incomplete" && $1 != pause && $NF != "true" { print $1 }' |
     grep -xF -f "$DIRECTORY/images-to-pull-again") || return 0
   # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks

@@ -59,7 +59,7 @@ heal_slot() {
     rounds=$((rounds + 1))
     started=$(started_as)
     await_connection "$SNAPSHOTTER"
-    clear_look_keys
+    clear_keys "$SNAPSHOTTER" look >/dev/null 2>&1 || : # they would keep the layers for good
     look_at_containerd
     if is_healed "$started"; then
       found=$(still_broken)
@@ -179,14 +179,6 @@ meaning_of() {
     *'not found'* | *'does not exist'*) say gone ;;
     *) say unsure ;;
   esac
-}
-
-# Of a look that was cut short: its key would keep the layers for good.
-clear_look_keys() {
-  local key
-  for key in $(snapshots_of "$SNAPSHOTTER" ls | awk '$1 ~ /^soci-cluster-look-/ { print $1 }'); do
-    snapshots_of "$SNAPSHOTTER" rm "$key" >/dev/null 2>&1 || :
-  done
 }
 
 # heal_chains CHAINS: bring them back where that is possible, else free and forget what nothing runs on.
@@ -361,8 +353,7 @@ registry_answers() {
   local image hosts answer status
   image=$(say "$1" | awk '$2 !~ /^sha256:/ { print $2; exit }')
   [ -n "$image" ] || return 1
-  hosts=$(dump_configuration 2>/dev/null | awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); print $3; exit }')
-  hosts=${hosts%%:*}
+  hosts=$(dump_configuration 2>/dev/null | hosts_in_dump)
   status=0
   answer=$(timeout 10 ctr --namespace "$ASKING" content fetch --metadata-only ${hosts:+--hosts-dir "$hosts"} "$image" 2>&1) || status=$?
   ctr --namespace "$ASKING" images rm --sync "$image" >/dev/null 2>&1 || :

@@ -203,8 +203,7 @@ bring_pause() {
     ctr --namespace k8s.io images import --local --snapshotter "$PREVIOUS" --discard-unpacked-layers=false \
       "$ROOT$PLAN_pause_archive" >/dev/null
   else
-    hosts=$(say "$ORIGINAL_DUMP" | awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); print $3; exit }')
-    hosts=${hosts%%:*}
+    hosts=$(say "$ORIGINAL_DUMP" | hosts_in_dump)
     timeout 120 ctr --namespace k8s.io content fetch ${hosts:+--hosts-dir "$hosts"} "$PLAN_pause_image" >/dev/null
   fi
 }
