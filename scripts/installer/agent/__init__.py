@@ -17,5 +17,6 @@ Standard library only: it runs in a stock Python image. Its rooms:
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:
                 how each image is served
     watch       the small process that stays
-    host        the node's files and commands; `ctr`: its containerd's client; `errors`: why a run ends
+    host        the node's files and commands; `ctr`: its containerd's client; `errors`: why a run ends;
+                `block_yaml`: the YAML of Kubernetes' files
 """
