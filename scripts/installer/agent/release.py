@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import ssl
 import tarfile
 import tempfile
 import time
@@ -14,8 +15,9 @@ import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from . import registry
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -26,10 +28,23 @@ MAX_BYTES = 200 << 20
 TIMEOUT_SECONDS = 30
 TOTAL_SECONDS = 600
 DIGEST_FILE = "archive.sha256"
+PAYLOAD = Path(__file__).resolve().parents[1]
+# Where operating systems keep the authorities that they trust (Go's crypto/x509, root_linux.go).
+AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+)
 
 
-def archive_url(release_url: str, version: str, architecture: str) -> str:
-    """Where the static build of ``version`` is; an older node's glibc cannot run the dynamic one."""
+def archive_url(release_url: str, version: str, architecture: str, digest: str) -> str:
+    """Where the static build of ``version`` is; an older node's glibc cannot run the dynamic one.
+
+    In a registry (`oci://`) it is the blob of its digest, so that no tag is looked up.
+    """
+    if release_url.startswith(("oci://", "oci+http://")):
+        return f"{release_url}@sha256:{digest}"
     return f"{release_url}/v{version}/soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
 
 
@@ -58,17 +73,31 @@ def install(host: Host, url: str, version: str, digest: str) -> None:
         InstallError: the download failed, or is not what the digest names. The node is unchanged then.
     """
     with tempfile.TemporaryFile() as archive:
-        download(url, archive, digest)
+        download(host, url, archive, digest)
         unpack(host, archive, version, digest)
 
 
-def download(url: str, archive: BinaryIO, digest: str) -> None:
+def _open(host: Host, url: str) -> Any:
+    # The node's authorities, too: the registry of a closed network has a certificate of its own.
+    trusted = ssl.create_default_context()
+    if bundle := next(filter(host.exists, AUTHORITIES), None):
+        trusted.load_verify_locations(host.path(host.resolve(bundle)))
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trusted))
+    if not url.startswith("oci"):
+        return opener.open(url, timeout=TIMEOUT_SECONDS)
+    helper = PAYLOAD / Path(registry.HELPER).name
+    return registry.open_blob(
+        opener, url, TIMEOUT_SECONDS, lambda name: registry.credentials_of_node(host, name, helper)
+    )
+
+
+def download(host: Host, url: str, archive: BinaryIO, digest: str) -> None:
     """Fetch ``url`` into ``archive`` and check its sha256; the usual proxy variables are honoured."""
     step, remedy = "download", "check soci:releaseUrl, the proxy and the node's way out"
     received, total = hashlib.sha256(), 0
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
-        with urllib.request.build_opener().open(url, timeout=TIMEOUT_SECONDS) as response:
+        with _open(host, url) as response:
             expected = response.headers.get("Content-Length")
             while block := response.read(1 << 20):
                 total += len(block)
