@@ -9,7 +9,8 @@ Standard library only: it runs in a stock Python image. Its rooms:
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
                 `containerd_config`, `soci_config` and `nodeadm`; `slots`, `adoption`: the daemon and its unit
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
-    install     what is done, in which order; `release`: the download (`registry`: out of one); `transaction`: the host script's part
+    install     what is done, in which order; `release`: the download, `registry`: of a blob out of one;
+                `transaction`: the host script's part
     heal        what a start of the daemon left broken; `drift`: what others changed
     lazy        who must not be disturbed; `drain`: how they are moved elsewhere
     uninstall   how SOCI leaves a node; `owner`: whose node it is

@@ -32,7 +32,7 @@ Ask = Callable[[str], Credentials | None]
 
 @dataclass(frozen=True)
 class Blob:
-    """A file in a registry: `oci://registry.example:5000/team/soci@sha256:…`; `oci+http` is one without TLS."""
+    """A file in a registry: `oci://registry.example:5000/team/soci@sha256:…`; with `oci+http` without TLS."""
 
     scheme: str
     registry: str
@@ -58,8 +58,8 @@ def open_blob(
 ) -> http.client.HTTPResponse:
     """The answer to a request for a blob, redirects followed; its body is not read yet.
 
-    The Authorization header goes to the registry alone, not to the store that it redirects to: that address is
-    signed, and belongs to somebody else. Over plain HTTP no credentials are sent, but for this machine itself.
+    The Authorization header goes to the registry alone, not to the store that it redirects to: that address
+    is signed, and belongs to somebody else. Over plain HTTP no credentials are sent, but to this machine.
 
     Args:
         opener: opens every address of this.
@@ -191,6 +191,6 @@ def credentials_of_node(host: Host, registry: str, program: Path) -> Credentials
         raise InstallError(
             "download",
             f"the node's credential helper failed for {registry}: {reason}",
-            f"run `echo {registry} | {HELPER} get` on the node",
+            f"see why {HELPER} fails on the node",
         ) from None
     return ("" if username == IDENTITY_TOKEN else username), secret

@@ -3,6 +3,7 @@
 Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the members below at its top level.
 """
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -81,7 +82,8 @@ def _open(host: Host, url: str) -> Any:
     # The node's authorities, too: the registry of a closed network has a certificate of its own.
     trusted = ssl.create_default_context()
     if bundle := next(filter(host.exists, AUTHORITIES), None):
-        trusted.load_verify_locations(host.path(host.resolve(bundle)))
+        with contextlib.suppress(ssl.SSLError):  # empty or damaged: then it trusts nobody
+            trusted.load_verify_locations(host.path(host.resolve(bundle)))
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trusted))
     if not url.startswith("oci"):
         return opener.open(url, timeout=TIMEOUT_SECONDS)
