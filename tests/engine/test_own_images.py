@@ -160,6 +160,15 @@ def test_another_password_replaces_the_secrets_and_rolls_no_installer(stack: Sta
     stack.up("--expect-no-changes")
 
 
+def test_without_credentials_the_secrets_go_and_the_pods_forget_them(stack: Stack, nodes: FakeNodes) -> None:
+    stack.set(imagePullSecrets=None)
+    stack.up()
+    with pytest.raises(ApiError) as refused:
+        nodes.api.call("GET", SECRET)
+    assert refused.value.status == 404
+    assert "imagePullSecrets" not in nodes.api.call("GET", DAEMON_SET)["spec"]["template"]["spec"]
+
+
 def forget(stack: Stack, suffix: str) -> None:
     """Take a resource out of the state, as an engine does that was killed before it recorded it."""
     (urn,) = [
@@ -173,13 +182,16 @@ def forget(stack: Stack, suffix: str) -> None:
 def test_a_secret_that_was_made_and_not_recorded_is_taken_up_with_the_same_content_alone(
     stack: Stack, nodes: FakeNodes
 ) -> None:
+    stack.set(imagePullSecrets=[{"registry": REGISTRY, "username": "robot"}])
+    stack.run("config", "set", "--secret", "--path", "soci:imagePullSecrets[0].password", ROTATED)
+    stack.up()
     before = nodes.api.call("GET", SECRET)["metadata"]["uid"]
     forget(stack, "::soci-installer-registries")
     stack.up()
     assert nodes.api.call("GET", SECRET)["metadata"]["uid"] == before
     assert_nowhere(stack, nodes, ROTATED)
     forget(stack, "::soci-installer-registries")
-    stack.run("config", "set", "--secret", "--path", "soci:imagePullSecrets[1].password", PASSWORD)
+    stack.run("config", "set", "--secret", "--path", "soci:imagePullSecrets[0].password", PASSWORD)
     said = stack.try_up()
     assert "the Secret soci-system/soci-installer-registries is there already" in said
     assert "Remedy: kubectl -n soci-system delete secret soci-installer-registries, then pulumi up" in said
@@ -187,15 +199,6 @@ def test_a_secret_that_was_made_and_not_recorded_is_taken_up_with_the_same_conte
     nodes.api.call("DELETE", SECRET)
     stack.up()
     assert auths(nodes.api.call("GET", SECRET))[REGISTRY]["password"] == PASSWORD
-
-
-def test_without_credentials_the_secrets_go_and_the_pods_forget_them(stack: Stack, nodes: FakeNodes) -> None:
-    stack.set(imagePullSecrets=None)
-    stack.up()
-    with pytest.raises(ApiError) as refused:
-        nodes.api.call("GET", SECRET)
-    assert refused.value.status == 404
-    assert all("imagePullSecrets" not in pod["spec"] for pod in pods(nodes).values())
 
 
 def test_refused_credentials_are_not_told(stack: Stack) -> None:

@@ -162,7 +162,7 @@ def test_without_credentials_no_secret_is_made_and_without_entries_no_pod_knows_
 def test_a_password_may_be_an_output_of_another_resource(
     recorder: Recorder, run: Any, secret: Callable[[str], pulumi.Output[str]]
 ) -> None:
-    """An ECR token, or a robot account that the same program makes; plain or not, it is a secret from here."""
+    """An ECR token, or a robot account of the same program; plain or not, it is a secret from here."""
     entries = [LOGIN | {"username": pulumi.Output.from_input("AWS"), "password": secret(f"{PASSWORD}\n")}]
     run(install(image_pull_secrets=entries))
     found = decoded(recorder.inputs("soci-registries"))["auths"]["registry.corp:5000"]

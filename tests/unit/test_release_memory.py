@@ -80,10 +80,11 @@ def test_a_cluster_that_does_not_answer_is_not_one_that_remembers_nothing() -> N
 def test_another_digest_is_refused_with_both_and_how_it_is_accepted() -> None:
     told = refusal("0.16.1", URL, {"amd64": NEW, "arm64": OTHER}, {"amd64": OLD, "arm64": OTHER})
     assert told == (
-        f"soci:version '0.16.1': the release at {URL} is not the one that it was: for amd64 it has sha256 {NEW} "
-        f"now, and had {OLD} when it was installed on this cluster. A release does not change: find out who "
-        "replaced it, and compare with upstream's .sha256sum file. Remedy: the old archive back, or another "
-        f"soci:releaseUrl; to accept what is there now, pulumi config set --path soci:sha256.amd64 {NEW} && "
+        f"soci:version '0.16.1': the release at {URL} is not the one that it was: for amd64 it has sha256 "
+        f"{NEW} now, and had {OLD} when it was installed on this cluster. A release does not change: find "
+        "out who replaced it, and compare with upstream's .sha256sum file. Remedy: the old archive back, or "
+        "another soci:releaseUrl; to accept what is there now, "
+        f"pulumi config set --path soci:sha256.amd64 {NEW} && "
         f"pulumi config set --path soci:sha256.arm64 {OTHER}"
     )
 
