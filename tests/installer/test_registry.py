@@ -134,6 +134,7 @@ def test_over_plain_http_no_credentials_leave_the_node() -> None:
     assert registry.may_carry_credentials("http://[::1]:5000/v2/")
 
 
+@pytest.mark.failure_mode(46)
 def test_a_blob_that_is_not_what_its_digest_says_is_not_unpacked(oci: Registry, fake_host: FakeHost) -> None:
     oci.store.blobs[f"sha256:{DIGEST}"] = b"<html>another</html>"
     with pytest.raises(InstallError, match=f"an HTML page with sha256 .*, not {DIGEST}"):
@@ -165,21 +166,27 @@ def test_the_nodes_authorities_are_trusted(
     assert release.is_present(fake_host, "1.2.3", DIGEST)
 
 
-def test_before_the_node_has_a_helper_the_one_of_this_program_is_run(
-    fake_host: FakeHost, tmp_path: Path
+def test_before_the_node_has_a_helper_the_one_of_this_program_is_run_and_leaves_nothing(
+    fake_host: FakeHost,
 ) -> None:
-    program = tmp_path / "docker-credential-soci-cluster"
-    assert credentials_of_node(fake_host, "registry.example", program) is None
-    program.write_text("#!/bin/sh\nread -r registry; echo {}\n")
+    """A first install out of a private registry: its helper finds its list of providers beside itself."""
+    helper = {"docker-credential-soci-cluster": "#!/bin/sh\n", "providers": "provider ecr\n"}
+    assert credentials_of_node(fake_host, "registry.example", {}) is None
+    seen: dict[str, Any] = {}
 
     def shell(command: Any, text: str) -> Result:
-        assert command == ("sh", "-c", program.read_text(), program.name, "get")
+        program = fake_host.path(command[1])
+        assert command == ("sh", f"/run/soci-cluster/first-install/{Path(HELPER).name}", "get")
+        seen.update({file.name: file.read_text() for file in program.parent.iterdir()})
+        assert {file.stat().st_mode & 0o777 for file in program.parent.iterdir()} == {0o600}
         return answers(USER, f"for {text}")(command, text)
 
     fake_host.answers["sh"] = shell
-    assert credentials_of_node(fake_host, "registry.example", program) == (USER, "for registry.example")
+    assert credentials_of_node(fake_host, "registry.example", helper) == (USER, "for registry.example")
+    assert seen == helper
+    assert not [path for path in tree(fake_host.root) if "first-install" in path]
     fake_host.answers[HELPER] = answers("<token>", "installed")
-    assert credentials_of_node(fake_host, "docker.io", program) == ("", "installed")
+    assert credentials_of_node(fake_host, "docker.io", helper) == ("", "installed")
 
 
 @pytest.mark.parametrize(
@@ -204,6 +211,7 @@ def test_challenges_as_registries_write_them(headers: list[str], expected: set[s
         assert found["bearer"].get("scope", "repository:a:pull,push") == "repository:a:pull,push"
 
 
+@pytest.mark.failure_mode(47)
 def test_a_node_without_internet_installs_from_its_registry_alone(
     oci: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from .host import Host
 
 HELPER = "/opt/soci-cluster/credentials/docker-credential-soci-cluster"
 HELPER_SECONDS = 30
+FOR_NOW = "/run/soci-cluster/first-install"
 NOT_FOUND = "credentials not found in native keychain"  # a helper's word for none, which it prints
 IDENTITY_TOKEN = "<token>"  # the user name with which a helper says that its secret is one
 ANSWER_BYTES = 1 << 20
@@ -160,24 +162,33 @@ def _token(
         raise ValueError(f"its token server {urlsplit(realm).netloc} answers with no token") from None
 
 
-def credentials_of_node(host: Host, registry: str, program: Path) -> Credentials | None:
+def credentials_of_node(host: Host, registry: str, helper: Mapping[str, str]) -> Credentials | None:
     """What the node's Docker credential helper knows for a registry; None when it knows nothing.
 
     Args:
         host: the node.
         registry: the registry's host, with its port.
-        program: the same helper in this program, for a node that has none yet: a first install.
+        helper: the files of the same helper, by name, for a node that has none yet: a first install. They are
+            on the node only while it runs, in memory.
 
     Raises:
         InstallError: the helper failed, which does not say that there are no credentials.
+        OSError: its files cannot be written.
     """
     name = "index.docker.io" if registry in ("docker.io", "registry-1.docker.io") else registry
     result = host.run(HELPER, "get", text=name, timeout=HELPER_SECONDS)
     if result.code == 127:
-        if not program.is_file():
+        if Path(HELPER).name not in helper:
             return None
-        text = program.read_text(encoding="utf-8")
-        result = host.run("sh", "-c", text, program.name, "get", text=name, timeout=HELPER_SECONDS)
+        try:
+            for file, text in helper.items():
+                host.write(f"{FOR_NOW}/{file}", text.encode(), 0o600)
+            # By sh: /run may be mounted noexec.
+            result = host.run(
+                "sh", f"{FOR_NOW}/{Path(HELPER).name}", "get", text=name, timeout=HELPER_SECONDS
+            )
+        finally:
+            shutil.rmtree(host.path(FOR_NOW), ignore_errors=True)
     if result.code and NOT_FOUND in result.output:
         return None
     try:

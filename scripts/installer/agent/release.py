@@ -87,10 +87,15 @@ def _open(host: Host, url: str) -> Any:
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=trusted))
     if not url.startswith("oci"):
         return opener.open(url, timeout=TIMEOUT_SECONDS)
-    helper = PAYLOAD / Path(registry.HELPER).name
     return registry.open_blob(
-        opener, url, TIMEOUT_SECONDS, lambda name: registry.credentials_of_node(host, name, helper)
+        opener, url, TIMEOUT_SECONDS, lambda name: registry.credentials_of_node(host, name, _helper())
     )
+
+
+def _helper() -> dict[str, str]:
+    """The files of this program's credential helper, for a node that has none yet."""
+    program = PAYLOAD / Path(registry.HELPER).name
+    return {program.name: program.read_text(encoding="utf-8")} if program.is_file() else {}
 
 
 def download(host: Host, url: str, archive: BinaryIO, digest: str) -> None:
