@@ -125,6 +125,14 @@ EVENTS: dict[str, Callable[[LabStack | None, list[str]], None]] = {
 }
 
 
+class PoisonedError(AssertionError):
+    """The image is there for the kubelet, and nothing starts on it."""
+
+
+class UnnamedError(AssertionError):
+    """Something is broken, and nobody says so."""
+
+
 @dataclass
 class Cell:
     """One node in one cell: the pods that were made on it."""
@@ -238,7 +246,10 @@ def running(cell: Cell) -> str:
 
 def reads_or_is_named(cell: Cell, name: str) -> None:
     if not cell.reads(name):
-        wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
+        try:
+            wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
+        except AssertionError as late:
+            raise UnnamedError(str(late)) from None
 
 
 def created(cell: Cell) -> str:
@@ -267,7 +278,9 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
     """Run a cell on all nodes at once; seconds from the end of the event's cause, by what was waited for.
 
     Raises:
-        AssertionError: something that has to be true is not, on the node that it names.
+        PoisonedError: nothing starts on the image any more.
+        UnnamedError: a pod was broken without a word.
+        AssertionError: something else that has to be true is not, on the node that it names.
     """
     cells = [Cell(api, node) for node in SOCI_NODES]
     # The stack's own sample has ended, and would hold the image, too.
@@ -294,9 +307,13 @@ def starts_again(cell: Cell) -> float:
     """Seconds until a new pod of the image reads its files, lazily."""
     started = time.monotonic()
     name = cell.pod(["sleep", "9999"])
-    cell.await_phase(name, "Running", START_SECONDS)
+    try:
+        cell.await_phase(name, "Running", START_SECONDS)
+    except AssertionError as late:
+        raise PoisonedError(f"{cell.node}: {late}") from None
     seconds = time.monotonic() - started
-    assert cell.reads(name), f"{cell.node}: a new pod does not read its files"
+    if not cell.reads(name):
+        raise PoisonedError(f"{cell.node}: a new pod does not read its files")
     (container,) = cell.status(name).container_statuses
     lazy = on_node(cell.node, "/opt/soci-cluster/soci-host.sh mounts")
     assert container.container_id.rpartition("/")[2] in lazy, f"{cell.node}: the image was pulled whole"
