@@ -1,8 +1,8 @@
-"""For private images of a registry that the nodes' own credentials do not open: Harbor, GitLab, Docker Hub, ghcr.io.
+"""For a registry that the nodes' own credentials do not open: Harbor, GitLab, Docker Hub, ghcr.io.
 
-The installer's image and the sample are both in it. From `image_pull_secrets` a Secret is made beside each of
-them. Pods of yours name Secrets of their own in their imagePullSecrets, as without SOCI. Images in the ECR of the
-nodes' account need nothing of this.
+The installer's image and the sample's are in it: from `image_pull_secrets` a Secret is made beside each of
+them. Pods of yours name Secrets of their own in their imagePullSecrets, as without SOCI. Images in an ECR
+that the nodes may read need nothing of this.
 
 Change: everything in Pulumi.dev.yaml; the password by `pulumi config set --secret password`. Where another
 program puts the Secret into the namespaces (External Secrets, say), give its name in place of the object.
