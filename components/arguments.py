@@ -55,6 +55,14 @@ class SociInstallerArgs(TypedDict):
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
     reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata and the cluster's own addresses are always among them."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
@@ -170,6 +178,14 @@ class SociClusterArgs(TypedDict):
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
     reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata and the cluster's own addresses are always among them."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""

@@ -27,6 +27,9 @@ from .values import KINDS, RefusedError, entries
 MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
 
 
+_PROXY_REMEDY = "set soci:{} http://HOST:PORT"
+
+
 class SociConfigError(pulumi.RunError):
     """Settings that cannot work. Every line of the message names key, value, reason and remedy."""
 
@@ -149,6 +152,29 @@ class Settings:
         "reach GitHub.",
         Scope.NODE,
         rules.url,
+    )
+    http_proxy: str = setting(
+        "",
+        "Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the "
+        "one that containerd runs with, if any. It must be plain: credentials belong into containerd's unit.",
+        Scope.NODE,
+        rules.proxy,
+        remedy=_PROXY_REMEDY.format("httpProxy"),
+    )
+    https_proxy: str = setting(
+        "",
+        "The same for https:// addresses.",
+        Scope.NODE,
+        rules.proxy,
+        remedy=_PROXY_REMEDY.format("httpsProxy"),
+    )
+    no_proxy: str = setting(
+        "",
+        "Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means "
+        "those of containerd. The instance metadata and the cluster's own addresses are always among them.",
+        Scope.NODE,
+        rules.no_proxy,
+        remedy="set soci:noProxy 10.0.0.0/8,.internal",
     )
     sha256: Mapping[str, str] = setting(
         {},

@@ -83,4 +83,4 @@ class AgentNode:
         wanted = wanted_settings()
         if not release.is_present(self.host, VERSION, wanted.sha256["amd64"]):
             url = release.archive_url(RELEASES, VERSION, "amd64")
-            release.install(self.host, url, VERSION, wanted.sha256["amd64"])
+            release.install(self.host, url, VERSION, wanted.sha256["amd64"], {})

@@ -3,11 +3,12 @@
 import hashlib
 import json
 import socket
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from agent import doctor, images, slots, soci_config, transaction
+from agent import containerd_config, doctor, images, registries, slots, soci_config, transaction
 from agent.host import Result
 
 from tests.fakes.node import FakeHost
@@ -164,9 +165,10 @@ class DoctorNode(FakeHost):
         self.put(f"/proc/{KUBELET_PID}/cmdline", "/kubelet\0--config=/etc/kubelet.yaml\0")
         self.put("/etc/kubelet.yaml", "kind: KubeletConfiguration\n")
         self.put(ROOT_FILE, EFFECTIVE)
-        self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", '[host."http://10.0.0.1:5000"]\n')
-        registries = soci_config.mirrors(soci_config.registry_hosts(self, ["/etc/containerd/certs.d"]))
-        self.put(slots.FIRST.config, soci_config.render(settings, registries, False))
+        self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
+        effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
+        told = registries.read(self, effective, (2, 3, 7), settings.mode)
+        self.put(slots.FIRST.config, soci_config.render(settings, told, False))
         self.put(f"{transaction.STATE}/journal", "state=committed\ntransaction=1\n")
         plan = f"slot=soci\ncontainerd_program=containerd\ncontainerd_config={ROOT_FILE}\npath=/bin\n"
         self.put(f"{transaction.STATE}/txn/1/plan.env", plan)

@@ -49,6 +49,7 @@ def process(pid: int, command: Sequence[str], cgroup: str) -> dict[str, str]:
         f"{folder}/comm": f"{command[0].rpartition('/')[2]}\n",
         f"{folder}/cmdline": "".join(f"{word}\0" for word in command),
         f"{folder}/cgroup": f"0::{cgroup}\n",
+        f"{folder}/environ": "PATH=/usr/bin\0",
     }
 
 

@@ -264,27 +264,46 @@ def test_cri_proxy_by_the_kubelets_flag_or_by_the_keychain(node: DoctorNode) -> 
 
 
 def test_mirror_without_scheme(node: DoctorNode) -> None:
-    edit(node, SOCI_FILE, '"http://10.0.0.1:5000"', '"10.0.0.1:5000"')
+    edit(node, SOCI_FILE, f'"http://{REGISTRY}"', f'"{REGISTRY}"')
     assert node.found()["mirror-without-scheme"] == SOCI_FILE
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('server = "https://x"\nca = "/etc/x.pem"\n', "ca of the server"),
-        ('[host."https://m"]\nclient = ["/etc/x.pem"]\n', "client of https://m"),
-        ('[host."https://m/v2/x"]\noverride_path = true\n', "override_path of https://m/v2/x"),
-        ("server = \n", "not valid TOML"),
+        ('server = "https://other.example"\nca = "/etc/x.pem"\n', "CA file"),
+        ('[host."https://m"]\nclient = ["/etc/x.pem"]\n', "client certificate of its mirror m"),
+        ("skip_verify = true\n", "skip_verify"),
+        ('server = "https://m"\n', "containerd pulls them from m,"),
     ],
 )
 def test_hosts_toml_that_cannot_be_carried_over(node: DoctorNode, text: str, words: str) -> None:
     node.put("/etc/containerd/certs.d/other.example/hosts.toml", text)
-    causes = {finding["id"]: finding["cause"] for finding in node.examine()["findings"]}
-    assert words in causes["hosts-not-carried"]
+    found = {finding["id"]: finding for finding in node.examine()["findings"]}
+    assert found["hosts-not-carried"]["subject"] == "other.example"
+    assert words in found["hosts-not-carried"]["cause"]
+
+
+def test_each_limit_has_its_own_remedy(node: DoctorNode) -> None:
+    node.put("/etc/containerd/certs.d/a.example/hosts.toml", "skip_verify = true\n")
+    node.put("/etc/containerd/certs.d/b.example/client.cert", "x")
+    remedies = {entry["subject"]: entry["remedy"] for entry in node.examine()["findings"]}
+    assert "a certificate that the node trusts" in remedies["a.example"]
+    assert "without a client certificate" in remedies["b.example"]
+
+
+def test_an_image_of_a_registry_that_the_daemon_is_kept_from_misses_no_index(node: DoctorNode) -> None:
+    node.put("/etc/containerd/certs.d/mtls.example/client.cert", "x")
+    node.add("mtls.example/model:1", [(900 * MIB, GZIP, False)])
+    report = node.examine()
+    (image,) = [entry for entry in report["images"] if entry["image"].startswith("mtls")]
+    assert image["why"] == "hosts-not-carried"
+    assert "no-index" not in {finding["id"] for finding in report["findings"]}
 
 
 def test_mirrors_that_were_changed_since(node: DoctorNode) -> None:
-    node.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", '[host."http://10.0.0.2:5000"]\n')
+    hosts = f'server = "http://{REGISTRY}"\n[host."http://10.0.0.2:5000"]\n'
+    node.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", hosts)
     assert node.found() == {"mirrors-differ": SOCI_FILE}
 
 

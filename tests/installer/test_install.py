@@ -7,7 +7,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     furnish(root)
     machine = FakeNode(root)
 
-    def unpack(host: FakeNode, url: str, version: str, digest: str) -> None:
+    def unpack(host: FakeNode, url: str, version: str, digest: str, variables: Mapping[str, str]) -> None:
         for program in release.PROGRAMS:
             host.write(f"{release.VERSIONS}/{version}/{program}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())

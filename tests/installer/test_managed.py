@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from agent import adoption, kinds, managed
+from agent import adoption, kinds, managed, registries
 from agent.managed import MANAGED, Managed, Place, Target
 from agent.slots import FIRST, SECOND
 from agent.transaction import Role
@@ -28,7 +28,8 @@ def target(kind: kinds.Kind = kinds.PLAIN, snapshotter: adoption.Snapshotter = O
         program="/opt/soci-cluster/versions/1/soci-snapshotter-grpc",
         config_text="version = 2\n",
         effective={},
-        registries={},
+        registries=registries.NOTHING,
+        environment={},
     )
 
 
@@ -83,7 +84,13 @@ def test_templates_name_the_kinds_units(fake_host: FakeHost) -> None:
 
 def test_daemons_files_are_known_for_a_slot_that_is_not_in_use() -> None:
     """By them a daemon is found that was left from an upgrade side by side."""
-    assert managed.daemon_paths(SECOND) == {SECOND.config, SECOND.unit_path, SECOND.adoption}
+    assert managed.daemon_paths(SECOND) == {
+        SECOND.config,
+        SECOND.environment,
+        f"{SECOND.certificates}/registries.pem",
+        SECOND.unit_path,
+        SECOND.adoption,
+    }
 
 
 def test_a_row_is_all_that_a_new_file_takes(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

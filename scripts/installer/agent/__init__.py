@@ -7,7 +7,9 @@ Standard library only: it runs in a stock Python image. Its rooms:
     detect      what node this is, and whether it can be had; `kinds`: what differs from kind to kind
     kubelet     the kubelet as it runs: its unit, its sockets
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
-                `containerd_config`, `soci_config` and `nodeadm`; `slots`, `adoption`: the daemon and its unit
+                `containerd_config`, `soci_config`, `environment` and `nodeadm`; `slots`, `adoption`: the
+                daemon and its unit
+    registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls from them
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
     install     what is done, in which order; `release`: the download; `transaction`: the host script's part
     heal        what a start of the daemon left broken; `drift`: what others changed

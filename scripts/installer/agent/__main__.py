@@ -63,6 +63,7 @@ class Agent:
             os.uname().machine,
             self._registration,
             lazy.Pod(self.api.namespace, self.api.pod_name),
+            os.environ.get("KUBERNETES_SERVICE_HOST", ""),
             on_step=self.teller.step,
             log=self.log,
             when_drifted=lambda what, seen: self._allow_repair(wanted.on_drift, what, seen),

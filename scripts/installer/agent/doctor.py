@@ -20,9 +20,9 @@ from . import (
     doctor_checks,
     doctor_images,
     lazy,
+    registries,
     settings,
     slots,
-    soci_config,
     transaction,
 )
 from .ctr import Ctr
@@ -132,7 +132,7 @@ class _Examination:
             effective=effective,
             soci_file=soci_file,
             soci=soci,
-            registries=self._registries(effective),
+            registries=self._registries(effective, program, mode),
             kubelet_image_endpoint=self._image_endpoint(kubelet),
             changed_files=changed_files(self.host),
             images=images,
@@ -182,10 +182,15 @@ class _Examination:
         path = option(self._command(daemon), "config") or slot.config
         return path, self._try(path, lambda: self._toml(path)) or {}
 
-    def _registries(self, effective: Mapping[containerd_config.Path, object]) -> Mapping[str, str]:
-        directories = containerd_config.registry_directories(effective)
-        found = self._try("hosts.toml", lambda: soci_config.registry_hosts(self.host, directories))
-        return found or {}
+    def _registries(
+        self, effective: Mapping[containerd_config.Path, object], program: str, mode: str
+    ) -> registries.Registries:
+        """What the daemon should be told of them by now."""
+        if not effective:
+            return registries.NOTHING
+        version = detect.parse_version(self.host.run(program, "--version", timeout=SECONDS).output)
+        read = self._try("hosts.toml", lambda: registries.read(self.host, effective, version, mode))
+        return read or registries.NOTHING
 
     def _image_endpoint(self, kubelet: Unit) -> str:
         flag, key = IMAGES

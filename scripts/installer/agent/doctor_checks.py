@@ -6,7 +6,6 @@ was not read is not known, and a check that needs it is silent. To add one, writ
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ from .containerd_config import Path
 from .doctor_images import Image
 from .errors import clean
 from .kinds import PLAIN
+from .registries import NOTHING, Registries
 from .slots import FIRST, SECOND, Slot
 
 LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
@@ -65,7 +65,7 @@ class Look:
     effective: Mapping[Path, object] = field(default_factory=dict)  # what containerd makes of it
     soci_file: str = FIRST.config
     soci: Mapping[Path, object] = field(default_factory=dict)  # what the daemon was started with
-    registries: Mapping[str, str] = field(default_factory=dict)  # texts of hosts.toml
+    registries: Registries = NOTHING  # what the daemon should be told of them
     kubelet_image_endpoint: str = ""
     changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
     images: tuple[Image, ...] = ()
@@ -89,7 +89,7 @@ class Look:
         return self.soci.get(key)
 
 
-Find = Callable[[Look], Iterable[tuple[str, str]]]
+Find = Callable[[Look], Iterable[tuple[str, ...]]]  # subject, cause, and a remedy of its own where it has one
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ def findings(look: Look) -> list[dict[str, str]]:
             "severity": check.severity,
             "subject": subject,
             "cause": cause,
-            "remedy": check.remedy,
+            "remedy": remedy[0] if remedy else check.remedy,
         }
         for check in CHECKS
-        for subject, cause in check.find(look)
+        for subject, cause, *remedy in check.find(look)
     ]
     if look.verify and not any(entry["severity"] == "error" for entry in found):
         cause = f"the node's own checks say: {look.verify}"
@@ -324,41 +324,20 @@ def _cri_proxy_lazy(look: Look) -> Iterator[tuple[str, str]]:
 def _mirror_without_scheme(look: Look) -> Iterator[tuple[str, str]]:
     for registry, hosts in _mirrors(look).items():
         for host in hosts:
-            if "://" not in host:
+            if "://" not in host and host != soci_config.KEPT_OFF:
                 yield look.soci_file, f"the mirror {host} of {registry} has no scheme"
 
 
 @_check(
     "hosts-not-carried",
     "warning",
-    "a hosts.toml says what SOCI has no setting for: what needs it is pulled whole, or fails to be read",
+    "containerd pulls from a registry in a way that SOCI has no setting for, so its images are pulled whole",
     "give the registry a certificate that the node trusts and a mirror without further keys",
 )
-def _hosts_not_carried(look: Look) -> Iterator[tuple[str, str]]:
-    if look.should_serve and look.is_lazy:
-        for registry, text in look.registries.items():
-            if lost := not_carried(registry, text):
-                yield f"{registry}/hosts.toml", f"SOCI cannot be told: {', '.join(lost)}"
-
-
-# Keys of a host in containerd's hosts.toml for which SOCI has none (soci-snapshotter, docs/config.md).
-_NOT_CARRIED = ("ca", "client", "header", "override_path")
-
-
-def not_carried(registry: str, text: str) -> list[str]:
-    """What of a hosts.toml cannot be repeated for SOCI."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return ["anything of it, since it is not valid TOML"]
-    hosts = data.get("host")
-    named = {url: host for url, host in (hosts or {}).items() if isinstance(host, dict)}
-    if registry == "_default":
-        return ["mirrors for all registries"] if named else []
-    of_server = {"the server": data} if data.get("server") else {}
-    return [
-        f"{key} of {who}" for who, host in (of_server | named).items() for key in _NOT_CARRIED if key in host
-    ]
+def _hosts_not_carried(look: Look) -> Iterator[tuple[str, ...]]:
+    if look.should_serve:
+        for limit in look.registries.limits:
+            yield limit.registry, limit.in_words, limit.remedy
 
 
 @_check(
@@ -371,9 +350,13 @@ def _mirrors_differ(look: Look) -> Iterator[tuple[str, str]]:
     if not (look.should_serve and look.is_lazy and look.soci):
         return
     known = _mirrors(look)
-    for registry, entries in soci_config.mirrors(look.registries).items():
-        if [url for url, _ in entries] != known.get(registry, []):
-            yield look.soci_file, f"of {registry} it has other mirrors than {registry}/hosts.toml"
+    wanted = {
+        registry: [mirror.url for mirror in mirrors]
+        for registry, mirrors in soci_config.hosts(look.registries).items()
+    }
+    for registry in sorted(wanted.keys() | known.keys()):
+        if wanted.get(registry) != known.get(registry):
+            yield look.soci_file, f"of {registry} it has other mirrors than containerd's configuration"
 
 
 def _mirrors(look: Look) -> dict[str, list[str]]:
@@ -440,6 +423,8 @@ def why_whole(image: Image, look: Look) -> str:
     """The check that says why an image is not loaded lazily; empty when it is, or should not be."""
     if not look.is_lazy or image.is_lazy or not image.layers or image.of("unknown"):
         return ""
+    if image.name.partition("/")[0] in look.registries.kept_off:
+        return "hosts-not-carried"
     said = look.reasons.get(image.name, "")
     if image.index and look.soci_says("pull_modes", "soci_v2", "enable") is False:
         return "index-version-off"

@@ -26,6 +26,7 @@ from .heal import Healed
 from .host import Host
 from .lazy import Busy
 from .plan import NOTHING_SEEN, Plan, Seen, Task, is_in_place, make_plan
+from .registries import Limit
 from .slots import FIRST, OUR_MARK, SECOND, Slot
 from .transaction import STATE
 
@@ -47,6 +48,7 @@ class Installed:
     has_installer: bool = False  # whether the installer's own pod is one of them
     steps: tuple[tuple[str, float], ...] = ()  # of the host script: name and seconds
     healed: Healed = heal.NOTHING
+    limits: tuple[Limit, ...] = ()  # what SOCI cannot be told of registries
     seen: Seen = NOTHING_SEEN
 
 
@@ -112,7 +114,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if has_release and is_in_place(host, plan, ctr):
         seen = _look(host, plan)
         task.on_step("verify")
-        done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan), seen=seen)
+        limits = plan.registries.limits
+        done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan), seen=seen, limits=limits)
         return _healed(task, done, ctr)
 
     if changed := drift.found(host, plan):
@@ -138,7 +141,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if not has_release:
         task.on_step("download")
         url = release.archive_url(settings.release_url, settings.version, facts.architecture)
-        release.install(host, url, settings.version, digest)
+        release.install(host, url, settings.version, digest, plan.environment)
     task.on_step("images")
     pause = containerd_config.pause_image(plan.effective)
     if not pause:
@@ -230,6 +233,7 @@ def _commit(
             result.containerd_restarts,
             steps=result.steps,
             seen=_look(task.host, plan),
+            limits=plan.registries.limits,
         )
         return _healed(task, done, ctr)
     if result.busy_mounts:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, soci_config
+from . import containerd_config, environment, registries, soci_config
 from .adoption import Snapshotter
 from .host import Host
 from .kinds import KINDS, Generator, Kind
+from .registries import Registries
 from .settings import Settings
 from .slots import FIRST, SECOND, Slot
 from .transaction import PROGRAMS, STATE, File, Role
@@ -39,18 +40,21 @@ class Target(Place):
     program: str  # of the daemon, a path on the node
     config_text: str  # of containerd's root configuration file, with our keys
     effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
-    registries: Mapping[str, str]  # texts of hosts.toml, by registry
+    registries: Registries
+    environment: Mapping[str, str]  # of the daemon, as `environment.of_daemon` has it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Managed:
-    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file."""
+    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file, and a ``text`` of
+    None that there is none now."""
 
     path: Callable[[Place], str]
-    text: Callable[[Target], str]
+    text: Callable[[Target], str | None]
     role: Role
     what: str
     when: Callable[[Place], bool] = lambda place: True
+    mode: str = ""  # octal; without one, as the file has it, or that of an ordinary file
 
 
 def _template(name: str) -> Callable[[Target], str]:
@@ -59,6 +63,7 @@ def _template(name: str) -> Callable[[Target], str]:
             "@CONTAINERD_UNIT@": target.kind.containerd_unit,
             "@SNAPSHOTTER_UNITS@": f"{FIRST.unit} {SECOND.unit}",
             "@EXEC_START@": target.snapshotter.exec_start(target.program),
+            "@ENVIRONMENT_FILE@": target.slot.environment,
         }
         content = (target.payload / name).read_text()
         for word, meaning in words.items():
@@ -71,7 +76,14 @@ def _template(name: str) -> Callable[[Target], str]:
 def _soci_config(target: Target) -> str:
     table = containerd_config.image_table(target.effective)
     discard = bool(target.effective.get((*table, "discard_unpacked_layers")))
-    return soci_config.render(target.settings, soci_config.mirrors(target.registries), discard)
+    return soci_config.render(target.settings, target.registries, discard)
+
+
+def _environment(target: Target) -> str | None:
+    variables = target.environment
+    if target.registries.certificates:
+        variables = environment.trusting(variables, target.slot.certificates)
+    return environment.render(variables)
 
 
 def _generator(place: Place) -> Generator:
@@ -102,6 +114,19 @@ MANAGED = (
         text=_soci_config,
         role=Role.DAEMON,
         what="SOCI's configuration",
+    ),
+    Managed(
+        path=lambda place: f"{place.slot.certificates}/registries.pem",
+        text=lambda target: registries.certificates_file(target.registries),
+        role=Role.DAEMON,
+        what="the CAs that containerd's `hosts.toml` files name, where there are some",
+    ),
+    Managed(
+        path=lambda place: place.slot.environment,
+        text=_environment,
+        role=Role.DAEMON,
+        what="mode 0600: proxies and trust of the daemon, where containerd or the settings have some",
+        mode="0600",  # a proxy's address may have a password
     ),
     Managed(
         path=lambda place: place.slot.unit_path,
@@ -156,7 +181,8 @@ def rows(place: Place) -> list[Managed]:
 
 
 def files(host: Host, target: Target) -> list[File]:
-    """Each managed file as it is on the node and as it shall be."""
+    """Each managed file as it is on the node and as it shall be, without those that neither are nor shall
+    be there."""
     chosen = rows(target)
     is_generated = target.kind.generator is not None
     found = []
@@ -164,7 +190,10 @@ def files(host: Host, target: Target) -> list[File]:
         path = row.path(target)
         role = Role.GENERATED if row.role is Role.SHARED and is_generated else row.role
         mode, owner = host.mode_and_owner(path)
-        found.append(File(role, path, host.read(path), row.text(target).encode(), mode, owner))
+        old, text = host.read(path), row.text(target)
+        new = None if text is None else text.encode()
+        if old is not None or new is not None:
+            found.append(File(role, path, old, new, row.mode or mode, owner))
     return found
 
 

@@ -3,6 +3,7 @@
 Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the members below at its top level.
 """
 
+import base64
 import gzip
 import hashlib
 import os
@@ -13,9 +14,12 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
 
+from . import environment
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -51,24 +55,50 @@ def is_present(host: Host, version: str, digest: str) -> bool:
     )
 
 
-def install(host: Host, url: str, version: str, digest: str) -> None:
-    """Put the programs of a release into their own directory on the node, in one step.
+def install(host: Host, url: str, version: str, digest: str, variables: Mapping[str, str]) -> None:
+    """Put the programs of a release into their own directory on the node, in one step. ``variables`` name the
+    proxies: the node's, since a pod has none of them.
 
     Raises:
         InstallError: the download failed, or is not what the digest names. The node is unchanged then.
     """
     with tempfile.TemporaryFile() as archive:
-        download(url, archive, digest)
+        download(url, archive, digest, variables)
         unpack(host, archive, version, digest)
 
 
-def download(url: str, archive: BinaryIO, digest: str) -> None:
-    """Fetch ``url`` into ``archive`` and check its sha256; the usual proxy variables are honoured."""
+class _Proxies(urllib.request.BaseHandler):
+    """Sends each request, those of redirects included, through the proxy that is meant for it."""
+
+    handler_order = 100  # before those that open connections
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def http_open(self, request: urllib.request.Request) -> None:
+        proxy = urlsplit(environment.proxy_for(request.full_url, self._variables))
+        if not proxy.hostname:
+            return
+        if proxy.scheme != "http":
+            raise OSError(f"a proxy that speaks {proxy.scheme} is not supported here")
+        if proxy.username is not None:
+            words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+            credentials = base64.b64encode(words.encode()).decode()
+            request.add_unredirected_header("Proxy-Authorization", f"Basic {credentials}")
+        request.set_proxy(proxy.netloc.rpartition("@")[2], "http")
+
+    https_open = http_open
+
+
+def download(url: str, archive: BinaryIO, digest: str, variables: Mapping[str, str]) -> None:
+    """Fetch ``url`` into ``archive``, through the proxies of ``variables``, and check its sha256."""
     step, remedy = "download", "check soci:releaseUrl, the proxy and the node's way out"
+    # None by the environment of this process: it is the pod's.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Proxies(variables))
     received, total = hashlib.sha256(), 0
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
-        with urllib.request.build_opener().open(url, timeout=TIMEOUT_SECONDS) as response:
+        with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
             expected = response.headers.get("Content-Length")
             while block := response.read(1 << 20):
                 total += len(block)
@@ -79,7 +109,9 @@ def download(url: str, archive: BinaryIO, digest: str) -> None:
                 received.update(block)
                 archive.write(block)
     except (OSError, ValueError, EOFError) as error:
-        raise InstallError(step, f"{url}: {error}", remedy) from error
+        through = urlsplit(environment.proxy_for(url, variables))
+        by = f" (through the proxy {through.netloc.rpartition('@')[2]})" if through.netloc else ""
+        raise InstallError(step, f"{url}: {error}{by}", remedy) from error
     if expected is not None and total != int(expected):
         raise InstallError(step, f"{url} was cut short: {total} of {expected} bytes", remedy)
     if received.hexdigest() != digest:

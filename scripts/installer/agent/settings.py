@@ -19,6 +19,9 @@ class Settings:
     mode: str
     index_versions: list[str]
     release_url: str
+    http_proxy: str
+    https_proxy: str
+    no_proxy: str
     sha256: dict[str, str]
     existing_nodes: str
     upgrade_policy: str

@@ -198,7 +198,8 @@ restore_from() {
 remove_folders() {
   local folder
   [ -f "$1/originals/folders" ] || return 0
-  while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done <"$1/originals/folders"
+  # In a directory that an earlier install made, a later one may have made another: that one goes first.
+  sort -r "$1/originals/folders" | while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done
 }
 
 # make_current DIR: the committed transaction is the one to look at from now on. The journal comes first: when it says
