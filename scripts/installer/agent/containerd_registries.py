@@ -206,11 +206,16 @@ def parse(text: str, directory: str, version: tuple[int, ...]) -> tuple[Endpoint
     named = [url for url in hosts if version < HEADERS_ALONE_SINCE or url in _headers(text)]
     if not all(isinstance(value, dict) for value in hosts.values()):
         raise RejectedError("a host is no table")
-    parsed = {url: _endpoint(url, value, directory, version) for url, value in hosts.items()}
-    return (
-        *(parsed[url] for url in named),
-        _endpoint(_typed(data, "server", str, ""), data, directory, version),
-    )
+    for value in (data, *hosts.values()):
+        _check_types(value)
+    endpoints = [_endpoint(url, hosts[url], directory, version) for url in named]
+    return (*endpoints, _endpoint(_typed(data, "server", str, ""), data, directory, version))
+
+
+def _check_types(table: Mapping[str, Any]) -> None:
+    for key, kind in (("override_path", bool), ("skip_verify", bool), ("header", dict)):
+        _typed(table, key, kind, kind())
+    _strings(table.get("capabilities", []))
 
 
 def _headers(text: str) -> set[str]:
@@ -226,12 +231,11 @@ def _headers(text: str) -> set[str]:
 
 
 def _endpoint(url: str, table: Mapping[str, Any], directory: str, version: tuple[int, ...]) -> Endpoint:
-    override = _typed(table, "override_path", bool, False)
     capabilities = _capabilities(table, version)
     timeout = _typed(table, "dial_timeout", str, "") if version >= DIAL_TIMEOUT_SINCE else ""
     if timeout and not _DURATION.fullmatch(timeout):
         raise RejectedError(f"{timeout} is no duration")
-    headers = _typed(table, "header", dict, {})
+    headers = table.get("header", {})
     for value in headers.values():
         if not isinstance(value, str):
             _strings(value)
@@ -239,16 +243,16 @@ def _endpoint(url: str, table: Mapping[str, Any], directory: str, version: tuple
         can_pull="pull" in capabilities,
         authorities=tuple(f"{posixpath.join(directory, path)}" for path in _files(table.get("ca"))),
         has_client=bool(_clients(table.get("client"))),
-        skips_verify=_typed(table, "skip_verify", bool, False),
+        skips_verify=table.get("skip_verify", False),
         headers=tuple(headers),
     )
     if not url:
         return found
     scheme, address, path = _split(url if url.startswith("http") else f"https://{url}")
     if path:
-        path = posixpath.normpath(path)
-        path = path if override or path.endswith(API) else f"{path}{API}"
-    elif not override:
+        path = re.sub("^/+", "/", posixpath.normpath(path))
+        path = path if table.get("override_path") or path.endswith(API) else f"{path}{API}"
+    elif not table.get("override_path"):
         path = API
     return replace(found, scheme=scheme, address=address, path=path)
 
@@ -257,10 +261,10 @@ def _split(url: str) -> tuple[str, str, str]:
     """Scheme, address without credentials, and path."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # which may be none at all
     except ValueError as error:
         raise RejectedError(f"{url} is no address") from error
-    if re.search(r"[\x00-\x20\x7f]|%(?![0-9A-Fa-f]{2})", url):
+    is_port = re.fullmatch(r"(\[.*\]|[^:]*)(:[0-9]*)?", parts.netloc.rpartition("@")[2])
+    if not is_port or re.search(r"[\x00-\x20\x7f]|%(?![0-9A-Fa-f]{2})", url):
         raise RejectedError(f"{url} is no address")
     return parts.scheme, parts.netloc.rpartition("@")[2], parts.path
 
@@ -273,7 +277,7 @@ def _typed(table: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
 
 
 def _capabilities(table: Mapping[str, Any], version: tuple[int, ...]) -> set[str]:
-    found = {word.lower() for word in _strings(table.get("capabilities", []))}
+    found = {word.lower() for word in table.get("capabilities", [])}
     known = CAPABILITIES | {"referrers"} if version >= REFERRERS_SINCE else CAPABILITIES
     if unknown := found - known:
         raise RejectedError(f"unknown capability {unknown}")
