@@ -111,7 +111,7 @@ def translate(pulls: Pulls, certificates: Mapping[str, Sequence[str]], mode: str
         allows_parallel = False
         translation.limits.append(Limit(OTHERS, reason, _REMEDY_OTHERS))
     elif others:
-        translation.trust([translation.own(OTHERS, others)])
+        translation.trust(entry for entry in others if _is_own(entry, OTHERS))
     if allows_parallel and any(_is_mirror(endpoint, OTHERS) for endpoint in others):
         translation.limits.append(
             Limit(
@@ -172,7 +172,7 @@ class _Translation:
             self.kept_off.append(registry)
             self.limits.append(Limit(registry, reason, _remedy(reason)))
             return
-        own = self.own(registry, endpoints)
+        own = next(entry for entry in endpoints if _is_own(entry, registry))
         used = [entry for entry in endpoints if entry is own or self._is_usable(entry, registry, own)]
         self.trust(used)
         if not _needs_naming(own):  # SOCI asks it last by itself
@@ -183,10 +183,6 @@ class _Translation:
         if mirrors:
             self.mirrors[registry] = mirrors
 
-    def own(self, registry: str, endpoints: Sequence[Endpoint]) -> Endpoint:
-        """Where SOCI asks for the registry's indexes, if it may."""
-        return next(entry for entry in endpoints if _is_own(entry, registry) and not _trouble(entry))
-
     def trust(self, endpoints: Iterable[Endpoint]) -> None:
         """Have SOCI trust the CAs of these endpoints."""
         paths = (path for endpoint in endpoints for path in endpoint.authorities)
@@ -196,20 +192,20 @@ class _Translation:
         """Why SOCI must not ask the registry; empty when it may."""
         if any(self._is_unreadable(entry) for entry in endpoints):
             return "containerd itself cannot use a CA file that its hosts.toml names"
-        own = [entry for entry in endpoints if _is_own(entry, registry)]
-        if not own:
+        # The first: that the registry is asked in another way later means that this one may fail.
+        own = next((entry for entry in endpoints if _is_own(entry, registry)), None)
+        if own is None:
             pulls = [entry.address + entry.path.removesuffix(API) for entry in endpoints if entry.can_pull]
             places = ", ".join(dict.fromkeys(pulls)) or "nowhere"
             return (
                 f"containerd pulls them from {places}, and SOCI asks for an index at the registry itself only"
             )
-        if all(map(_trouble, own)):
-            return _trouble(own[0])
-        used = self.own(registry, endpoints)
-        mirrors = [entry for entry in endpoints[: endpoints.index(used)] if _is_mirror(entry, registry)]
+        if trouble := _trouble(own):
+            return trouble
+        mirrors = [entry for entry in endpoints[: endpoints.index(own)] if _is_mirror(entry, registry)]
         # The mirror is what the node is meant to pull from; the registry behind it may not even be reachable.
         if mirrors and registry != OTHERS:
-            if not any(self._is_usable(entry, registry, used) for entry in mirrors):
+            if not any(self._is_usable(entry, registry, own) for entry in mirrors):
                 return f"{_trouble(mirrors[0]) or 'plain HTTP'} of its mirror {mirrors[0].address}"
             if not self.is_lazy_only:
                 return _PARALLEL
