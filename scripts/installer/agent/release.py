@@ -6,6 +6,7 @@ Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the me
 import base64
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import tarfile
@@ -76,18 +77,33 @@ class _Proxies(urllib.request.BaseHandler):
         self._variables = variables
 
     def http_open(self, request: urllib.request.Request) -> None:
-        proxy = urlsplit(environment.proxy_for(request.full_url, self._variables))
-        if not proxy.hostname:
+        address = environment.proxy_for(request.full_url, self._variables)
+        if not address:
             return
+        proxy = urlsplit(address)
+        if not _place(address):
+            raise OSError(
+                "the proxy's address is not usable; characters of its password may have to be escaped"
+            )
         if proxy.scheme != "http":
             raise OSError(f"a proxy that speaks {proxy.scheme} is not supported here")
         if proxy.username is not None:
             words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
             credentials = base64.b64encode(words.encode()).decode()
             request.add_unredirected_header("Proxy-Authorization", f"Basic {credentials}")
-        request.set_proxy(proxy.netloc.rpartition("@")[2], "http")
+        request.set_proxy(_place(address), "http")
 
     https_open = http_open
+
+
+def _place(address: str) -> str:
+    """Host and port of a proxy's address; empty when it has none, or may be part of a password."""
+    try:
+        parts = urlsplit(address)
+        usable = bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
+    except ValueError:
+        usable = False
+    return parts.netloc.rpartition("@")[2] if usable else ""
 
 
 def download(url: str, archive: BinaryIO, digest: str, variables: Mapping[str, str]) -> None:
@@ -108,9 +124,9 @@ def download(url: str, archive: BinaryIO, digest: str, variables: Mapping[str, s
                     raise InstallError(step, f"{url} took longer than {TOTAL_SECONDS} s", remedy)
                 received.update(block)
                 archive.write(block)
-    except (OSError, ValueError, EOFError) as error:
-        through = urlsplit(environment.proxy_for(url, variables))
-        by = f" (through the proxy {through.netloc.rpartition('@')[2]})" if through.netloc else ""
+    except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
+        place = _place(environment.proxy_for(url, variables))
+        by = f" (through the proxy {place})" if place else ""
         raise InstallError(step, f"{url}: {error}{by}", remedy) from error
     if expected is not None and total != int(expected):
         raise InstallError(step, f"{url} was cut short: {total} of {expected} bytes", remedy)
