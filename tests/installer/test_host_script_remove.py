@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND
+from agent.transaction import File, Role
 
 from tests.fakes.node import tree
-from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, ScriptNode
+from tests.fakes.script_node import (
+    CONFIG,
+    DATA,
+    FLIPPED_CONFIG,
+    LAZY,
+    MARK,
+    NEW_CONFIG,
+    OLD_CONFIG,
+    ScriptNode,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -84,6 +94,19 @@ def test_directories_that_were_there_before_stay(node: ScriptNode) -> None:
     before = tree(node.root)
     node.install()
     assert node.run("remove").returncode == 0
+    assert tree(node.root) == before
+
+
+def test_a_directory_that_a_later_install_made_in_one_of_an_earlier_goes_too(node: ScriptNode) -> None:
+    before = tree(node.root)
+    node.install()
+    later = "/etc/soci-snapshotter-grpc/certificates/registries.pem"
+    further = [File(Role.DAEMON, later, None, f"{MARK}pem\n".encode())]
+    staged = node.stage("2-b", version="2", snapshotter_action="restart", further=further)
+    assert node.apply(staged).outcome == "committed"
+    assert node.host.exists(later)
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
     assert tree(node.root) == before
 
 
