@@ -6,7 +6,7 @@ It forwards http:// requests, opens tunnels with CONNECT, and asks for name and 
 import base64
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -30,13 +30,16 @@ class Proxy(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Proxy
+    @property
+    def proxy(self) -> Proxy:
+        assert isinstance(self.server, Proxy)
+        return self.server
 
     def do_CONNECT(self) -> None:
         host, _, port = self.path.rpartition(":")
         if not self._may_go_on():
             return
-        with self.server.connect(host, int(port)) as upstream:
+        with self.proxy.connect(host, int(port)) as upstream:
             self.send_response(200)
             self.end_headers()
             back = threading.Thread(target=_copy, args=(upstream, self.connection), daemon=True)
@@ -49,16 +52,16 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         if not self._may_go_on():
             return
-        with self.server.connect(parts.hostname or "", parts.port or 80) as upstream:
+        with self.proxy.connect(parts.hostname or "", parts.port or 80) as upstream:
             request = f"GET {parts.path} HTTP/1.0\r\nHost: {parts.netloc}\r\n\r\n"
             upstream.sendall(request.encode())
             _copy(upstream, self.connection)
         self.close_connection = True
 
     def _may_go_on(self) -> bool:
-        self.server.asked.append(f"{self.command} {self.path}")
-        wanted = "Basic " + base64.b64encode(self.server.user.encode()).decode()
-        if self.server.user and self.headers.get("Proxy-Authorization") != wanted:
+        self.proxy.asked.append(f"{self.command} {self.path}")
+        wanted = "Basic " + base64.b64encode(self.proxy.user.encode()).decode()
+        if self.proxy.user and self.headers.get("Proxy-Authorization") != wanted:
             self.send_error(407)
             return False
         return True
@@ -77,7 +80,7 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 
 
 @contextmanager
-def running(user: str = "") -> Iterator[Proxy]:
+def running(user: str = "") -> Generator[Proxy]:
     """A proxy that runs meanwhile."""
     proxy = Proxy(user)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()

@@ -99,7 +99,6 @@ class ScriptNode:
         *,
         slot: Slot = FIRST,
         config: bytes = NEW_CONFIG,
-        further: Sequence[File] = (),
         **plan: str,
     ) -> str:
         self.host.write(transaction.SCRIPT, self.script, 0o755)
@@ -122,7 +121,7 @@ class ScriptNode:
             "containerd_config": CONFIG,
             "containerd_dump": transaction.sha256(config),
         }
-        directory = self.host.path(transaction.stage(self.host, name, [*further, *files], fields | plan))
+        directory = self.host.path(transaction.stage(self.host, name, files, fields | plan))
         (directory / "carried").touch()
         return str(directory)
 

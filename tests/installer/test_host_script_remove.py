@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND
-from agent.transaction import File, Role
 
 from tests.fakes.node import tree
 from tests.fakes.script_node import (
@@ -15,11 +14,11 @@ from tests.fakes.script_node import (
     DATA,
     FLIPPED_CONFIG,
     LAZY,
-    MARK,
     NEW_CONFIG,
     OLD_CONFIG,
     ScriptNode,
 )
+from tests.fakes.sourced_script import call
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -97,17 +96,17 @@ def test_directories_that_were_there_before_stay(node: ScriptNode) -> None:
     assert tree(node.root) == before
 
 
-def test_a_directory_that_a_later_install_made_in_one_of_an_earlier_goes_too(node: ScriptNode) -> None:
-    before = tree(node.root)
-    node.install()
-    later = "/etc/soci-snapshotter-grpc/certificates/registries.pem"
-    further = [File(Role.DAEMON, later, None, f"{MARK}pem\n".encode())]
-    staged = node.stage("2-b", version="2", snapshotter_action="restart", further=further)
-    assert node.apply(staged).outcome == "committed"
-    assert node.host.exists(later)
-    done = node.run("remove")
-    assert done.returncode == 0, done.stderr
-    assert tree(node.root) == before
+def test_a_directory_that_a_later_install_made_in_one_of_an_earlier_goes_first(node: ScriptNode) -> None:
+    """One pass is all that the retirement of a daemon makes."""
+    folders = ["/etc/soci-snapshotter-grpc-b", "/etc/soci-snapshotter-grpc-b/certificates"]
+    for folder in folders:
+        node.host.path(folder).mkdir(parents=True)
+    state = node.root / "var/lib/soci-cluster"
+    node.host.write(
+        f"{transaction.STATE}/originals/folders", "".join(f"{path}\n" for path in folders).encode()
+    )
+    call(f"ROOT={node.root} && remove_folders {state}")
+    assert not any(node.host.exists(folder) for folder in folders)
 
 
 @pytest.mark.failure_mode(24)

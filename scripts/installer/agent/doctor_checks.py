@@ -516,7 +516,8 @@ WHOLE = {
     ),
     "registry-unreachable": Whole(
         "the registry did not answer the daemon when the image was pulled",
-        f"see to the way from the node to the registry, {PULL_ANEW}",
+        "let the node reach the registry itself, also behind a mirror, or name the mirror as `server` in its "
+        f"hosts.toml (docs/operations.md), {PULL_ANEW}",
         _said,
     ),
 }
