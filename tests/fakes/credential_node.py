@@ -59,6 +59,7 @@ class CredentialNode:
     def provide(
         self,
         script: str,
+        *,
         name: str = "ecr-credential-provider",
         match: Sequence[str] = ("*.dkr.ecr.*.amazonaws.com",),
         arguments: Sequence[str] = (),

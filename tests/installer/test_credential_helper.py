@@ -359,7 +359,9 @@ def test_nothing_is_kept_outside_of_memory(tmp_path: Path) -> None:
         node = CredentialNode(place)
         node.answer(response("token"))
         assert given(node, ECR) == ("AWS", "token")
-        written = [path for path in place.joinpath("root").rglob("*") if path.is_file() and path.stat().st_size]
+        written = [
+            path for path in place.joinpath("root").rglob("*") if path.is_file() and path.stat().st_size
+        ]
         assert written == []
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -429,7 +431,8 @@ def test_a_spoilt_pull_secret_is_none(node: CredentialNode, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["", "\n", "../../etc/passwd", "a/../b", "a b", "a;id", "$(id)", "a\0b\x1b", "*", ".hidden", "x" * 300]
+    "host",
+    ["", "\n", "../../etc/passwd", "a/../b", "a b", "a;id", "$(id)", "a\0b\x1b", "*", ".hidden", "x" * 300],
 )
 def test_a_host_that_is_none_has_no_credentials(node: CredentialNode, host: str) -> None:
     node.pull_secret("a", secret("a", "of a"))
@@ -466,10 +469,18 @@ def test_auths_of_roots_own_configuration_are_not_masked(
 
 
 @pytest.mark.parametrize(
-    "key", ["registry.example", "https://registry.example", "https://registry.example/v1/", "http://registry.example/"]
+    "key",
+    [
+        "registry.example",
+        "https://registry.example",
+        "https://registry.example/v1/",
+        "http://registry.example/",
+    ],
 )
 def test_keys_of_auths_are_hosts_in_several_spellings(node: CredentialNode, key: str) -> None:
-    node.docker(json.dumps({"auths": {key: {"auth": basic("u", "p")}, "registry.example/team": {"auth": "x"}}}))
+    node.docker(
+        json.dumps({"auths": {key: {"auth": basic("u", "p")}, "registry.example/team": {"auth": "x"}}})
+    )
     assert given(node, "registry.example") == ("u", "p")
 
 
@@ -482,7 +493,14 @@ def test_docker_hub_is_found_by_its_names(node: CredentialNode, key: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '{"auths":null}', '{"auths":{"registry.example":{}}}', '{"auths":{"registry.example":{"auth":"?"}}}'],
+    [
+        "",
+        "{",
+        "[]",
+        '{"auths":null}',
+        '{"auths":{"registry.example":{}}}',
+        '{"auths":{"registry.example":{"auth":"?"}}}',
+    ],
 )
 def test_a_spoilt_configuration_is_none(node: CredentialNode, text: str) -> None:
     node.docker(text)
@@ -533,7 +551,9 @@ def test_a_plugin_that_asks_docker_does_not_lead_back(node: CredentialNode) -> N
 
 
 def test_configurations_that_the_kubelet_reads_come_after_roots_own(node: CredentialNode) -> None:
-    of_kubelet = node.docker(json.dumps({"auths": {"registry.example": {"auth": basic("k", "p")}}}), "kubelet/config.json")
+    of_kubelet = node.docker(
+        json.dumps({"auths": {"registry.example": {"auth": basic("k", "p")}}}), "kubelet/config.json"
+    )
     old = node.docker(json.dumps({"old.example": {"auth": basic("old", "p")}}), "kubelet/.dockercfg")
     node.lines = [f"docker {of_kubelet}", f"docker {node.path}/missing", f"dockercfg {old}"]
     node.write_list()
@@ -585,7 +605,7 @@ def test_neither_arguments_nor_environments_nor_traces_have_a_secret(one: Creden
     for name in ("awk", "cat", "grep", "head", "mv", "rm", "sed", "sleep", "tr", "mkdir", "flock", "id"):
         program = shutil.which(name)
         note = f'{{ printf "%s\\n" "$@"; env; }} >>{seen}/$$'
-        (tools / name).write_text(f"#!/bin/bash\n{note}\nexec {program} \"$@\"\n")
+        (tools / name).write_text(f'#!/bin/bash\n{note}\nexec {program} "$@"\n')
         (tools / name).chmod(0o755)
     one.helper.write_text(one.helper.read_text().replace("\nSEARCH_PATH=", f"\nSEARCH_PATH={tools}:"))
     one.answer(response("the-secret"))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, soci_config
+from . import containerd_config, credential_providers, soci_config
 from .adoption import Snapshotter
+from .credential_providers import NO_PROVIDERS, Providers
 from .host import Host
 from .kinds import KINDS, Generator, Kind
 from .settings import Settings
@@ -40,17 +41,20 @@ class Target(Place):
     config_text: str  # of containerd's root configuration file, with our keys
     effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
     registries: Mapping[str, str]  # texts of hosts.toml, by registry
+    providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
 
 
 @dataclass(frozen=True, kw_only=True)
 class Managed:
-    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file."""
+    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file. ``mode`` is octal;
+    an empty one stands for that of the file that is there, 0644 for a new one."""
 
     path: Callable[[Place], str]
     text: Callable[[Target], str]
     role: Role
     what: str
     when: Callable[[Place], bool] = lambda place: True
+    mode: str = ""
 
 
 def _template(name: str) -> Callable[[Target], str]:
@@ -84,6 +88,11 @@ def _generator_text(target: Target) -> str:
     return _generator(target).render(containerd_config.image_table(target.effective), target.slot)
 
 
+def _payload(path: str) -> Callable[[Target], str]:
+    """A file of the program as it is, under the name that it has on the node."""
+    return lambda target: (target.payload / path.rpartition("/")[2]).read_text()
+
+
 MANAGED = (
     Managed(
         path=lambda place: f"{UNITS}/soci-cluster-boot.service",
@@ -96,6 +105,26 @@ MANAGED = (
         text=_template("containerd-soci-cluster.conf"),
         role=Role.RECOVERY,
         what="has containerd start that unit and the daemons",
+    ),
+    Managed(
+        path=lambda place: f"{credential_providers.FOLDER}/config.json",
+        text=lambda target: '{"credsStore":"soci-cluster"}\n',
+        role=Role.RECOVERY,
+        what="the daemon's Docker configuration: it names the credential helper and nothing else",
+    ),
+    Managed(
+        path=lambda place: credential_providers.HELPER,
+        text=_payload(credential_providers.HELPER),
+        role=Role.RECOVERY,
+        what="the credential helper: gives the daemon the registry credentials that the kubelet has",
+        mode="0755",
+    ),
+    Managed(
+        path=lambda place: credential_providers.LIST,
+        text=lambda target: credential_providers.render(target.providers),
+        role=Role.RECOVERY,
+        what="mode 0600: the kubelet's credential provider plugins, as the helper asks them",
+        mode="0600",
     ),
     Managed(
         path=lambda place: place.slot.config,
@@ -164,7 +193,8 @@ def files(host: Host, target: Target) -> list[File]:
         path = row.path(target)
         role = Role.GENERATED if row.role is Role.SHARED and is_generated else row.role
         mode, owner = host.mode_and_owner(path)
-        found.append(File(role, path, host.read(path), row.text(target).encode(), mode, owner))
+        content = row.text(target).encode()
+        found.append(File(role, path, host.read(path), content, row.mode or mode, owner))
     return found
 
 

@@ -13,6 +13,7 @@ from . import (
     adoption,
     carry,
     containerd_config,
+    credential_providers,
     detect,
     lazy,
     managed,
@@ -97,6 +98,7 @@ class Plan:
     containerd_config: str  # its root configuration file, by the name that the unit gives to it
     imports: list[str]  # what that file imports, absolute; names may have wildcards
     containerd_dump: str  # the digest of what containerd makes of that file after the change
+    provider_paths: tuple[str, ...] = ()  # what the kubelet's credential provider plugins are read from
 
     @property
     def snapshotter(self) -> str:
@@ -128,6 +130,7 @@ class Plan:
     def watched_paths(self, host: Host) -> list[str]:
         """The files and directories in which a change may change what the daemons do."""
         paths = [*(file.path for file in self.files), f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
+        paths += self.provider_paths
         for pattern in self.imports:
             folder, _, name = pattern.rpartition("/")
             found = sorted(host.path(host.resolve(folder)).glob(name)) if name else []
@@ -166,6 +169,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     place = release.folder(host, settings.version, settings.sha256[facts.architecture])
     program = f"{place}/soci-snapshotter-grpc"
     registries = containerd_config.registry_directories(effective)
+    providers = credential_providers.read(host)
     files = managed.files(
         host,
         managed.Target(
@@ -180,6 +184,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
             config_text=new_text,
             effective=effective,
             registries=soci_config.registry_hosts(host, registries),
+            providers=providers,
         ),
     )
     action = "start"
@@ -201,6 +206,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         containerd_config=name,
         imports=containerd_config.imports(text, name, effective),
         containerd_dump=transaction.sha256(containerd_config.without_imports(after).encode()),
+        provider_paths=providers.paths,
     )
 
 
