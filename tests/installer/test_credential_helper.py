@@ -301,6 +301,7 @@ def test_a_token_is_kept_as_long_as_the_plugin_says_and_never_longer_than_five_m
         assert source == ["provider", "ecr-credential-provider"]
 
 
+@pytest.mark.failure_mode(30)
 def test_within_its_time_no_plugin_is_asked_again_and_after_it_one_is(node: CredentialNode) -> None:
     node.answer(response("first"))
     assert given(node, ECR) == ("AWS", "first")
