@@ -1,7 +1,6 @@
-"""What the credential helper adds to a look at a registry: out of its cache, and beside the plugin's own time.
+"""What the credential helper takes: out of its cache, and beside the plugin's own time.
 
-Needs root, dash or busybox, and nothing of the lab: the plugin is a stand-in that sleeps as long as a call of ECR's
-takes. Limits (docs/performance.md): warm 30 ms, cold 300 ms beyond the plugin.
+Needs root and nothing of the lab: the plugin is a stand-in that sleeps as long as a call of ECR's takes. Limits (docs/performance.md): warm 30 ms, cold 300 ms beyond the plugin.
 """
 
 import argparse
@@ -75,8 +74,8 @@ def main() -> int:
                 warm.append(milliseconds(call, folder))
         plugin, with_helper, kept = (statistics.median(times) for times in (own, cold, warm))
         print(
-            f"{shell[0]:<10}warm {kept:6.1f} ms, cold {with_helper:6.1f} ms, the plugin alone {plugin:6.1f} ms: "
-            f"{with_helper - plugin:+.1f} ms"
+            f"{shell[0]:<10}warm {kept:6.1f} ms, cold {with_helper:6.1f} ms, "
+            f"the plugin alone {plugin:6.1f} ms: {with_helper - plugin:+.1f} ms"
         )
         failed = failed or kept > WARM_MILLISECONDS or with_helper - plugin > COLD_MILLISECONDS
     return int(failed)

@@ -1,9 +1,9 @@
 """The agent's decisions from facts to the staged transaction, on a fake node."""
 
 import dataclasses
-import json
 import errno
 import hashlib
+import json
 import os
 import re
 import time
