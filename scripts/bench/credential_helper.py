@@ -1,6 +1,7 @@
 """What the credential helper takes: out of its cache, and beside the plugin's own time.
 
-Needs root and nothing of the lab: the plugin is a stand-in that sleeps as long as a call of ECR's takes. Limits (docs/performance.md): warm 30 ms, cold 300 ms beyond the plugin.
+Needs root and nothing of the lab: the plugin is a stand-in that sleeps as long as a call of ECR's takes.
+Limits (docs/performance.md): warm 30 ms, cold 300 ms beyond the plugin.
 """
 
 import argparse
@@ -44,7 +45,11 @@ def furnish(folder: Path, seconds: float) -> None:
 
 def milliseconds(command: list[str], folder: Path) -> float:
     """The time of one call that has to succeed."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "ROOT": str(folder), "HOME": str(folder)}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "SOCI_CLUSTER_ROOT": str(folder),
+        "HOME": str(folder),
+    }
     started = time.perf_counter()
     subprocess.run(command, input=HOST.encode(), env=environment, check=True, stdout=subprocess.DEVNULL)
     return (time.perf_counter() - started) * 1000

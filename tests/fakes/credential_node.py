@@ -120,7 +120,7 @@ class CredentialNode:
         return {
             "PATH": f"{self.path}:{self.search_path}",
             "HOME": str(self.home),
-            "ROOT": str(self.path / "root"),
+            "SOCI_CLUSTER_ROOT": str(self.path / "root"),
             "DOCKER_CONFIG": str(self.path),
             **more,
         }

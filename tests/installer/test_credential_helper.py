@@ -80,6 +80,11 @@ def test_a_plugin_has_the_environment_of_its_entry_and_nothing_that_leads_back(n
     assert "OTHER" not in seen
 
 
+def test_variables_of_the_daemon_move_nothing(node: CredentialNode) -> None:
+    node.pull_secret(ECR, secret(ECR, "right"))
+    assert node.run(ECR, ROOT="/nowhere", HOST="other", PROVIDERS="/dev/null", ANSWER="{}")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("pattern", "host", "is_asked"),
     [
@@ -291,7 +296,13 @@ def test_keys_may_be_written_with_escapes(node: CredentialNode) -> None:
 def test_a_token_is_kept_as_long_as_the_plugin_says_and_never_longer_than_five_minutes(
     node: CredentialNode,
 ) -> None:
-    for keep, seconds in (("6h0m0s", 300), ("1m30s", 90), ("1.5s", 1), ("299.9s", 299)):
+    for keep, seconds in (
+        ("6h0m0s", 300),
+        ("1m30s", 90),
+        ("1.5s", 1),
+        ("299.9s", 299),
+        ("9" * 12 + "h", 300),
+    ):
         shutil.rmtree(node.answers, ignore_errors=True)
         node.lines = []
         node.answer(response("token", keep=keep))
@@ -383,6 +394,15 @@ def test_fifty_who_ask_a_failing_plugin_are_one_call_of_it(one: CredentialNode) 
     outputs = {process.communicate(timeout=20)[0].decode() for process in processes}
     assert outputs == {NONE[1]}
     assert len(one.requests()) == 1
+
+
+def test_a_flock_that_cannot_wait_is_no_reason_for_none(one: CredentialNode) -> None:
+    """BusyBox's has no -w."""
+    flock = one.programs / "flock"
+    flock.write_text("#!/bin/sh\necho usage >&2\nexit 1\n")
+    flock.chmod(0o755)
+    one.answer(response("token"))
+    assert given(one, ECR) == ("AWS", "token")
 
 
 def test_two_registries_do_not_wait_for_each_other(one: CredentialNode) -> None:
