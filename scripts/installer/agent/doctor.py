@@ -39,12 +39,13 @@ REGISTRIES_ASKED = 12  # at most, all at once
 SOURCE_SECONDS = 16.0  # the helper's own limit, and a little
 # Where the daemon gets its credentials for each registry from: the helper's word in the daemon's environment.
 SOURCES = """
-environment=$(tr '\\0' '\\n' <"/proc/$1/environ")
-while IFS= read -r pair; do
+set -f
+IFS='
+'
+for pair in $(tr '\\0' '\\n' <"/proc/$1/environ"); do
   case ${pair%%=*} in '' | *[!A-Za-z0-9_]* | [0-9]*) ;; *) export "$pair" ;; esac
-done <<END
-$environment
-END
+done
+unset IFS
 helper=$2
 shift 2
 for host; do
