@@ -296,6 +296,9 @@ def _facts(report: Json) -> Iterator[str]:
         f"mounts: {mounts['lazyLayers']} lazily loaded layers, {mounts['containers']} containers, "
         f"{mounts['dead']} dead; background fetch {report['daemon']['backgroundFetch']}"
     )
+    # An installer from before there were any does not say it.
+    for entry in report.get("credentials", ()):
+        yield f"credentials for {entry['registry']}: {entry['source']}"
     yield from (f"not known: {what}" for what in report["notKnown"])
 
 

@@ -5,7 +5,7 @@ Standard library only: it runs in a stock Python image. Its rooms:
     __main__    a run of the program: present, absent, leave
     settings    what was asked for
     detect      what node this is, and whether it can be had; `kinds`: what differs from kind to kind
-    kubelet     the kubelet as it runs: its unit, its sockets
+    kubelet     the kubelet as it runs: its unit, its sockets; `credential_providers`: its plugins
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
                 `containerd_config`, `soci_config`, `environment` and `nodeadm`; `slots`, `adoption`: the
                 daemon and its unit
