@@ -157,7 +157,9 @@ def _unscheduled(pod: Object) -> str:
 
 
 def _containers(pod: Object) -> Sequence[Object]:
-    return pod.get("status", {}).get("containerStatuses") or ()
+    """The states of a pod's containers; the API has them by name, and the installer's own speaks first."""
+    states = pod.get("status", {}).get("containerStatuses") or ()
+    return sorted(states, key=lambda state: state.get("name") != "installer")
 
 
 def _termination_message(pod: Object) -> str:

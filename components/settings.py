@@ -199,6 +199,14 @@ class Settings:
         Scope.NODE,
         rules.one_of("report", "evict"),
     )
+    credentials: str = setting(
+        "node-and-pull-secrets",
+        "Which credentials SOCI has for registries. `node` are those of the node itself: the kubelet's "
+        "credential provider plugins and root's Docker configuration. `node-and-pull-secrets` are also the "
+        "imagePullSecrets of the node's own pods, read as the node and kept in its memory.",
+        Scope.NODE,
+        rules.one_of("node", "node-and-pull-secrets"),
+    )
     on_drift: str = setting(
         "repair",
         "What becomes of a node on which another tool changed what the install wrote. `repair` puts it "

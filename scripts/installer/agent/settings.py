@@ -23,6 +23,7 @@ class Settings:
     existing_nodes: str
     upgrade_policy: str
     broken_pods: str
+    credentials: str
     on_drift: str
     # settings:end
 

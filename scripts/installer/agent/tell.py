@@ -1,7 +1,7 @@
 """What the user hears of an install: the pod's log and last words, the node's condition, Events."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import detect, drain, lazy
@@ -44,8 +44,12 @@ class Teller:
             self._is_heard = False
             self._log(f"steps are not told to the API server any more: {error}")
 
-    def success(self, version: str, mode: str, done: Installed, seconds: float) -> None:
+    def success(
+        self, version: str, mode: str, done: Installed, seconds: float, notes: Sequence[str] = ()
+    ) -> None:
         """Mark the node, until the API takes it: the node serves SOCI already, only its taint waits for this.
+
+        ``notes`` is what does not work all the same.
 
         Raises:
             InstallError: the API does not take it.
@@ -68,6 +72,7 @@ class Teller:
             self._log(f"these images are going to be pulled anew: {', '.join(done.healed.forgotten)}")
         if done.replaced:
             message += f"; {done.on_replaced} containers still on the old daemon"
+        message += "".join(f"; {note}" for note in notes)
         try:
             # An earlier pod of the installer may have been killed before it could lift its cordon.
             retry(self._marks.uncordon, REPORT_SECONDS)
