@@ -157,9 +157,10 @@ def _unscheduled(pod: Object) -> str:
 
 
 def _containers(pod: Object) -> Sequence[Object]:
-    """The states of a pod's containers; the API has them by name, and the installer's own speaks first."""
+    """The states of a pod's containers; of the installer's pod its own alone, as long as it is not ready."""
     states = pod.get("status", {}).get("containerStatuses") or ()
-    return sorted(states, key=lambda state: state.get("name") != "installer")
+    own = [state for state in states if state.get("name") == "installer" and not state.get("ready")]
+    return own or states
 
 
 def _termination_message(pod: Object) -> str:

@@ -27,7 +27,7 @@ from .follow import Changed, Follower, Gone, Listed, News, Trouble
 from .host import Host
 from .log import Log
 from .node_identity import IdentityError, Json, NodeIdentity
-from .registry_choice import CONFLICT, Choice, Problem, Question, in_short
+from .registry_choice import CONFLICT, Choice, Claim, Problem, Question, in_short
 from .registry_credentials import (
     Content,
     Credential,
@@ -150,6 +150,7 @@ class Keeper:
         self._questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
         self._asker: threading.Thread | None = None
         self._state = State()
+        self._claimed: dict[str, dict[Credential, Claim]] = {}
         self._said: set[str] = set()
         self._told: set[str] = set()  # the registries of which there was an Event
 
@@ -159,8 +160,11 @@ class Keeper:
         pods = self._follow("/api/v1/pods", f"spec.nodeName={self._node}", read_pod, PODS)
         looked = 0.0
         while not ended.is_set():
-            if self._take_news(LOOK_SECONDS) or self._clock() - looked >= LOOK_SECONDS:
+            is_new = self._take_news(LOOK_SECONDS)
+            if is_new or self._clock() - looked >= LOOK_SECONDS:
                 looked = self._clock()
+                if is_new:
+                    self._claim()
                 try:
                     self._settle()
                 except OSError as error:
@@ -179,16 +183,13 @@ class Keeper:
         return follower
 
     def _take_news(self, seconds: float) -> bool:
-        """Wait for news, then take all that is there; whether something may be to be done."""
-        try:
-            first = self._news.get(timeout=seconds)
-        except queue.Empty:
-            return True
-        is_due = self._take(*first)
+        """Wait for news, then take all that is there; whether any changes what is known."""
+        is_new = False
         with contextlib.suppress(queue.Empty):
+            is_new = self._take(*self._news.get(timeout=seconds))
             while True:
-                is_due |= self._take(*self._news.get_nowait())
-        return is_due
+                is_new |= self._take(*self._news.get_nowait())
+        return is_new
 
     def _take(self, source: Any, news: Any) -> bool:
         if isinstance(source, tuple):
@@ -240,6 +241,11 @@ class Keeper:
 
     # What comes of it
 
+    def _claim(self) -> None:
+        secrets = self._state.secrets.items()
+        contents = {name: secret.content for name, secret in secrets if secret.content}
+        self._claimed = registry_choice.claims(self._state.pods, contents)
+
     def _settle(self) -> None:
         """Follow what has to be followed, ask what has to be asked, and put files and problems right."""
         if not self._host.exists(f"{STATE}/current"):
@@ -251,10 +257,8 @@ class Keeper:
         elif state.has_listed:
             self._follow_secrets()
             present = self._present()
-            contents = {name: secret.content for name, secret in state.secrets.items() if secret.content}
-            claimed = registry_choice.claims(state.pods, contents)
             answers = {question: answer.said for question, answer in state.answers.items()}
-            choice = registry_choice.choose(claimed, present, answers)
+            choice = registry_choice.choose(self._claimed, present, answers)
             self._write(choice, present)
             self._put_questions(choice)
             found += choice.problems

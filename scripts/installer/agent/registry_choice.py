@@ -13,6 +13,7 @@ from .registry_credentials import Content, Credential, Image, Pod, is_host
 Problem = tuple[str, str, str]
 CONFLICT = "conflicting-credentials"
 NAMED = 5  # images and secrets, at most
+UNUSED = 50  # registries of which no pod has an image, at most: some secrets list all that a company has
 
 Question = tuple[Image, Credential]
 Answers = Mapping[Question, bool | None]  # None: the registry did not say
@@ -39,11 +40,13 @@ def claims(pods: Mapping[str, Pod], contents: Mapping[str, Content]) -> dict[str
     """Host to the credentials for it. A pod that has ended still claims: its image is on the node, and the
     next pod of the same owner starts from it; its images are not in use."""
     found: dict[str, dict[Credential, Claim]] = {}
+    used: set[str] = set()
     for pod in pods.values():
         for secret in pod.secrets:
             for entry in contents[secret].entries if secret in contents else ():
                 images = {image for image in pod.images if entry.is_for(image)}
                 hosts = {image.host for image in images}
+                used |= hosts
                 if not entry.is_glob:
                     hosts.add(entry.host)  # it may be that of a mirror
                 for host in filter(is_host, hosts):
@@ -51,6 +54,8 @@ def claims(pods: Mapping[str, Pod], contents: Mapping[str, Content]) -> dict[str
                     claim.secrets.add(secret)
                     if not pod.has_ended:
                         claim.images |= {image for image in images if image.host == host}
+    for host in sorted(set(found) - used)[UNUSED:]:
+        del found[host]
     return found
 
 

@@ -22,7 +22,8 @@ HUB_API = "registry-1.docker.io"
 IDENTITY_TOKEN = "<token>"  # the user by which the helpers' protocol knows one
 # It becomes the name of a file; an address in brackets is none of these, and is refused.
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?::[0-9]{1,5})?")
-_REPOSITORY = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
+_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"  # distribution's grammar of references
+_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _REFERENCE = re.compile(r"\w[\w.-]{0,127}|[a-z0-9+._-]+:[0-9a-f]{32,}", re.ASCII)
 _TYPES = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",

@@ -8,6 +8,7 @@ import base64
 import http.client
 import json
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,13 +26,13 @@ LARGEST_TOKEN = 1 << 20
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
-def direct() -> urllib.request.OpenerDirector:
-    """Opens addresses without a proxy, with the certificates that this machine trusts. It has no handler of
-    redirects, with which a credential would reach another server, and none of plain HTTP."""
+def direct(context: ssl.SSLContext | None = None) -> urllib.request.OpenerDirector:
+    """Opens addresses without a proxy, trusting what ``context`` trusts, else what this machine does. It has
+    no handler of redirects, with which a credential would reach another server, and none of plain HTTP."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.UnknownHandler(),
-        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPSHandler(context=context),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
     ):
