@@ -77,14 +77,14 @@ class SociInstallerArgs(TypedDict):
     """What becomes of a pod whose lazily loaded files cannot be read any more, since the snapshotter's daemon
     ended under it. `report` puts a Warning Event on it, `evict` also evicts it within its disruption budgets,
     if a controller makes it anew. Default: `report`."""
-    credentials: NotRequired[str]
-    """Which credentials SOCI has for registries. `node` are those of the node itself: the kubelet's
-    credential provider plugins and root's Docker configuration. `node-and-pull-secrets` are also the
-    imagePullSecrets of the node's own pods, read as the node and kept in its memory. Default:
-    `node-and-pull-secrets`."""
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
@@ -197,14 +197,14 @@ class SociClusterArgs(TypedDict):
     """What becomes of a pod whose lazily loaded files cannot be read any more, since the snapshotter's daemon
     ended under it. `report` puts a Warning Event on it, `evict` also evicts it within its disruption budgets,
     if a controller makes it anew. Default: `report`."""
-    credentials: NotRequired[str]
-    """Which credentials SOCI has for registries. `node` are those of the node itself: the kubelet's
-    credential provider plugins and root's Docker configuration. `node-and-pull-secrets` are also the
-    imagePullSecrets of the node's own pods, read as the node and kept in its memory. Default:
-    `node-and-pull-secrets`."""
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]

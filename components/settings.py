@@ -199,20 +199,20 @@ class Settings:
         Scope.NODE,
         rules.one_of("report", "evict"),
     )
-    credentials: str = setting(
-        "node-and-pull-secrets",
-        "Which credentials SOCI has for registries. `node` are those of the node itself: the kubelet's "
-        "credential provider plugins and root's Docker configuration. `node-and-pull-secrets` are also the "
-        "imagePullSecrets of the node's own pods, read as the node and kept in its memory.",
-        Scope.NODE,
-        rules.one_of("node", "node-and-pull-secrets"),
-    )
     on_drift: str = setting(
         "repair",
         "What becomes of a node on which another tool changed what the install wrote. `repair` puts it "
         "right, at most once in ten minutes and three times an hour, `report` only says so.",
         Scope.NODE,
         rules.one_of("repair", "report"),
+    )
+    credentials: str = setting(
+        "node-and-pull-secrets",
+        "With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's "
+        "credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these "
+        "and the image pull secrets of the pods on the node, which are kept in its memory.",
+        Scope.NODE,
+        rules.one_of("node", "node-and-pull-secrets"),
     )
     max_unavailable: str = setting(
         "1",

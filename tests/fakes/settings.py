@@ -17,8 +17,8 @@ _DEFAULTS = Settings(
     existing_nodes="refuse",
     upgrade_policy="when-idle",
     broken_pods="report",
-    credentials="node-and-pull-secrets",
     on_drift="repair",
+    credentials="node-and-pull-secrets",
 )
 
 

@@ -1,13 +1,19 @@
 """Pull secrets of the node's own pods reach the daemon, and nothing else does."""
 
 import json
+import os
+import re
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from agent import __main__ as program
 from agent import pull_secrets
 from agent.follow import read_list
 from agent.node_identity import NodeIdentity
@@ -17,6 +23,7 @@ from agent.registry_credentials import Credential
 
 from tests.fakes.api_server import NODE, ApiServer, auth, pod, secret
 from tests.fakes.kubelet_node import KubeletNode, pull_secret_files
+from tests.fakes.node import INSTALLER
 from tests.waiting import wait_for
 
 HARBOR = "harbor.corp"
@@ -584,6 +591,41 @@ def test_a_credential_for_which_no_image_runs_is_no_rival(machine: Machine, serv
     server.put("pods", pod("other/c", "docker.io/x/y", secrets=("list",)))
     machine.holds(harbor_corp=line(HARBOR, "robot", SECRET), last_corp=line("last.corp", "u", "p"))
     assert machine.registries.asked == []
+
+
+# The process
+
+
+def test_the_process_ends_at_once_and_leaves_no_core(tmp_path: Path) -> None:
+    """A machine without a kubelet: it says so, and goes on."""
+    command = [sys.executable, "-B", "-m", "agent.pull_secrets"]
+    environment = {**os.environ, "NODE_NAME": "x"}
+    process = subprocess.Popen(command, cwd=INSTALLER, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert json.loads(process.stderr.readline())["step"] == "credentials"
+    wait_for(lambda: (Path("/proc") / str(process.pid) / "task").stat().st_nlink > 3, SOON, "its threads")
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert re.search(r"^Max core file size\s+1\s+1\s", limits, re.MULTILINE)
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(10) == 0
+    assert time.monotonic() - began < 1
+    assert process.stderr.read() == ""
+
+
+def test_the_container_becomes_that_process_in_the_nodes_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    became: list[Any] = []
+
+    def become(program: str, words: Sequence[str]) -> NoReturn:
+        became.append((program, words))
+        raise SystemExit
+
+    monkeypatch.setattr(os, "execvp", become)
+    monkeypatch.setattr(sys, "argv", ["agent", "credentials"])
+    with pytest.raises(SystemExit):
+        program.main()
+    module = (sys.executable, "-B", "-m", pull_secrets.__name__)
+    assert became == [("nsenter", ("nsenter", "-t", "1", "-n", "--", *module))]
 
 
 # Lists

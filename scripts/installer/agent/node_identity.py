@@ -158,7 +158,7 @@ class NodeIdentity:
         Raises:
             IdentityError: there is no kubelet, or its kubeconfig leads to no identity.
         """
-        process = kubelet.find(self._host)
+        process = kubelet.kubelet_process(self._host)
         if not process:
             raise IdentityError("no kubelet runs as a unit of this node")
         access = self._access(process)
@@ -181,7 +181,7 @@ class NodeIdentity:
         with self._lock:
             self._plugin = None
 
-    def _access(self, process: kubelet.Process) -> Access:
+    def _access(self, process: kubelet.KubeletProcess) -> Access:
         path = kubelet.option(process.command, "kubeconfig")
         if not path.startswith("/"):
             what = f"a relative one, {path}" if path else "none"
@@ -199,7 +199,7 @@ class NodeIdentity:
                 return address
         return name
 
-    def _proof(self, access: Access, process: kubelet.Process) -> Proof:
+    def _proof(self, access: Access, process: kubelet.KubeletProcess) -> Proof:
         user = access.user
         certificate, key = self._part(access, "client-certificate"), self._part(access, "client-key")
         token = str(user.get("token") or "")
@@ -248,7 +248,7 @@ class NodeIdentity:
             ) from None
         return context
 
-    def _from_plugin(self, access: Access, config: Json, process: kubelet.Process) -> Proof:
+    def _from_plugin(self, access: Access, config: Json, process: kubelet.KubeletProcess) -> Proof:
         with self._lock:
             if self._plugin and self._plugin[0] == config:
                 proof = self._plugin[1]
@@ -258,7 +258,7 @@ class NodeIdentity:
             self._plugin = (config, proof)
             return proof
 
-    def _run_plugin(self, access: Access, config: Json, process: kubelet.Process) -> Proof:
+    def _run_plugin(self, access: Access, config: Json, process: kubelet.KubeletProcess) -> Proof:
         command = str(config.get("command") or "")
         if "/" in command:
             command = access.path(command)

@@ -23,8 +23,8 @@ class Settings:
     existing_nodes: str
     upgrade_policy: str
     broken_pods: str
-    credentials: str
     on_drift: str
+    credentials: str
     # settings:end
 
 

@@ -54,7 +54,6 @@ ROOT=${ROOT:-} # a directory in place of /, for tests
 STATE=$ROOT/var/lib/soci-cluster
 PROGRAM=$ROOT/opt/soci-cluster
 REMOVED=$STATE.removed
-IN_MEMORY=$ROOT/run/soci-cluster # credentials
 REMOVAL_UNIT=soci-cluster-remove
 HEAL_UNIT=soci-cluster-heal
 ASKING=soci-cluster # a namespace of containerd in which a registry is asked whether it answers
