@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent.node_identity import NodeIdentity
@@ -23,7 +24,7 @@ PODS = f"/api/v1/namespaces/{SPACE}/pods"
 HARBOR = "harbor.corp"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(control_plane: ControlPlane) -> Iterator[Api]:
     """The administrator's client, with two nodes and a namespace."""
     api = control_plane.api()
@@ -39,6 +40,8 @@ def api(control_plane: ControlPlane) -> Iterator[Api]:
 
     wait_for(has_account, 30, "the namespace's service account")
     yield api
+    for item in api.call("GET", PODS)["items"]:
+        api.call("DELETE", f"{PODS}/{item['metadata']['name']}?gracePeriodSeconds=0")
     for path in (*(f"/api/v1/nodes/{name}" for name in (NODE, OTHER)), f"/api/v1/namespaces/{SPACE}"):
         api.call("DELETE", path)
 
@@ -110,3 +113,21 @@ def test_a_node_reads_the_secrets_of_its_own_pods_and_no_others(api: Api, node: 
     api.call("DELETE", f"{PODS}/here?gracePeriodSeconds=0")
     wait_for(lambda: not password(node), 10, "no credential without a pod")
     wait_for(lambda: status(node, f"{SECRETS}/own") == 403, 10, "the right ends with the pod")
+
+
+def test_a_conflict_is_told_by_an_event_that_the_node_itself_may_put(api: Api, node: KubeletNode) -> None:
+    """The registry does not answer here, so nobody knows which one is right."""
+    for name in ("one", "two"):
+        put_secret(api, name, f"of {name}")
+        run_pod(api, name, NODE, name)
+
+    def events() -> list[dict[str, Any]]:
+        path = "/api/v1/namespaces/default/events?fieldSelector=reason%3DConflictingCredentials"
+        return api.call("GET", path)["items"]
+
+    wait_for(lambda: len(events()) == 1, 30, "the Event")
+    (event,) = events()
+    assert (event["involvedObject"]["kind"], event["involvedObject"]["name"]) == ("Node", NODE)
+    assert f"registry {HARBOR}" in event["message"]
+    assert password(node) in ("of one", "of two")
+    assert "of one" not in json.dumps(event)
