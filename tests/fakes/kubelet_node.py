@@ -1,5 +1,6 @@
 """A node whose kubelet has a kubeconfig for the API server of the tests, and memory at /run."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,5 +119,8 @@ class KubeletNode(FakeHost):
 
 def pull_secret_files(host: Host) -> dict[str, str]:
     """What the credential helper would find, by host."""
-    folder = host.path("/run/soci-cluster/pull-secrets")
-    return {path.name: path.read_text() for path in sorted(folder.glob("*"))} if folder.is_dir() else {}
+    found = {}
+    for path in sorted(host.path("/run/soci-cluster/pull-secrets").glob("*")):
+        with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+            found[path.name] = path.read_text()
+    return found
