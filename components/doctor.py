@@ -166,7 +166,8 @@ def _is_ready(pod: Json) -> bool:
 
 def _state(pod: Json) -> str:
     """Why a pod is not ready, in Kubernetes' words."""
-    for container in pod.get("status", {}).get("containerStatuses", []):
+    states = pod.get("status", {}).get("containerStatuses", [])
+    for container in sorted(states, key=lambda state: state.get("name") != "installer"):
         for state in container.get("state", {}).values():
             if "reason" in state:
                 return str(state["reason"])

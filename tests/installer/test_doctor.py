@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import credential_providers, doctor, doctor_checks, slots, transaction
+from agent import credential_providers, doctor, doctor_checks, pull_secrets, slots, transaction
 
 from tests.fakes.doctor_node import (
     DAEMON_PID,
@@ -350,6 +350,17 @@ def test_a_poisoned_image(node: DoctorNode) -> None:
 def test_layers_without_a_mount_of_which_the_journal_says_nothing(node: DoctorNode) -> None:
     node.put("/proc/1/mountinfo", node.mounted[1])
     assert node.found() == {"unmounted-layers": "node"}
+
+
+@pytest.mark.parametrize(
+    ("finding", "subject"),
+    [("conflicting-credentials", "registry.example"), ("pull-secrets-unread", "secret shop/pull")],
+)
+def test_what_became_of_pull_secrets(node: DoctorNode, finding: str, subject: str) -> None:
+    node.put(pull_secrets.PROBLEMS, f"{finding}\t{subject}\twhy it is so\nrubbish\n")
+    (found,) = node.examine()["findings"]
+    assert (found["id"], found["severity"], found["subject"]) == (finding, "warning", subject)
+    assert found["cause"] == "why it is so"
 
 
 def test_no_index(node: DoctorNode) -> None:

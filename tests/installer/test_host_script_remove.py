@@ -72,6 +72,18 @@ def test_image_volumes_of_pods_are_unmounted(node: ScriptNode) -> None:
     assert node.calls("umount") == [f"umount {volume}"]
 
 
+def test_no_credential_stays_in_memory(node: ScriptNode) -> None:
+    secret = node.root / "run/soci-cluster/pull-secrets/registry.example:5000"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("{}\n")
+    secret.parent.with_name("pull-secrets.problems").write_text("")
+    node.install()
+    in_use(node)
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert not (node.root / "run/soci-cluster").exists()
+
+
 @pytest.mark.failure_mode(40)
 def test_remove_returns_the_node_byte_for_byte(node: ScriptNode) -> None:
     """The old configuration is also in effect again, by one restart (kata-containers#11072)."""

@@ -13,6 +13,9 @@ Standard library only: it runs in a stock Python image. Its rooms:
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
     install     what is done, in which order; `release`: the download; `transaction`: the host script's part
     heal        what a start of the daemon left broken; `drift`: what others changed
+    pull_secrets  hands the secrets of the node's pods to the daemon, in a process of its own;
+                `node_identity`: as whom it asks, `follow`: how, `registry_credentials`: what they say,
+                `registry_choice` and `registry_probe`: which one is kept of several for a registry
     lazy        who must not be disturbed; `drain`: how they are moved elsewhere
     uninstall   how SOCI leaves a node; `owner`: whose node it is
     tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod

@@ -21,6 +21,7 @@ from . import (
     doctor_checks,
     doctor_images,
     lazy,
+    pull_secrets,
     registries,
     settings,
     slots,
@@ -162,6 +163,7 @@ class _Examination:
             unmounted=unmounted,
             dead_pods=self._pods(ctr, dead) if answers else dead,
             memory=memory_of(self.host.read_text(f"/proc/{daemon.pid}/status")),
+            pull_secrets=tuple(pull_secrets.problems(self.host)),
             verify=self._verify() if answers else "",
         )
         found = doctor_checks.findings(look)

@@ -85,6 +85,7 @@ class Look:
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
     dead_pods: tuple[str, ...] = ()
     memory: int = 0  # of the daemon, in bytes
+    pull_secrets: tuple[tuple[str, str, str], ...] = ()  # finding, subject and cause, as their process says
     verify: str = ""  # what the host script's own checks found
 
     @property
@@ -418,6 +419,32 @@ def _provider_needs_account(look: Look) -> Iterator[tuple[str, str]]:
     if look.should_serve:
         for name in look.providers.needing_account:
             yield name, "its tokenAttributes require a service account"
+
+
+@_check(
+    "conflicting-credentials",
+    "warning",
+    "pods of the node have different credentials for one registry, of which the daemon can have one only: "
+    "images that it does not read are pulled whole, and what is lazily loaded of them fails to be read",
+    "give the pods of the node one credential that reads all their images of the registry, or keep them on "
+    "different nodes",
+)
+def _conflicting_credentials(look: Look) -> Iterator[tuple[str, str]]:
+    for finding, subject, cause in look.pull_secrets:
+        if finding == "conflicting-credentials":
+            yield subject, cause
+
+
+@_check(
+    "pull-secrets-unread",
+    "warning",
+    "pull secrets of the node's pods do not reach the daemon: their images are pulled whole",
+    "mend the secret that is named; else see the log of the container `credentials` of the node's installer",
+)
+def _pull_secrets_unread(look: Look) -> Iterator[tuple[str, str]]:
+    for finding, subject, cause in look.pull_secrets:
+        if finding == "pull-secrets-unread":
+            yield subject, cause
 
 
 # Pods and images
