@@ -61,6 +61,14 @@ class SociInstallerArgs(TypedDict):
     reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
     are the archives (`oci+http://` without TLS). Default:
     `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata and the cluster's own addresses are always among them."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
@@ -90,6 +98,11 @@ class SociInstallerArgs(TypedDict):
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
@@ -182,6 +195,14 @@ class SociClusterArgs(TypedDict):
     reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
     are the archives (`oci+http://` without TLS). Default:
     `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata and the cluster's own addresses are always among them."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
@@ -211,6 +232,11 @@ class SociClusterArgs(TypedDict):
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]

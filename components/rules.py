@@ -42,6 +42,8 @@ _KUBELET_LABEL = re.compile(
 _TAINT = re.compile(r"([^=:]+)(?:=([^=:]*))?:([A-Za-z]+)")
 _TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _AMI_TYPE = re.compile(r"(AL2023_(x86_64|ARM_64)_[A-Z0-9_]+)?")
+_PLAIN = re.compile(r"[A-Za-z0-9.:/\[\]_-]+")
+_NO_PROXY = re.compile(r"\*|(\*?\.)?[A-Za-z0-9_.:\[\]-]+(/[0-9]+)?(:[0-9]+)?")
 _GROUP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -147,6 +149,35 @@ def release_url(value: Any) -> str:
 def is_oci(address: str) -> bool:
     """Whether releases are in a registry; `oci+http` is one without TLS."""
     return address.startswith(("oci://", "oci+http://"))
+
+
+def proxy(value: Any) -> str:
+    """The plain address of a proxy, or nothing."""
+    address = values.text(value)
+    if not address:
+        return ""
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if usable and (parts.username is not None or parts.password is not None):
+        raise RefusedError(
+            "must be a plain address: it is stored in the cluster",
+            "give it with its credentials to containerd's own unit on the nodes, from where it is taken",
+        )
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment or not _PLAIN.fullmatch(address):
+        raise RefusedError("must be an address of the form http://HOST:PORT")
+    return address.rstrip("/")
+
+
+def no_proxy(value: Any) -> str:
+    """Hosts, addresses and networks, separated by commas."""
+    entries = [entry.strip() for entry in values.text(value).split(",")]
+    for entry in entries:
+        if entry and not _NO_PROXY.fullmatch(entry):
+            raise RefusedError("must be hosts, addresses or networks, separated by commas")
+    return ",".join(entry for entry in entries if entry)
 
 
 def image(value: Any) -> str:

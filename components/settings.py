@@ -27,6 +27,9 @@ from .values import KINDS, RefusedError, entries
 MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
 
 
+_PROXY_REMEDY = "set soci:{} http://HOST:PORT"
+
+
 class SociConfigError(pulumi.RunError):
     """Settings that cannot work. Every line of the message names key, value, reason and remedy."""
 
@@ -151,6 +154,29 @@ class Settings:
         Scope.NODE,
         rules.release_url,
     )
+    http_proxy: str = setting(
+        "",
+        "Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the "
+        "one that containerd runs with, if any. It must be plain: credentials belong into containerd's unit.",
+        Scope.NODE,
+        rules.proxy,
+        remedy=_PROXY_REMEDY.format("httpProxy"),
+    )
+    https_proxy: str = setting(
+        "",
+        "The same for https:// addresses.",
+        Scope.NODE,
+        rules.proxy,
+        remedy=_PROXY_REMEDY.format("httpsProxy"),
+    )
+    no_proxy: str = setting(
+        "",
+        "Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means "
+        "those of containerd. The instance metadata and the cluster's own addresses are always among them.",
+        Scope.NODE,
+        rules.no_proxy,
+        remedy="set soci:noProxy 10.0.0.0/8,.internal",
+    )
     sha256: Mapping[str, str] = setting(
         {},
         "SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the "
@@ -218,6 +244,14 @@ class Settings:
         "right, at most once in ten minutes and three times an hour, `report` only says so.",
         Scope.NODE,
         rules.one_of("repair", "report"),
+    )
+    credentials: str = setting(
+        "node-and-pull-secrets",
+        "With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's "
+        "credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these "
+        "and the image pull secrets of the pods on the node, which are kept in its memory.",
+        Scope.NODE,
+        rules.one_of("node", "node-and-pull-secrets"),
     )
     max_unavailable: str = setting(
         "1",

@@ -84,4 +84,4 @@ class AgentNode:
         digest = wanted.sha256["amd64"]
         if not release.is_present(self.host, VERSION, digest):
             url = release.archive_url(RELEASES, VERSION, "amd64", digest)
-            release.install(self.host, url, VERSION, digest)
+            release.install(self.host, url, VERSION, digest, {})

@@ -1,9 +1,8 @@
 """A release out of an OCI registry: with the node's credentials, which go nowhere else."""
 
-import io
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from agent.plan import Registration, Task
 from agent.registry import HELPER, NOT_FOUND, credentials_of_node, parse_challenges
 from pki import Authority
 
-from tests.fakes.node import INSTALLER, FakeHost, FakeNode, furnish, tree
+from tests.fakes.node import INSTALLER, FakeHost, FakeNode, furnish, run_here, tree
 from tests.fakes.oci_registry import (
     IDENTITY_TOKEN,
     PASSWORD,
@@ -32,6 +31,7 @@ from tests.installer.test_release import GOOD
 
 ASSET = "soci-snapshotter-1.2.3-linux-amd64-static.tar.gz"
 DIGEST = sha256(GOOD)
+NO_VARIABLES: Mapping[str, str] = {}
 SECRETS = (PASSWORD, IDENTITY_TOKEN, TOKEN, "hunter2")
 
 
@@ -51,9 +51,11 @@ def answers(username: str, secret: str) -> Any:
     return helper
 
 
-def install(host: FakeHost, oci: Registry, digest: str = DIGEST) -> None:
+def install(
+    host: FakeHost, oci: Registry, digest: str = DIGEST, variables: Mapping[str, str] = NO_VARIABLES
+) -> None:
     url = release.archive_url(oci.release_url, "1.2.3", "amd64", digest)
-    release.install(host, url, "1.2.3", digest)
+    release.install(host, url, "1.2.3", digest, variables)
 
 
 @pytest.mark.parametrize("redirects", ["", "store", "itself"])
@@ -115,8 +117,11 @@ def test_a_registry_that_does_not_let_the_node_in_changes_nothing_and_tells_no_s
     oci: Registry, fake_host: FakeHost, challenge: str, helper: Any, cause: str
 ) -> None:
     oci.challenge = challenge
+    # Without a helper on the node, the one of this program knows nothing either.
+    fake_host.answers["sh"] = lambda *_: Result(1, NOT_FOUND + "\n", "")
     if helper:
         fake_host.answers[HELPER] = helper
+    fake_host.path("/run").mkdir()
     before = tree(fake_host.root)
     with pytest.raises(InstallError, match=cause) as caught:
         install(fake_host, oci)
@@ -147,22 +152,32 @@ def test_a_blob_that_is_not_there_is_named(oci: Registry, fake_host: FakeHost) -
         install(fake_host, oci, "0" * 64)
 
 
+@pytest.mark.parametrize(
+    ("place", "variables"),
+    [
+        ("/etc/pki/tls/certs/ca-bundle.crt", {}),
+        ("/opt/corp/ca.pem", {"SSL_CERT_FILE": "/opt/corp/ca.pem"}),
+        ("/opt/corp/certs/a.crt", {"SSL_CERT_DIR": "/opt/absent:/opt/corp/certs:/etc/ssl/certs"}),
+    ],
+)
 def test_the_nodes_authorities_are_trusted(
-    fake_host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_host: FakeHost, tmp_path: Path, place: str, variables: dict[str, str]
 ) -> None:
     """The image in which this runs knows nothing of a company's own authority."""
     authority = Authority(tmp_path / "pki")
     authority.create()
+    fake_host.write("/etc/ssl/ca-bundle.pem", b"")
+    fake_host.write("/opt/corp/certs/README", b"no certificate")
     with serving(authority.sign("registry", "registry", "test", "IP:127.0.0.1")) as oci:
         oci.push("v1.2.3", {ASSET: GOOD})
         with pytest.raises(InstallError, match="CERTIFICATE_VERIFY_FAILED"):
-            install(fake_host, oci)
+            install(fake_host, oci, variables=variables)
         # As on AL2023, where the bundle is a link to another place.
-        place = "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem"
-        fake_host.write(place, b"# M\xc3\xbcller CA\n" + authority.certificate.read_bytes())
-        (fake_host.root / "etc/pki/tls/certs").mkdir(parents=True)
-        (fake_host.root / "etc/pki/tls/certs/ca-bundle.crt").symlink_to(place)
-        install(fake_host, oci)
+        extracted = "/etc/pki/ca-trust/extracted/pem/bundle.pem"
+        fake_host.write(extracted, "# Müller CA\n".encode() + authority.certificate.read_bytes())
+        fake_host.path(place).parent.mkdir(parents=True, exist_ok=True)
+        fake_host.path(place).symlink_to(extracted)
+        install(fake_host, oci, variables=variables)
     assert release.is_present(fake_host, "1.2.3", DIGEST)
 
 
@@ -171,12 +186,11 @@ def test_before_the_node_has_a_helper_the_one_of_this_program_is_run_and_leaves_
 ) -> None:
     """A first install out of a private registry: its helper finds its list of providers beside itself."""
     helper = {"docker-credential-soci-cluster": "#!/bin/sh\n", "providers": "provider ecr\n"}
-    assert credentials_of_node(fake_host, "registry.example", {}) is None
     seen: dict[str, Any] = {}
 
     def shell(command: Any, text: str) -> Result:
         program = fake_host.path(command[1])
-        assert command == ("sh", f"/run/soci-cluster/first-install/{Path(HELPER).name}", "get")
+        assert command == ("sh", f"/run/soci-cluster-first-install/{Path(HELPER).name}", "get")
         seen.update({file.name: file.read_text() for file in program.parent.iterdir()})
         assert {file.stat().st_mode & 0o777 for file in program.parent.iterdir()} == {0o600}
         return answers(USER, f"for {text}")(command, text)
@@ -187,6 +201,47 @@ def test_before_the_node_has_a_helper_the_one_of_this_program_is_run_and_leaves_
     assert not [path for path in tree(fake_host.root) if "first-install" in path]
     fake_host.answers[HELPER] = answers("<token>", "installed")
     assert credentials_of_node(fake_host, "docker.io", helper) == ("", "installed")
+
+
+def test_a_first_install_reads_its_registry_with_the_kubelets_plugin(
+    oci: Registry, root: Path, tmp_path: Path
+) -> None:
+    """The real helper, with the list of the kubelet's plugins, before anything of ours is on the node."""
+    plugins, config = tmp_path / "plugins", "/etc/kubernetes/providers.yaml"
+    plugins.mkdir()
+    auth = {oci.address: {"username": USER, "password": PASSWORD}}
+    answer = {"kind": "CredentialProviderResponse", "cacheKeyType": "Registry", "auth": auth}
+    (plugins / "corp").write_text(f"#!/bin/sh\ncat >/dev/null\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    (plugins / "corp").chmod(0o755)
+    furnish(root)
+    node = FakeNode(root)
+    kind = "credentialprovider.kubelet.k8s.io/v1"
+    provider = {
+        "name": "corp",
+        "matchImages": [oci.address],
+        "defaultCacheDuration": "1h",
+        "apiVersion": kind,
+    }
+    listed = {
+        "apiVersion": "kubelet.config.k8s.io/v1",
+        "kind": "CredentialProviderConfig",
+        "providers": [provider],
+    }
+    node.write(config, json.dumps(listed).encode())
+    node.run_kubelet(
+        "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
+        f"--image-credential-provider-config={config}",
+        f"--image-credential-provider-bin-dir={plugins}",
+    )
+
+    def shell(command: Any, text: str) -> Result:
+        return run_here(["sh", str(node.path(command[1])), *command[2:]], text)
+
+    node.answers["sh"] = shell
+    oci.challenge = "Bearer"
+    install(node, oci)
+    assert release.is_present(node, "1.2.3", DIGEST)
+    assert not [path for path in tree(node.root) if "first-install" in path]
 
 
 @pytest.mark.parametrize(
@@ -239,9 +294,9 @@ def test_a_node_without_internet_installs_from_its_registry_alone(
     assert not [command for command in node.commands if "fetch" in command or "pull" in command]
 
 
-def test_an_archive_is_streamed(oci: Registry, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_is_too_large_is_not_read_to_its_end(
+    oci: Registry, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(release, "MAX_BYTES", 100)
     with pytest.raises(InstallError, match="larger than"):
-        release.download(
-            fake_host, release.archive_url(oci.release_url, "1.2.3", "amd64", DIGEST), io.BytesIO(), DIGEST
-        )
+        install(fake_host, oci)

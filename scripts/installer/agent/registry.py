@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
+from .credential_providers import HELPER
 from .errors import InstallError
 from .host import Host
 
-HELPER = "/opt/soci-cluster/credentials/docker-credential-soci-cluster"
 HELPER_SECONDS = 30
-FOR_NOW = "/run/soci-cluster/first-install"
+FOR_NOW = "/run/soci-cluster-first-install"
 NOT_FOUND = "credentials not found in native keychain"  # a helper's word for none, which it prints
 IDENTITY_TOKEN = "<token>"  # the user name with which a helper says that its secret is one
 ANSWER_BYTES = 1 << 20
@@ -53,6 +53,11 @@ class Blob:
         # Docker Hub's registry is at another host than its images' names say.
         host = "registry-1.docker.io" if self.registry == "docker.io" else self.registry
         return f"{self.scheme}://{host}/v2/{self.repository}/blobs/{self.digest}"
+
+
+def is_blob(address: str) -> bool:
+    """Whether an address is one of a registry."""
+    return address.startswith(("oci://", "oci+http://"))
 
 
 def open_blob(
@@ -178,8 +183,6 @@ def credentials_of_node(host: Host, registry: str, helper: Mapping[str, str]) ->
     name = "index.docker.io" if registry in ("docker.io", "registry-1.docker.io") else registry
     result = host.run(HELPER, "get", text=name, timeout=HELPER_SECONDS)
     if result.code == 127:
-        if Path(HELPER).name not in helper:
-            return None
         try:
             for file, text in helper.items():
                 host.write(f"{FOR_NOW}/{file}", text.encode(), 0o600)
