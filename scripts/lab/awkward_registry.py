@@ -1,10 +1,10 @@
-"""Stand-in for registries as awkward as real ones: a front of the lab's own registry, which keeps the images.
+"""Stand-in for registries as awkward as real ones: a front of the lab's own, which keeps the images.
 
-Three listeners: the registry, the object store that it redirects to, and the API of ECR that gives tokens. How
-each treats its clients is set while it serves, and every request is kept for tests to count.
+Three listeners: the registry, the object store that it redirects to, and the API of ECR that gives tokens.
+How each treats its clients is set while it serves, and every request is kept for tests to count.
 
-What it imitates: the distribution specification's challenges and tokens; ECR's Basic `AWS:<token>` and its 403
-for one that has expired; S3's signed links and their refusals.
+What it imitates: the distribution specification's challenges and tokens; ECR's Basic `AWS:<token>` and its
+403 for one that has expired; S3's signed links and their refusals.
 """
 
 import base64
@@ -93,8 +93,8 @@ class Fault:
 class Request:
     """What a client asked, and what it got.
 
-    kind is manifests, blobs, referrers or tags of a repository; else ping, token, store, api or unknown. user is
-    empty for who has not shown who it is.
+    kind is manifests, blobs, referrers or tags of a repository; else ping, token, store, api or unknown.
+    user is empty for who has not shown who it is.
     """
 
     kind: str
@@ -131,7 +131,6 @@ class Listener:
         self.address = address
         self.port = port
         self.tls = tls
-        self.silent = threading.Event()
         self.heard = threading.Event()  # cleared while it is silent
         self.heard.set()
         self._open: set[socket.socket] = set()
@@ -212,10 +211,14 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     timeout = 300
-    server: _Server
+
+    @property
+    def listener(self) -> Listener:
+        assert isinstance(self.server, _Server)
+        return self.server.listener
 
     def setup(self) -> None:
-        listener = self.server.listener
+        listener = self.listener
         listener.track(self.request)
         self._raw = self.request
         self.upstream: http.client.HTTPConnection | None = None
@@ -225,7 +228,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         super().setup()
 
     def finish(self) -> None:
-        self.server.listener.forget(self._raw)
+        self.listener.forget(self._raw)
         if self.upstream:
             self.upstream.close()
         super().finish()
@@ -235,8 +238,8 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self.body = self.rfile.read(length) if length else b""
         self.user = ""
         self.status = self.sent = 0
-        self.server.listener.heard.wait(self.timeout)
-        self.server.listener.answer(self)
+        self.listener.heard.wait(self.timeout)
+        self.listener.answer(self)
 
     do_HEAD = do_POST = do_GET  # noqa: N815 (http.server wants these names)
 
@@ -254,7 +257,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     @property
     def base_url(self) -> str:
         """Where the client found us: tokens are had from there."""
-        return f"{'https' if self.server.listener.tls else 'http'}://{self.host}"
+        return f"{'https' if self.listener.tls else 'http'}://{self.host}"
 
     def head(self, status: int, headers: dict[str, str]) -> None:
         self.status = status
@@ -417,7 +420,7 @@ class AwkwardRegistry:
             yield
 
     def requests(self, since: float = 0, **wanted: object) -> list[Request]:
-        """The requests after a time (time.monotonic()) whose fields are those; agent: a part of it suffices."""
+        """The requests since a time (time.monotonic()) with those fields; of an agent a part suffices."""
         agent = str(wanted.pop("agent", "")).lower()
         with self._lock:
             known = list(self._requests)
