@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 
 import lab_client
 import pytest
+from awkward_registry import AwkwardRegistry, Fault
 from lab_client import LAB, REPOSITORY
+from settings import ADDRESS, REGISTRY
 
 from tests.cluster.looks import SOCI_NODES, condition
-from tests.cluster.odd_registry import PLAIN, OddRegistry
 from tests.waiting import wait_for
 
 # It makes a node of its own ill in many ways, which takes longer than `make test` may.
@@ -24,6 +25,7 @@ ROOT_FILE = "/etc/containerd/config.toml"
 SOCKET = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
 PARALLEL = "/parallel_pull_unpack/,/enable/s/enable = false/enable = true/"
 OLD_TABLE = 's/^.plugins..io.containerd.cri.v1.images.]$/[plugins."io.containerd.grpc.v1.cri".containerd]/'
+PLAIN = "plain"  # a repository with the sample's images and without any index
 SECONDS = 10  # in which one node has to be told
 
 
@@ -93,9 +95,10 @@ def edit(patient) -> Iterator[Callable[[str, str], None]]:
 
 
 @pytest.fixture
-def odd_registry(patient, edit) -> Iterator[OddRegistry]:
+def awkward_registry(patient, edit) -> Iterator[AwkwardRegistry]:
     """One that the node knows as it knows the lab's; its images are forgotten afterwards."""
-    registry = OddRegistry()
+    registry = AwkwardRegistry(f"http://{REGISTRY}", ADDRESS)
+    registry.aliases, registry.without_index = {PLAIN: "sample"}, (PLAIN,)
     hosts = f'server = \\"http://{registry.name}\\"\\n'
     on_patient(
         f"mkdir -p /etc/containerd/certs.d/{registry.name} && "
@@ -240,17 +243,18 @@ def test_an_image_that_did_not_come_back_is_told(patient, run_pod):
         ("sample:1-soci", 404, "index-missing"),
     ],
 )
-def test_why_an_image_was_pulled_whole(odd_registry, run_pod, repository, answer, finding):
-    odd_registry.status = answer
-    image = f"{odd_registry.name}/{repository}"
+def test_why_an_image_was_pulled_whole(awkward_registry, run_pod, repository, answer, finding):
+    challenge = {"Www-Authenticate": 'Basic realm="lab"'} if answer == 401 else {}
+    awkward_registry.faults = [Fault(answer, challenge, agent="soci")]
+    image = f"{awkward_registry.name}/{repository}"
     run_pod(image, PATIENT, ["/opt/sample/read-working-set"], 120)
     assert found()[finding] == image
 
 
-def test_an_index_version_that_is_switched_off(odd_registry, edit, run_pod):
+def test_an_index_version_that_is_switched_off(awkward_registry, edit, run_pod):
     edit(SOCI_FILE, "/pull_modes.soci_v2/,/enable/s/enable = true/enable = false/")
     restart_daemon()
-    image = f"{odd_registry.name}/sample:1-soci"
+    image = f"{awkward_registry.name}/sample:1-soci"
     run_pod(image, PATIENT)
     assert found()["index-version-off"] == image
 
