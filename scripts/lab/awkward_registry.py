@@ -437,7 +437,7 @@ class AwkwardRegistry:
 
     def issue(self, user: str, repositories: tuple[str, ...] = ("*",)) -> str:
         """A new token of the user's, good for token_seconds."""
-        token = secrets.token_urlsafe(48)
+        token = base64.b64encode(secrets.token_bytes(1400)).decode()  # of the size and letters of ECR's
         with self._lock:
             expires = time.monotonic() + self.token_seconds
             self._tokens[token] = _Token(user, frozenset(repositories), expires)

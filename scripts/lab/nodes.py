@@ -29,6 +29,16 @@ UNITS = {
     "kubelet": "multi-user.target",
     "kube-proxy": "multi-user.target",
 }
+CREDENTIAL_PROVIDERS = "kubernetes/image-credential-provider"  # below /etc
+# Those of EKS's AMI (amazon-eks-ami, nodeadm's image-credential-provider.go), and the lab's own.
+PROVIDED_IMAGES = (
+    "*.dkr.ecr.*.amazonaws.com",
+    "*.dkr-ecr.*.on.aws",
+    "*.dkr.ecr.*.amazonaws.com.cn",
+    "*.dkr.ecr-fips.*.amazonaws.com",
+    "public.ecr.aws",
+    "*.registry.lab",
+)
 NAMESPACES = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
 # Signals that systemd as PID 1 understands (systemd(1)): clean power-off.
 POWER_OFF = signal.SIGRTMIN + 4
@@ -107,6 +117,22 @@ def kubelet_configuration(spec: Spec) -> dict:
         },
         "oomScoreAdj": 0,  # lowering it needs CAP_SYS_RESOURCE
         "registerWithTaints": [STARTUP_TAINT] if spec.taint else [],
+    }
+
+
+def credential_provider_configuration() -> dict:
+    """Return every node's CredentialProviderConfig (kubelet.config.k8s.io/v1), as EKS's nodes have it."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1",
+        "kind": "CredentialProviderConfig",
+        "providers": [
+            {
+                "name": "ecr-credential-provider",
+                "matchImages": list(PROVIDED_IMAGES),
+                "defaultCacheDuration": "12h0m0s",
+                "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+            }
+        ],
     }
 
 
@@ -287,6 +313,7 @@ class Node:
             "kubernetes/kubelet.yaml": json.dumps(kubelet_configuration(spec), indent=1),
             "kubernetes/kubelet.kubeconfig": kubelet,
             "kubernetes/kube-proxy.kubeconfig": kube_proxy,
+            f"{CREDENTIAL_PROVIDERS}/config.json": json.dumps(credential_provider_configuration(), indent=1),
             "cni/net.d/10-lab.conflist": json.dumps(network_configuration(spec), indent=1),
             "containerd/config.toml": containerd_configuration(spec.containerd),
             f"containerd/certs.d/{REGISTRY}/hosts.toml": registry_hosts,
@@ -306,6 +333,8 @@ class Node:
             (wants / f"{unit}.service").unlink(missing_ok=True)
             (wants / f"{unit}.service").symlink_to(f"../{unit}.service")
         (self.root / "var/log/journal").mkdir(parents=True, exist_ok=True)  # so that logs outlive a reboot
+        provider = "ecr-credential-provider"
+        shutil.copy2(HERE / "node" / provider, etc / CREDENTIAL_PROVIDERS / provider)
         for program in containerd.iterdir():
             shutil.copy2(program, self.root / "usr/local/bin" / program.name)
 
