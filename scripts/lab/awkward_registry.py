@@ -25,7 +25,7 @@ import subprocess
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -89,12 +89,11 @@ class Fault:
     cut_after: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """What a client asked, and what it got.
+    """What a client asked, and what it got: that is known before the client has it.
 
     kind is manifests, blobs, referrers or tags of a repository; else ping, token, store, api or unknown.
-    user is empty for who has not shown who it is.
     """
 
     kind: str
@@ -103,11 +102,11 @@ class Request:
     repository: str
     agent: str
     host: str
-    user: str
     ranged: bool
-    status: int
-    sent: int  # bytes of the body
-    at: float  # time.monotonic() of the end
+    at: float  # time.monotonic() of the begin
+    user: str = ""  # empty for who has not shown who it is
+    status: int = 0  # 0 without an answer
+    sent: int = 0  # bytes of the body
 
 
 @dataclass(frozen=True)
@@ -222,6 +221,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         listener.track(self.request)
         self._raw = self.request
         self.upstream: http.client.HTTPConnection | None = None
+        self.note = Request("unknown", "", "", "", "", "", ranged=False, at=0)
         if listener.tls:
             # Here and not where it is accepted: a client that is slow to greet would keep others out.
             self.request = listener.tls.wrap_socket(self.request, server_side=True)
@@ -236,8 +236,6 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length) if length else b""
-        self.user = ""
-        self.status = self.sent = 0
         self.listener.heard.wait(self.timeout)
         self.listener.answer(self)
 
@@ -260,7 +258,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         return f"{'https' if self.listener.tls else 'http'}://{self.host}"
 
     def head(self, status: int, headers: dict[str, str]) -> None:
-        self.status = status
+        self.note.status = status
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -269,8 +267,8 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     def reply(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
         self.head(status, {**(headers or {}), "Content-Length": str(len(body))})
         if self.command != "HEAD":
+            self.note.sent += len(body)
             self.wfile.write(body)
-            self.sent += len(body)
 
     def reply_json(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
         kind = {"Content-Type": "application/json"}
@@ -313,12 +311,12 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self.head(answer.status, headers)
         piece = memoryview(bytearray(PIECE))
         while count := answer.readinto(piece):
-            if cut_after is not None and self.sent + count > cut_after:
-                self.wfile.write(piece[: cut_after - self.sent])
-                self.sent = cut_after
-                self.reset()
+            cut = cut_after is not None and self.note.sent + count > cut_after
+            count = cut_after - self.note.sent if cut_after is not None and cut else count
+            self.note.sent += count
             self.wfile.write(piece[:count])
-            self.sent += count
+            if cut:
+                self.reset()
 
     def _ask(self, upstream: str, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         for again in (True, False):
@@ -397,8 +395,8 @@ class AwkwardRegistry:
         self._tokens: dict[str, _Token] = {}
         self._key = secrets.token_bytes(16)
         self._lock = threading.Lock()
-        tls = _context(certificate, clients) if certificate else None
-        plain = _context(certificate, None) if certificate else None
+        tls = server_context(certificate, clients) if certificate else None
+        plain = server_context(certificate) if certificate else None
         self.front = Listener(self._answer, address, port, tls)
         self.store = Listener(self._answer_as_store, store_address or address, store_port, plain)
         self.api = Listener(self._answer_as_api, address)
@@ -451,24 +449,24 @@ class AwkwardRegistry:
             }
 
     def may_read(self, user: str, repository: str) -> bool:
-        patterns = self.public + (self.users[user].repositories if user in self.users else ())
-        return any(fnmatch.fnmatchcase(repository, pattern) for pattern in patterns)
+        rights = self.users[user].repositories if user in self.users else ()
+        return fits(repository, self.public + rights)
 
     def _answer(self, exchange: Exchange) -> None:
         path, _, query = exchange.path.partition("?")
         kind, repository, inner = self._kind(path)
-        with self._recorded(exchange, kind, repository):
-            fault = self._fault(exchange, kind, repository)
-            if fault and fault.status:
-                exchange.reply(fault.status, fault.headers, fault.body)
-            elif any(exchange.headers.get(name) != value for name, value in self.required_headers.items()):
-                exchange.refuse(403, "DENIED", "a header is missing")
-            elif kind == "token":
-                self._give_token(exchange, query)
-            elif kind == "unknown" or exchange.command not in ("GET", "HEAD"):
-                exchange.refuse(404, "NOT_FOUND", "there is nothing")
-            elif self._lets_in(exchange, repository):
-                self._serve(exchange, kind, repository, inner, fault.cut_after if fault else None)
+        self._note(exchange, kind, repository)
+        fault = self._fault(exchange.note)
+        if fault and fault.status:
+            exchange.reply(fault.status, fault.headers, fault.body)
+        elif any(exchange.headers.get(name) != value for name, value in self.required_headers.items()):
+            exchange.refuse(403, "DENIED", "a header is missing")
+        elif kind == "token":
+            self._give_token(exchange, query)
+        elif kind == "unknown" or exchange.command not in ("GET", "HEAD"):
+            exchange.refuse(404, "NOT_FOUND", "there is nothing")
+        elif self._lets_in(exchange, repository):
+            self._serve(exchange, kind, repository, inner, fault.cut_after if fault else None)
 
     def _kind(self, path: str) -> tuple[str, str, str]:
         """Kind of the request, its repository, and its path at the upstream."""
@@ -490,7 +488,7 @@ class AwkwardRegistry:
         self, exchange: Exchange, kind: str, repository: str, path: str, cut_after: int | None
     ) -> None:
         is_index = kind == "referrers" or "/manifests/sha256-" in path
-        lacks = is_index and any(fnmatch.fnmatchcase(repository, one) for one in self.without_index)
+        lacks = is_index and fits(repository, self.without_index)
         if lacks or (kind == "referrers" and not self.referrers):
             exchange.refuse(404, "NOT_FOUND", "there is nothing")
         elif kind == "blobs" and self.redirects:
@@ -506,14 +504,14 @@ class AwkwardRegistry:
             return self._lets_bearer_in(exchange, repository)
         realm = f'Basic realm="{exchange.base_url}/",service="ecr.amazonaws.com"'
         challenge = {"Www-Authenticate": realm if self.auth is Auth.ECR else 'Basic realm="lab"'}
-        user, password = _basic(exchange)
+        user, password = basic_credentials(exchange)
         if not user and repository and self.may_read("", repository):
             return True
         if self.auth is Auth.ECR:
             token = self._tokens.get(password) if user == "AWS" else None
             user = token.user if token else ""
             if token and token.expires < time.monotonic():
-                exchange.user = user
+                exchange.note.user = user
                 exchange.refuse(403, "DENIED", ECR_EXPIRED)
                 return False
         elif user not in self.users or self.users[user].password != password:
@@ -521,7 +519,7 @@ class AwkwardRegistry:
         if not user:
             exchange.refuse(401, "UNAUTHORIZED", "authentication required", challenge)
             return False
-        exchange.user = user
+        exchange.note.user = user
         return self._has_right(exchange, repository)
 
     def _lets_bearer_in(self, exchange: Exchange, repository: str) -> bool:
@@ -529,8 +527,8 @@ class AwkwardRegistry:
         token = self._tokens.get(text) if scheme.lower() == "bearer" else None
         error = ""
         if token and token.expires > time.monotonic():
-            exchange.user = token.user
-            if not repository or any(fnmatch.fnmatchcase(repository, one) for one in token.repositories):
+            exchange.note.user = token.user
+            if not repository or fits(repository, token.repositories):
                 return True
             error = ',error="insufficient_scope"'
         elif scheme:
@@ -541,15 +539,15 @@ class AwkwardRegistry:
         return False
 
     def _has_right(self, exchange: Exchange, repository: str) -> bool:
-        if repository and not self.may_read(exchange.user, repository):
-            exchange.refuse(403, "DENIED", f"{exchange.user} may not read {repository}")
+        if repository and not self.may_read(exchange.note.user, repository):
+            exchange.refuse(403, "DENIED", f"{exchange.note.user} may not read {repository}")
             return False
         return True
 
     def _give_token(self, exchange: Exchange, query: str) -> None:
         """A token for what the user may read of what is asked for, as the token specification has it."""
         asked = urllib.parse.parse_qs(query)
-        user, password = _basic(exchange)
+        user, password = basic_credentials(exchange)
         if exchange.command == "POST":
             if not self.oauth:
                 exchange.refuse(405, "UNSUPPORTED", "tokens are had by GET")
@@ -559,7 +557,7 @@ class AwkwardRegistry:
         if user and (user not in self.users or self.users[user].password != password):
             exchange.refuse(401, "UNAUTHORIZED", "incorrect username or password")
             return
-        exchange.user = user
+        exchange.note.user = user
         scopes = [part.split(":") for text in asked.get("scope", []) for part in text.split()]
         names = [part[1] for part in scopes if len(part) == 3 and part[0] == "repository"]
         granted = tuple(name for name in names if self.may_read(user, name))
@@ -579,38 +577,38 @@ class AwkwardRegistry:
         asked = {name: values[0] for name, values in urllib.parse.parse_qs(query).items()}
         expires = asked.get("X-Amz-Date", "0")
         signature = hmac.new(self._key, f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
-        with self._recorded(exchange, "store", ""):
-            fault = self._fault(exchange, "store", "")
-            if fault and fault.status:
-                exchange.reply(fault.status, fault.headers, fault.body)
-            elif "Authorization" in exchange.headers:
-                exchange.refuse_as_store(400, "InvalidArgument", "Only one auth mechanism allowed")
-            elif not hmac.compare_digest(signature, asked.get("X-Amz-Signature", "")):
-                exchange.refuse_as_store(403, "SignatureDoesNotMatch", "The signature does not match")
-            elif float(expires) < time.time():
-                status, code = self.store_refusal
-                exchange.refuse_as_store(status, code, "The provided link or token has expired")
-            else:
-                exchange.pass_on(self.upstream, path, self.ranges, fault.cut_after if fault else None)
+        self._note(exchange, "store", "")
+        fault = self._fault(exchange.note)
+        if fault and fault.status:
+            exchange.reply(fault.status, fault.headers, fault.body)
+        elif "Authorization" in exchange.headers:
+            exchange.refuse_as_store(400, "InvalidArgument", "Only one auth mechanism allowed")
+        elif not hmac.compare_digest(signature, asked.get("X-Amz-Signature", "")):
+            exchange.refuse_as_store(403, "SignatureDoesNotMatch", "The signature does not match")
+        elif float(expires) < time.time():
+            status, code = self.store_refusal
+            exchange.refuse_as_store(status, code, "The provided link or token has expired")
+        else:
+            exchange.pass_on(self.upstream, path, self.ranges, fault.cut_after if fault else None)
 
     def _answer_as_api(self, exchange: Exchange) -> None:
         """ECR's GetAuthorizationToken, for the one user `AWS`."""
-        with self._recorded(exchange, "api", ""):
-            if exchange.headers.get("X-Amz-Target") != ECR_TARGET:
-                exchange.reply_json(400, {"__type": "UnknownOperationException"})
-                return
-            ends = time.time() + self.token_seconds
-            text = base64.b64encode(f"AWS:{self.issue('AWS')}".encode()).decode()
-            data = {"authorizationToken": text, "expiresAt": ends, "proxyEndpoint": self.front.url}
-            exchange.reply_json(200, {"authorizationData": [data]})
+        self._note(exchange, "api", "")
+        if exchange.headers.get("X-Amz-Target") != ECR_TARGET:
+            exchange.reply_json(400, {"__type": "UnknownOperationException"})
+            return
+        ends = time.time() + self.token_seconds
+        text = base64.b64encode(f"AWS:{self.issue('AWS')}".encode()).decode()
+        data = {"authorizationToken": text, "expiresAt": ends, "proxyEndpoint": self.front.url}
+        exchange.reply_json(200, {"authorizationData": [data]})
 
-    def _fault(self, exchange: Exchange, kind: str, repository: str) -> Fault | None:
+    def _fault(self, request: Request) -> Fault | None:
         with self._lock:
             for fault in self.faults:
                 if (
-                    (not fault.kinds or kind in fault.kinds)
-                    and fault.agent in exchange.agent.lower()
-                    and fnmatch.fnmatchcase(repository, fault.repository)
+                    (not fault.kinds or request.kind in fault.kinds)
+                    and fault.agent in request.agent.lower()
+                    and fits(request.repository, [fault.repository])
                     and fault.times != 0
                 ):
                     if fault.times is not None:
@@ -618,26 +616,19 @@ class AwkwardRegistry:
                     return fault
         return None
 
-    @contextlib.contextmanager
-    def _recorded(self, exchange: Exchange, kind: str, repository: str) -> Generator[None]:
-        try:
-            yield
-        finally:
-            request = Request(
-                kind=kind,
-                method=exchange.command,
-                path=exchange.path.partition("?")[0],
-                repository=repository,
-                agent=exchange.agent,
-                host=exchange.host,
-                user=exchange.user,
-                ranged="Range" in exchange.headers,
-                status=exchange.status,
-                sent=exchange.sent,
-                at=time.monotonic(),
-            )
-            with self._lock:
-                self._requests.append(request)
+    def _note(self, exchange: Exchange, kind: str, repository: str) -> None:
+        exchange.note = Request(
+            kind=kind,
+            method=exchange.command,
+            path=exchange.path.partition("?")[0],
+            repository=repository,
+            agent=exchange.agent,
+            host=exchange.host,
+            ranged="Range" in exchange.headers,
+            at=time.monotonic(),
+        )
+        with self._lock:
+            self._requests.append(exchange.note)
 
 
 def certificate(authority: Authority, names: list[str]) -> tuple[Path, Path]:
@@ -647,13 +638,18 @@ def certificate(authority: Authority, names: list[str]) -> tuple[Path, Path]:
     return authority.sign(f"registry-{names[0]}", names[0], "lab", ",".join(kinds))
 
 
+def fits(repository: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatchcase(repository, pattern) for pattern in patterns)
+
+
 def own_address(bridge: str, address: str) -> None:
     """Give the machine one more address on the bridge, for a registry with a port that is taken."""
     command = ["ip", "address", "replace", f"{address}/24", "dev", bridge]
     subprocess.run(command, check=True, capture_output=True)
 
 
-def _context(certificate: tuple[Path, Path], clients: Path | None) -> ssl.SSLContext:
+def server_context(certificate: tuple[Path, Path], clients: Path | None = None) -> ssl.SSLContext:
+    """TLS with that certificate and key; clients is the authority of theirs, None asks for none."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     if clients:
@@ -662,7 +658,7 @@ def _context(certificate: tuple[Path, Path], clients: Path | None) -> ssl.SSLCon
     return context
 
 
-def _basic(exchange: Exchange) -> tuple[str, str]:
+def basic_credentials(exchange: Exchange) -> tuple[str, str]:
     """User and password of the request; empty for none."""
     scheme, _, text = exchange.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":

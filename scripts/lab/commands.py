@@ -50,7 +50,7 @@ OWN_FILES = (
     "registry",
     "run",
 )
-TEST_PROGRAMS = ("karpenter",)  # which `lab build` makes, too, though no lab runs them
+TEST_PROGRAMS = ("karpenter", "distribution")  # which `lab build` makes, too, though no lab runs them
 STARTED = time.monotonic()
 PRINTING = threading.Lock()
 

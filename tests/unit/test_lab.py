@@ -29,6 +29,7 @@ from settings import VERSIONS, LabError
         ("kubernetes", "go.etcd.io/etcd/server/v3", VERSIONS["etcd"]),
         ("soci", "github.com/awslabs/soci-snapshotter", VERSIONS["soci"]),
         ("registry", "github.com/google/go-containerregistry", VERSIONS["registry"]),
+        ("distribution", "github.com/distribution/distribution/v3", VERSIONS["distribution"]),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", VERSIONS["pulumi"]),
         ("karpenter", "sigs.k8s.io/karpenter", VERSIONS["karpenter"]),
         ("karpenter", "github.com/aws/karpenter-provider-aws", VERSIONS["karpenter"]),
