@@ -21,7 +21,6 @@ import socket
 import socketserver
 import ssl
 import struct
-import subprocess
 import threading
 import time
 import urllib.parse
@@ -102,6 +101,7 @@ class Request:
     repository: str
     agent: str
     host: str
+    client: str  # its address
     ranged: bool
     at: float  # time.monotonic() of the begin
     user: str = ""  # empty for who has not shown who it is
@@ -221,7 +221,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         listener.track(self.request)
         self._raw = self.request
         self.upstream: http.client.HTTPConnection | None = None
-        self.note = Request("unknown", "", "", "", "", "", ranged=False, at=0)
+        self.note = Request("unknown", "", "", "", "", "", "", ranged=False, at=0)
         if listener.tls:
             # Here and not where it is accepted: a client that is slow to greet would keep others out.
             self.request = listener.tls.wrap_socket(self.request, server_side=True)
@@ -376,6 +376,19 @@ class AwkwardRegistry:
             store_address: of the object store; that of the registry when empty.
         """
         self.upstream = upstream
+        self._requests: list[Request] = []
+        self._tokens: dict[str, _Token] = {}
+        self._key = secrets.token_bytes(16)
+        self._lock = threading.Lock()
+        self.behave()
+        tls = server_context(certificate, clients) if certificate else None
+        plain = server_context(certificate) if certificate else None
+        self.front = Listener(self._answer, address, port, tls)
+        self.store = Listener(self._answer_as_store, store_address or address, store_port, plain)
+        self.api = Listener(self._answer_as_api, address)
+
+    def behave(self) -> None:
+        """Have no habits, as at the begin."""
         self.auth = Auth.NONE
         self.users: dict[str, User] = {}
         self.public: tuple[str, ...] = ()
@@ -391,15 +404,6 @@ class AwkwardRegistry:
         self.prefix = "/v2"
         self.required_headers: dict[str, str] = {}
         self.faults: list[Fault] = []
-        self._requests: list[Request] = []
-        self._tokens: dict[str, _Token] = {}
-        self._key = secrets.token_bytes(16)
-        self._lock = threading.Lock()
-        tls = server_context(certificate, clients) if certificate else None
-        plain = server_context(certificate) if certificate else None
-        self.front = Listener(self._answer, address, port, tls)
-        self.store = Listener(self._answer_as_store, store_address or address, store_port, plain)
-        self.api = Listener(self._answer_as_api, address)
 
     @property
     def name(self) -> str:
@@ -624,6 +628,7 @@ class AwkwardRegistry:
             repository=repository,
             agent=exchange.agent,
             host=exchange.host,
+            client=exchange.client_address[0],
             ranged="Range" in exchange.headers,
             at=time.monotonic(),
         )
@@ -640,12 +645,6 @@ def certificate(authority: Authority, names: list[str]) -> tuple[Path, Path]:
 
 def fits(repository: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(repository, pattern) for pattern in patterns)
-
-
-def own_address(bridge: str, address: str) -> None:
-    """Give the machine one more address on the bridge, for a registry with a port that is taken."""
-    command = ["ip", "address", "replace", f"{address}/24", "dev", bridge]
-    subprocess.run(command, check=True, capture_output=True)
 
 
 def server_context(certificate: tuple[Path, Path], clients: Path | None = None) -> ssl.SSLContext:

@@ -46,6 +46,7 @@ OWN_FILES = (
     "log",
     "nodes",
     "pki",
+    "pki-registries",
     "pulumi",
     "registry",
     "run",

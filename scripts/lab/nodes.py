@@ -18,7 +18,7 @@ from pathlib import Path
 import processes
 from control_plane import ControlPlane, link_exists, run
 from processes import Processes
-from settings import ADDRESS, BRIDGE, FEATURE_GATES, HERE, REGISTRY, VERSIONS, LabError
+from settings import ADDRESS, BRIDGE, FEATURE_GATES, HERE, REGISTRY, REGISTRY_NAMES, VERSIONS, LabError
 
 STARTUP_TAINT = {"key": "soci-cluster.io/not-ready", "effect": "NoSchedule"}
 REAL_DIRECTORIES = ("containerd", "kubelet", "soci-snapshotter-grpc", "soci-snapshotter-grpc-b")
@@ -134,6 +134,12 @@ def credential_provider_configuration() -> dict:
             }
         ],
     }
+
+
+def hosts_file(spec: Spec) -> str:
+    """Return the node's /etc/hosts: itself, and the registries that tests start."""
+    known = {"127.0.0.1": ("localhost",), spec.address: (spec.name,), **REGISTRY_NAMES}
+    return "".join(f"{address} {' '.join(names)}\n" for address, names in known.items())
 
 
 def network_configuration(spec: Spec) -> dict:
@@ -302,7 +308,7 @@ class Node:
         registry_hosts += '  capabilities = ["pull", "resolve"]\n'
         files = {
             "hostname": f"{spec.name}\n",
-            "hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name}\n",
+            "hosts": hosts_file(spec),
             "machine-id": uuid.uuid5(uuid.NAMESPACE_DNS, spec.name).hex + "\n",
             "resolv.conf": "# the lab has no name server\n",
             "systemd/system.conf.d/lab.conf": "[Manager]\nDefaultTimeoutStopSec=3s\n",
@@ -333,6 +339,8 @@ class Node:
             (wants / f"{unit}.service").unlink(missing_ok=True)
             (wants / f"{unit}.service").symlink_to(f"../{unit}.service")
         (self.root / "var/log/journal").mkdir(parents=True, exist_ok=True)  # so that logs outlive a reboot
+        bundle = etc / "ssl/certs/ca-certificates.crt"
+        bundle.write_text(bundle.read_text() + control_plane.registry_authority.certificate.read_text())
         provider = "ecr-credential-provider"
         shutil.copy2(HERE / "node" / provider, etc / CREDENTIAL_PROVIDERS / provider)
         for program in containerd.iterdir():
