@@ -18,8 +18,8 @@ import preflight
 import processes
 import pytest
 import release
-from settings import HERE as LAB
 from settings import ECR, REGISTRY_NAMES, VERSIONS, LabError
+from settings import HERE as LAB
 
 
 @pytest.mark.parametrize(
