@@ -94,6 +94,11 @@ def test_it_can_be_out_of_order(ask):
         ask("behaviour=hang")
 
 
+def test_it_can_fail_for_all_but_the_kubelet(ask, registry):
+    done = ask(f"api={registry.api.url}", "others=fail")
+    assert "AccessDeniedException" in done.stderr
+
+
 def test_kubelets_of_the_lab_have_it_for_the_hosts_of_ecr():
     (provider,) = nodes.credential_provider_configuration()["providers"]
     assert provider["name"] == "ecr-credential-provider"
