@@ -420,10 +420,13 @@ class Reader:
         items = self.api.list_namespaced_event("default", field_selector=selector).items
         return [f"{item.reason}: {item.message}" for item in items]
 
-    def close(self) -> None:
-        """The pod is gone, and the node knows nothing of the image."""
+    def end(self) -> None:
         with contextlib.suppress(ApiException):
             self.api.delete_namespaced_pod(self.name, "default", grace_period_seconds=0)
+
+    def close(self) -> None:
+        """The pod is gone, and the node knows nothing of the image."""
+        self.end()
         for name in self.secrets:
             with contextlib.suppress(ApiException):
                 self.api.delete_namespaced_secret(name, "default")

@@ -192,6 +192,32 @@ def test_a_private_image_is_ready_as_soon_as_a_public_one(api, scene: Scene, res
 
 
 @pytest.mark.slow
+@pytest.mark.failure_mode(31)
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_restarted(
+    api, scene: Scene, node: str
+) -> None:
+    case = Case("token from long ago", ECR)
+    lazy_images.push(case.repository)
+    scene.behave()
+    registries.ecr(token_seconds=TOKEN_SECONDS)(scene)
+    on_node(node, registries.provider()(scene))
+    first, second = Reader(api, node, case), Reader(api, node, case)
+    try:
+        assert first.start()
+        first.end()
+        scene.trusted.revoke_all()
+        on_node(node, "systemctl restart soci-snapshotter")
+        wait_for(lambda: is_ready(api, node), 120, f"{node} SociReady")
+        assert second.start()
+        assert second.await_pass() == 0
+        assert second.is_lazy(scene)
+    finally:
+        first.close()
+        second.close()
+
+
+@pytest.mark.slow
 def test_what_is_local_is_read_while_the_registry_is_away_for_two_minutes(api, scene: Scene) -> None:
     case = Case("registry away for 120 s", PUBLIC)
     lazy_images.push(case.repository)
