@@ -8,7 +8,7 @@ from typing import Any
 
 from pki import API_NAMES, Authority
 from processes import Processes
-from settings import ADDRESS, API_PORT, BRIDGE, FEATURE_GATES, REGISTRY_NAMES, LabError
+from settings import ADDRESS, API_PORT, BRIDGE, REGISTRY_NAMES, LabError
 
 SERVICE_RANGE = "10.96.0.0/16"
 ETCD = "http://127.0.0.1:12379"
@@ -110,7 +110,6 @@ class ControlPlane:
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged=true",
-                "--feature-gates=" + ",".join(f"{name}={value}" for name, value in FEATURE_GATES.items()),
             ],
             "kube-controller-manager": [
                 f"--kubeconfig={pki}/kube-controller-manager.kubeconfig",

@@ -18,7 +18,7 @@ from pathlib import Path
 import processes
 from control_plane import ControlPlane, link_exists, run
 from processes import Processes
-from settings import ADDRESS, BRIDGE, FEATURE_GATES, HERE, REGISTRY, REGISTRY_NAMES, VERSIONS, LabError
+from settings import ADDRESS, BRIDGE, HERE, REGISTRY, REGISTRY_NAMES, VERSIONS, LabError
 
 STARTUP_TAINT = {"key": "soci-cluster.io/not-ready", "effect": "NoSchedule"}
 REAL_DIRECTORIES = ("containerd", "kubelet", "soci-snapshotter-grpc", "soci-snapshotter-grpc-b")
@@ -104,7 +104,7 @@ def kubelet_configuration(spec: Spec) -> dict:
         "clusterDNS": ["10.96.0.10"],
         "clusterDomain": "cluster.local",
         "failSwapOn": False,
-        "featureGates": FEATURE_GATES,
+        "failCgroupV1": False,  # the machine may have that, and nodes have what the machine has
         "enforceNodeAllocatable": [],
         "serializeImagePulls": False,
         "nodeStatusUpdateFrequency": "1s",
