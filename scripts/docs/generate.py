@@ -21,6 +21,7 @@ if __name__ == "__main__":
 import doctor_table  # noqa: E402 (found through the path above)
 import eks_checks_table  # noqa: E402
 import managed_files_table  # noqa: E402
+import nodes_table  # noqa: E402
 import result_picture  # noqa: E402
 import settings_texts  # noqa: E402
 from between import between  # noqa: E402
@@ -48,6 +49,7 @@ GENERATED: list[tuple[str, Generator]] = [
     ("docs/configuration.md", _settings_table),
     ("docs/doctor.md", lambda text: between(text, "doctor", doctor_table.table())),
     ("docs/eks-checks.md", lambda text: between(text, "eks-checks", eks_checks_table.table())),
+    ("docs/nodes.md", lambda text: between(text, "nodes", nodes_table.table())),
     ("docs/security.md", lambda text: between(text, "managed-files", managed_files_table.table())),
     ("README.md", lambda text: result_picture.with_section(text, _measured())),
     ("docs/pod-start.svg", lambda _: result_picture.picture(_measured())),

@@ -30,6 +30,13 @@ STATE = "/var/lib/soci-cluster"
 CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
 WITHOUT_KEYS = f"{{ cat {STATE}/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
+# By all its names: containerd has one for its configuration, too.
+FORGET = """
+    names() { ctr -n k8s.io images ls | awk "$@"; }
+    for digest in $(names '$1 ~ "/sample" { print $3 }' | sort -u); do
+        ctr -n k8s.io images rm --sync $(names -v digest="$digest" '$3 == digest { print $1 }')
+    done >/dev/null
+"""
 NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
 
 
@@ -120,9 +127,17 @@ EVENTS: dict[str, Callable[[LabStack | None, list[str]], None]] = {
         f"{WITHOUT_KEYS}; systemctl restart containerd"
     ),
     "SOCI's configuration rewritten": on_each("echo '# by others' >>/etc/soci-snapshotter-grpc/config.toml"),
-    "image removed": on_each("ctr -n k8s.io images rm --sync $(ctr -n k8s.io images ls -q | grep /sample)"),
+    "image removed": on_each(FORGET),
     **CHANGES,
 }
+
+
+class PoisonedError(AssertionError):
+    """The image is there for the kubelet, and nothing starts on it."""
+
+
+class UnnamedError(AssertionError):
+    """Something is broken, and nobody says so."""
 
 
 @dataclass
@@ -238,7 +253,10 @@ def running(cell: Cell) -> str:
 
 def reads_or_is_named(cell: Cell, name: str) -> None:
     if not cell.reads(name):
-        wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
+        try:
+            wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
+        except AssertionError as late:
+            raise UnnamedError(str(late)) from None
 
 
 def created(cell: Cell) -> str:
@@ -267,16 +285,21 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
     """Run a cell on all nodes at once; seconds from the end of the event's cause, by what was waited for.
 
     Raises:
-        AssertionError: something that has to be true is not, on the node that it names.
+        PoisonedError: nothing starts on the image any more.
+        UnnamedError: a pod was broken without a word.
+        AssertionError: something else that has to be true is not, on the node that it names.
     """
     cells = [Cell(api, node) for node in SOCI_NODES]
     # The stack's own sample has ended, and would hold the image, too.
     api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
     try:
         with ThreadPoolExecutor(len(cells)) as threads:
+            list(threads.map(without_image, cells))  # an earlier cell may have left it whole
             names = list(threads.map(HOLDERS[holder].take, cells))
             EVENTS[event](stack, SOCI_NODES)
-            heals = list(threads.map(starts_again, cells))
+            # In another mode the image was pulled whole, and stays so.
+            is_lazy = event != "another mode and back"
+            heals = list(threads.map(starts_again, cells, [is_lazy] * len(cells)))
             for cell, name in zip(cells, names, strict=True):
                 HOLDERS[holder].check(cell, name)
             truths = list(threads.map(says_the_truth, cells))
@@ -290,16 +313,30 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
     return {"heal_s": max(heals), "truth_s": max(truths)}
 
 
-def starts_again(cell: Cell) -> float:
-    """Seconds until a new pod of the image reads its files, lazily."""
+def without_image(cell: Cell) -> None:
+    wait_for(
+        lambda: "/sample" not in on_node(cell.node, "ctr -n k8s.io containers ls"),
+        120,
+        f"no container of the sample on {cell.node}",
+    )
+    on_node(cell.node, FORGET)
+
+
+def starts_again(cell: Cell, is_lazy: bool) -> float:
+    """Seconds until a new pod of the image reads its files, lazily if it is to be lazy."""
     started = time.monotonic()
     name = cell.pod(["sleep", "9999"])
-    cell.await_phase(name, "Running", START_SECONDS)
+    try:
+        cell.await_phase(name, "Running", START_SECONDS)
+    except AssertionError as late:
+        raise PoisonedError(f"{cell.node}: {late}") from None
     seconds = time.monotonic() - started
-    assert cell.reads(name), f"{cell.node}: a new pod does not read its files"
+    if not cell.reads(name):
+        raise PoisonedError(f"{cell.node}: a new pod does not read its files")
     (container,) = cell.status(name).container_statuses
     lazy = on_node(cell.node, "/opt/soci-cluster/soci-host.sh mounts")
-    assert container.container_id.rpartition("/")[2] in lazy, f"{cell.node}: the image was pulled whole"
+    is_served = container.container_id.rpartition("/")[2] in lazy
+    assert is_served or not is_lazy, f"{cell.node}: the image was pulled whole"
     return seconds
 
 

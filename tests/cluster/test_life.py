@@ -28,6 +28,8 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, dict]]:
     summary = {
         "cells": len(found),
         "failed": len(found) - len(good),
+        "poisoned": sum("poisoned" in cell for cell in found.values()),
+        "unnamed": sum("unnamed" in cell for cell in found.values()),
         "slowest_heal_s": max((cell["heal_s"] for cell in good), default=0),
         "slowest_truth_s": max((cell["truth_s"] for cell in good), default=0),
         "each": found,
@@ -53,5 +55,12 @@ def test_an_image_starts_again_whatever_happened(
     """A poisoned image was there for the kubelet and started nothing, for good, without a word."""
     # Only what changes the stack has to put it back.
     stack = request.getfixturevalue("stack") if event in life.CHANGES else None
-    results[f"{event} - {holder}"] = {}
-    results[f"{event} - {holder}"] = life.run(api, stack, event, holder)
+    cell = results[f"{event} - {holder}"] = {}
+    try:
+        cell |= life.run(api, stack, event, holder)
+    except life.PoisonedError as error:
+        cell["poisoned"] = str(error)
+        raise
+    except life.UnnamedError as error:
+        cell["unnamed"] = str(error)
+        raise

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ class Stack:
         done = self.try_run("up", *QUIET, *arguments)
         assert done.returncode != 0, f"pulumi up did not fail:\n{done.stdout}"
         return done.stdout
+
+    def interrupt_up(self, when: Callable[[], object]) -> None:
+        """Kill the engine in the middle of `pulumi up`, when ``when`` returns, as a CI system kills a job."""
+        engine = subprocess.Popen(
+            ["pulumi", "up", *QUIET, "--stack", self.name],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            when()
+        finally:
+            engine.kill()
+            engine.wait()
+        self.run("cancel", "--yes")
 
     def try_preview(self) -> str:
         """`pulumi preview` that must fail; return what it said."""

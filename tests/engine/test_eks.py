@@ -11,8 +11,9 @@ import pytest
 from agent.marks import LABEL, TAINT
 
 from tests.engine.conftest import Account, EksStack
-from tests.engine.fake_cluster import INSTALLER, FakeNodes
+from tests.engine.fake_cluster import ANY_OTHER, INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
+from tests.waiting import wait_for
 
 ADD_ONS = ("vpc-cni", "kube-proxy", "coredns")
 DAEMON_SET = "/apis/apps/v1/namespaces/soci-system/daemonsets/" + INSTALLER
@@ -36,6 +37,11 @@ def _alive(cluster: FakeNodes) -> None:
 
 def nodes_of(cluster: FakeNodes) -> list[dict[str, Any]]:
     return cluster.api.call("GET", "/api/v1/nodes")["items"]
+
+
+def daemon_sets(cluster: FakeNodes) -> list[str]:
+    items = cluster.api.call("GET", DAEMON_SET.rpartition("/")[0])["items"]
+    return [item["metadata"]["uid"] for item in items]
 
 
 def eks_clusters(account: Account) -> list[str]:
@@ -97,10 +103,24 @@ def test_preview_needs_no_cluster(stack: Stack, account: Account) -> None:
     assert eks_clusters(account) == []
 
 
+def test_an_up_that_was_killed_while_it_waited_for_the_nodes_is_taken_up_by_the_next(
+    stack: Stack, cluster: FakeNodes, account: Account
+) -> None:
+    """Control plane, nodes and DaemonSet are there; the state knows nothing of the DaemonSet."""
+    cluster.failing[ANY_OTHER] = "download: not yet. Remedy: wait"
+    stack.interrupt_up(lambda: wait_for(lambda: bool(daemon_sets(cluster)), 120, "the DaemonSet is made"))
+    cluster.failing.clear()
+    made = daemon_sets(cluster)
+    assert "kubernetes:apps/v1:DaemonSet" not in [item["type"] for item in resources(stack)]
+    stack.up()
+    assert daemon_sets(cluster) == made
+    assert eks_clusters(account) == ["production"]
+    stack.up("--expect-no-changes")
+
+
 def test_up_makes_the_cluster_and_verifies_every_node(
     stack: Stack, cluster: FakeNodes, account: Account
 ) -> None:
-    stack.up()
     assert stack.outputs()["clusterName"] == "production"
     assert eks_clusters(account) == ["production"]
     status = cluster.api.call("GET", DAEMON_SET)["status"]

@@ -3,10 +3,7 @@ the last words name the cause. The stand-in is as awkward as the true provider h
 
 import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,7 @@ from background import free_port
 from kubernetes_api import MERGE_PATCH
 
 from tests.engine.fake_cluster import COMPLETED, INSTALLER, FakeNodes
-from tests.engine.project_stack import QUIET, Stack
+from tests.engine.project_stack import Stack
 
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
@@ -108,21 +105,9 @@ def final(said: str) -> str:
 
 
 def interrupt_first_up(stack: Stack, nodes: FakeNodes) -> None:
-    """Kill the engine while the first `pulumi up` waits for the DaemonSet, as a CI system kills a job."""
+    """Kill the engine while the first `pulumi up` waits for the DaemonSet."""
     nodes.failing |= dict.fromkeys(NODES, "download: not yet. Remedy: wait")
-    engine = subprocess.Popen(
-        ["pulumi", "up", *QUIET, "--stack", stack.name],
-        cwd=stack.directory,
-        env=stack.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        await_true("installers run", lambda: len(installer_pods(nodes)) == len(NODES))
-    finally:
-        os.kill(engine.pid, signal.SIGKILL)
-        engine.wait()
-    stack.run("cancel", "--yes")
+    stack.interrupt_up(lambda: await_true("installers run", lambda: len(installer_pods(nodes)) == len(NODES)))
 
 
 @pytest.mark.parametrize("version", ["0.16.0", "0.16.1"], ids=["unchanged", "another version by now"])

@@ -14,6 +14,7 @@ class FakeCtr:
         self.fails: set[str] = set()  # how calls begin that fail, whatever they print
         self.images: list[str] = []  # lines of `images check`
         self.content: dict[str, object] = {}  # digest to JSON
+        self.containers: list[str] = []
         self.snapshots: list[str] = []  # "name [parent]"
         self.usage = "KEY SIZE INODES\n"
         self.gets = 0  # of content
@@ -40,6 +41,8 @@ class FakeCtr:
             case ["content", "get", digest]:
                 self.gets += 1
                 return json.dumps(self.content[digest]) if digest in self.content else None
+            case ["containers", "ls", "-q", *_]:
+                return "".join(f"{container}\n" for container in self.containers)
             case ["snapshots", "--snapshotter", _, "ls"]:
                 return "".join(f"{line} Committed\n" for line in ("KEY PARENT", *self.snapshots))
             case ["snapshots", "--snapshotter", _, "usage", *_]:

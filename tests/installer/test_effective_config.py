@@ -3,22 +3,18 @@
 Quick: the two series that the lab's nodes run. With --full: all of them.
 """
 
-import functools
 import shutil
 import subprocess
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import binaries
 import pytest
-from agent import containerd_config, detect, slots, transaction
+from agent import containerd_config, detect, transaction
 from agent.errors import InstallError
 from agent.host import Host, Result
 from agent.plan import Plan, Registration, Task, make_plan
-from agent.transaction import File
 
 from tests.fakes.node import INSTALLER, run_here
 from tests.fakes.settings import agent_settings
@@ -34,6 +30,7 @@ from tests.installer.configurations import (
     runtimes,
     sandbox,
 )
+from tests.installer.real_containerd import Change, assert_only_the_wanted_keys, containerd, shared_file
 
 QUICK = ("1.7", "2.3")
 
@@ -47,28 +44,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     elif "series" in metafunc.fixturenames:
         metafunc.parametrize("series", series)
-
-
-@dataclass(frozen=True)
-class Change:
-    """A configuration before and after our edit: its text, and what containerd makes of it."""
-
-    text: str
-    new_text: str
-    before: dict[containerd_config.Path, object]
-    after: dict[containerd_config.Path, object]
-
-    def keys(self) -> set[containerd_config.Path]:
-        """The keys that changed effect, other than the loaded files and what is below our proxy plugin."""
-        keys = containerd_config.difference(self.before, self.after)
-        return {key for key in keys if key[:2] != containerd_config.proxy() and key != ("imports",)}
-
-
-@functools.cache
-def containerd(series: str) -> tuple[str, tuple[int, ...]]:
-    """The program of a series, built first when it is not in the cache, and its version."""
-    program = str(binaries.build(f"containerd-{series}") / "containerd")
-    return program, detect.parse_version(run_here([program, "--version"]).output)
 
 
 class Daemon:
@@ -117,31 +92,12 @@ class Daemon:
         return Change(text, file.new.decode(), plan.effective, after)
 
 
-def shared_file(plan: Plan) -> File:
-    """containerd's own file among those of the plan."""
-    (file,) = [file for file in plan.files if file.role.is_read_by_containerd]
-    return file
-
-
 @pytest.fixture
 def node(series: str, tmp_path: Path) -> Iterator[Daemon]:
     folder = Path("/var/tmp") / f"soci-cluster-{tmp_path.name}"
     folder.mkdir()
     yield Daemon(series, folder)
     shutil.rmtree(folder)
-
-
-def assert_only_the_wanted_keys(change: Change) -> None:
-    table = containerd_config.image_table(change.after)
-    assert change.after[*table, "snapshotter"] == "soci"
-    assert change.after[*table, "disable_snapshot_annotations"] is False
-    assert change.after[*containerd_config.proxy(), "type"] == "snapshot"
-    assert change.after[*containerd_config.proxy(), "address"] == slots.FIRST.socket
-    assert change.after[*containerd_config.proxy(), "exports", "root"] == slots.FIRST.data
-    # A pod with hostUsers: false; containerd 1.7 runs none.
-    mapping = ["remap-ids"] if table == containerd_config.CRI_2 else None
-    assert (change.after.get((*containerd_config.proxy(), "capabilities")) or None) == mapping
-    assert change.keys() <= {(*table, "snapshotter"), (*table, "disable_snapshot_annotations")}
 
 
 def runtime_values(change: Change, *key: str) -> set[object]:

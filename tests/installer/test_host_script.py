@@ -265,7 +265,7 @@ def test_boot_waits_for_a_look_and_leaves_an_install_at_work_alone(
 def test_users_are_the_containers_on_mounted_layers(node: ScriptNode) -> None:
     node.stage()
     node.mount_table.write_text(LAZY)
-    users = node.run("mounts").stdout.split()
+    users = sorted(node.run("mounts").stdout.split())
     assert users == ["/run/c/lazy/rootfs", "/run/c/new/rootfs", "/run/c/short/rootfs"]
 
 
@@ -521,3 +521,17 @@ def test_remove_takes_both_daemons_away(node: ScriptNode) -> None:
 def test_remove_refuses_under_containers_of_the_replaced_daemon(flipped: ScriptNode) -> None:
     assert "lazily loaded containers are running" in flipped.run("remove").stderr
     assert touched(flipped, FIRST) == []
+
+
+def test_a_mount_table_that_cannot_be_read_is_not_an_empty_one(node: ScriptNode) -> None:
+    """Who reads from the daemon was not known, and it was restarted."""
+    node.install()
+    before = node.etc()
+    node.mount_table.unlink(missing_ok=True)
+    (node.fake / "calls").write_text("")
+    assert node.run("mounts").returncode != 0
+    outcome = node.apply(node.stage("2-b", version="2", snapshotter_action="restart"))
+    assert outcome.outcome == "unchanged"
+    assert "cannot be read" in outcome.cause
+    assert node.calls("systemctl restart", "systemctl stop soci-snapshotter") == []
+    assert node.etc() == before

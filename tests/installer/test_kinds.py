@@ -14,8 +14,12 @@ SNAP = "/etc/systemd/system/snap.kubelet-eks.daemon.service"
 K3S, RKE2 = (f"/var/lib/rancher/{name}/agent/etc/containerd" for name in ("k3s", "rke2"))
 NODES = {
     "Bottlerocket": Signs("bottlerocket"),
+    "Talos": Signs("talos"),
+    "Google Kubernetes Engine": Signs("ubuntu", frozenset({kinds.GKE_CONFIGURATION})),
     "k3s": Signs("ubuntu", frozenset({K3S})),
     "rke2": Signs("ubuntu", frozenset({RKE2, "/etc/eks"})),
+    "k0s": Signs("debian", frozenset({kinds.K0S_CONTAINERD})),
+    "MicroK8s": Signs("ubuntu", frozenset({kinds.MICROK8S_CONTAINERD})),
     "Ubuntu's image for EKS": Signs("ubuntu", frozenset({"/etc/eks", SNAP})),
     "Amazon Linux 2023 on EKS": Signs("amzn", frozenset({"/etc/eks", "/usr/bin/nodeadm"})),
     "another image for EKS": Signs("amzn", frozenset({"/etc/eks"})),

@@ -19,6 +19,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 MIN_CONTAINERD = (1, 7, 16)
 MIN_FREE_BYTES = 300 << 20
 OUR_FOLDERS = (PROGRAMS, STATE, "/etc/soci-snapshotter-grpc")
+SYSTEM_FOLDERS = ("/etc", "/opt", "/var/lib", "/etc/systemd/system")
 # What the host script and the agent run on the node, and not every system has.
 TOOLS = ("systemctl", "systemd-run", "journalctl", "flock", "unshare", "mount", "umount", "timeout", "awk")
 TOOLS += ("grep", "sed", "find", "sync", "sha256sum", "readlink", "cut", "sort", "tail", "head", "wc", "tr")
@@ -127,7 +128,7 @@ def read_facts(host: Host, machine: str) -> Facts:
     if not host.exists("/dev/fuse"):
         host.run("modprobe", "fuse")
     config_folder = str(Path(host.resolve(facts.config_path)).parent)
-    folders = ("/etc", "/opt", "/var/lib", "/etc/systemd/system", config_folder)
+    folders = (*SYSTEM_FOLDERS, config_folder)
     mounts = read_mounts(host.read_text("/proc/1/mountinfo"))
     place = mount_point_of(host, PROGRAMS)
     return replace(
@@ -215,7 +216,13 @@ def check(facts: Facts, mode: str, sha256: dict[str, str]) -> None:
             f"PID 1 is {facts.init or 'not visible'}, not systemd", f"use nodes with systemd, or {EXCLUDE}"
         )
     if facts.read_only:
-        refuse(f"{facts.read_only} is mounted read-only ({facts.os_id or 'unknown system'})", EXCLUDE)
+        remedy = EXCLUDE
+        if facts.read_only not in (*SYSTEM_FOLDERS, *OUR_FOLDERS):  # Flatcar's is in /usr/share
+            remedy = (
+                f"copy {facts.config_path} to /etc/containerd and name the copy by `--config` in a drop-in "
+                f"of {facts.kind.containerd_unit}, or {EXCLUDE}"
+            )
+        refuse(f"{facts.read_only} is mounted read-only ({facts.os_id or 'unknown system'})", remedy)
     if facts.architecture not in ARCHITECTURES.values():
         refuse(f"SOCI has no release for {facts.machine}", EXCLUDE)
     if facts.architecture not in sha256:
@@ -223,8 +230,9 @@ def check(facts: Facts, mode: str, sha256: dict[str, str]) -> None:
             f"no digest is configured for {facts.architecture}", f"set soci:sha256 for {facts.architecture}"
         )
     if facts.containerd_load != "loaded" or not facts.containerd_command:
+        used = f"; the kubelet uses {facts.kubelet.runtime}" if facts.kubelet else ""
         refuse(
-            f"there is no {facts.kind.containerd_unit}",
+            f"there is no {facts.kind.containerd_unit}{used}",
             f"use nodes that run containerd under systemd, or {EXCLUDE}",
         )
     if facts.containerd_active != "active":

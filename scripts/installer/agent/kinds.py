@@ -15,7 +15,10 @@ EXCLUDE = "exclude this node with soci:nodeSelector"
 EKS = "/etc/eks"
 EKS_PAUSE_ARCHIVE = f"{EKS}/pause.tar"  # with it the AMI brings the sandbox image, which cannot be pulled
 RANCHER = "/var/lib/rancher/{}/agent/etc/containerd"
+K0S_CONTAINERD = "/etc/k0s/containerd.toml"  # k0s writes it when it runs its own containerd
+GKE_CONFIGURATION = "/etc/systemd/system/kube-node-configuration.service"
 SNAP_KUBELET = "snap.kubelet-eks.daemon.service"
+MICROK8S_CONTAINERD = "/etc/systemd/system/snap.microk8s.daemon-containerd.service"
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,13 @@ def _having(*paths: str) -> Callable[[Signs], bool]:
     return lambda signs: signs.paths.issuperset(paths)
 
 
-def _with_own_containerd(name: str) -> Kind:
+def _rancher(name: str) -> Kind:
     path = RANCHER.format(name)
-    refusal = (f"{name} brings its own containerd", f"use its containerd template; {EXCLUDE}")
+    refusal = (
+        f"{name} brings its own containerd: a child of {name}'s service, which writes its configuration anew "
+        "at each start",
+        f"put the keys into {path}/config-v3.toml.tmpl (config.toml.tmpl for containerd 1.7); {EXCLUDE}",
+    )
     return Kind(name, _having(path), (path,), refusal)
 
 
@@ -78,6 +85,46 @@ BOTTLEROCKET = Kind(
     refusal=(
         "Bottlerocket's root is read-only",
         f"set its snapshotter in the node group's user data; {EXCLUDE}",
+    ),
+)
+TALOS = Kind(
+    "Talos",
+    lambda signs: signs.os_id == "talos",
+    refusal=(
+        "Talos has no systemd, and its root is read-only",
+        "add a system extension with the snapshotter, and its keys to the machine configuration as "
+        f"/etc/cri/conf.d/20-customization.part; {EXCLUDE}",
+    ),
+)
+# kubernetes' cluster/gce/gci/node.yaml: the unit runs configure-helper.sh at each boot.
+GKE = Kind(
+    "Google Kubernetes Engine",
+    lambda signs: signs.os_id == "cos" or GKE_CONFIGURATION in signs.paths,
+    (GKE_CONFIGURATION,),
+    refusal=(
+        "GKE writes containerd's configuration anew at each boot and restarts containerd, and the root of "
+        "Container-Optimized OS is read-only",
+        f"use GKE's own Image streaming; {EXCLUDE}",
+    ),
+)
+K0S = Kind(
+    "k0s",
+    _having(K0S_CONTAINERD),
+    (K0S_CONTAINERD,),
+    refusal=(
+        "k0s brings its own containerd: it and the kubelet are children of k0s's service, and k0s writes "
+        f"{K0S_CONTAINERD} anew at each start",
+        f"put the keys into a file of /etc/k0s/containerd.d; {EXCLUDE}",
+    ),
+)
+MICROK8S = Kind(
+    "MicroK8s",
+    _having(MICROK8S_CONTAINERD),
+    (MICROK8S_CONTAINERD,),
+    refusal=(
+        "MicroK8s writes containerd's configuration anew at each start of it, and its kubelet is a part of "
+        "kubelite, as the API server is",
+        f"put the keys into /var/snap/microk8s/current/args/containerd-template.toml; {EXCLUDE}",
     ),
 )
 # Its kubelet is a snap: sysbox#430, amazon-eks-ami#2073.
@@ -100,8 +147,12 @@ PLAIN = Kind("plain", lambda signs: True)
 
 KINDS = (
     BOTTLEROCKET,
-    _with_own_containerd("k3s"),
-    _with_own_containerd("rke2"),
+    TALOS,
+    GKE,
+    _rancher("k3s"),
+    _rancher("rke2"),
+    K0S,
+    MICROK8S,
     UBUNTU_EKS,
     AL2023,
     OTHER_EKS,

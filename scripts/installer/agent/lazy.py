@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from .ctr import Ctr
+from .errors import InstallError
 from .host import Host
 from .slots import Slot
-from .transaction import run_script
+from .transaction import SCRIPT, run_script
 
 POD_LABEL = "io.kubernetes.pod"  # set by the kubelet on each container: pkg/kubelet/types/labels.go
 
@@ -46,19 +47,39 @@ def busy_with(slot: Slot, mounts: tuple[str, ...], ctr: Ctr) -> Busy:
 
 
 def lazy_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
-    """Mount points of the containers that the slot's daemon serves lazily; none when it may be restarted."""
-    return tuple(run_script(host, script, "mounts", slot.name).output.split())
+    """Mount points of the containers that the slot's daemon serves lazily; none when it may be restarted.
+
+    Raises:
+        InstallError: the node does not say.
+    """
+    return _mounts(host, script, slot.name)
 
 
 def all_mounts(host: Host, script: bytes, slot: Slot) -> tuple[str, ...]:
-    """Mount points of all containers, sandboxes among them, whose files are in the slot's directory."""
-    return tuple(run_script(host, script, "mounts", slot.name, "all").output.split())
+    """Mount points of all containers, sandboxes among them, whose files are in the slot's directory.
+
+    Raises:
+        InstallError: the node does not say.
+    """
+    return _mounts(host, script, slot.name, "all")
+
+
+def _mounts(host: Host, script: bytes, *words: str) -> tuple[str, ...]:
+    result = run_script(host, script, "mounts", *words)
+    if result.code != 0:
+        cause = f"the mounts of containers cannot be read: {result.last_error}"
+        raise InstallError("preflight", cause, f"run `{SCRIPT} mounts` on the node")
+    return tuple(result.output.split())
 
 
 def has_pod(ctr: Ctr, mounts: Sequence[str], pod: Pod) -> bool:
-    """Whether a container of the pod is among those with these mount points."""
+    """Whether a container of the pod is among those with these mount points.
+
+    Raises:
+        InstallError: containerd does not say.
+    """
     query = f'labels."{POD_LABEL}.namespace"=={pod.namespace},labels."{POD_LABEL}.name"=={pod.name}'
-    return not set(ctr.run("containers", "ls", "-q", query).split()).isdisjoint(map(_container, mounts))
+    return not set(ctr.ask("containers", "ls", "-q", query).split()).isdisjoint(map(_container, mounts))
 
 
 def pods_of(ctr: Ctr, mounts: Sequence[str]) -> list[Pod]:

@@ -252,12 +252,24 @@ def _has_begun(host: Host, name: str) -> bool:
 
 
 def _is_running(host: Host, name: str) -> bool:
-    return is_at_work(host, f"soci-cluster-txn-{name}.service")
+    try:
+        return is_at_work(host, f"soci-cluster-txn-{name}.service")
+    except InstallError:
+        return True  # it may be; whoever waits for its end has a deadline
 
 
 def is_at_work(host: Host, unit: str) -> bool:
-    """Whether the unit runs, or is about to."""
-    state = host.run("systemctl", "is-active", unit).output.strip()
+    """Whether the unit runs, or is about to.
+
+    Raises:
+        InstallError: systemd does not say.
+    """
+    answer = host.run("systemctl", "is-active", unit)
+    state = answer.output.strip()
+    if not state:
+        raise InstallError(
+            "preflight", f"systemctl is-active {unit}: {answer.last_error}", "see whether systemd answers"
+        )
     return state in ("active", "activating", "deactivating")
 
 

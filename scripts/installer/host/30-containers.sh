@@ -19,15 +19,15 @@ lazy_mounts() {
             if (path in lazy) is_lazy = 1
           }
         }
-        if (is_lazy) print target[i]
+        if (is_lazy && !told[target[i]]++) print target[i]
       }
-    }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -u
+    }' "${MOUNTINFO:-/proc/self/mountinfo}"
 }
 
 # The mounts of all containers whose files are in the slot's directory, lazily served or not.
 all_mounts() {
-  awk -v data="$DATA" '$0 ~ " - overlay " && index($0, "upperdir=" data "/") { print $5 }' \
-    "${MOUNTINFO:-/proc/self/mountinfo}" | sort -u
+  awk -v data="$DATA" '$0 ~ " - overlay " && index($0, "upperdir=" data "/") && !told[$5]++ { print $5 }' \
+    "${MOUNTINFO:-/proc/self/mountinfo}"
 }
 
 # mounts [SLOT [all]]

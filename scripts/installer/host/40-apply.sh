@@ -76,8 +76,8 @@ check_unchanged() {
 check_idle() {
   local busy
   [ "$PLAN_snapshotter_action" = restart ] || return 0
-  busy=$(lazy_mounts | tr '\n' ' ')
-  [ -z "$busy" ] || die "busy: $busy"
+  busy=$(lazy_mounts) || die "the mounts of containers cannot be read"
+  [ -z "$busy" ] || die "busy: $(say "$busy" | tr '\n' ' ')"
 }
 
 # finish_earlier: end what only needed its last step; say why an earlier change is in the way otherwise.

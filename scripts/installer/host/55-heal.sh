@@ -208,7 +208,12 @@ forget() {
 }
 
 # Whether nothing reads from the daemon, and no pull needs it, which may take longer than it is to the next restart.
-may_be_restarted() { [ -z "$PULLS" ] && [ -z "$(living_mounts)" ]; }
+may_be_restarted() {
+  local living
+  [ -z "$PULLS" ] || return 1
+  living=$(living_mounts) || return 1
+  [ -z "$living" ]
+}
 
 # images_on CHAINS: all names of the images that are unpacked to these chains: those of any manifest or index with such a
 # configuration, and the kubelet's own, which is the digest of the configuration.
@@ -320,9 +325,10 @@ look_at_container() {
 
 # The lazily loaded mounts that a restart of the daemon would break: those of this start of it.
 living_mounts() {
-  local daemon mount container status
+  local daemon mounts mount container status
   daemon=$(start_of_daemon) || daemon=0
-  for mount in $(lazy_mounts); do
+  mounts=$(lazy_mounts) || die "the mounts of containers cannot be read"
+  for mount in $mounts; do
     container=${mount%/*}
     container=${container##*/}
     case $mount in

@@ -58,9 +58,12 @@ rollback_now() {
 }
 
 restore_daemon() {
+  local busy
   if [ "$SNAPSHOTTER_WAS" = active ]; then
     # Back to the old daemon, unless containers came to depend on the new one meanwhile.
-    if [ "$PLAN_snapshotter_action" = restart ] && [ -z "$(lazy_mounts)" ]; then systemctl restart "$UNIT" || :; fi
+    if [ "$PLAN_snapshotter_action" = restart ] && busy=$(lazy_mounts) && [ -z "$busy" ]; then
+      systemctl restart "$UNIT" || :
+    fi
   elif [ "$PLAN_is_switch" = 0 ]; then
     systemctl --no-block restart "$UNIT" || : # containerd depended on it already: it was between two starts
   else

@@ -245,7 +245,7 @@ take_away_containers() {
 check_ended() {
   local left
   unmount_image_volumes
-  left=$(all_mounts)
+  left=$(all_mounts) || die "the mounts of containers cannot be read"
   [ -z "$left" ] || die "containers did not end: $(pods_of "$left")"
 }
 
@@ -322,7 +322,7 @@ was_managed() { [ -n "$(field "$STATE/originals" "$1" OLD)" ]; }
 
 # clean_up: the slot's daemon and its directories. A unit of the operating system goes back to what it was.
 clean_up() {
-  local mount
+  local mount left
   if was_managed "$ADOPTION"; then
     case $(cat "$STATE/originals/snapshotter-was" 2>/dev/null || say active) in
       active) timeout 150 systemctl restart "$UNIT" || say "$UNIT does not start as the system's own; see journalctl -u $UNIT" ;;
@@ -332,7 +332,8 @@ clean_up() {
   fi
   # A slot without a unit of ours is the operating system's, or nobody's.
   was_managed "$UNIT_FILE" || return 0
-  [ -z "$(all_mounts)" ] || die "containers are still on $SNAPSHOTTER"
+  left=$(all_mounts) || die "the mounts of containers cannot be read"
+  [ -z "$left" ] || die "containers are still on $SNAPSHOTTER"
   stop_snapshotter
   awk -v data="$DATA/" 'index($5, data) == 1 { print $5 }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -r |
     while read -r mount; do umount --lazy "$mount" || :; done

@@ -5,7 +5,7 @@
 # directory goes; it would take them for present when the slot is used again.
 # The slot's proxy plugin stays in containerd's configuration: unused it is inert, and to remove it costs a restart.
 retire() {
-  local count left
+  local left
   take_lock 60 "an install is at work"
   read_journal
   case $JOURNAL in
@@ -18,8 +18,8 @@ retire() {
   [ "$1" != "$PLAN_slot" ] || die "new containers are created under $1"
   each_file "$STATE/current" check_in_effect
   select_slot "$1"
-  count=$(all_mounts | wc -l)
-  [ "$count" = 0 ] || die "$count containers are still on $1"
+  left=$(all_mounts) || die "the mounts of containers cannot be read"
+  [ -z "$left" ] || die "$(say "$left" | wc -l) containers are still on $1"
   left=$(list_containers) || die "containerd does not answer"
   [ -z "$left" ] || die "containerd has not deleted yet what ended on $1"
   if is_ours "$ADOPTION" || is_ours "$UNIT_FILE"; then retire_daemon; fi
