@@ -218,20 +218,20 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         listener = self.listener
-        listener.track(self.request)
-        self._raw = self.request
         self.upstream: http.client.HTTPConnection | None = None
         self.note = Request("unknown", "", "", "", "", "", "", ranged=False, at=0)
         if listener.tls:
             # Here and not where it is accepted: a client that is slow to greet would keep others out.
             self.request = listener.tls.wrap_socket(self.request, server_side=True)
+        listener.track(self.request)
         super().setup()
 
     def finish(self) -> None:
-        self.listener.forget(self._raw)
+        self.listener.forget(self.request)
         if self.upstream:
             self.upstream.close()
         super().finish()
+        self.request.close()  # with TLS the server knows only what is below it
 
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
@@ -289,10 +289,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
     def reset(self) -> None:
         """End the connection as a machine does that has lost it."""
         with contextlib.suppress(OSError):
-            self._raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            if self.request is not self._raw:
-                self.request.detach()
-            self.request.close()
+            self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         raise ConnectionResetError
 

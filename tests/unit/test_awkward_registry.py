@@ -95,9 +95,18 @@ class Answer:
         self.body = b"" if method == "HEAD" else answer.read()
 
 
-def ask(url: str, path: str, method: str = "GET", body: str = "", **headers: str) -> Answer:
+def connect(url: str) -> http.client.HTTPConnection:
+    """A connection that trusts whoever answers."""
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=5)
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.netloc, timeout=5)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return http.client.HTTPSConnection(parts.netloc, timeout=5, context=context)
+
+
+def ask(url: str, path: str, method: str = "GET", body: str = "", **headers: str) -> Answer:
+    connection = connect(url)
     try:
         connection.request(
             method, path, body, {name.replace("_", "-"): text for name, text in headers.items()}
@@ -247,7 +256,15 @@ def test_faults_are_for_those_that_they_are_meant_for(registry):
     assert ask(registry.front.url, BLOB_PATH, User_Agent="soci-snapshotter/0").status == 200
 
 
-def test_a_body_may_break_off(registry):
+@pytest.fixture(params=["plain", "tls"])
+def either(request, make, tmp_path: Path) -> AwkwardRegistry:
+    """One without TLS, one with it."""
+    files = certificate(Authority(tmp_path / "pki"), ["127.0.0.1"]) if request.param == "tls" else None
+    return make(certificate=files)
+
+
+def test_a_body_may_break_off(either):
+    registry = either
     registry.faults = [Fault(cut_after=1000, times=1)]
     with pytest.raises((ConnectionResetError, http.client.IncompleteRead)):
         ask(registry.front.url, BLOB_PATH)
@@ -255,8 +272,9 @@ def test_a_body_may_break_off(registry):
     assert ask(registry.front.url, BLOB_PATH).body == BLOB
 
 
-def test_a_registry_that_is_away_refuses_connections_and_ends_those_it_has(registry):
-    kept = http.client.HTTPConnection(registry.name, timeout=5)
+def test_a_registry_that_is_away_refuses_connections_and_ends_those_it_has(either):
+    registry = either
+    kept = connect(registry.front.url)
 
     def ping() -> int:
         kept.request("GET", "/v2/")
