@@ -122,6 +122,7 @@ def test_a_registry_that_does_not_let_the_node_in_changes_nothing_and_tells_no_s
     oci.challenge = challenge
     # Without one on the node, that of the program is run by sh.
     fake_host.answers[HELPER if helper else "sh"] = helper or knows_nothing
+    fake_host.path("/run").mkdir()
     before = tree(fake_host.root)
     with pytest.raises(InstallError, match=cause) as caught:
         install(fake_host, oci)

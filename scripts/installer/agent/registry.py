@@ -21,7 +21,7 @@ from .host import Host
 
 HELPER = "/opt/soci-cluster/credentials/docker-credential-soci-cluster"
 HELPER_SECONDS = 30
-FOR_NOW = "/run/soci-cluster/first-install"
+FOR_NOW = "/run/soci-cluster-first-install"
 NOT_FOUND = "credentials not found in native keychain"  # a helper's word for none, which it prints
 IDENTITY_TOKEN = "<token>"  # the user name with which a helper says that its secret is one
 ANSWER_BYTES = 1 << 20
