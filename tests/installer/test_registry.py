@@ -182,7 +182,7 @@ def test_before_the_node_has_a_helper_the_one_of_this_program_is_run_and_leaves_
 
     def shell(command: Any, text: str) -> Result:
         program = fake_host.path(command[1])
-        assert command == ("sh", f"/run/soci-cluster/first-install/{Path(HELPER).name}", "get")
+        assert command == ("sh", f"/run/soci-cluster-first-install/{Path(HELPER).name}", "get")
         seen.update({file.name: file.read_text() for file in program.parent.iterdir()})
         assert {file.stat().st_mode & 0o777 for file in program.parent.iterdir()} == {0o600}
         return answers(USER, f"for {text}")(command, text)
