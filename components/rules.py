@@ -132,25 +132,6 @@ def url(value: Any, wanted: str = "an http:// or https:// address") -> str:
     return address.rstrip("/")
 
 
-def release_url(value: Any) -> str:
-    """Where releases are: a plain address, or a repository of an OCI registry."""
-    address = values.text(value)
-    if not is_oci(address):
-        return url(address, "an http://, https:// or oci:// address")
-    if not _OCI_REPOSITORY.fullmatch(address.rstrip("/")):
-        raise RefusedError(
-            "must be oci://REGISTRY/REPOSITORY in lower-case letters, without credentials, tag or digest "
-            "(the tag is the version)",
-            "pulumi config set soci:releaseUrl oci://registry.example/soci-snapshotter",
-        )
-    return address.rstrip("/")
-
-
-def is_oci(address: str) -> bool:
-    """Whether releases are in a registry; `oci+http` is one without TLS."""
-    return address.startswith(("oci://", "oci+http://"))
-
-
 def proxy(value: Any) -> str:
     """The plain address of a proxy, or nothing."""
     address = values.text(value)
@@ -178,6 +159,25 @@ def no_proxy(value: Any) -> str:
         if entry and not _NO_PROXY.fullmatch(entry):
             raise RefusedError("must be hosts, addresses or networks, separated by commas")
     return ",".join(entry for entry in entries if entry)
+
+
+def release_url(value: Any) -> str:
+    """Where releases are: a plain address, or a repository of an OCI registry."""
+    address = values.text(value)
+    if not is_oci(address):
+        return url(address, "an http://, https:// or oci:// address")
+    if not _OCI_REPOSITORY.fullmatch(address.rstrip("/")):
+        raise RefusedError(
+            "must be oci://REGISTRY/REPOSITORY in lower-case letters, without credentials, tag or digest "
+            "(the tag is the version)",
+            "pulumi config set soci:releaseUrl oci://registry.example/soci-snapshotter",
+        )
+    return address.rstrip("/")
+
+
+def is_oci(address: str) -> bool:
+    """Whether releases are in a registry; `oci+http` is one without TLS."""
+    return address.startswith(("oci://", "oci+http://"))
 
 
 def image(value: Any) -> str:
