@@ -88,6 +88,11 @@ class SociInstallerArgs(TypedDict):
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
@@ -211,6 +216,11 @@ class SociClusterArgs(TypedDict):
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]

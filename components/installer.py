@@ -210,7 +210,10 @@ class SociInstaller(pulumi.ComponentResource):
                     "rolling_update": {"max_unavailable": int(limit) if limit.isdigit() else limit},
                 },
                 "template": {
-                    "metadata": {"labels": self._labels()},
+                    "metadata": {
+                        "labels": self._labels(),
+                        "annotations": {"kubectl.kubernetes.io/default-container": "installer"},
+                    },
                     "spec": self._pod(config_map, paths),
                 },
             },
@@ -221,8 +224,9 @@ class SociInstaller(pulumi.ComponentResource):
             ),
         )
 
-    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
-        container: k8s.core.v1.ContainerArgsDict = {
+    def _containers(self) -> list[k8s.core.v1.ContainerArgsDict]:
+        """The installer, and beside it the process that hands pull secrets to the daemon."""
+        installer: k8s.core.v1.ContainerArgsDict = {
             "name": "installer",
             "image": self._settings.installer_image,
             "command": ["python3", "-B", "-m", "agent"],
@@ -247,6 +251,23 @@ class SociInstaller(pulumi.ComponentResource):
                 {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
             ],
         }
+        if self._is_absent or self._settings.credentials == "node":
+            return [installer]
+        credentials: k8s.core.v1.ContainerArgsDict = {
+            "name": "credentials",
+            "image": self._settings.installer_image,
+            "command": ["python3", "-B", "-m", "agent", "credentials"],
+            "working_dir": MOUNT_PATH,
+            "env": installer["env"],
+            # The kubelet's exec plugin, such as the AWS CLI, counts as well while it runs.
+            "resources": {"requests": {"cpu": "1m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+            # For the node's network, and for the kubelet's exec plugin, which is run on the node.
+            "security_context": {"privileged": True},
+            "volume_mounts": installer["volume_mounts"],
+        }
+        return [installer, credentials]
+
+    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
         items: list[k8s.core.v1.KeyToPathArgsDict] = [
             {"key": program.key_of(path), "path": path} for path in paths
         ]
@@ -273,7 +294,7 @@ class SociInstaller(pulumi.ComponentResource):
                     }
                 }
             },
-            "containers": [container],
+            "containers": self._containers(),
             "volumes": [
                 {"name": "program", "config_map": {"name": config_map.metadata["name"], "items": items}},
                 {"name": "host", "host_path": {"path": "/", "type": "Directory"}},

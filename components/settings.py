@@ -232,6 +232,14 @@ class Settings:
         Scope.NODE,
         rules.one_of("repair", "report"),
     )
+    credentials: str = setting(
+        "node-and-pull-secrets",
+        "With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's "
+        "credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these "
+        "and the image pull secrets of the pods on the node, which are kept in its memory.",
+        Scope.NODE,
+        rules.one_of("node", "node-and-pull-secrets"),
+    )
     max_unavailable: str = setting(
         "1",
         "Nodes that are changed at the same time, as a number or a percentage such as `10%`.",

@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from agent import containerd_config, doctor, images, registries, slots, soci_config, transaction
+from agent import (
+    containerd_config,
+    credential_providers,
+    doctor,
+    images,
+    registries,
+    slots,
+    soci_config,
+    transaction,
+)
 from agent.host import Result
 
 from tests.fakes.node import FakeHost
@@ -56,6 +65,7 @@ class DoctorNode(FakeHost):
         self.journal: list[str] = []
         self.not_restored: list[str] = []
         self.verified = "outcome=verified\n"
+        self.sources = f"{REGISTRY} provider ecr-credential-provider\n"  # what the credential helper says
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.answers = {
             "systemctl": self._systemctl,
@@ -164,6 +174,7 @@ class DoctorNode(FakeHost):
         self.put(f"/proc/{DAEMON_PID}/stat", f"7 (a b) S {'0 ' * 18}5000 0\n")
         self.put(f"/proc/{KUBELET_PID}/cmdline", "/kubelet\0--config=/etc/kubelet.yaml\0")
         self.put("/etc/kubelet.yaml", "kind: KubeletConfiguration\n")
+        self.put(credential_providers.HELPER, "#!/bin/sh\n")
         self.put(ROOT_FILE, EFFECTIVE)
         self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
         effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
@@ -189,6 +200,8 @@ class DoctorNode(FakeHost):
     def _sh(self, command: Sequence[str], text: str) -> Result:
         if command[2] == doctor.WORDS:
             return Result(0, "\n".join((*self.journal, "---", *self.not_restored, "")), "")
+        if command[2] == doctor.SOURCES:
+            return Result(0, self.sources, "")
         if command[2] == doctor.PROBE:
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")
         match command[2:]:

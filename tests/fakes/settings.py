@@ -21,6 +21,7 @@ _DEFAULTS = Settings(
     upgrade_policy="when-idle",
     broken_pods="report",
     on_drift="repair",
+    credentials="node-and-pull-secrets",
 )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import hashlib
+import json
 import os
 import re
 import time
@@ -572,7 +573,7 @@ def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(mac
     directories = (machine.root / "var/lib/soci-cluster/txn").iterdir()
     latest = max(directories, key=lambda directory: directory.stat().st_mtime_ns)
     roles = [line.split("\t")[0] for line in (latest / "files").read_text().splitlines()]
-    assert roles == ["recovery", "recovery", "daemon", "daemon", "shared"]
+    assert roles == [*["recovery"] * 5, "daemon", "daemon", "shared"]
     assert not install.install(task(machine), never).changed
 
 
@@ -703,6 +704,54 @@ def test_a_repair_is_counted_when_it_is_made_and_not_while_it_waits(machine: Fak
     )
     assert install.install(wanted, idle).changed
     assert events == ["told", "waits", "told", "repaired"]
+
+
+PLUGINS = "/etc/eks/image-credential-provider"
+
+
+def give_plugins(machine: FakeNode, *images: str) -> None:
+    """The kubelet runs with a credential provider plugin for these images."""
+    flags = (
+        f"--image-credential-provider-config={PLUGINS}/c",
+        f"--image-credential-provider-bin-dir={PLUGINS}",
+    )
+    machine.run_kubelet(*flags)
+    entry = {"name": "plugin", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "matchImages": images}
+    config = {"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig"}
+    machine.write(f"{PLUGINS}/c", json.dumps({**config, "providers": [entry]}).encode())
+    machine.write(f"{PLUGINS}/plugin", b"#!/bin/sh\n")
+
+
+def test_other_plugins_of_the_kubelet_change_the_list_and_restart_nothing(machine: FakeNode) -> None:
+    """Also below lazily loaded containers."""
+    give_plugins(machine, "*.example")
+    seen = install.install(task(machine), never).seen
+    assert {f"{PLUGINS}/c", PLUGINS} <= dict(seen.files).keys()
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    assert not install.install(task(machine), never).changed
+    give_plugins(machine, "*.example", "registry.other")
+    assert install.install(task(machine), never).changed
+    assert "match registry.other\n" in machine.read_text("/opt/soci-cluster/credentials/providers")
+    plan = machine.plan()
+    assert (plan["snapshotter_action"], plan["containerd_restart"]) == ("none", "0")
+
+
+def test_plugins_that_cannot_be_read_are_no_refusal(machine: FakeNode) -> None:
+    give_plugins(machine)
+    machine.write(f"{PLUGINS}/c", b"{")
+    assert install.install(task(machine), never).changed
+    assert "provider " not in machine.read_text("/opt/soci-cluster/credentials/providers")
+
+
+@pytest.mark.parametrize("credentials", ["node", "node-and-pull-secrets"])
+def test_pull_secrets_are_forgotten_when_they_are_not_to_be_used(machine: FakeNode, credentials: str) -> None:
+    machine.write("/run/soci-cluster/pull-secrets/registry.example", b"{}")
+    machine.write("/run/soci-cluster/credentials/registry.example", b"{}")
+    wanted = task(machine)
+    settings = dataclasses.replace(wanted.settings, credentials=credentials)
+    install.install(dataclasses.replace(wanted, settings=settings), never)
+    assert machine.exists("/run/soci-cluster/pull-secrets") is (credentials != "node")
+    assert machine.exists("/run/soci-cluster/credentials/registry.example")
 
 
 def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode) -> None:

@@ -15,6 +15,7 @@ from agent.install import Installed
 from agent.log import Log
 from agent.marks import TAINT, Marks, has_startup_taint
 from agent.registries import Limit
+from agent.slots import FIRST
 from agent.tell import Teller
 
 from tests.fakes.api import FakeApi
@@ -115,6 +116,13 @@ def test_transition_time_moves_with_the_status_only(api: FakeApi, marks: Marks) 
     first, second = (body["status"]["conditions"][0]["lastTransitionTime"] for _, body in api.writes)
     assert first == "then"
     assert second != "then"
+
+
+def test_the_condition_of_a_node_that_serves_names_what_is_not_read(api: FakeApi) -> None:
+    note = "registry harbor.corp: pods of this node have 2 different credentials for it"
+    teller(api, []).success("0.16.1", "lazy", Installed(False, FIRST), 1.0, [note])
+    assert (api.condition["status"], api.condition["reason"]) == ("True", "Verified")
+    assert api.condition["message"] == f"SOCI 0.16.1 serves this node's images in lazy mode; {note}"
 
 
 def test_events_on_daemonset_and_node(api: FakeApi) -> None:

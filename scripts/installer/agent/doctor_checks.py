@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from . import containerd_config, soci_config
 from .containerd_config import Path
+from .credential_providers import NO_PROVIDERS, Providers
 from .doctor_images import Image
 from .errors import clean
 from .kinds import PLAIN
@@ -46,6 +47,15 @@ class Unit:
     pid: int = 0
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the daemon's credentials for a registry come from, in the credential helper's words, and which
+    sources failed, each with its cause."""
+
+    found: str
+    failed: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """Everything that was read from a node. None, or empty, where it could not be."""
@@ -67,12 +77,15 @@ class Look:
     soci: Mapping[Path, object] = field(default_factory=dict)  # what the daemon was started with
     registries: Registries = NOTHING  # what the daemon should be told of them
     kubelet_image_endpoint: str = ""
+    providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
+    sources: Mapping[str, Source] = field(default_factory=dict)  # of credentials, by registry
     changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
     images: tuple[Image, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
     dead_pods: tuple[str, ...] = ()
     memory: int = 0  # of the daemon, in bytes
+    pull_secrets: tuple[tuple[str, str, str], ...] = ()  # finding, subject and cause, as their process says
     verify: str = ""  # what the host script's own checks found
 
     @property
@@ -372,6 +385,68 @@ def _mirrors(look: Look) -> dict[str, list[str]]:
     return found
 
 
+# Credentials
+
+
+@_check(
+    "provider-fails",
+    "warning",
+    "a credential provider plugin of the kubelet's cannot be had: the daemon has no credentials from it, and "
+    "what only they open is pulled whole",
+    "see the kubelet's flags --image-credential-provider-config and --image-credential-provider-bin-dir, the "
+    "plugin and what it needs, such as the node's role",
+)
+def _provider_fails(look: Look) -> Iterator[tuple[str, str]]:
+    if not look.should_serve:
+        return
+    yield from look.providers.problems
+    known = {subject for subject, _ in look.providers.problems}
+    for registry, source in look.sources.items():
+        for failed in source.failed:
+            subject, _, cause = failed.partition(": ")
+            if subject not in known:
+                yield subject, f"asked for {registry}, {cause}"
+
+
+@_check(
+    "provider-needs-account",
+    "warning",
+    "a credential provider plugin works with the token of a pod's service account only, which the kubelet "
+    "alone has: images that only it opens are pulled whole",
+    "let the node's own role read these repositories, or give the pods an image pull secret",
+)
+def _provider_needs_account(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve:
+        for name in look.providers.needing_account:
+            yield name, "its tokenAttributes require a service account"
+
+
+@_check(
+    "conflicting-credentials",
+    "warning",
+    "pods of the node have different credentials for one registry, of which the daemon can have one only: "
+    "images that it does not read are pulled whole, and what is lazily loaded of them fails to be read",
+    "give the pods of the node one credential that reads all their images of the registry, or keep them on "
+    "different nodes",
+)
+def _conflicting_credentials(look: Look) -> Iterator[tuple[str, str]]:
+    for finding, subject, cause in look.pull_secrets:
+        if finding == "conflicting-credentials":
+            yield subject, cause
+
+
+@_check(
+    "pull-secrets-unread",
+    "warning",
+    "pull secrets of the node's pods do not reach the daemon: their images are pulled whole",
+    "mend the secret that is named; else see the log of the container `credentials` of the node's installer",
+)
+def _pull_secrets_unread(look: Look) -> Iterator[tuple[str, str]]:
+    for finding, subject, cause in look.pull_secrets:
+        if finding == "pull-secrets-unread":
+            yield subject, cause
+
+
 # Pods and images
 
 
@@ -470,6 +545,13 @@ def _said(look: Look, image: Image) -> str:
     return f"of its index the daemon says: {in_short(look.reasons.get(image.name, ''))}"
 
 
+def _said_to(look: Look, image: Image) -> str:
+    """The same, with the credentials that the daemon has now."""
+    registry = image.name.partition("/")[0]
+    source = look.sources.get(registry)
+    return _said(look, image) + (f"; its credentials for {registry}: {source.found}" if source else "")
+
+
 PULL_ANEW = "then remove the image from the node (ctr -n k8s.io images rm), so that it is pulled anew"
 WHOLE = {
     "no-index": Whole("a large image has no SOCI index, so it is pulled whole", CONVERT, _no_index),
@@ -506,13 +588,14 @@ WHOLE = {
     ),
     "no-credentials": Whole(
         "the daemon has no credentials for the registry, so it found no index there",
-        f"give the node credentials that outlive a pull (docs/security.md), {PULL_ANEW}",
-        _said,
+        "give the node a credential provider plugin or a Docker configuration for the registry, or the pod "
+        f"an image pull secret (docs/security.md, Registry credentials), {PULL_ANEW}",
+        _said_to,
     ),
     "forbidden": Whole(
         "the registry refuses the daemon, so it found no index there",
         f"allow the node's credentials to read the repository and its index, {PULL_ANEW}",
-        _said,
+        _said_to,
     ),
     "registry-unreachable": Whole(
         "the registry did not answer the daemon when the image was pulled",

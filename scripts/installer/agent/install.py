@@ -9,6 +9,7 @@ from . import (
     adoption,
     carry,
     containerd_config,
+    credential_providers,
     detect,
     drift,
     heal,
@@ -77,6 +78,8 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
         _await_daemons(task)
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
+            if task.settings.credentials == "node":
+                credential_providers.forget_pull_secrets(task.host)
             return outcome
         carry.clear_copies(task.host, task.script)
         task.on_step("wait")

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, environment, registries, soci_config
+from . import containerd_config, credential_providers, environment, registries, soci_config
 from .adoption import Snapshotter
+from .credential_providers import NO_PROVIDERS, Providers
 from .host import Host
 from .kinds import KINDS, Generator, Kind
 from .registries import Registries
@@ -42,19 +43,21 @@ class Target(Place):
     effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
     registries: Registries
     environment: Mapping[str, str]  # of the daemon, as `environment.of_daemon` has it
+    providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
 
 
 @dataclass(frozen=True, kw_only=True)
 class Managed:
     """One file. ``what`` is for people; ``when`` says on which nodes there is such a file, and a ``text`` of
-    None that there is none now."""
+    None that there is none now. ``mode`` is octal; an empty one stands for that of the file that is there,
+    0644 for a new one."""
 
     path: Callable[[Place], str]
     text: Callable[[Target], str | None]
     role: Role
     what: str
     when: Callable[[Place], bool] = lambda place: True
-    mode: str = ""  # octal; without one, as the file has it, or that of an ordinary file
+    mode: str = ""
 
 
 def _template(name: str) -> Callable[[Target], str]:
@@ -96,6 +99,11 @@ def _generator_text(target: Target) -> str:
     return _generator(target).render(containerd_config.image_table(target.effective), target.slot)
 
 
+def _payload(path: str) -> Callable[[Target], str]:
+    """A file of the program as it is, under the name that it has on the node."""
+    return lambda target: (target.payload / path.rpartition("/")[2]).read_text()
+
+
 MANAGED = (
     Managed(
         path=lambda place: f"{UNITS}/soci-cluster-boot.service",
@@ -108,6 +116,26 @@ MANAGED = (
         text=_template("containerd-soci-cluster.conf"),
         role=Role.RECOVERY,
         what="has containerd start that unit and the daemons",
+    ),
+    Managed(
+        path=lambda place: f"{credential_providers.FOLDER}/config.json",
+        text=lambda target: '{"credsStore":"soci-cluster"}\n',
+        role=Role.RECOVERY,
+        what="the daemon's Docker configuration: it names the credential helper and nothing else",
+    ),
+    Managed(
+        path=lambda place: credential_providers.HELPER,
+        text=_payload(credential_providers.HELPER),
+        role=Role.RECOVERY,
+        what="the credential helper: gives the daemon the registry credentials that the kubelet has",
+        mode="0755",
+    ),
+    Managed(
+        path=lambda place: credential_providers.LIST,
+        text=lambda target: credential_providers.render(target.providers),
+        role=Role.RECOVERY,
+        what="mode 0600: the kubelet's credential provider plugins, as the helper asks them",
+        mode="0600",
     ),
     Managed(
         path=lambda place: place.slot.config,

@@ -13,6 +13,7 @@ from . import (
     adoption,
     carry,
     containerd_config,
+    credential_providers,
     detect,
     environment,
     lazy,
@@ -102,6 +103,7 @@ class Plan:
     containerd_dump: str  # the digest of what containerd makes of that file after the change
     registries: Registries  # what the daemon is told of them
     environment: Mapping[str, str]  # of the daemon, without its trust in further CAs
+    provider_paths: tuple[str, ...] = ()  # what the kubelet's credential provider plugins are read from
 
     @property
     def snapshotter(self) -> str:
@@ -133,7 +135,7 @@ class Plan:
     def watched_paths(self, host: Host) -> list[str]:
         """The files and directories in which a change may change what the daemons do."""
         paths = [*(file.path for file in self.files), f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
-        paths += self.registries.sources
+        paths += [*self.registries.sources, *self.provider_paths]
         for pattern in self.imports:
             folder, _, name = pattern.rpartition("/")
             found = sorted(host.path(host.resolve(folder)).glob(name)) if name else []
@@ -175,6 +177,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         detect.refuse(f"no process of {facts.kind.containerd_unit} is to be seen", "try again")
     told = registries.read(host, effective, facts.containerd_version, settings.mode)
     variables = environment.of_daemon(facts.containerd_process.environment, settings, task.api_server)
+    providers = credential_providers.read(host)
     files = managed.files(
         host,
         managed.Target(
@@ -190,6 +193,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
             effective=effective,
             registries=told,
             environment=variables,
+            providers=providers,
         ),
     )
     action = "start"
@@ -213,6 +217,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         containerd_dump=transaction.sha256(containerd_config.without_imports(after).encode()),
         registries=told,
         environment=variables,
+        provider_paths=providers.paths,
     )
 
 

@@ -27,6 +27,7 @@ class Settings:
     upgrade_policy: str
     broken_pods: str
     on_drift: str
+    credentials: str
     # settings:end
 
 

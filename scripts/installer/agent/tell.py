@@ -1,7 +1,7 @@
 """What the user hears of an install: the pod's log and last words, the node's condition, Events."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import detect, drain, lazy, registries
@@ -46,8 +46,12 @@ class Teller:
             self._is_heard = False
             self._log(f"steps are not told to the API server any more: {error}")
 
-    def success(self, version: str, mode: str, done: Installed, seconds: float) -> None:
+    def success(
+        self, version: str, mode: str, done: Installed, seconds: float, notes: Sequence[str] = ()
+    ) -> None:
         """Mark the node, until the API takes it: the node serves SOCI already, only its taint waits for this.
+
+        ``notes`` is what does not work all the same.
 
         Raises:
             InstallError: the API does not take it.
@@ -74,6 +78,7 @@ class Teller:
         if limits:
             message += f"; {limits}"
         is_news = bool(limits) and not self._has_said(limits)
+        message += "".join(f"; {note}" for note in notes)
         try:
             # An earlier pod of the installer may have been killed before it could lift its cordon.
             retry(self._marks.uncordon, REPORT_SECONDS)

@@ -68,8 +68,11 @@ append_line() {
   fi
 }
 
-# Every file that is ours alone begins with the same words.
-is_ours() { head -n 1 "$ROOT$1" 2>/dev/null | grep -q '^# Written by SociCluster'; }
+# Every file that is ours alone begins with the same words, but for those in our own folder.
+is_ours() {
+  case $1 in /opt/soci-cluster/*) return 0 ;; esac
+  head -n 1 "$ROOT$1" 2>/dev/null | grep -q '^# Written by SociCluster'
+}
 
 # A unit of ours is in place, and what it starts has to stay.
 is_called() { grep -rqs '^# Written by SociCluster' "$ROOT/etc/systemd/system"; }
