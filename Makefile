@@ -1,9 +1,10 @@
 # SociCluster. `make up` shows the product at work, `make test` proves it; `make help` lists the rest.
 PYTHON_FILES = __main__.py components examples scripts tests
-SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/installer/docker-credential-soci-cluster
+SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/installer/docker-credential-soci-cluster \
+	scripts/lab/node/ecr-credential-provider
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup build up down doctor bench test lint types unit installer engine cluster faults life generate format
+.PHONY: help setup build up down doctor bench test lint types unit installer engine cluster faults life registries generate format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -65,6 +66,9 @@ faults: build ## every test: faults at every call, every containerd, on real nod
 
 life: build ## the matrix of a node's life on the lab: each event, each holder of an image; .lab/life.json (an hour)
 	@$(PYTEST) tests/cluster/test_life.py --full -v
+
+registries: build ## private images from registries as awkward as real ones, half an hour of reads; .lab/registries.json (an hour)
+	@$(PYTEST) tests/cluster/test_registries.py --full -v
 
 generate: setup ## write what is made from the declarations: Pulumi.yaml, components/arguments.py, tables
 	@.venv/bin/python scripts/docs/generate.py

@@ -25,6 +25,10 @@ class SampleWorkloadArgs(TypedDict):
     """Its image. Default: `public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest`."""
     command: NotRequired[list[str]]
     """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
+    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
+    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
     timeout_seconds: NotRequired[int]
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
@@ -54,7 +58,9 @@ class SociInstallerArgs(TypedDict):
     Default: `["v2", "v1"]`."""
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
-    reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
+    are the archives (`oci+http://` without TLS). Default:
+    `https://github.com/awslabs/soci-snapshotter/releases/download`."""
     http_proxy: NotRequired[str]
     """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
     that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
@@ -69,6 +75,10 @@ class SociInstallerArgs(TypedDict):
     installer_image: NotRequired[str]
     """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
     `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
+    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
+    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
@@ -182,7 +192,9 @@ class SociClusterArgs(TypedDict):
     Default: `["v2", "v1"]`."""
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
-    reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
+    are the archives (`oci+http://` without TLS). Default:
+    `https://github.com/awslabs/soci-snapshotter/releases/download`."""
     http_proxy: NotRequired[str]
     """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
     that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
@@ -197,6 +209,10 @@ class SociClusterArgs(TypedDict):
     installer_image: NotRequired[str]
     """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
     `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
+    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
+    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]

@@ -19,7 +19,7 @@ from typing import Any
 
 import pulumi
 
-from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
+from . import eks_checks, eks_rules, kubeconfig, pass_through, pull_secrets, redaction, rules
 from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
@@ -149,9 +149,10 @@ class Settings:
     release_url: str = setting(
         "https://github.com/awslabs/soci-snapshotter/releases/download",
         "Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot "
-        "reach GitHub.",
+        "reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose "
+        "layers are the archives (`oci+http://` without TLS).",
         Scope.NODE,
-        rules.url,
+        rules.release_url,
     )
     http_proxy: str = setting(
         "",
@@ -190,6 +191,18 @@ class Settings:
         "Image with Python 3.11 or newer in which the installer runs. Nothing is added to it.",
         Scope.INSTALLER,
         rules.image,
+    )
+    image_pull_secrets: tuple[Any, ...] = setting(
+        (),
+        "Credentials for the images of the installer and of the sample, where those of the nodes are not "
+        "enough: each entry the name of a Secret that others put beside the pods, or an object with "
+        "`registry`, `username` and `password`, from which such a Secret is made. In a program, user name "
+        "and password may be outputs.",
+        Scope.INSTALLER,
+        pull_secrets.read,
+        remedy="set --path 'soci:imagePullSecrets[0]' NAME; for credentials --secret --path "
+        "'soci:imagePullSecrets[0].password' PASSWORD, and the same for registry and username",
+        is_secret=True,
     )
     namespace: str = setting(
         DEFAULT_NAMESPACE, "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
@@ -525,7 +538,11 @@ def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
     """Read the settings from the arguments of SampleWorkload, which takes the fields of `SampleSettings` but
     `enabled`, and calls the limit `timeout_seconds`. Raises as `from_config` does."""
     given = _without_none(arguments)
-    keys = {"version": "version", "timeout_seconds": "rolloutTimeoutSeconds"}
+    keys = {
+        "version": "version",
+        "timeout_seconds": "rolloutTimeoutSeconds",
+        "image_pull_secrets": "imagePullSecrets",
+    }
     parts = [item.name for item in fields(SampleSettings) if item.name != "enabled"]
     problems = [
         _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
@@ -800,7 +817,9 @@ def _may_be_secret(key: str, value: Any) -> bool:
     item = _FIELDS.get(key) or _FIELDS.get(_closest(key, _FIELDS))
     if (not item or item.type is str) and not _is_scalar(value):
         return True
-    return bool(item) and declaration(item).is_secret and bool(value) and not kubeconfig.is_path(str(value))
+    if not item or not declaration(item).is_secret or not value:
+        return False
+    return item.type is not str or not kubeconfig.is_path(str(value))
 
 
 def _is_scalar(value: Any) -> bool:

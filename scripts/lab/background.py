@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 
-def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+def free_port(address: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on at the address, which is this machine's."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return probe.getsockname()[1]
 
 

@@ -116,6 +116,10 @@ def _registry() -> Target:
     return Target(HERE / "go/registry", {"registry": "."}, _linker_flags())
 
 
+def _distribution() -> Target:
+    return Target(HERE / "go/distribution", {"distribution": "."}, _linker_flags())
+
+
 def _karpenter() -> Target:
     # Karpenter's own controllers with its provider kwok, which makes Node objects in the place of instances.
     programs = {"karpenter": "sigs.k8s.io/karpenter/kwok", "karpenter-crds": "."}
@@ -123,7 +127,7 @@ def _karpenter() -> Target:
 
 
 def target(name: str) -> Target:
-    """Return the target of that name: kubernetes, soci, registry, pulumi, karpenter or containerd-<version>.
+    """Return the target of that name: a program of the lab's, or containerd-<version>.
 
     Raises LabError for any other name, and when a containerd version without a module here cannot be fetched.
     """
@@ -131,6 +135,7 @@ def target(name: str) -> Target:
         "kubernetes": _kubernetes,
         "soci": _soci,
         "registry": _registry,
+        "distribution": _distribution,
         "pulumi": _pulumi,
         "karpenter": _karpenter,
     }

@@ -46,11 +46,12 @@ OWN_FILES = (
     "log",
     "nodes",
     "pki",
+    "pki-registries",
     "pulumi",
     "registry",
     "run",
 )
-TEST_PROGRAMS = ("karpenter",)  # which `lab build` makes, too, though no lab runs them
+TEST_PROGRAMS = ("karpenter", "distribution")  # which `lab build` makes, too, though no lab runs them
 STARTED = time.monotonic()
 PRINTING = threading.Lock()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pki import API_NAMES, Authority
 from processes import Processes
-from settings import ADDRESS, API_PORT, BRIDGE, FEATURE_GATES, LabError
+from settings import ADDRESS, API_PORT, BRIDGE, REGISTRY_NAMES, LabError
 
 SERVICE_RANGE = "10.96.0.0/16"
 ETCD = "http://127.0.0.1:12379"
@@ -32,12 +32,14 @@ class ControlPlane:
         self.programs = programs
         self.processes = Processes(state)
         self.authority = Authority(state / "pki")
+        self.registry_authority = Authority(state / "pki-registries")  # which nodes trust
         self.kubeconfig = state / "kubeconfig"
 
     def up(self) -> None:
         """Make what is missing of network, certificates and processes; return when the API is ready."""
         network_up()
         self.authority.create()
+        self.registry_authority.create()
         self._write_kubeconfigs()
         if not self.processes.pid("etcd"):
             # Clients of an etcd that died come back slowly (a minute was seen): they start afresh with it.
@@ -108,7 +110,6 @@ class ControlPlane:
                 "--authorization-mode=Node,RBAC",
                 "--enable-admission-plugins=NodeRestriction",
                 "--allow-privileged=true",
-                "--feature-gates=" + ",".join(f"{name}={value}" for name, value in FEATURE_GATES.items()),
             ],
             "kube-controller-manager": [
                 f"--kubeconfig={pki}/kube-controller-manager.kubeconfig",
@@ -143,6 +144,8 @@ def network_up() -> None:
         run(["ip", "link", "add", BRIDGE, "type", "bridge"])
         run(["ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE])
         run(["ip", "link", "set", BRIDGE, "up"])
+    for address in REGISTRY_NAMES:
+        run(["ip", "address", "replace", f"{address}/24", "dev", BRIDGE])
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
     # Every systemd, kubelet and containerd watches files: half a dozen nodes use up the usual 128.
     instances = Path("/proc/sys/fs/inotify/max_user_instances")

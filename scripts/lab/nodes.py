@@ -18,7 +18,7 @@ from pathlib import Path
 import processes
 from control_plane import ControlPlane, link_exists, run
 from processes import Processes
-from settings import ADDRESS, BRIDGE, FEATURE_GATES, HERE, REGISTRY, VERSIONS, LabError
+from settings import ADDRESS, BRIDGE, HERE, REGISTRY, REGISTRY_NAMES, VERSIONS, LabError
 
 STARTUP_TAINT = {"key": "soci-cluster.io/not-ready", "effect": "NoSchedule"}
 REAL_DIRECTORIES = ("containerd", "kubelet", "soci-snapshotter-grpc", "soci-snapshotter-grpc-b")
@@ -29,6 +29,16 @@ UNITS = {
     "kubelet": "multi-user.target",
     "kube-proxy": "multi-user.target",
 }
+CREDENTIAL_PROVIDERS = "kubernetes/image-credential-provider"  # below /etc
+# Those of EKS's AMI (amazon-eks-ami, nodeadm's image-credential-provider.go), and the lab's own.
+PROVIDED_IMAGES = (
+    "*.dkr.ecr.*.amazonaws.com",
+    "*.dkr-ecr.*.on.aws",
+    "*.dkr.ecr.*.amazonaws.com.cn",
+    "*.dkr.ecr-fips.*.amazonaws.com",
+    "public.ecr.aws",
+    "*.registry.lab",
+)
 NAMESPACES = ["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
 # Signals that systemd as PID 1 understands (systemd(1)): clean power-off.
 POWER_OFF = signal.SIGRTMIN + 4
@@ -94,7 +104,7 @@ def kubelet_configuration(spec: Spec) -> dict:
         "clusterDNS": ["10.96.0.10"],
         "clusterDomain": "cluster.local",
         "failSwapOn": False,
-        "featureGates": FEATURE_GATES,
+        "failCgroupV1": False,  # the machine may have that, and nodes have what the machine has
         "enforceNodeAllocatable": [],
         "serializeImagePulls": False,
         "nodeStatusUpdateFrequency": "1s",
@@ -108,6 +118,28 @@ def kubelet_configuration(spec: Spec) -> dict:
         "oomScoreAdj": 0,  # lowering it needs CAP_SYS_RESOURCE
         "registerWithTaints": [STARTUP_TAINT] if spec.taint else [],
     }
+
+
+def credential_provider_configuration() -> dict:
+    """Return every node's CredentialProviderConfig (kubelet.config.k8s.io/v1), as EKS's nodes have it."""
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1",
+        "kind": "CredentialProviderConfig",
+        "providers": [
+            {
+                "name": "ecr-credential-provider",
+                "matchImages": list(PROVIDED_IMAGES),
+                "defaultCacheDuration": "12h0m0s",
+                "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+            }
+        ],
+    }
+
+
+def hosts_file(spec: Spec) -> str:
+    """Return the node's /etc/hosts: itself, and the registries that tests start."""
+    known = {"127.0.0.1": ("localhost",), spec.address: (spec.name,), **REGISTRY_NAMES}
+    return "".join(f"{address} {' '.join(names)}\n" for address, names in known.items())
 
 
 def network_configuration(spec: Spec) -> dict:
@@ -276,7 +308,7 @@ class Node:
         registry_hosts += '  capabilities = ["pull", "resolve"]\n'
         files = {
             "hostname": f"{spec.name}\n",
-            "hosts": f"127.0.0.1 localhost\n{spec.address} {spec.name}\n",
+            "hosts": hosts_file(spec),
             "machine-id": uuid.uuid5(uuid.NAMESPACE_DNS, spec.name).hex + "\n",
             "resolv.conf": "# the lab has no name server\n",
             "systemd/system.conf.d/lab.conf": "[Manager]\nDefaultTimeoutStopSec=3s\n",
@@ -287,6 +319,7 @@ class Node:
             "kubernetes/kubelet.yaml": json.dumps(kubelet_configuration(spec), indent=1),
             "kubernetes/kubelet.kubeconfig": kubelet,
             "kubernetes/kube-proxy.kubeconfig": kube_proxy,
+            f"{CREDENTIAL_PROVIDERS}/config.json": json.dumps(credential_provider_configuration(), indent=1),
             "cni/net.d/10-lab.conflist": json.dumps(network_configuration(spec), indent=1),
             "containerd/config.toml": containerd_configuration(spec.containerd),
             f"containerd/certs.d/{REGISTRY}/hosts.toml": registry_hosts,
@@ -306,6 +339,10 @@ class Node:
             (wants / f"{unit}.service").unlink(missing_ok=True)
             (wants / f"{unit}.service").symlink_to(f"../{unit}.service")
         (self.root / "var/log/journal").mkdir(parents=True, exist_ok=True)  # so that logs outlive a reboot
+        bundle = etc / "ssl/certs/ca-certificates.crt"
+        bundle.write_text(bundle.read_text() + control_plane.registry_authority.certificate.read_text())
+        provider = "ecr-credential-provider"
+        shutil.copy2(HERE / "node" / provider, etc / CREDENTIAL_PROVIDERS / provider)
         for program in containerd.iterdir():
             shutil.copy2(program, self.root / "usr/local/bin" / program.name)
 

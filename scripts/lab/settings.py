@@ -11,8 +11,16 @@ VERSIONS = tomllib.loads((HERE / "versions.toml").read_text())
 ADDRESS = "10.77.0.1"
 BRIDGE = "br-lab"
 API_PORT, REGISTRY_PORT, RELEASE_PORT = 6443, 5000, 8080
-FEATURE_GATES = {"ImageVolume": True}  # of Kubernetes; on by default from 1.35 on
 REGISTRY = f"{ADDRESS}:{REGISTRY_PORT}"
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
+# Where tests put registries, and the names that nodes know them by: no name server tells them.
+REGISTRY_NAMES = {
+    "10.77.0.2": (ECR, "private.registry.lab", "public.registry.lab", "header.registry.lab"),
+    "10.77.0.3": ("store.registry.lab",),
+    "10.77.0.4": ("own-ca.registry.lab", "unverified.registry.lab"),
+    "10.77.0.5": ("client.registry.lab",),
+    "10.77.0.6": ("mirrored.registry.lab",),
+}
 
 
 class LabError(Exception):

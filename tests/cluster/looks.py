@@ -1,6 +1,8 @@
 """What the nodes and their objects in the API show."""
 
 import json
+import subprocess
+import sys
 
 import lab_client
 from agent.slots import FIRST, SECOND, Slot
@@ -46,6 +48,15 @@ def condition(api, node: str) -> dict:
 
 def install_report(api, node: str) -> dict:
     return json.loads(api.read_node(node).metadata.annotations["soci-cluster.io/install"])
+
+
+def doctor(target: str) -> tuple[int, dict]:
+    """Exit status and JSON of soci-doctor."""
+    command = [sys.executable, "-P", "components/doctor.py", target, "--output", "json"]
+    command += ["--kubectl", f"{lab_client.LAB} kubectl"]
+    done = subprocess.run(command, cwd=lab_client.REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
 
 
 def installer_pod(api, node: str):

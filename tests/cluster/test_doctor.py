@@ -3,16 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
 import lab_client
 import pytest
-from lab_client import LAB, REPOSITORY
+from awkward_registry import AwkwardRegistry, Fault
+from lab_client import REPOSITORY
+from settings import ADDRESS, REGISTRY
 
-from tests.cluster.looks import SOCI_NODES, condition
-from tests.cluster.odd_registry import PLAIN, OddRegistry
+from tests.cluster.looks import SOCI_NODES, condition, doctor
 from tests.waiting import wait_for
 
 # It makes a node of its own ill in many ways, which takes longer than `make test` may.
@@ -24,22 +24,14 @@ ROOT_FILE = "/etc/containerd/config.toml"
 SOCKET = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
 PARALLEL = "/parallel_pull_unpack/,/enable/s/enable = false/enable = true/"
 OLD_TABLE = 's/^.plugins..io.containerd.cri.v1.images.]$/[plugins."io.containerd.grpc.v1.cri".containerd]/'
+PLAIN = "plain"  # a repository with the sample's images and without any index
 SECONDS = 10  # in which one node has to be told
-
-
-def look(target: str) -> tuple[int, dict]:
-    """Exit status and JSON of soci-doctor."""
-    command = [sys.executable, "-P", "components/doctor.py", target, "--output", "json"]
-    command += ["--kubectl", f"{LAB} kubectl"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
 
 
 def found(target: str = PATIENT) -> dict[str, str]:
     """What is found on a node: id to subject. It has to be told in time."""
     started = time.monotonic()
-    _, answer = look(target)
+    _, answer = doctor(target)
     took = time.monotonic() - started
     (report,) = answer["nodes"]
     assert took < SECONDS, f"told after {took:.1f} s"
@@ -93,9 +85,10 @@ def edit(patient) -> Iterator[Callable[[str, str], None]]:
 
 
 @pytest.fixture
-def odd_registry(patient, edit) -> Iterator[OddRegistry]:
+def awkward_registry(patient, edit) -> Iterator[AwkwardRegistry]:
     """One that the node knows as it knows the lab's; its images are forgotten afterwards."""
-    registry = OddRegistry()
+    registry = AwkwardRegistry(f"http://{REGISTRY}", ADDRESS)
+    registry.aliases, registry.without_index = {PLAIN: "sample"}, (PLAIN,)
     hosts = f'server = \\"http://{registry.name}\\"\\n'
     on_patient(
         f"mkdir -p /etc/containerd/certs.d/{registry.name} && "
@@ -116,9 +109,9 @@ def odd_registry(patient, edit) -> Iterator[OddRegistry]:
 def test_a_good_node_and_the_fleet_have_no_finding(patient, run_pod):
     run_pod(IMAGE, PATIENT)
     for target in (PATIENT, *SOCI_NODES):
-        status, answer = look(target)
+        status, answer = doctor(target)
         assert (status, answer["nodes"][0]["findings"]) == (0, []), answer
-    image = next(entry for entry in look(PATIENT)[1]["nodes"][0]["images"] if entry["image"] == IMAGE)
+    image = next(entry for entry in doctor(PATIENT)[1]["nodes"][0]["images"] if entry["image"] == IMAGE)
     assert (image["served"], image["lazyLayers"], image["layers"]) == ("lazy", 6, 7)
     assert image["lazyBytes"] > 290e6
     assert 0 < image["wholeBytes"] < 2e6
@@ -128,7 +121,7 @@ def test_a_good_node_and_the_fleet_have_no_finding(patient, run_pod):
 def test_no_false_alarm_in_fifty_runs(patient, run_pod):
     run_pod(IMAGE, PATIENT)
     for _ in range(50):
-        status, answer = look("--all")
+        status, answer = doctor("--all")
         assert (status, answer["verdict"]) == (0, "good"), answer
 
 
@@ -207,11 +200,11 @@ def test_dead_mounts_are_told_with_their_pod(patient, run_pod):
     name = run_pod(IMAGE, PATIENT)
     on_patient("systemctl kill --signal=KILL soci-snapshotter")
     wait_for(lambda: found().get("dead-mounts") == f"default/{name}", 60, "the pod is told")
-    _, answer = look(f"pod/{name}")
+    _, answer = doctor(f"pod/{name}")
     (finding,) = answer["nodes"][0]["findings"]
     assert finding["id"] == "dead-mounts"
     other = run_pod(IMAGE, PATIENT)
-    _, answer = look(f"pod/{other}")
+    _, answer = doctor(f"pod/{other}")
     assert answer["verdict"] == "good"
 
 
@@ -240,23 +233,24 @@ def test_an_image_that_did_not_come_back_is_told(patient, run_pod):
         ("sample:1-soci", 404, "index-missing"),
     ],
 )
-def test_why_an_image_was_pulled_whole(odd_registry, run_pod, repository, answer, finding):
-    odd_registry.status = answer
-    image = f"{odd_registry.name}/{repository}"
+def test_why_an_image_was_pulled_whole(awkward_registry, run_pod, repository, answer, finding):
+    challenge = {"Www-Authenticate": 'Basic realm="lab"'} if answer == 401 else {}
+    awkward_registry.faults = [Fault(answer, challenge, agent="soci")]
+    image = f"{awkward_registry.name}/{repository}"
     run_pod(image, PATIENT, ["/opt/sample/read-working-set"], 120)
     assert found()[finding] == image
 
 
-def test_an_index_version_that_is_switched_off(odd_registry, edit, run_pod):
+def test_an_index_version_that_is_switched_off(awkward_registry, edit, run_pod):
     edit(SOCI_FILE, "/pull_modes.soci_v2/,/enable/s/enable = true/enable = false/")
     restart_daemon()
-    image = f"{odd_registry.name}/sample:1-soci"
+    image = f"{awkward_registry.name}/sample:1-soci"
     run_pod(image, PATIENT)
     assert found()["index-version-off"] == image
 
 
 def test_a_node_without_installer_is_said_to_be_without(deployed):
-    status, answer = look("node3")
+    status, answer = doctor("node3")
     assert (status, answer["verdict"]) == (3, "unknown")
     assert "no installer's pod" in answer["nodes"][0]["problem"]
 

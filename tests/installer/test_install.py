@@ -832,7 +832,7 @@ def test_a_node_without_a_proxy_has_no_further_file(machine: FakeNode) -> None:
     install.install(task(machine), never)
     folder = machine.path(slots.FIRST.configuration)
     assert [entry.name for entry in folder.iterdir()] == ["config.toml"]
-    assert not [line for line in manifest(machine) if slots.FIRST.environment in line or "registries" in line]
+    assert not [line for line in manifest(machine) if slots.FIRST.environment in line]
 
 
 def test_an_adopted_unit_has_the_environment_too(machine: FakeNode) -> None:

@@ -257,5 +257,5 @@ def test_a_proxy_that_the_installer_cannot_speak_to_is_said_to_be_one(
 @pytest.mark.failure_mode(48)
 def test_static_build_is_taken() -> None:
     """An older glibc on the node must not matter (AWS DLC guide's warning)."""
-    url = release.archive_url("https://example.org/r", "0.16.1", "arm64")
+    url = release.archive_url("https://example.org/r", "0.16.1", "arm64", digest(GOOD))
     assert url == "https://example.org/r/v0.16.1/soci-snapshotter-0.16.1-linux-arm64-static.tar.gz"

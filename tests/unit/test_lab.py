@@ -18,8 +18,8 @@ import preflight
 import processes
 import pytest
 import release
+from settings import ECR, REGISTRY_NAMES, VERSIONS, LabError
 from settings import HERE as LAB
-from settings import VERSIONS, LabError
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ from settings import VERSIONS, LabError
         ("kubernetes", "go.etcd.io/etcd/server/v3", VERSIONS["etcd"]),
         ("soci", "github.com/awslabs/soci-snapshotter", VERSIONS["soci"]),
         ("registry", "github.com/google/go-containerregistry", VERSIONS["registry"]),
+        ("distribution", "github.com/distribution/distribution/v3", VERSIONS["distribution"]),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", VERSIONS["pulumi"]),
         ("karpenter", "sigs.k8s.io/karpenter", VERSIONS["karpenter"]),
         ("karpenter", "github.com/aws/karpenter-provider-aws", VERSIONS["karpenter"]),
@@ -124,6 +125,15 @@ def test_startup_taint_only_where_asked() -> None:
     tainted = nodes.kubelet_configuration(nodes.Spec("a", 1, "2.3.7", taint=True))
     assert tainted["registerWithTaints"] == [{"key": "soci-cluster.io/not-ready", "effect": "NoSchedule"}]
     assert nodes.kubelet_configuration(nodes.Spec("a", 1, "2.3.7", taint=False))["registerWithTaints"] == []
+
+
+def test_nodes_know_the_registries_of_tests_by_name() -> None:
+    lines = dict(line.split(" ", 1) for line in nodes.hosts_file(nodes.Spec("a", 1, "2.3.7")).splitlines())
+    assert lines["10.77.0.11"] == "a"
+    assert ECR in lines["10.77.0.2"].split()
+    assert len({name for line in lines.values() for name in line.split()}) == 2 + sum(
+        map(len, REGISTRY_NAMES.values())
+    )
 
 
 @pytest.mark.parametrize("name", ["", "-a", "Node", "a_b", "a" * 13, "1a", "a-"])

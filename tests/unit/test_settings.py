@@ -98,7 +98,7 @@ GOVCLOUD_ROLE = "arn:aws-us-gov:iam::123456789012:role/team/deployer"
         (
             "releaseUrl",
             "ftp://mirror",
-            "must be an http:// or https:// address. Remedy: pulumi config set soci:releaseUrl "
+            "must be an http://, https:// or oci:// address. Remedy: pulumi config set soci:releaseUrl "
             "https://github.com/awslabs/soci-snapshotter/releases/download",
         ),
         (

@@ -11,7 +11,8 @@ Standard library only: it runs in a stock Python image. Its rooms:
                 daemon and its unit
     registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls from them
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
-    install     what is done, in which order; `release`: the download; `transaction`: the host script's part
+    install     what is done, in which order; `release`: the download, `registry`: of a blob out of one;
+                `transaction`: the host script's part
     heal        what a start of the daemon left broken; `drift`: what others changed
     pull_secrets  hands the secrets of the node's pods to the daemon, in a process of its own;
                 `node_identity`: as whom it asks, `follow`: how, `registry_credentials`: what they say,

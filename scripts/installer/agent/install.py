@@ -143,7 +143,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         return busy
     if not has_release:
         task.on_step("download")
-        url = release.archive_url(settings.release_url, settings.version, facts.architecture)
+        url = release.archive_url(settings.release_url, settings.version, facts.architecture, digest)
         release.install(host, url, settings.version, digest, plan.environment)
     task.on_step("images")
     pause = containerd_config.pause_image(plan.effective)

@@ -4,11 +4,13 @@ Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the me
 """
 
 import base64
+import contextlib
 import gzip
 import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import tarfile
 import tempfile
 import time
@@ -17,10 +19,10 @@ import urllib.request
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from . import environment
+from . import credential_providers, environment, registry
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -31,10 +33,23 @@ MAX_BYTES = 200 << 20
 TIMEOUT_SECONDS = 30
 TOTAL_SECONDS = 600
 DIGEST_FILE = "archive.sha256"
+PAYLOAD = Path(__file__).resolve().parents[1]
+# Where operating systems keep the authorities that they trust (Go's crypto/x509, root_linux.go).
+AUTHORITIES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+)
 
 
-def archive_url(release_url: str, version: str, architecture: str) -> str:
-    """Where the static build of ``version`` is; an older node's glibc cannot run the dynamic one."""
+def archive_url(release_url: str, version: str, architecture: str, digest: str) -> str:
+    """Where the static build of ``version`` is; an older node's glibc cannot run the dynamic one.
+
+    In a registry (`oci://`) it is the blob of its digest, so that no tag is looked up.
+    """
+    if release_url.startswith(("oci://", "oci+http://")):
+        return f"{release_url}@sha256:{digest}"
     return f"{release_url}/v{version}/soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
 
 
@@ -64,7 +79,7 @@ def install(host: Host, url: str, version: str, digest: str, variables: Mapping[
         InstallError: the download failed, or is not what the digest names. The node is unchanged then.
     """
     with tempfile.TemporaryFile() as archive:
-        download(url, archive, digest, variables)
+        download(host, url, archive, digest, variables)
         unpack(host, archive, version, digest)
 
 
@@ -106,15 +121,37 @@ def _place(address: str) -> str:
     return parts.netloc.rpartition("@")[2] if usable else ""
 
 
-def download(url: str, archive: BinaryIO, digest: str, variables: Mapping[str, str]) -> None:
+def _open(host: Host, url: str, variables: Mapping[str, str]) -> Any:
+    # The node's authorities, too: the registry of a closed network has a certificate of its own.
+    trusted = ssl.create_default_context()
+    if bundle := next(filter(host.exists, AUTHORITIES), None):
+        with contextlib.suppress(ssl.SSLError):  # empty or damaged: then it trusts nobody
+            trusted.load_verify_locations(host.path(host.resolve(bundle)))
+    # None by the environment of this process: it is the pod's.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), _Proxies(variables), urllib.request.HTTPSHandler(context=trusted)
+    )
+    if not url.startswith("oci"):
+        return opener.open(url, timeout=TIMEOUT_SECONDS)
+    return registry.open_blob(
+        opener, url, TIMEOUT_SECONDS, lambda name: registry.credentials_of_node(host, name, _helper(host))
+    )
+
+
+def _helper(host: Host) -> dict[str, str]:
+    """The files of this program's credential helper, for a node that has none yet."""
+    program = PAYLOAD / Path(credential_providers.HELPER).name
+    providers = credential_providers.render(credential_providers.read(host))
+    return {program.name: program.read_text(encoding="utf-8"), "providers": providers}
+
+
+def download(host: Host, url: str, archive: BinaryIO, digest: str, variables: Mapping[str, str]) -> None:
     """Fetch ``url`` into ``archive``, through the proxies of ``variables``, and check its sha256."""
     step, remedy = "download", "check soci:releaseUrl, the proxy and the node's way out"
-    # None by the environment of this process: it is the pod's.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Proxies(variables))
     received, total = hashlib.sha256(), 0
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
-        with opener.open(url, timeout=TIMEOUT_SECONDS) as response:
+        with _open(host, url, variables) as response:
             expected = response.headers.get("Content-Length")
             while block := response.read(1 << 20):
                 total += len(block)

@@ -1,0 +1,290 @@
+"""For private images: what the kubelet can pull the daemon can read, from registries as nodes have them.
+
+`make registries` runs every case and reads for half an hour, and writes .lab/registries.json; without --full
+some cases are run, and a minute is read.
+"""
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from awkward_registry import Away
+from lab_client import REPOSITORY, on_node
+from settings import ECR, VERSIONS
+
+from tests.cluster import lazy_images, registries
+from tests.cluster.looks import SOCI_NODES, condition
+from tests.cluster.registries import ANN, CASES, PRIVATE, PUBLIC, QUICK, Case, Reader, Scene
+from tests.waiting import wait_for
+
+RESULTS = REPOSITORY / ".lab" / "registries.json"
+HELPER = "/opt/soci-cluster/credentials/docker-credential-soci-cluster"
+WARM_RUNS, STARTS = 20, 5
+TOKEN_SECONDS = 10
+LATEST_SECONDS = 5  # from the rotation of a secret to the first read with the new one
+NOTICED_SECONDS = 90  # from a change of hosts.toml to the daemon that knows it
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    found: dict[str, Any] = {"cases": []}
+    yield found
+    if request.config.getoption("--full"):
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+@pytest.fixture(scope="module")
+def scene(api) -> Iterator[Scene]:
+    """The registries; the nodes have been told of them while the installer was there."""
+    made = Scene(api)
+    for node in SOCI_NODES:
+        made.tell(node)
+        for case in CASES:
+            registries.forget(node, case.repository)
+    wait_for(
+        lambda: all("own-ca.registry.lab" in told(node) for node in SOCI_NODES),
+        NOTICED_SECONDS,
+        "the daemons know of a hosts.toml that was written after the install",
+    )
+    for node in SOCI_NODES:
+        wait_for(lambda node=node: is_ready(api, node), NOTICED_SECONDS, f"{node} SociReady")
+    yield made
+    for node in SOCI_NODES:
+        made.untell(node)
+    made.close()
+
+
+def told(node: str) -> str:
+    """What the daemon of the node knows of registries."""
+    return on_node(
+        node, "cat /etc/soci-snapshotter-grpc*/config.toml /etc/soci-snapshotter-grpc*/environment"
+    )
+
+
+def is_ready(api, node: str) -> bool:
+    return condition(api, node).get("status") == "True"
+
+
+def chosen(case: Case) -> list[pytest.MarkDecorator]:
+    return [] if case.name in QUICK else [pytest.mark.slow]
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=chosen(case), id=case.name.replace("'", "")) for case in CASES]
+)
+def test_an_image_starts_and_is_lazy_or_the_node_says_why_not(
+    api, scene: Scene, results: dict[str, Any], case: Case
+) -> None:
+    """A private image was pulled whole, and nobody was told."""
+    outcomes = registries.run(api, scene, case)
+    results["cases"] += outcomes
+    assert [outcome["started"] for outcome in outcomes] == [True] * len(SOCI_NODES), outcomes
+    assert [outcome["read_errors"] for outcome in outcomes] == [0] * len(SOCI_NODES), outcomes
+    assert [outcome["named"] for outcome in outcomes] == [True] * len(SOCI_NODES), outcomes
+    if case.lazy is not None:
+        assert [outcome["lazy"] for outcome in outcomes] == [case.lazy] * len(SOCI_NODES), outcomes
+    if case.lazy:
+        users = [case.user] if case.user else []
+        assert [outcome["users"] for outcome in outcomes] == [users] * len(SOCI_NODES), outcomes
+
+
+class Rotation:
+    """Pods that read from fresh images, one more each minute and node, while tokens live ten seconds.
+
+    In each fifth minute the registry is away for 20 s, once refusing, once silent.
+    """
+
+    def __init__(self, api, scene: Scene, minutes: int) -> None:
+        self.scene = scene
+        self.cases = [Case(f"rotation {number}", ECR) for number in range(minutes)]
+        self.readers = [Reader(api, node, case) for case in self.cases for node in SOCI_NODES]
+
+    def read(self) -> int:
+        """Errors of all pods until each has read its image and the minutes are over."""
+        with ThreadPoolExecutor(len(SOCI_NODES)) as threads:
+            for number, case in enumerate(self.cases):
+                over = time.monotonic() + 60
+                readers = [reader for reader in self.readers if reader.case is case]
+                assert all(threads.map(Reader.start, readers)), [reader.words() for reader in readers]
+                if number % 5 == 2:
+                    registries.away(20, Away.SILENT if number % 2 else Away.REFUSED)(self.scene)
+                time.sleep(max(0, over - time.monotonic()))
+            errors = list(threads.map(Reader.await_pass, self.readers))
+            lazy = list(threads.map(lambda reader: reader.is_lazy(self.scene), self.readers))
+        assert lazy == [True] * len(self.readers)
+        return sum(errors)
+
+
+def revoke_until(over: threading.Event, scene: Scene) -> None:
+    """403 in mid-read, as ECR says it of a token that has expired."""
+    while not over.wait(7):
+        scene.trusted.revoke_all()
+
+
+@pytest.mark.timeout(3600)
+def test_reads_meet_no_error_while_tokens_rotate(
+    api, scene: Scene, results: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    rotation = Rotation(api, scene, 30 if request.config.getoption("--full") else 1)
+    for case in rotation.cases:
+        lazy_images.push(case.repository)
+    scene.behave()
+    registries.ecr(token_seconds=TOKEN_SECONDS)(scene)
+    over = threading.Event()
+    revoker = threading.Thread(target=revoke_until, args=(over, scene))
+    try:
+        for node in SOCI_NODES:
+            for case in rotation.cases:
+                registries.forget(node, case.repository)
+            on_node(node, registries.provider()(scene))
+        revoker.start()
+        results["read_errors"] = rotation.read()
+    finally:
+        over.set()
+        revoker.join()
+        scene.behave()
+        for reader in rotation.readers:
+            reader.close()
+    assert results["read_errors"] == 0
+
+
+def test_the_helper_is_quick(scene: Scene, results: dict[str, Any]) -> None:
+    scene.behave()
+    registries.ecr()(scene)
+    took: list[float] = []
+    for node in SOCI_NODES:
+        on_node(node, registries.provider()(scene))
+        ask = f"echo {ECR} | {HELPER} get"
+        assert '"AWS"' in on_node(node, ask)
+        runs = f"for i in $(seq {WARM_RUNS}); do {ask}; done >/dev/null"
+        script = f"begin=$(date +%s%N); {runs}; echo $((($(date +%s%N) - begin) / {WARM_RUNS}))"
+        took.append(int(on_node(node, script)) / 1e6)
+    results["helper_warm_ms"] = round(max(took), 1)
+    assert max(took) <= 30
+
+
+@pytest.mark.slow
+def test_a_private_image_is_ready_as_soon_as_a_public_one(api, scene: Scene, results: dict[str, Any]) -> None:
+    seconds: dict[str, list[float]] = {PUBLIC: [], ECR: []}
+    for number in range(STARTS):
+        for host in (PUBLIC, ECR):
+            case = Case(f"start {number} {host}", host)
+            lazy_images.push(case.repository)
+            scene.behave()
+            if host == ECR:
+                registries.ecr()(scene)
+                on_node(SOCI_NODES[1], registries.provider()(scene))
+                time.sleep(5)  # the kubelet is back
+            reader = Reader(api, SOCI_NODES[1], case)
+            begun = time.monotonic()
+            assert reader.start()
+            seconds[host].append(time.monotonic() - begun)
+            reader.close()
+    medians = {host: statistics.median(values) for host, values in seconds.items()}
+    results["private_to_public"] = round(medians[ECR] / medians[PUBLIC], 3)
+    results["starts_s"] = seconds
+    assert results["private_to_public"] <= 1.05, seconds
+
+
+@pytest.mark.slow
+@pytest.mark.failure_mode(31)
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_restarted(
+    api, scene: Scene, node: str
+) -> None:
+    case = Case("token from long ago", ECR)
+    lazy_images.push(case.repository)
+    scene.behave()
+    registries.ecr(token_seconds=TOKEN_SECONDS)(scene)
+    on_node(node, registries.provider()(scene))
+    first, second = Reader(api, node, case), Reader(api, node, case)
+    try:
+        assert first.start()
+        first.end()
+        scene.trusted.revoke_all()
+        on_node(node, "systemctl restart soci-snapshotter")
+        wait_for(lambda: is_ready(api, node), 120, f"{node} SociReady")
+        assert second.start()
+        assert second.await_pass() == 0
+        assert second.is_lazy(scene)
+    finally:
+        first.close()
+        second.close()
+
+
+@pytest.mark.slow
+def test_what_is_local_is_read_while_the_registry_is_away_for_two_minutes(api, scene: Scene) -> None:
+    case = Case("registry away for 120 s", PUBLIC)
+    lazy_images.push(case.repository)
+    scene.behave()
+    readers = [Reader(api, node, case) for node in SOCI_NODES]
+    try:
+        assert all(reader.start() for reader in readers)
+        assert [reader.await_pass() for reader in readers] == [0] * len(readers)
+        before = [reader.counts()[1] for reader in readers]
+        registries.away(120)(scene)
+        after = [reader.counts() for reader in readers]
+        assert [errors for _, _, errors in after] == [0] * len(readers)
+        assert all(now[1] > then + 100 for now, then in zip(after, before, strict=True))
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+@pytest.fixture
+def private(api, scene: Scene) -> Iterator[Callable[[str, tuple[str, str] | None], Reader]]:
+    """Start a pod of one private image on a node, with a pull secret or without one."""
+    case = Case("one private image", PRIVATE, registries.bearer())
+    lazy_images.push(case.repository)
+    scene.behave()
+    case.habits(scene)
+    readers: list[Reader] = []
+
+    def make(node: str, secret: tuple[str, str] | None) -> Reader:
+        readers.append(Reader(api, node, Case(case.name, PRIVATE, secret=secret)))
+        return readers[-1]
+
+    yield make
+    scene.behave()
+    for reader in readers:
+        reader.close()
+
+
+# The kubelet asks since 1.35 (KubeletEnsureSecretPulledImages).
+@pytest.mark.slow
+@pytest.mark.skipif(
+    tuple(map(int, VERSIONS["kubernetes"].split(".")[:2])) < (1, 35), reason="this kubelet asks for no secret"
+)
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_a_private_image_that_is_on_a_node_still_needs_its_secret(private, scene: Scene, node: str) -> None:
+    assert private(node, ("ann", ANN.password)).start()
+
+    def nobody_else() -> None:
+        stranger = private(node, None)
+        assert not stranger.start(seconds=20)
+        assert any("pull" in word.lower() for word in stranger.words())
+
+    nobody_else()
+    on_node(node, "systemctl kill --signal=KILL soci-snapshotter")
+    wait_for(lambda: is_ready(scene.api, node), 120, f"{node} SociReady")
+    nobody_else()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_a_rotated_secret_is_used_at_once(api, private, scene: Scene, node: str) -> None:
+    reader = private(node, ("ann", ANN.password))
+    assert reader.start()
+    users = {"ann": registries.User("another word", ANN.repositories)}
+    scene.trusted.users = users
+    reader.replace_secret("ann", "another word")
+    time.sleep(LATEST_SECONDS)
+    scene.trusted.revoke_all()
+    changed = time.monotonic()
+    assert reader.await_pass() == 0
+    assert scene.trusted.count(changed, agent="soci", kind="token", status=200) > 0
