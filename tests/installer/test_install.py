@@ -640,7 +640,11 @@ def test_a_node_of_0_2_gets_credentials_with_one_restart_of_its_daemon_once_it_i
     assert len(waited) == 1
     assert len([command for command in machine.commands if command[0] == "systemd-run"]) == 1
     plan = machine.plan()
-    assert (plan["snapshotter_action"], plan["containerd_restart"], plan["is_switch"]) == ("restart", "0", "0")
+    assert (plan["snapshotter_action"], plan["containerd_restart"], plan["is_switch"]) == (
+        "restart",
+        "0",
+        "0",
+    )
     assert machine.exists(credential_providers.HELPER)
     unit = machine.read_text(slots.FIRST.unit_path)
     assert f"Environment=DOCKER_CONFIG={credential_providers.FOLDER}\n" in unit
