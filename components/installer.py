@@ -9,7 +9,16 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, other_installers, ownership, program, pull_secrets, release, release_memory, settings
+from . import (
+    failure,
+    image_pull_secrets,
+    other_installers,
+    ownership,
+    program,
+    release,
+    release_memory,
+    settings,
+)
 from .arguments import SociInstallerArgs
 from .cluster_access import access_of
 from .names import DOMAIN, INSTALLER, PULL_SECRET, cluster_wide
@@ -169,7 +178,7 @@ class SociInstaller(pulumi.ComponentResource):
         `depends_on`: the provider replaces a Secret by deleting it first, and what takes a value from it
         would go along.
         """
-        logins = pull_secrets.logins(self._settings.image_pull_secrets)
+        logins = image_pull_secrets.logins(self._settings.image_pull_secrets)
         if not logins:
             return []
         secret = k8s.core.v1.Secret(
@@ -180,8 +189,8 @@ class SociInstaller(pulumi.ComponentResource):
                 "labels": self._labels(),
                 "annotations": self._owner(),
             },
-            type=pull_secrets.TYPE,
-            data=pull_secrets.data(logins),
+            type=image_pull_secrets.TYPE,
+            data=image_pull_secrets.data(logins),
             opts=self._owned(),
         )
         return [secret]
@@ -305,7 +314,7 @@ class SociInstaller(pulumi.ComponentResource):
         return [installer, credentials]
 
     def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
-        pull = pull_secrets.references(self._settings.image_pull_secrets, PULL_SECRET)
+        pull = image_pull_secrets.references(self._settings.image_pull_secrets, PULL_SECRET)
         items: list[k8s.core.v1.KeyToPathArgsDict] = [
             {"key": program.key_of(path), "path": path} for path in paths
         ]

@@ -19,7 +19,8 @@ from typing import Any
 
 import pulumi
 
-from . import eks_checks, eks_rules, kubeconfig, pass_through, pull_secrets, redaction, rules
+from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
+from .image_pull_secrets import read as read_image_pull_secrets
 from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
@@ -172,9 +173,9 @@ class Settings:
     no_proxy: str = setting(
         "",
         "Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means "
-        "those of containerd. The instance metadata, `localhost`, `.svc`, `.cluster.local` and the address of "
-        "the API server's service are always among them; name the service network, too, where a registry is "
-        "in it.",
+        "those of containerd. The instance metadata, `localhost`, `.svc`, `.cluster.local` and the address "
+        "of the API server's service are always among them; name the service network, too, where a registry "
+        "is in it.",
         Scope.NODE,
         rules.no_proxy,
         remedy="set soci:noProxy 10.0.0.0/8,.internal",
@@ -201,7 +202,7 @@ class Settings:
         "Secret that others put beside the pods, or an object with `registry`, `username` and `password`, "
         "from which such a Secret is made. In a program, user name and password may be outputs.",
         Scope.INSTALLER,
-        pull_secrets.read,
+        read_image_pull_secrets,
         remedy="set --path 'soci:imagePullSecrets[0]' NAME; for credentials --secret --path "
         "'soci:imagePullSecrets[0].password' PASSWORD, and the same for registry and username",
         is_secret=True,

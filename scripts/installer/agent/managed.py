@@ -201,8 +201,8 @@ FOLDERS = (
     *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
     Folder(
         path="/run/soci-cluster",
-        what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode 0700, "
-        "one credential for each registry; `pull-secrets.problems`, what of the pods' secrets cannot be used",
+        what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
+        "0700, one credential for each registry; `pull-secrets.problems`, what of the pods' secrets is no use",
     ),
 )
 
