@@ -202,7 +202,8 @@ FOLDERS = (
     Folder(
         path="/run/soci-cluster",
         what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
-        "0700, one credential for each registry; `pull-secrets.problems`, what of the pods' secrets is no use",
+        "0700, one credential for each registry; `pull-secrets.problems`, why a pod's secret is not among "
+        "them",
     ),
 )
 
