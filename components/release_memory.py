@@ -46,7 +46,7 @@ class ReleaseMemory:
         self.annotation = pulumi.Output.from_input(self._text())
 
     async def keep(self, args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-        """The transform of the DaemonSet: a cluster that cannot be asked, as in a preview, forgets nothing."""
+        """The transform of the DaemonSet: a cluster that cannot be asked, in a preview, forgets nothing."""
         if await self._remembered() is not None:
             return None
         args.opts.ignore_changes = [*(args.opts.ignore_changes or []), PATH]

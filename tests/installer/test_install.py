@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from agent import carry, credential_providers, images, install, kinds, lazy, release, slots, transaction
+from agent import carry, images, install, kinds, lazy, release, slots, transaction
 from agent.errors import InstallError
 from agent.host import Result
 from agent.plan import NOTHING_SEEN, Registration, Seen, Task
@@ -578,6 +578,7 @@ def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(mac
     assert not install.install(task(machine), never).changed
 
 
+CREDENTIALS = "/opt/soci-cluster/credentials"
 # The daemon's unit of version 0.2, which knew neither credentials nor proxies.
 UNIT_OF_0_2 = """\
 # Written by SociCluster; removed by `soci-host.sh remove`.
@@ -604,14 +605,14 @@ WantedBy=multi-user.target
 def as_0_2_left_it(machine: FakeNode) -> None:
     """No credentials, its own unit, and a record of just that."""
     machine.write(slots.FIRST.unit_path, UNIT_OF_0_2.encode())
-    shutil.rmtree(machine.path(credential_providers.FOLDER))
+    shutil.rmtree(machine.path(CREDENTIALS))
     record = machine.path(f"{transaction.STATE}/current/files")
     kept = []
     for line in record.read_text().splitlines():
         fields = line.split("\t")
         if fields[1] == slots.FIRST.unit_path:
             fields[5] = transaction.sha256(UNIT_OF_0_2.encode())
-        if not fields[1].startswith(f"{credential_providers.FOLDER}/"):
+        if not fields[1].startswith(f"{CREDENTIALS}/"):
             kept.append("\t".join(fields) + "\n")
     record.write_text("".join(kept))
 
@@ -645,9 +646,9 @@ def test_a_node_of_0_2_gets_credentials_with_one_restart_of_its_daemon_once_it_i
         "0",
         "0",
     )
-    assert machine.exists(credential_providers.HELPER)
+    assert machine.exists(f"{CREDENTIALS}/docker-credential-soci-cluster")
     unit = machine.read_text(slots.FIRST.unit_path)
-    assert f"Environment=DOCKER_CONFIG={credential_providers.FOLDER}\n" in unit
+    assert f"Environment=DOCKER_CONFIG={CREDENTIALS}\n" in unit
     assert not install.install(task(machine), never).changed
 
 
