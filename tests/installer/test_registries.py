@@ -95,6 +95,27 @@ def test_each_of_nine_registries_is_lazy_or_named(told: Told, registry: str) -> 
         assert reasons(found)[registry] == KEPT_OFF[registry]
 
 
+REMEDIES = {
+    "ghcr.io": "let the node reach the registry itself",
+    "mtls.corp": "let the node reach the registry itself",
+    "quay.io": "let the node reach the registry itself",
+    "self-signed.corp:8443": "give the registry a certificate",
+    "no-ca.corp": "put the CA certificates into that file",
+    "docker.io": "set soci:mode to lazy",
+    "registry.k8s.io": "set soci:mode to lazy",
+    OTHERS: "give each registry a directory of its own",
+}
+
+
+def test_each_reason_comes_with_what_helps_against_it(told: Told) -> None:
+    unreadable = {"no-ca.corp": 'ca = "ca.pem"\n', f"{ROOT}/no-ca.corp/ca.pem": "none"}
+    found = told(NINE | unreadable, mode="lazy-or-parallel")
+    remedies = {limit.registry: limit.remedy for limit in found.limits}
+    assert remedies.keys() == REMEDIES.keys()
+    for registry, words in REMEDIES.items():
+        assert remedies[registry].startswith(words), registry
+
+
 def test_the_ninth_is_for_all_others_and_is_named(told: Told) -> None:
     """SOCI has no pattern: it asks the registries themselves, as containerd does at last."""
     (limit,) = [limit for limit in told(NINE).limits if limit.registry == OTHERS]

@@ -20,7 +20,7 @@ from .containerd_config import CRI_1, CRI_2
 from .host import Host
 
 DEFAULT = "_default"  # the directory for each registry without one of its own
-WILDCARD = "*"  # the same among `registry.mirrors`
+ANY = "*"  # the same among `registry.mirrors`; here any registry that is not named
 FILE = "hosts.toml"
 API = "/v2"
 REGISTRIES = {CRI_1: (*CRI_1[:-1], "registry"), CRI_2: (*CRI_2, "registry")}
@@ -68,9 +68,9 @@ class Pulls:
     known: frozenset[str] = frozenset()  # registries for which their configuration has credentials
     sources: tuple[str, ...] = ()
 
-    def of(self, registry: str) -> tuple[Endpoint, ...]:
-        """The endpoints of a registry, named or not."""
-        return self.endpoints.get(registry) or _with_itself(self.others, registry)
+    def others_of(self, registry: str) -> tuple[Endpoint, ...]:
+        """The endpoints of a registry that is not named, with its own address; of any such one with ANY."""
+        return _with_itself(self.others, registry)
 
 
 def read(host: Host, effective: Mapping[containerd_config.Path, object], version: tuple[int, ...]) -> Pulls:
@@ -317,10 +317,10 @@ def _mirrors(effective: Mapping[containerd_config.Path, object], table: containe
         for name, values in _tables(effective, (*table, "mirrors")).items()
     }
     configs = _tables(effective, (*table, "configs"))
-    names = {name for name in (*mirrors, *configs) if name != WILDCARD and _REGISTRY.fullmatch(name)}
+    names = {name for name in (*mirrors, *configs) if name != ANY and _REGISTRY.fullmatch(name)}
     if default_host("docker.io") in configs:
         names.add("docker.io")
-    general = mirrors.get(WILDCARD, [])
+    general = mirrors.get(ANY, [])
 
     def endpoints(registry: str, urls: Sequence[str]) -> tuple[Endpoint, ...]:
         found = [_old_endpoint(url, configs) for url in urls]

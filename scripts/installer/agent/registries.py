@@ -10,9 +10,10 @@ that it cannot parse keeps it from asking anything: what it then does not even t
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from . import containerd_registries
-from .containerd_registries import API, Endpoint, Pulls, default_host, is_local, split_port
+from .containerd_registries import ANY, API, Endpoint, Pulls, default_host, is_local, split_port
 from .host import Host
 from .slots import OUR_MARK
 
@@ -27,7 +28,7 @@ PUBLIC = (
     "quay.io",
     "registry.k8s.io",
 )
-OTHERS = "registries without a directory of their own"
+OTHERS = "registries without a directory of their own"  # ANY, in words
 NAMED = 3  # registries that are named in a condition
 WHOLE = "are pulled whole"
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -103,16 +104,16 @@ def translate(pulls: Pulls, certificates: Mapping[str, Sequence[str]], mode: str
     for registry, endpoints in pulls.endpoints.items():
         translation.add(registry, endpoints)
     allows_parallel = True
-    others = pulls.of(OTHERS)
-    if others and (reason := translation.why_off(OTHERS, others)):
+    others = pulls.others_of(ANY)
+    if others and (off := translation.why_off(ANY, others)):
         for registry in PUBLIC:
             if registry not in pulls.endpoints:
                 translation.kept_off.append(registry)
         allows_parallel = False
-        translation.limits.append(Limit(OTHERS, reason, _REMEDY_OTHERS))
+        translation.limits.append(Limit(OTHERS, off.reason, _REMEDY_OTHERS))
     elif others:
-        translation.trust(entry for entry in others if _is_own(entry, OTHERS))
-    if allows_parallel and any(_is_mirror(endpoint, OTHERS) for endpoint in others):
+        translation.trust(entry for entry in others if _is_own(entry, ANY))
+    if allows_parallel and any(_is_mirror(endpoint, ANY) for endpoint in others):
         translation.limits.append(
             Limit(
                 OTHERS,
@@ -147,8 +148,16 @@ _WITH_CREDENTIALS = "that are private are loaded lazily only with credentials of
 _REMEDY_OTHERS = "give each registry a directory of its own in containerd's config_path"
 _REMEDY_AUTH = "use an imagePullSecret, or a credential provider of the kubelet"
 _REMEDY_TLS = "give the registry a certificate that the node trusts, and name its CA as ca"
+_REMEDY_CA = "put the CA certificates into that file, or take its name out"
 _REMEDY_OPEN = "let the node reach the registry itself, over TLS and without a client certificate or a header"
 _REMEDY_PARALLEL = "set soci:mode to lazy, or pull from the registry itself"
+
+
+class _Off(NamedTuple):
+    """Why SOCI must not ask a registry, and what helps."""
+
+    reason: str
+    remedy: str
 
 
 class _Translation:
@@ -168,9 +177,9 @@ class _Translation:
 
     def add(self, registry: str, endpoints: Sequence[Endpoint]) -> None:
         """Tell SOCI of the registry, or keep it off."""
-        if reason := self.why_off(registry, endpoints):
+        if off := self.why_off(registry, endpoints):
             self.kept_off.append(registry)
-            self.limits.append(Limit(registry, reason, _remedy(reason)))
+            self.limits.append(Limit(registry, off.reason, off.remedy))
             return
         own = next(entry for entry in endpoints if _is_own(entry, registry))
         used = [entry for entry in endpoints if entry is own or self._is_usable(entry, registry, own)]
@@ -188,28 +197,29 @@ class _Translation:
         paths = (path for endpoint in endpoints for path in endpoint.authorities)
         self._trusted += [text for path in paths for text in self.certificates.get(path, ())]
 
-    def why_off(self, registry: str, endpoints: Sequence[Endpoint]) -> str:
-        """Why SOCI must not ask the registry; empty when it may."""
+    def why_off(self, registry: str, endpoints: Sequence[Endpoint]) -> _Off | None:
+        """Why SOCI must not ask the registry; None when it may."""
         if any(self._is_unreadable(entry) for entry in endpoints):
-            return "containerd itself cannot use a CA file that its hosts.toml names"
+            return _Off("containerd itself cannot use a CA file that its hosts.toml names", _REMEDY_CA)
         # The first: that the registry is asked in another way later means that this one may fail.
         own = next((entry for entry in endpoints if _is_own(entry, registry)), None)
         if own is None:
             pulls = [entry.address + entry.path.removesuffix(API) for entry in endpoints if entry.can_pull]
             places = ", ".join(dict.fromkeys(pulls)) or "nowhere"
-            return (
-                f"containerd pulls them from {places}, and SOCI asks for an index at the registry itself only"
-            )
+            reason = f"containerd pulls them from {places}"
+            return _Off(f"{reason}, and SOCI asks for an index at the registry itself only", _REMEDY_OPEN)
         if trouble := _trouble(own):
-            return trouble
+            return _Off(trouble, _remedy(own))
         mirrors = [entry for entry in endpoints[: endpoints.index(own)] if _is_mirror(entry, registry)]
         # The mirror is what the node is meant to pull from; the registry behind it may not even be reachable.
-        if mirrors and registry != OTHERS:
+        if mirrors and registry != ANY:
             if not any(self._is_usable(entry, registry, own) for entry in mirrors):
-                return f"{_trouble(mirrors[0]) or 'plain HTTP'} of its mirror {mirrors[0].address}"
+                trouble = _trouble(mirrors[0]) or "plain HTTP"
+                return _Off(f"{trouble} of its mirror {mirrors[0].address}", _remedy(mirrors[0]))
             if not self.is_lazy_only:
-                return _PARALLEL
-        return ""
+                reason = "SOCI pulls whole images from the registry itself, never from its mirrors"
+                return _Off(reason, _REMEDY_PARALLEL)
+        return None
 
     def _is_unreadable(self, endpoint: Endpoint) -> bool:
         return any(not self.certificates.get(path) for path in endpoint.authorities)
@@ -234,26 +244,26 @@ def _trouble(endpoint: Endpoint) -> str:
         found.append("client certificate")
     if is_tls and is_local(endpoint.address):
         found.append("TLS at the node's own address")
-    elif is_tls and endpoint.skips_verify:
+    elif _is_unverified(endpoint):
         found.append("skip_verify")
     if endpoint.headers:
         found.append(f"header {', '.join(endpoint.headers)}")
     return " and ".join(found)
 
 
-def _remedy(reason: str) -> str:
-    if reason is _PARALLEL:
-        return _REMEDY_PARALLEL
-    return _REMEDY_TLS if "skip_verify" in reason else _REMEDY_OPEN
+def _is_unverified(endpoint: Endpoint) -> bool:
+    return endpoint.scheme == "https" and endpoint.skips_verify and not is_local(endpoint.address)
 
 
-_PARALLEL = "SOCI pulls whole images from the registry itself, never from its mirrors"
+def _remedy(endpoint: Endpoint) -> str:
+    """What helps against the trouble with an endpoint."""
+    return _REMEDY_TLS if _is_unverified(endpoint) else _REMEDY_OPEN
 
 
 def _is_own(endpoint: Endpoint, registry: str) -> bool:
     """Whether an endpoint is where SOCI asks for the registry's indexes."""
-    if registry == OTHERS:
-        return endpoint.address == OTHERS
+    if registry == ANY:
+        return endpoint.address == ANY
     name, port = split_port(default_host(registry))
     default = "80" if endpoint.scheme == "http" else "443"
     same = endpoint.name.lower() == name.lower() and endpoint.port == (port or default)
