@@ -453,8 +453,7 @@ class Reader:
 
 
 FORGET = """
-its='index($1, name ":") || index($1, name "@") { print $3 }'
-digests=$(ctr -n k8s.io images ls | awk -v name="/$name" "$its")
+digests=$(ctr -n k8s.io images ls | awk -v names="$names" '$1 ~ names { print $3 }' | sort -u)
 for digest in $digests; do
     ctr -n k8s.io images ls -q "target.digest==$digest" | xargs -r ctr -n k8s.io images rm --sync >/dev/null
 done
@@ -462,10 +461,11 @@ done
 
 
 def forget(node: str, repository: str) -> None:
-    """The node has no image of the repository, under none of its names."""
-    containers = f"ctr -n k8s.io containers ls | grep -c '/{repository}[:@]' || :"
+    """The node has no image of the repository under any name; none below it when it ends in a slash."""
+    names = f"/{repository}" if repository.endswith("/") else f"/{repository}[:@]"
+    containers = f"ctr -n k8s.io containers ls | grep -c '{names}' || :"
     wait_for(lambda: on_node(node, containers).strip() == "0", 60, f"no container of {repository} on {node}")
-    on_node(node, f"name={repository}\n{FORGET}")
+    on_node(node, f"names='{names}'\n{FORGET}")
 
 
 def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:

@@ -42,28 +42,27 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 def scene(api) -> Iterator[Scene]:
     """The registries; the nodes have been told of them while the installer was there."""
     made = Scene(api)
-    for node in SOCI_NODES:
-        made.tell(node)
-        for case in CASES:
-            registries.forget(node, case.repository)
-    wait_for(
-        lambda: all("own-ca.registry.lab" in told(node) for node in SOCI_NODES),
-        NOTICED_SECONDS,
-        "the daemons know of a hosts.toml that was written after the install",
-    )
-    for node in SOCI_NODES:
-        wait_for(lambda node=node: is_ready(api, node), NOTICED_SECONDS, f"{node} SociReady")
-    yield made
-    for node in SOCI_NODES:
-        made.untell(node)
-    made.close()
+    try:
+        for node in SOCI_NODES:
+            made.tell(node)
+            registries.forget(node, "case/")
+        wait_for(
+            lambda: all(registries.MIRRORED in told(node) for node in SOCI_NODES),
+            NOTICED_SECONDS,
+            "the daemons know of a hosts.toml that was written after the install",
+        )
+        for node in SOCI_NODES:
+            wait_for(lambda node=node: is_ready(api, node), NOTICED_SECONDS, f"{node} SociReady")
+        yield made
+    finally:
+        for node in SOCI_NODES:
+            made.untell(node)
+        made.close()
 
 
 def told(node: str) -> str:
-    """What the daemon of the node knows of registries."""
-    return on_node(
-        node, "cat /etc/soci-snapshotter-grpc*/config.toml /etc/soci-snapshotter-grpc*/environment"
-    )
+    """What the daemon of the node is told of registries."""
+    return on_node(node, "cat /etc/soci-snapshotter-grpc*/config.toml")
 
 
 def is_ready(api, node: str) -> bool:
@@ -139,8 +138,6 @@ def test_reads_meet_no_error_while_tokens_rotate(
     revoker = threading.Thread(target=revoke_until, args=(over, scene))
     try:
         for node in SOCI_NODES:
-            for case in rotation.cases:
-                registries.forget(node, case.repository)
             on_node(node, registries.provider()(scene))
         revoker.start()
         results["read_errors"] = rotation.read()
