@@ -37,14 +37,15 @@ MIRRORED, MIRROR_PREFIX = "mirrored.registry.lab", "/v2/cache"
 ANN = User("correct horse", ("case/*",))
 ADDRESS_OF = {name: address for address, names in REGISTRY_NAMES.items() for name in names}
 
-# A file each half second, so that what happens meanwhile meets reads from the registry; then on and on.
+# With a pause after each file what happens meanwhile meets reads from the registry; then on and on.
 READER = """
 reads=0 errors=0 passes=0
 while :; do
   for file in /data/*; do
     if cat "$file" >/dev/null; then reads=$((reads + 1)); else errors=$((errors + 1)); fi
     echo "passes=$passes reads=$reads errors=$errors"
-    usleep 500000
+    [ $passes -gt 0 ] || usleep $PAUSE
+    [ $passes = 0 ] || usleep 500000
   done
   passes=$((passes + 1))
 done
@@ -155,7 +156,7 @@ class Case:
     habits: Callable[[Scene], None] = Scene.behave
     before: Callable[[Scene], str] = lambda scene: ""
     secret: tuple[str, str] | None = None
-    during: Callable[[Scene], None] = lambda scene: None
+    during: Callable[[Scene], None] | None = None
     after: str = ""
     lazy: bool | None = True
     user: str = ""
@@ -204,6 +205,11 @@ def every(seconds: float, times: int, act: Callable[[Scene], None]) -> Callable[
             act(scene)
 
     return events
+
+
+def lasts(seconds: float) -> Callable[[Scene], None]:
+    """Time goes by: what has a short life ends."""
+    return lambda scene: time.sleep(seconds)
 
 
 def away(seconds: float, how: Away = Away.REFUSED) -> Callable[[Scene], None]:
@@ -268,7 +274,7 @@ CASES = [
         ECR,
         ecr(token_seconds=10),
         provider(),
-        during=every(1, 25, lambda scene: None),
+        during=lasts(25),
         user="AWS",
     ),
     Case(
@@ -289,7 +295,7 @@ CASES = [
         PRIVATE,
         bearer(redirects=True, link_seconds=3),
         secret=("ann", ANN.password),
-        during=every(1, 20, lambda scene: None),
+        during=lasts(20),
         user="ann",
     ),
     Case(
@@ -297,7 +303,7 @@ CASES = [
         ECR,
         ecr(redirects=True, link_seconds=3, store_refusal=(400, "ExpiredToken")),
         provider(),
-        during=every(1, 20, lambda scene: None),
+        during=lasts(20),
         user="AWS",
     ),
     Case(
@@ -367,10 +373,11 @@ class Reader:
 
     def start(self, seconds: float = START_SECONDS) -> bool:
         """Whether the pod runs in time."""
+        command = ["sh", "-c", f"PAUSE={500_000 if self.case.during else 20_000}\n{READER}"]
         spec: dict[str, Any] = {
             "nodeName": self.node,
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": self.case.image, "command": ["sh", "-c", READER]}],
+            "containers": [{"name": "main", "image": self.case.image, "command": command}],
             "tolerations": [{"operator": "Exists"}],
         }
         self.name = f"registries-{self.node}-{time.monotonic_ns() % 10**9}"
@@ -482,7 +489,7 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
             list(threads.map(lambda reader: on_node(reader.node, case.before(scene) or ":"), readers))
             begun = time.monotonic()
             started = list(threads.map(Reader.start, readers))
-            if all(started):
+            if all(started) and case.during:
                 case.during(scene)
             return list(
                 threads.map(lambda pair: _outcome(scene, *pair, begun), zip(readers, started, strict=True))

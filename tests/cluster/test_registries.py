@@ -100,7 +100,7 @@ class Rotation:
 
     def __init__(self, api, scene: Scene, minutes: int) -> None:
         self.scene = scene
-        self.cases = [Case(f"rotation {number}", ECR) for number in range(minutes)]
+        self.cases = [Case(f"rotation {number}", ECR, during=registries.revoke) for number in range(minutes)]
         self.readers = [Reader(api, node, case) for case in self.cases for node in SOCI_NODES]
 
     def read(self) -> int:
@@ -243,7 +243,7 @@ def private(api, scene: Scene) -> Iterator[Callable[[str, tuple[str, str] | None
     readers: list[Reader] = []
 
     def make(node: str, secret: tuple[str, str] | None) -> Reader:
-        readers.append(Reader(api, node, Case(case.name, PRIVATE, secret=secret)))
+        readers.append(Reader(api, node, Case(case.name, PRIVATE, secret=secret, during=registries.revoke)))
         return readers[-1]
 
     yield make
