@@ -96,7 +96,7 @@ class Scene:
             CLIENT: _hosts(
                 CLIENT,
                 'ca = "/etc/containerd/lab/own-ca.pem"\n'
-                '  client = ["/etc/containerd/lab/client.pem", "/etc/containerd/lab/client.key"]',
+                '  client = [["/etc/containerd/lab/client.pem", "/etc/containerd/lab/client.key"]]',
             ),
             HEADER: _hosts(HEADER, f'[host."https://{HEADER}".header]\n    X-Mirror = "lab"'),
             MIRRORED: f'server = "https://{MIRRORED}"\n\n'
