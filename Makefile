@@ -1,6 +1,7 @@
 # SociCluster. `make up` shows the product at work, `make test` proves it; `make help` lists the rest.
 PYTHON_FILES = __main__.py components examples scripts tests
-SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/lab/node/ecr-credential-provider
+SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/installer/docker-credential-soci-cluster \
+	scripts/lab/node/ecr-credential-provider
 PYTEST = .venv/bin/python -m pytest -q
 
 .PHONY: help setup build up down doctor bench test lint types unit installer engine cluster faults life registries generate format

@@ -25,6 +25,10 @@ class SampleWorkloadArgs(TypedDict):
     """Its image. Default: `public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest`."""
     command: NotRequired[list[str]]
     """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
+    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
+    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
     timeout_seconds: NotRequired[int]
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
@@ -54,13 +58,27 @@ class SociInstallerArgs(TypedDict):
     Default: `["v2", "v1"]`."""
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
-    reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
+    are the archives (`oci+http://` without TLS). Default:
+    `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata and the cluster's own addresses are always among them."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
     installer_image: NotRequired[str]
     """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
     `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
+    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
+    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
@@ -80,6 +98,11 @@ class SociInstallerArgs(TypedDict):
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]
@@ -169,13 +192,27 @@ class SociClusterArgs(TypedDict):
     Default: `["v2", "v1"]`."""
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
-    reach GitHub. Default: `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
+    are the archives (`oci+http://` without TLS). Default:
+    `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata and the cluster's own addresses are always among them."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
     installer_image: NotRequired[str]
     """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
     `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
+    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
+    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
@@ -195,6 +232,11 @@ class SociClusterArgs(TypedDict):
     on_drift: NotRequired[str]
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
+    credentials: NotRequired[str]
+    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
+    image pull secrets of the pods on the node, which are kept in its memory. Default:
+    `node-and-pull-secrets`."""
     max_unavailable: NotRequired[str]
     """Nodes that are changed at the same time, as a number or a percentage such as `10%`. Default: `1`."""
     rollout_timeout_seconds: NotRequired[int]

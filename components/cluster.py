@@ -112,6 +112,7 @@ class SociCluster(pulumi.ComponentResource):
                 "version": self._settings.version,
                 "image": chosen.image,
                 "command": list(chosen.command),
+                "image_pull_secrets": settings.plain(self._settings.image_pull_secrets),
                 "timeout_seconds": self._settings.rollout_timeout_seconds,
                 "kubeconfig": access.kubeconfig,
                 "context": self._settings.context,

@@ -166,7 +166,8 @@ def _is_ready(pod: Json) -> bool:
 
 def _state(pod: Json) -> str:
     """Why a pod is not ready, in Kubernetes' words."""
-    for container in pod.get("status", {}).get("containerStatuses", []):
+    states = pod.get("status", {}).get("containerStatuses", [])
+    for container in sorted(states, key=lambda state: state.get("name") != "installer"):
         for state in container.get("state", {}).values():
             if "reason" in state:
                 return str(state["reason"])
@@ -296,6 +297,9 @@ def _facts(report: Json) -> Iterator[str]:
         f"mounts: {mounts['lazyLayers']} lazily loaded layers, {mounts['containers']} containers, "
         f"{mounts['dead']} dead; background fetch {report['daemon']['backgroundFetch']}"
     )
+    # An installer from before there were any does not say it.
+    for entry in report.get("credentials", ()):
+        yield f"credentials for {entry['registry']}: {entry['source']}"
     yield from (f"not known: {what}" for what in report["notKnown"])
 
 

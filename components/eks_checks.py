@@ -539,7 +539,7 @@ def no_mirror(plan: Plan) -> Iterable[Finding]:
             places["sampleWorkload"] = (sample, "--path soci:sampleWorkload.image")
     for name in list(_isolated(plan))[:1]:
         for key, (host, path) in places.items():
-            if host in PUBLIC_HOSTS:
+            if host in PUBLIC_HOSTS and not (key == "releaseUrl" and settings.https_proxy):
                 reason = f"the nodes in {name} have no way out to {host}"
                 yield Finding(key, reason, f"pulumi config set {path} MIRROR, in the VPC or in your ECR")
 

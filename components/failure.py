@@ -157,7 +157,10 @@ def _unscheduled(pod: Object) -> str:
 
 
 def _containers(pod: Object) -> Sequence[Object]:
-    return pod.get("status", {}).get("containerStatuses") or ()
+    """The states of a pod's containers; of the installer's pod its own alone, as long as it is not ready."""
+    states = pod.get("status", {}).get("containerStatuses") or ()
+    own = [state for state in states if state.get("name") == "installer" and not state.get("ready")]
+    return own or states
 
 
 def _termination_message(pod: Object) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, other_installers, ownership, program, release, settings
+from . import failure, other_installers, ownership, program, pull_secrets, release, release_memory, settings
 from .arguments import SociInstallerArgs
 from .cluster_access import access_of
-from .names import DOMAIN, INSTALLER, cluster_wide
+from .names import DOMAIN, INSTALLER, PULL_SECRET, cluster_wide
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 MOUNT_PATH = "/opt/soci-cluster"
@@ -51,19 +51,20 @@ class SociInstaller(pulumi.ComponentResource):
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
-        digests = (
+        self._digests = (
             {}
             if self._is_absent
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
         self._access = access_of(self, args.get("kubeconfig"), args.get("context"))
         self._ownership = ownership.Ownership(name, self, self._access)
-        files = program.embedded_files() | {"settings.json": program.node_settings(self._settings, digests)}
+        node_settings = program.node_settings(self._settings, self._digests)
+        files = program.embedded_files() | {"settings.json": node_settings}
         namespace = self._namespace()
-        rights = self._rights(namespace)
+        needed = [*self._rights(namespace), *self._pull_secret(namespace)]
         config_map = self._config_map(namespace, files)
         nodes = nodes_annotation(args.get("nodes"))
-        daemon_set = self._daemon_set(namespace, config_map, list(files), nodes, rights)
+        daemon_set = self._daemon_set(namespace, config_map, list(files), nodes, needed)
         # Whatever needs SOCI depends on this: it fails when there was no node to serve on.
         self.ready = daemon_set.status.apply(
             lambda status: self._require_served_nodes(daemon_set, status), run_with_unknowns=True
@@ -84,10 +85,15 @@ class SociInstaller(pulumi.ComponentResource):
     def _child(self, **options: object) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **options)  # ty: ignore[invalid-argument-type]
 
-    def _owned(self, on_error: Sequence[pulumi.ErrorHook] = (), **options: object) -> pulumi.ResourceOptions:
+    def _owned(
+        self,
+        transforms: Sequence[pulumi.ResourceTransform] = (),
+        on_error: Sequence[pulumi.ErrorHook] = (),
+        **options: object,
+    ) -> pulumi.ResourceOptions:
         """The options of a child with a fixed name, whose metadata names its owner."""
         hooks = pulumi.ResourceHookBinding(on_error=[*on_error, self._ownership.refusal_hook])
-        return self._child(transforms=[self._ownership.adopt], hooks=hooks, **options)
+        return self._child(transforms=[*transforms, self._ownership.adopt], hooks=hooks, **options)
 
     def _labels(self) -> dict[str, str]:
         return labels("installer", self._settings.version)
@@ -156,15 +162,41 @@ class SociInstaller(pulumi.ComponentResource):
         )
         return [account, cluster_binding, binding]
 
+    def _pull_secret(self, namespace: k8s.core.v1.Namespace) -> list[pulumi.Resource]:
+        """The Secret of the credentials for the installer's image, when there are some.
+
+        Its name is fixed, so that other credentials change no pod. It is referred to by name and by
+        `depends_on`: the provider replaces a Secret by deleting it first, and what takes a value from it
+        would go along.
+        """
+        logins = pull_secrets.logins(self._settings.image_pull_secrets)
+        if not logins:
+            return []
+        secret = k8s.core.v1.Secret(
+            f"{self._name}-registries",
+            metadata={
+                "name": PULL_SECRET,
+                "namespace": namespace.metadata["name"],
+                "labels": self._labels(),
+                "annotations": self._owner(),
+            },
+            type=pull_secrets.TYPE,
+            data=pull_secrets.data(logins),
+            opts=self._owned(),
+        )
+        return [secret]
+
     def _config_map(self, namespace: k8s.core.v1.Namespace, files: dict[str, str]) -> k8s.core.v1.ConfigMap:
         """Autonamed: a changed byte makes a new ConfigMap, which rolls the DaemonSet; nothing else does."""
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        # Refused before anything that holds the digests is made.
+        checked = pulumi.Output.from_input(self._digests_to_remember())
         return k8s.core.v1.ConfigMap(
             f"{self._name}-program",
             metadata={
                 "namespace": namespace.metadata["name"],
                 "labels": self._labels(),
-                "annotations": {f"{DOMAIN}/program-sha256": digest},
+                "annotations": {f"{DOMAIN}/program-sha256": checked.apply(lambda _: digest)},
             },
             data={program.key_of(path): text for path, text in files.items()},
             opts=self._child(hide_diffs=["data"]),
@@ -176,7 +208,7 @@ class SociInstaller(pulumi.ComponentResource):
         config_map: k8s.core.v1.ConfigMap,
         paths: list[str],
         nodes: dict[str, pulumi.Input[str]],
-        rights: list[pulumi.Resource],
+        needed: list[pulumi.Resource],
     ) -> k8s.apps.v1.DaemonSet:
         # Immutable, therefore never the version: another selector would replace the DaemonSet by deleting it
         # first, which uninstalls every node.
@@ -201,7 +233,11 @@ class SociInstaller(pulumi.ComponentResource):
                 "namespace": namespace.metadata["name"],
                 "labels": self._labels(),
                 # Not of the template: other nodes roll no pod of those that stay, and are waited for.
-                "annotations": {ownership.ANNOTATION: owner, **nodes},
+                "annotations": {
+                    ownership.ANNOTATION: owner,
+                    release_memory.ANNOTATION: pulumi.Output.from_input(self._digests_to_remember()),
+                    **nodes,
+                },
             },
             spec={
                 "selector": {"match_labels": selector},
@@ -210,19 +246,24 @@ class SociInstaller(pulumi.ComponentResource):
                     "rolling_update": {"max_unavailable": int(limit) if limit.isdigit() else limit},
                 },
                 "template": {
-                    "metadata": {"labels": self._labels()},
+                    "metadata": {
+                        "labels": self._labels(),
+                        "annotations": {"kubectl.kubernetes.io/default-container": "installer"},
+                    },
                     "spec": self._pod(config_map, paths),
                 },
             },
             opts=self._owned(
-                depends_on=rights,
+                [self._keep_what_is_remembered],
+                depends_on=needed,
                 custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout),
                 on_error=[hook],
             ),
         )
 
-    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
-        container: k8s.core.v1.ContainerArgsDict = {
+    def _containers(self) -> list[k8s.core.v1.ContainerArgsDict]:
+        """The installer, and beside it the process that hands pull secrets to the daemon."""
+        installer: k8s.core.v1.ContainerArgsDict = {
             "name": "installer",
             "image": self._settings.installer_image,
             "command": ["python3", "-B", "-m", "agent"],
@@ -247,6 +288,24 @@ class SociInstaller(pulumi.ComponentResource):
                 {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
             ],
         }
+        if self._is_absent or self._settings.credentials == "node":
+            return [installer]
+        credentials: k8s.core.v1.ContainerArgsDict = {
+            "name": "credentials",
+            "image": self._settings.installer_image,
+            "command": ["python3", "-B", "-m", "agent", "credentials"],
+            "working_dir": MOUNT_PATH,
+            "env": installer["env"],
+            # The kubelet's exec plugin, such as the AWS CLI, counts as well while it runs.
+            "resources": {"requests": {"cpu": "1m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+            # For the node's network, and for the kubelet's exec plugin, which is run on the node.
+            "security_context": {"privileged": True},
+            "volume_mounts": installer["volume_mounts"],
+        }
+        return [installer, credentials]
+
+    def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
+        pull = pull_secrets.references(self._settings.image_pull_secrets, PULL_SECRET)
         items: list[k8s.core.v1.KeyToPathArgsDict] = [
             {"key": program.key_of(path), "path": path} for path in paths
         ]
@@ -273,7 +332,8 @@ class SociInstaller(pulumi.ComponentResource):
                     }
                 }
             },
-            "containers": [container],
+            "containers": self._containers(),
+            **({"image_pull_secrets": pull} if pull else {}),
             "volumes": [
                 {"name": "program", "config_map": {"name": config_map.metadata["name"], "items": items}},
                 {"name": "host", "host_path": {"path": "/", "type": "Directory"}},
@@ -282,6 +342,37 @@ class SociInstaller(pulumi.ComponentResource):
 
     def _node_selector(self) -> dict[str, str]:
         return {"kubernetes.io/os": "linux", **self._settings.node_selector}
+
+    async def _remembered(self) -> release_memory.Digests | None:
+        """The digests of releases that the cluster remembers; None when it cannot be asked."""
+        cluster = await self._ownership.cluster()
+        if cluster is None:
+            return None
+        owner = await self._ownership.owner.future() or ""
+        return await asyncio.to_thread(release_memory.read, cluster, self._settings.namespace, owner)
+
+    async def _digests_to_remember(self) -> str:
+        """What the DaemonSet's annotation is to be.
+
+        Raises:
+            pulumi.RunError: the release has another digest than the one that is remembered.
+        """
+        version, remembered = self._settings.version, await self._remembered() or {}
+        refusal = release_memory.refusal(
+            version, self._settings.release_url, self._digests, remembered.get(version, {})
+        )
+        if refusal and not self._settings.sha256:
+            raise pulumi.RunError(refusal)
+        return release_memory.text(remembered, version, self._digests)
+
+    async def _keep_what_is_remembered(
+        self, args: pulumi.ResourceTransformArgs
+    ) -> pulumi.ResourceTransformResult | None:
+        """A cluster that cannot be asked, in a preview say, forgets nothing."""
+        if await self._remembered() is not None:
+            return None
+        args.opts.ignore_changes = [*(args.opts.ignore_changes or []), release_memory.PATH]
+        return pulumi.ResourceTransformResult(args.props, args.opts)
 
     async def _require_own_nodes(self) -> None:
         cluster = None if self._is_absent else await self._ownership.cluster()

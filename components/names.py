@@ -2,6 +2,8 @@
 
 INSTALLER = "soci-installer"
 """Of the DaemonSet and of what belongs to it; also the label app.kubernetes.io/name of its pods."""
+PULL_SECRET = f"{INSTALLER}-registries"
+"""Of the Secret with which the installer's image is pulled, when credentials for it are set."""
 DEFAULT_NAMESPACE = "soci-system"
 """Of the installer, when nothing else is set."""
 DOMAIN = "soci-cluster.io"

@@ -23,6 +23,7 @@ ANNOTATION = f"{DOMAIN}/owner"
 PATHS = {
     "kubernetes:core/v1:Namespace": "/api/v1/namespaces/{name}",
     "kubernetes:core/v1:ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
+    "kubernetes:core/v1:Secret": "/api/v1/namespaces/{namespace}/secrets/{name}",
     "kubernetes:apps/v1:DaemonSet": "/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}",
     "kubernetes:rbac.authorization.k8s.io/v1:ClusterRole": (
         "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}"
@@ -79,7 +80,9 @@ class Ownership:
         live = await self._live(args.type_, name, namespace or "")
         if live is None:
             return None
-        if self._can_adopt and owner and owner_of(live) == owner:
+        # With another content the engine would have to replace it, which it refuses for what is imported.
+        is_same = "data" not in args.props or await _value_of(args.props["data"]) == live.get("data")
+        if self._can_adopt and owner and owner_of(live) == owner and is_same:
             # In a state that knows the object this changes nothing, but the engine refuses to replace it.
             # Else the engine imports it and then updates it, since the server's defaults are a difference.
             # Only the update waits for the nodes.
@@ -135,6 +138,11 @@ class Ownership:
             return None
 
 
+async def _value_of(data: Any) -> Any:
+    """A property's value; None while it is not known."""
+    return await pulumi.Output.from_input(data).future()
+
+
 def is_refused_creation(args: pulumi.ErrorHookArgs) -> bool:
     """Whether an object was not created because there is one of its name."""
     return args.failed_operation == "create" and any("already exists" in error for error in args.errors[:1])
@@ -175,6 +183,9 @@ def title(live: Object) -> str:
 
 def remedy(live: Object) -> str:
     """What to do about a live object that is not this stack's."""
+    if live.get("kind") == "Secret":
+        metadata = live["metadata"]
+        return f"kubectl -n {metadata['namespace']} delete secret {metadata['name']}, then pulumi up"
     if live.get("kind") == "Namespace" and not owner_of(live):
         return "pulumi config set soci:namespace NAME, one that is not there yet"
     return (

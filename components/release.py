@@ -5,15 +5,18 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pulumi
 
-from .rules import ARCHITECTURES
+from . import oci_registry
+from .rules import ARCHITECTURES, is_oci
 from .settings import SociConfigError
 
 TIMEOUT_SECONDS = 10
 ATTEMPTS = 2
 MAX_BYTES = 4096
+TITLE = "org.opencontainers.image.title"  # of a layer: its file's name, as ORAS writes it
 
 
 class ChecksumError(Exception):
@@ -74,6 +77,8 @@ def digests(
     version: str, release_url: str, read: Callable[[str], str] = fetch
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Ask a release for its digests: (architecture -> sha256, architecture -> why there is none)."""
+    if is_oci(release_url):
+        return oci_digests(version, release_url)
     found: dict[str, str] = {}
     missing: dict[str, str] = {}
     for architecture in ARCHITECTURES:
@@ -82,6 +87,47 @@ def digests(
             found[architecture] = parse_checksum(read(url), asset_name(version, architecture))
         except ChecksumError as error:
             missing[architecture] = f"{url} {error}"
+    return found, missing
+
+
+def oci_digests(
+    version: str, release_url: str, read: Callable[..., Mapping[str, Any] | None] = oci_registry.manifest
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The same of a release in a registry: an artifact, tagged v0.16.1 or 0.16.1, whose layers are its
+    archives."""
+    repository = oci_registry.Repository.parse(release_url)
+    reason = f"{release_url} has neither the tag v{version} nor {version}"
+    for tag in (f"v{version}", version):
+        try:
+            manifest = read(repository, tag)
+        except oci_registry.RegistryError as error:
+            reason = f"{release_url}:{tag} {error}"
+            break
+        if manifest is not None:
+            return _digests_of_layers(manifest, version, f"{release_url}:{tag}")
+    return {}, dict.fromkeys(ARCHITECTURES, reason)
+
+
+def _digests_of_layers(
+    manifest: Mapping[str, Any], version: str, artifact: str
+) -> tuple[dict[str, str], dict[str, str]]:
+    layers = manifest.get("layers")
+    digests: dict[str, set[str]] = {}
+    for layer in layers if isinstance(layers, list) else []:
+        if isinstance(layer, dict) and isinstance(layer.get("annotations"), dict):
+            title = str(layer["annotations"].get(TITLE, "")).rpartition("/")[2]
+            digests.setdefault(title, set()).add(str(layer.get("digest")))
+    found: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    for architecture in ARCHITECTURES:
+        name = asset_name(version, architecture)
+        known = sorted(digests.get(name, ()))
+        if len(known) == 1 and re.fullmatch("sha256:[0-9a-f]{64}", known[0]):
+            found[architecture] = known[0].removeprefix("sha256:")
+        elif known:
+            missing[architecture] = f"{artifact} has more than one layer, or a damaged one, titled {name}"
+        else:
+            missing[architecture] = f"{artifact} has no layer titled {name}"
     return found, missing
 
 
@@ -98,9 +144,9 @@ def pin(
         found, source = dict(given), "soci:sha256"
     else:
         found, missing = digests(version, release_url)
-        source = "the release's checksum files"
+        source = "its layers in the registry" if is_oci(release_url) else "the release's checksum files"
         if not found:
-            reasons = "; ".join(missing.values())
+            reasons = "; ".join(dict.fromkeys(missing.values()))
             raise SociConfigError(
                 f"soci:version '{version}': no checksum of this release can be had: {reasons}. Remedy: "
                 "check version, network and proxy, or pulumi config set soci:releaseUrl URL (a mirror), or "

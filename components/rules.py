@@ -24,6 +24,9 @@ _IMAGE = re.compile(
     r"[a-z0-9][a-zA-Z0-9.-]*(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?",
     re.ASCII,
 )
+_OCI_REPOSITORY = re.compile(
+    r"oci(\+http)?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*)+"
+)
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL_KEY = re.compile(
     r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
@@ -39,6 +42,8 @@ _KUBELET_LABEL = re.compile(
 _TAINT = re.compile(r"([^=:]+)(?:=([^=:]*))?:([A-Za-z]+)")
 _TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _AMI_TYPE = re.compile(r"(AL2023_(x86_64|ARM_64)_[A-Z0-9_]+)?")
+_PLAIN = re.compile(r"[A-Za-z0-9.:/\[\]_-]+")
+_NO_PROXY = re.compile(r"\*|(\*?\.)?[A-Za-z0-9_.:\[\]-]+(/[0-9]+)?(:[0-9]+)?")
 _GROUP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -106,7 +111,7 @@ def digests(value: Any) -> dict[str, str]:
     return found
 
 
-def url(value: Any) -> str:
+def url(value: Any, wanted: str = "an http:// or https:// address") -> str:
     """A plain http or https address, without a slash at its end."""
     address = values.text(value)
     try:
@@ -119,12 +124,60 @@ def url(value: Any) -> str:
     except ValueError:
         usable = False
     if not usable or re.search(r"\s", address):
-        raise RefusedError("must be an http:// or https:// address")
+        raise RefusedError(f"must be {wanted}")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise RefusedError(
             "must be a plain address: no credentials, query or fragment (it is stored on every node)"
         )
     return address.rstrip("/")
+
+
+def proxy(value: Any) -> str:
+    """The plain address of a proxy, or nothing."""
+    address = values.text(value)
+    if not address:
+        return ""
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme == "http" and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if usable and (parts.username is not None or parts.password is not None):
+        raise RefusedError(
+            "must be a plain address: it is stored in the cluster",
+            "give it with its credentials to containerd's own unit on the nodes, from where it is taken",
+        )
+    if not usable or parts.path.strip("/") or parts.query or parts.fragment or not _PLAIN.fullmatch(address):
+        raise RefusedError("must be an address of the form http://HOST:PORT")
+    return address.rstrip("/")
+
+
+def no_proxy(value: Any) -> str:
+    """Hosts, addresses and networks, separated by commas."""
+    entries = [entry.strip() for entry in values.text(value).split(",")]
+    for entry in entries:
+        if entry and not _NO_PROXY.fullmatch(entry):
+            raise RefusedError("must be hosts, addresses or networks, separated by commas")
+    return ",".join(entry for entry in entries if entry)
+
+
+def release_url(value: Any) -> str:
+    """Where releases are: a plain address, or a repository of an OCI registry."""
+    address = values.text(value)
+    if not is_oci(address):
+        return url(address, "an http://, https:// or oci:// address")
+    if not _OCI_REPOSITORY.fullmatch(address.rstrip("/")):
+        raise RefusedError(
+            "must be oci://REGISTRY/REPOSITORY in lower-case letters, without credentials, tag or digest "
+            "(the tag is the version)",
+            "pulumi config set soci:releaseUrl oci://registry.example/soci-snapshotter",
+        )
+    return address.rstrip("/")
+
+
+def is_oci(address: str) -> bool:
+    """Whether releases are in a registry; `oci+http` is one without TLS."""
+    return address.startswith(("oci://", "oci+http://"))
 
 
 def image(value: Any) -> str:

@@ -19,12 +19,15 @@ from typing import Any
 
 import pulumi
 
-from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
+from . import eks_checks, eks_rules, kubeconfig, pass_through, pull_secrets, redaction, rules
 from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
 MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
+
+
+_PROXY_REMEDY = "set soci:{} http://HOST:PORT"
 
 
 class SociConfigError(pulumi.RunError):
@@ -146,9 +149,33 @@ class Settings:
     release_url: str = setting(
         "https://github.com/awslabs/soci-snapshotter/releases/download",
         "Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot "
-        "reach GitHub.",
+        "reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose "
+        "layers are the archives (`oci+http://` without TLS).",
         Scope.NODE,
-        rules.url,
+        rules.release_url,
+    )
+    http_proxy: str = setting(
+        "",
+        "Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the "
+        "one that containerd runs with, if any. It must be plain: credentials belong into containerd's unit.",
+        Scope.NODE,
+        rules.proxy,
+        remedy=_PROXY_REMEDY.format("httpProxy"),
+    )
+    https_proxy: str = setting(
+        "",
+        "The same for https:// addresses.",
+        Scope.NODE,
+        rules.proxy,
+        remedy=_PROXY_REMEDY.format("httpsProxy"),
+    )
+    no_proxy: str = setting(
+        "",
+        "Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means "
+        "those of containerd. The instance metadata and the cluster's own addresses are always among them.",
+        Scope.NODE,
+        rules.no_proxy,
+        remedy="set soci:noProxy 10.0.0.0/8,.internal",
     )
     sha256: Mapping[str, str] = setting(
         {},
@@ -164,6 +191,18 @@ class Settings:
         "Image with Python 3.11 or newer in which the installer runs. Nothing is added to it.",
         Scope.INSTALLER,
         rules.image,
+    )
+    image_pull_secrets: tuple[Any, ...] = setting(
+        (),
+        "Credentials for the images of the installer and of the sample, where those of the nodes are not "
+        "enough: each entry the name of a Secret that others put beside the pods, or an object with "
+        "`registry`, `username` and `password`, from which such a Secret is made. In a program, user name "
+        "and password may be outputs.",
+        Scope.INSTALLER,
+        pull_secrets.read,
+        remedy="set --path 'soci:imagePullSecrets[0]' NAME; for credentials --secret --path "
+        "'soci:imagePullSecrets[0].password' PASSWORD, and the same for registry and username",
+        is_secret=True,
     )
     namespace: str = setting(
         DEFAULT_NAMESPACE, "Namespace that is made for the installer.", Scope.INSTALLER, rules.namespace
@@ -205,6 +244,14 @@ class Settings:
         "right, at most once in ten minutes and three times an hour, `report` only says so.",
         Scope.NODE,
         rules.one_of("repair", "report"),
+    )
+    credentials: str = setting(
+        "node-and-pull-secrets",
+        "With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's "
+        "credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these "
+        "and the image pull secrets of the pods on the node, which are kept in its memory.",
+        Scope.NODE,
+        rules.one_of("node", "node-and-pull-secrets"),
     )
     max_unavailable: str = setting(
         "1",
@@ -491,7 +538,11 @@ def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
     """Read the settings from the arguments of SampleWorkload, which takes the fields of `SampleSettings` but
     `enabled`, and calls the limit `timeout_seconds`. Raises as `from_config` does."""
     given = _without_none(arguments)
-    keys = {"version": "version", "timeout_seconds": "rolloutTimeoutSeconds"}
+    keys = {
+        "version": "version",
+        "timeout_seconds": "rolloutTimeoutSeconds",
+        "image_pull_secrets": "imagePullSecrets",
+    }
     parts = [item.name for item in fields(SampleSettings) if item.name != "enabled"]
     problems = [
         _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
@@ -766,7 +817,9 @@ def _may_be_secret(key: str, value: Any) -> bool:
     item = _FIELDS.get(key) or _FIELDS.get(_closest(key, _FIELDS))
     if (not item or item.type is str) and not _is_scalar(value):
         return True
-    return bool(item) and declaration(item).is_secret and bool(value) and not kubeconfig.is_path(str(value))
+    if not item or not declaration(item).is_secret or not value:
+        return False
+    return item.type is not str or not kubeconfig.is_path(str(value))
 
 
 def _is_scalar(value: Any) -> bool:

@@ -94,13 +94,22 @@ def texts(value: Any) -> tuple[str, ...]:
     Raises:
         RefusedError: anything else, and a list with an empty entry.
     """
-    found = _structure(value)
-    if not isinstance(found, list | tuple):
-        raise RefusedError(f"must be a list, not {_kind_in_words(found)}")
-    entries = tuple(_entry(f"entry {number}", item) for number, item in enumerate(found))
+    entries = tuple(_entry(f"entry {number}", item) for number, item in enumerate(items(value)))
     if "" in entries:
         raise RefusedError("must be a list of non-empty strings")
     return entries
+
+
+def items(value: Any) -> tuple[Any, ...]:
+    """A list whose entries have types of their own, yet to be read.
+
+    Raises:
+        RefusedError: anything else.
+    """
+    found = _structure(value)
+    if not isinstance(found, list | tuple):
+        raise RefusedError(f"must be a list, not {_kind_in_words(found)}")
+    return tuple(found)
 
 
 def mapping(value: Any) -> dict[str, str]:
@@ -168,6 +177,7 @@ TEXT = Kind("string", "str", text)
 BOOLEAN = Kind("boolean", "bool", boolean)
 INTEGER = Kind("integer", "int", integer)
 TEXTS = Kind("array", "list[str]", texts)
+ITEMS = Kind("array", "list[Any]", items)
 MAPPING = Kind("object", "dict[str, str]", mapping)
 OBJECT = Kind("object", "dict[str, Any]", entries)
 NODE_GROUPS = Kind("object", "dict[str, NodeGroupArgs]", entries)
@@ -176,6 +186,7 @@ KINDS: Mapping[Any, Kind] = {
     bool: BOOLEAN,
     int: INTEGER,
     tuple[str, ...]: TEXTS,
+    tuple[Any, ...]: ITEMS,
     Mapping[str, str]: MAPPING,
     Mapping[str, Any]: OBJECT,
     Mapping[str, Mapping[str, Any]]: NODE_GROUPS,

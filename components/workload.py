@@ -4,7 +4,7 @@ upgrade."""
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, settings
+from . import failure, pull_secrets, settings
 from .arguments import SampleWorkloadArgs
 from .cluster_access import access_of
 from .installer import labels
@@ -27,7 +27,11 @@ class SampleWorkload(pulumi.ComponentResource):
     ) -> None:
         given = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
         chosen = settings.from_sample_arguments(given)
-        shown = {key: settings.protected(["sample_workload"], value) for key, value in given.items()}
+        shown = {
+            key: settings.protected(["sample_workload"], value)
+            for key, value in given.items()
+            if key != "image_pull_secrets"
+        }
         super().__init__("soci:index:SampleWorkload", name, shown, opts)
         limit = chosen.rollout_timeout_seconds
         access = access_of(self, args.get("kubeconfig"), args.get("context"))
@@ -40,6 +44,14 @@ class SampleWorkload(pulumi.ComponentResource):
         }
         if sample.command:
             container["command"] = settings.protected(["sample_workload"], list(sample.command))
+        pod: k8s.core.v1.PodSpecArgsDict = {
+            "restart_policy": "Never",
+            "node_selector": {VERSION_LABEL: version},
+            "containers": [container],
+        }
+        if chosen.image_pull_secrets:
+            made = self._pull_secret(name, chosen)
+            pod["image_pull_secrets"] = pull_secrets.references(chosen.image_pull_secrets, made)
         # Autonamed: a change of image, command or version starts a new one before the old one is deleted.
         job = k8s.batch.v1.Job(
             f"{name}-job",
@@ -53,11 +65,7 @@ class SampleWorkload(pulumi.ComponentResource):
                 "active_deadline_seconds": limit,
                 "template": {
                     "metadata": {"labels": labels("sample", version)},
-                    "spec": {
-                        "restart_policy": "Never",
-                        "node_selector": {VERSION_LABEL: version},
-                        "containers": [container],
-                    },
+                    "spec": pod,
                 },
             },
             opts=pulumi.ResourceOptions(
@@ -69,3 +77,18 @@ class SampleWorkload(pulumi.ComponentResource):
         )
         self.pod = pulumi.Output.format("{0}/{1}", job.metadata["namespace"], job.metadata["name"])
         self.register_outputs({"pod": self.pod})
+
+    def _pull_secret(self, name: str, chosen: settings.Settings) -> pulumi.Input[str]:
+        """The name of the Secret of the credentials for the sample's image; empty when there are none."""
+        logins = pull_secrets.logins(chosen.image_pull_secrets)
+        if not logins:
+            return ""
+        # Autonamed, too: other credentials run the sample anew, which tries them.
+        secret = k8s.core.v1.Secret(
+            f"{name}-registries",
+            metadata={"labels": labels("sample", chosen.version)},
+            type=pull_secrets.TYPE,
+            data=pull_secrets.data(logins),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return secret.metadata["name"]

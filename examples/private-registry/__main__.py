@@ -1,51 +1,33 @@
-"""For private images: the SOCI daemon reads them with credentials of its own, those of root's Docker
-configuration on each node. Without them a private image still starts, by an ordinary pull.
+"""For a registry that the nodes' own credentials do not open: Harbor, GitLab, Docker Hub, ghcr.io.
 
-The user data below puts ECR's credential helper there, which works with the role of the node. For another
-registry it is `{"auths": {"REGISTRY": {"auth": ...}}}`, readable to all who see the launch template.
+The installer's image and the sample's are in it: from `image_pull_secrets` a Secret is made beside each of
+them. Pods of yours name Secrets of their own in their imagePullSecrets, as without SOCI. Images in an ECR
+that the nodes may read need nothing of this.
 
-Change: `image` in Pulumi.dev.yaml. With instance types that have disks of their own, set `instance_store` to
-False: this user data takes the place of the one that makes a RAID 0 of them. Tried by previews, not on AWS.
+Change: everything in Pulumi.dev.yaml; the password by `pulumi config set --secret password`. Where another
+program puts the Secret into the namespaces (External Secrets, say), give its name in place of the object.
 Costs: as the example minimal.
 """
-
-import base64
-import json
 
 import pulumi
 from soci_cluster import SociCluster
 
-image = pulumi.Config().require("image")
-registry = image.split("/", maxsplit=1)[0]
-# EKS puts its own part after this one.
-USER_DATA = f"""\
-MIME-Version: 1.0
-Content-Type: multipart/mixed; boundary="//"
-
---//
-Content-Type: text/x-shellscript; charset="us-ascii"
-
-#!/bin/sh
-dnf install -y amazon-ecr-credential-helper
-mkdir -p /root/.docker
-echo '{json.dumps({"credHelpers": {registry: "ecr-login"}})}' > /root/.docker/config.json
-
---//--
-"""
-
-
-def with_credentials(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-    """Every node of the cluster gets the user data."""
-    if args.type_ != "aws:ec2/launchTemplate:LaunchTemplate":
-        return None
-    user_data = base64.b64encode(USER_DATA.encode()).decode()
-    return pulumi.ResourceTransformResult({**args.props, "userData": user_data}, args.opts)
-
+config = pulumi.Config()
+registry = config.require("registry")
 
 cluster = SociCluster(
     "soci",
-    {"sample_workload": {"image": image, "command": ["/bin/true"]}},
-    opts=pulumi.ResourceOptions(transforms=[with_credentials]),
+    {
+        "installer_image": f"{registry}/mirror/python:3.13-alpine",
+        "sample_workload": {"image": f"{registry}/team/trainer:1", "command": ["/bin/true"]},
+        "image_pull_secrets": [
+            {
+                "registry": registry,
+                "username": config.require("username"),
+                "password": config.require_secret("password"),
+            }
+        ],
+    },
 )
 
 for name, value in cluster.outputs().items():

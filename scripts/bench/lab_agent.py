@@ -81,6 +81,7 @@ class AgentNode:
     def fetch_release(self) -> None:
         """Put the release on the node, as the agent's first half does."""
         wanted = wanted_settings()
-        if not release.is_present(self.host, VERSION, wanted.sha256["amd64"]):
-            url = release.archive_url(RELEASES, VERSION, "amd64")
-            release.install(self.host, url, VERSION, wanted.sha256["amd64"])
+        digest = wanted.sha256["amd64"]
+        if not release.is_present(self.host, VERSION, digest):
+            url = release.archive_url(RELEASES, VERSION, "amd64", digest)
+            release.install(self.host, url, VERSION, digest, {})

@@ -36,8 +36,10 @@ def project_block() -> str:
     """The `config` block of Pulumi.yaml, with which Pulumi itself checks types and applies defaults."""
     lines = ["config:"]
     for item in fields(Settings):
-        lines += [f"  {config_key(item)}:", f"    type: {_type(item)}"]
-        lines += ["    items: {type: string}"] if _type(item) == "array" else []
+        lines.append(f"  {config_key(item)}:")
+        # A list of texts and objects has no type that Pulumi knows: settings.py alone checks it.
+        lines += [] if item.type == tuple[Any, ...] else [f"    type: {_type(item)}"]
+        lines += ["    items: {type: string}"] if item.type == tuple[str, ...] else []
         lines.append(f"    description: {_json(declaration(item).text)}")
         lines.append(f"    default: {_json(plain(default_of(item)))}")
     return "\n".join(lines)
@@ -61,6 +63,7 @@ def arguments_module() -> str:
             [
                 ("version", "str", "SOCI version that the node must carry.", ""),
                 *(row for row in _rows(fields(SampleSettings)) if row[0] != "enabled"),
+                *_rows(item for item in fields(Settings) if item.name == "image_pull_secrets"),
                 SAMPLE_LIMIT,
                 *_access("Used to name the pod, and to show why it failed."),
             ],

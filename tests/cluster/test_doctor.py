@@ -148,7 +148,7 @@ def test_no_false_alarm_in_fifty_runs(patient, run_pod):
             "/etc/containerd/certs.d/10.77.0.1:5000/hosts.toml",
             '$a ca = ["/x.pem"]',
             "hosts-not-carried",
-            "10.77.0.1:5000/hosts.toml",
+            "10.77.0.1:5000",
         ),
         (
             "/etc/containerd/certs.d/10.77.0.1:5000/hosts.toml",

@@ -18,6 +18,7 @@ from pki import API_NAMES, Authority
 from components.names import cluster_wide
 
 INSTALLER = "soci-installer"
+INSTALLER_CONTAINER = "installer"
 ANY_OTHER = "*"
 COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
@@ -398,12 +399,13 @@ def said(pod: dict[str, Any]) -> str:
 
 
 def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
-    """Return the status of a pod that runs, or that fails ever again."""
+    """Return the status of a pod that runs, or whose installer fails ever again beside what else is in it."""
     node, containers = pod["spec"]["nodeName"], []
-    for container in pod["spec"]["containers"]:
+    for container in sorted(pod["spec"]["containers"], key=lambda container: container["name"]):
+        fails = bool(trouble) and container["name"] == INSTALLER_CONTAINER
         state: dict[str, Any] = {"running": {"startedAt": now()}}
         last: dict[str, Any] = {}
-        if trouble:
+        if fails:
             state = {
                 "waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting failed container"}
             }
@@ -412,7 +414,7 @@ def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
             }
         containers.append(
             container_status(container, state)
-            | {"ready": not trouble, "restartCount": 1 if trouble else 0, "lastState": last}
+            | {"ready": not fails, "restartCount": 1 if fails else 0, "lastState": last}
         )
     ready = [condition(kind, not trouble, "", "") for kind in ("Ready", "ContainersReady")]
     return {

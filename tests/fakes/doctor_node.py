@@ -3,11 +3,21 @@
 import hashlib
 import json
 import socket
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from agent import doctor, images, slots, soci_config, transaction
+from agent import (
+    containerd_config,
+    credential_providers,
+    doctor,
+    images,
+    registries,
+    slots,
+    soci_config,
+    transaction,
+)
 from agent.host import Result
 
 from tests.fakes.node import FakeHost
@@ -55,6 +65,7 @@ class DoctorNode(FakeHost):
         self.journal: list[str] = []
         self.not_restored: list[str] = []
         self.verified = "outcome=verified\n"
+        self.sources = f"{REGISTRY} provider ecr-credential-provider\n"  # what the credential helper says
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.answers = {
             "systemctl": self._systemctl,
@@ -163,10 +174,12 @@ class DoctorNode(FakeHost):
         self.put(f"/proc/{DAEMON_PID}/stat", f"7 (a b) S {'0 ' * 18}5000 0\n")
         self.put(f"/proc/{KUBELET_PID}/cmdline", "/kubelet\0--config=/etc/kubelet.yaml\0")
         self.put("/etc/kubelet.yaml", "kind: KubeletConfiguration\n")
+        self.put(credential_providers.HELPER, "#!/bin/sh\n")
         self.put(ROOT_FILE, EFFECTIVE)
-        self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", '[host."http://10.0.0.1:5000"]\n')
-        registries = soci_config.mirrors(soci_config.registry_hosts(self, ["/etc/containerd/certs.d"]))
-        self.put(slots.FIRST.config, soci_config.render(settings, registries, False))
+        self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
+        effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
+        told = registries.read(self, effective, (2, 3, 7), settings.mode)
+        self.put(slots.FIRST.config, soci_config.render(settings, told, False))
         self.put(f"{transaction.STATE}/journal", "state=committed\ntransaction=1\n")
         plan = f"slot=soci\ncontainerd_program=containerd\ncontainerd_config={ROOT_FILE}\npath=/bin\n"
         self.put(f"{transaction.STATE}/txn/1/plan.env", plan)
@@ -187,6 +200,8 @@ class DoctorNode(FakeHost):
     def _sh(self, command: Sequence[str], text: str) -> Result:
         if command[2] == doctor.WORDS:
             return Result(0, "\n".join((*self.journal, "---", *self.not_restored, "")), "")
+        if command[2] == doctor.SOURCES:
+            return Result(0, self.sources, "")
         if command[2] == doctor.PROBE:
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")
         match command[2:]:

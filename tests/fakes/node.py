@@ -49,6 +49,7 @@ def process(pid: int, command: Sequence[str], cgroup: str) -> dict[str, str]:
         f"{folder}/comm": f"{command[0].rpartition('/')[2]}\n",
         f"{folder}/cmdline": "".join(f"{word}\0" for word in command),
         f"{folder}/cgroup": f"0::{cgroup}\n",
+        f"{folder}/environ": "PATH=/usr/bin\0",
     }
 
 
@@ -115,6 +116,11 @@ class FakeNode(FakeHost):
         self.containerd = program or command[0]
         self.add_files(process(CONTAINERD_PID, command, "/system.slice/containerd.service"))
 
+    def set_environment(self, **variables: str) -> None:
+        """Containerd was started anew, with these variables."""
+        text = "".join(f"{name}={value}\0" for name, value in variables.items())
+        self.add_files({f"proc/{CONTAINERD_PID}/environ": f"PATH=/bin\0{text}"})
+
     def run_kubelet(self, *options: str, cgroup: str = "/system.slice/kubelet.service") -> None:
         self.add_files(process(KUBELET_PID, ("/usr/bin/kubelet", *options), cgroup))
 
@@ -136,10 +142,13 @@ class FakeNode(FakeHost):
     def _commit(self, command: Sequence[str], text: str) -> Result:
         directory = self.path(command[-1])
         for line in (directory / "files").read_text().splitlines():
-            _, path, *_, name = line.split("\t")
+            _, path, *_, new, name = line.split("\t")
             target = self.path(path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(directory / "new" / name, target)
+            if new == "absent":
+                target.unlink(missing_ok=True)
+            else:
+                shutil.copyfile(directory / "new" / name, target)
         state = self.path(transaction.STATE)
         (state / "journal").write_text(f"state=committed\ntransaction={directory.name}\n")
         (state / "current").unlink(missing_ok=True)

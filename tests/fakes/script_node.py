@@ -23,6 +23,8 @@ NEW_CONFIG = OLD_CONFIG + IMAGES_TABLE + b'snapshotter = "soci"\n[proxy_plugins.
 FLIPPED_CONFIG = NEW_CONFIG.replace(b'"soci"', b'"soci-b"') + b"[proxy_plugins.soci-b]\n"
 MARK = "# Written by SociCluster\n"
 BOOT = "/etc/systemd/system/soci-cluster-boot.service"
+HELPER = "/opt/soci-cluster/credentials/docker-credential-soci-cluster"
+PROVIDERS = "/opt/soci-cluster/credentials/providers"
 HOOK = "/etc/systemd/system/containerd.service.d/10-soci-cluster.conf"
 
 DATA = "/var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
@@ -69,6 +71,8 @@ class ScriptNode:
         (self.fake / "loaded-config").write_bytes(OLD_CONFIG)
         self.script = transaction.host_script(INSTALLER)
         self.host = Host(self.root)
+        # Mode and content of managed files without our words at their beginning.
+        self.credentials = {HELPER: ("0755", b"#!/bin/sh\n"), PROVIDERS: ("0600", b"provider one\n")}
         self.mount_table = self.fake / "mountinfo"
         self.mount_table.write_text("")
 
@@ -90,7 +94,11 @@ class ScriptNode:
             File(Role(role), path, self.host.read(path), text.encode())
             for path, (role, text) in texts.items()
         ]
-        return [*files, File(Role.SHARED, CONFIG, self.host.read(CONFIG), config, "0640")]
+        recovery = [
+            File(Role.RECOVERY, path, self.host.read(path), text, mode)
+            for path, (mode, text) in self.credentials.items()
+        ]
+        return [*recovery, *files, File(Role.SHARED, CONFIG, self.host.read(CONFIG), config, "0640")]
 
     def stage(
         self,

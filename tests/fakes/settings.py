@@ -13,11 +13,15 @@ _DEFAULTS = Settings(
     mode="lazy",
     index_versions=["v2", "v1"],
     release_url="https://github.com/awslabs/soci-snapshotter/releases/download",
+    http_proxy="",
+    https_proxy="",
+    no_proxy="",
     sha256={},
     existing_nodes="refuse",
     upgrade_policy="when-idle",
     broken_pods="report",
     on_drift="repair",
+    credentials="node-and-pull-secrets",
 )
 
 

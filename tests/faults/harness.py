@@ -28,7 +28,7 @@ from agent import images, transaction
 from agent.slots import FIRST, SECOND
 
 from tests.fakes import script_node
-from tests.fakes.node import INSTALLER, REPOSITORY, daemon_processes, furnish
+from tests.fakes.node import CONTAINERD_PID, INSTALLER, REPOSITORY, daemon_processes, furnish
 from tests.fakes.older_node import older_tree
 from tests.fakes.script_node import FAKES, LAZY, furnish_layers
 
@@ -599,6 +599,18 @@ def change_of_older_install(node: FaultNode) -> Scenario:
     return _install(node, "change of an older install", node.state())
 
 
+def change_of_surroundings(node: FaultNode) -> Scenario:
+    """containerd was given another way to its registries since the install: a CA came, and a proxy went."""
+    environment = node.root / f"proc/{CONTAINERD_PID}/environ"
+    environment.write_text("HTTPS_PROXY=http://10.0.0.1:3128\0")
+    _must(node.agent("0.16.1", "0-p"))
+    environment.write_text("PATH=/bin\0")
+    certificate = node.root / "etc/containerd/certs.d/r.corp/ca.crt"
+    certificate.parent.mkdir(parents=True)
+    certificate.write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
+    return _install(node, "change of surroundings", node.state())
+
+
 def version_change_that_fails(node: FaultNode) -> Scenario:
     """As before, but no container starts under the new release."""
     _must(node.agent("0.15.0", "0-p"))
@@ -753,6 +765,7 @@ SCENARIOS: dict[str, Callable[[FaultNode], Scenario]] = {
         adoption,
         version_change,
         change_of_older_install,
+        change_of_surroundings,
         version_change_that_fails,
         side_by_side,
         uninstall,

@@ -1,12 +1,14 @@
 """The doctor on a node: each misconfiguration is named with its subject, a good node has none."""
 
 import json
+import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import doctor, doctor_checks, slots, transaction
+from agent import credential_providers, doctor, doctor_checks, pull_secrets, slots, transaction
 
 from tests.fakes.doctor_node import (
     DAEMON_PID,
@@ -264,27 +266,46 @@ def test_cri_proxy_by_the_kubelets_flag_or_by_the_keychain(node: DoctorNode) -> 
 
 
 def test_mirror_without_scheme(node: DoctorNode) -> None:
-    edit(node, SOCI_FILE, '"http://10.0.0.1:5000"', '"10.0.0.1:5000"')
+    edit(node, SOCI_FILE, f'"http://{REGISTRY}"', f'"{REGISTRY}"')
     assert node.found()["mirror-without-scheme"] == SOCI_FILE
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('server = "https://x"\nca = "/etc/x.pem"\n', "ca of the server"),
-        ('[host."https://m"]\nclient = ["/etc/x.pem"]\n', "client of https://m"),
-        ('[host."https://m/v2/x"]\noverride_path = true\n', "override_path of https://m/v2/x"),
-        ("server = \n", "not valid TOML"),
+        ('server = "https://other.example"\nca = "/etc/x.pem"\n', "CA file"),
+        ('[host."https://m"]\nclient = ["/etc/x.pem"]\n', "client certificate of its mirror m"),
+        ("skip_verify = true\n", "skip_verify"),
+        ('server = "https://m"\n', "containerd pulls them from m,"),
     ],
 )
 def test_hosts_toml_that_cannot_be_carried_over(node: DoctorNode, text: str, words: str) -> None:
     node.put("/etc/containerd/certs.d/other.example/hosts.toml", text)
-    causes = {finding["id"]: finding["cause"] for finding in node.examine()["findings"]}
-    assert words in causes["hosts-not-carried"]
+    found = {finding["id"]: finding for finding in node.examine()["findings"]}
+    assert found["hosts-not-carried"]["subject"] == "other.example"
+    assert words in found["hosts-not-carried"]["cause"]
+
+
+def test_each_limit_has_its_own_remedy(node: DoctorNode) -> None:
+    node.put("/etc/containerd/certs.d/a.example/hosts.toml", "skip_verify = true\n")
+    node.put("/etc/containerd/certs.d/b.example/client.cert", "x")
+    remedies = {entry["subject"]: entry["remedy"] for entry in node.examine()["findings"]}
+    assert "a certificate that the node trusts" in remedies["a.example"]
+    assert "without a client certificate" in remedies["b.example"]
+
+
+def test_an_image_of_a_registry_that_the_daemon_is_kept_from_misses_no_index(node: DoctorNode) -> None:
+    node.put("/etc/containerd/certs.d/mtls.example/client.cert", "x")
+    node.add("mtls.example/model:1", [(900 * MIB, GZIP, False)])
+    report = node.examine()
+    (image,) = [entry for entry in report["images"] if entry["image"].startswith("mtls")]
+    assert image["why"] == "hosts-not-carried"
+    assert "no-index" not in {finding["id"] for finding in report["findings"]}
 
 
 def test_mirrors_that_were_changed_since(node: DoctorNode) -> None:
-    node.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", '[host."http://10.0.0.2:5000"]\n')
+    hosts = f'server = "http://{REGISTRY}"\n[host."http://10.0.0.2:5000"]\n'
+    node.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", hosts)
     assert node.found() == {"mirrors-differ": SOCI_FILE}
 
 
@@ -329,6 +350,17 @@ def test_a_poisoned_image(node: DoctorNode) -> None:
 def test_layers_without_a_mount_of_which_the_journal_says_nothing(node: DoctorNode) -> None:
     node.put("/proc/1/mountinfo", node.mounted[1])
     assert node.found() == {"unmounted-layers": "node"}
+
+
+@pytest.mark.parametrize(
+    ("finding", "subject"),
+    [("conflicting-credentials", "registry.example"), ("pull-secrets-unread", "secret shop/pull")],
+)
+def test_what_became_of_pull_secrets(node: DoctorNode, finding: str, subject: str) -> None:
+    node.put(pull_secrets.PROBLEMS, f"{finding}\t{subject}\twhy it is so\nrubbish\n")
+    (found,) = node.examine()["findings"]
+    assert (found["id"], found["severity"], found["subject"]) == (finding, "warning", subject)
+    assert found["cause"] == "why it is so"
 
 
 def test_no_index(node: DoctorNode) -> None:
@@ -394,7 +426,8 @@ def test_what_the_registry_told_the_daemon_of_a_layer(node: DoctorNode) -> None:
     node.journal = [unresolved(PLAIN, "authorization failed: no basic auth credentials")]
     (finding,) = node.examine()["findings"]
     assert (finding["id"], finding["subject"]) == ("no-credentials", PLAIN)
-    assert finding["cause"].endswith("failed to redirect: authorization failed: no basic auth credentials")
+    said_of_it, _, _ = finding["cause"].partition("; its credentials for registry.example: ")
+    assert said_of_it.endswith("failed to redirect: authorization failed: no basic auth credentials")
     assert "ref:" not in finding["cause"]
 
 
@@ -412,6 +445,83 @@ def test_a_manifest_that_is_rubbish_hides_no_other_image(node: DoctorNode) -> No
             path.write_text('{"layers": 5, "annotations": []}')
     served = {image["image"]: image["served"] for image in node.examine()["images"]}
     assert served[SAMPLE] == "lazy"
+
+
+# Credentials
+
+
+def test_it_tells_with_which_credentials_a_registry_is_read(node: DoctorNode) -> None:
+    report = node.examine()
+    assert report["credentials"] == [{"registry": REGISTRY, "source": "provider ecr-credential-provider"}]
+    (asked,) = [command for command in node.commands if command[2:3] == (doctor.SOURCES,)]
+    assert asked[4:] == (str(DAEMON_PID), credential_providers.HELPER, REGISTRY)
+
+
+def test_a_daemon_from_before_the_helper_is_not_asked(node: DoctorNode) -> None:
+    node.path(credential_providers.HELPER).unlink()
+    assert node.examine()["credentials"] == []
+    assert node.found() == {}
+
+
+def test_a_plugin_that_fails_is_named(node: DoctorNode) -> None:
+    node.sources = f"{REGISTRY} failed ecr: it did not answer within 10 s\n{REGISTRY} none\n"
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("provider-fails", "ecr")
+    assert finding["cause"] == f"asked for {REGISTRY}, it did not answer within 10 s"
+
+
+def give_plugin(node: DoctorNode, **entry: object) -> None:
+    """The kubelet's list of plugins has one, whose program is missing."""
+    flags = "--image-credential-provider-config=/etc/c\0--image-credential-provider-bin-dir=/etc\0"
+    node.put(f"/proc/{KUBELET_PID}/cmdline", f"/kubelet\0--config=/etc/kubelet.yaml\0{flags}")
+    node.put(f"/proc/{KUBELET_PID}/comm", "kubelet\n")
+    node.put(f"/proc/{KUBELET_PID}/cgroup", "0::/system.slice/kubelet.service\n")
+    plugin = {"name": "ecr", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", **entry}
+    config = {"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig"}
+    node.put("/etc/c", json.dumps({**config, "providers": [plugin]}))
+
+
+def test_a_plugin_that_is_missing_is_named_once(node: DoctorNode) -> None:
+    give_plugin(node)
+    node.sources = f"{REGISTRY} failed ecr: there is no program /etc/ecr\n{REGISTRY} none\n"
+    (finding,) = node.examine()["findings"]
+    assert (finding["id"], finding["subject"]) == ("provider-fails", "ecr")
+    assert finding["cause"] == "there is no program /etc/ecr"
+
+
+def test_a_plugin_that_needs_a_service_account_is_named(node: DoctorNode) -> None:
+    give_plugin(node, tokenAttributes={"requireServiceAccount": True})
+    assert node.found() == {"provider-needs-account": "ecr"}
+
+
+def test_an_image_without_credentials_is_told_with_what_there_is(node: DoctorNode) -> None:
+    whole(node, index="v2")
+    node.journal = [said(PLAIN, 'GET \\"http://x/v2/a\\": response status code 401: Unauthorized')]
+    node.sources = f"{REGISTRY} none\n"
+    (finding,) = node.examine()["findings"]
+    assert finding["id"] == "no-credentials"
+    assert finding["cause"].endswith(f"; its credentials for {REGISTRY}: none")
+    assert "image pull secret" in finding["remedy"]
+
+
+def test_the_helper_is_asked_for_all_registries_in_the_daemons_environment(tmp_path: Path) -> None:
+    """The script itself, with a helper that prints what it was given."""
+    helper = tmp_path / "helper"
+    helper.write_text(
+        '#!/bin/sh\nread -r host\n[ "$1" = source ] || exit 1\n'
+        'case $host in a*) echo "failed p: why"; sleep 1 ;; esac\necho "provider $HTTP_PROXY $ODD"\n'
+    )
+    helper.chmod(0o755)
+    environment = {"HTTP_PROXY": "http://p:1", "ODD": "a $(id) 'b", "PATH": os.environ["PATH"]}
+    with subprocess.Popen(["sleep", "60"], env=environment) as daemon:
+        command = ["sh", "-c", doctor.SOURCES, "sources", str(daemon.pid), str(helper), "a.example", "b:5000"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        daemon.kill()
+    found = doctor.sources(done.stdout)
+    assert found == {
+        "a.example": doctor_checks.Source("provider http://p:1 a $(id) 'b", ("p: why",)),
+        "b:5000": doctor_checks.Source("provider http://p:1 a $(id) 'b"),
+    }
 
 
 def test_every_check_has_a_test_that_seeds_it() -> None:

@@ -54,7 +54,11 @@ class Daemon:
         self.config = folder / "config.toml"
         self.program, version = containerd(series)
         command = (self.program, "--config", str(self.config))
-        self.facts = detect.Facts(containerd_start=command, containerd_version=version)
+        self.facts = detect.Facts(
+            containerd_start=command,
+            containerd_process=detect.Process(command[0], command),
+            containerd_version=version,
+        )
         settings = agent_settings(sha256={"amd64": "0" * 64})
         host = Host(Path("/"), self._run)
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))

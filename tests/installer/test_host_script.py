@@ -13,7 +13,17 @@ from agent import transaction
 from agent.slots import FIRST, SECOND, Slot
 
 from tests.fakes.node import tree
-from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, ScriptNode
+from tests.fakes.script_node import (
+    CONFIG,
+    DATA,
+    FLIPPED_CONFIG,
+    HELPER,
+    LAZY,
+    NEW_CONFIG,
+    OLD_CONFIG,
+    PROVIDERS,
+    ScriptNode,
+)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -77,6 +87,28 @@ def test_second_install_restarts_nothing_that_is_in_place(node: ScriptNode) -> N
     (node.fake / "calls").write_text("")
     assert node.apply(node.stage("2-b", snapshotter_action="none")).containerd_restarts == 0
     assert node.calls("systemctl start", "systemctl restart") == []
+
+
+def test_a_change_of_what_the_credential_helper_reads_restarts_nothing(node: ScriptNode) -> None:
+    """Even below containers that are lazily served. New files have the modes that were asked for."""
+    node.install()
+    assert [node.host.mode_and_owner(path)[0] for path in (HELPER, PROVIDERS)] == ["0755", "0600"]
+    (node.fake / "calls").write_text("")
+    node.mount_table.write_text(LAZY)
+    node.credentials[PROVIDERS] = ("0600", b"provider two\n")
+    assert node.apply(node.stage("2-b", snapshotter_action="none")).containerd_restarts == 0
+    assert node.calls("systemctl start", "systemctl restart", "systemctl stop soci-snapshotter") == []
+    assert node.host.read(PROVIDERS) == b"provider two\n"
+    assert node.host.mode_and_owner(PROVIDERS)[0] == "0600"
+
+
+def test_a_failure_takes_back_what_the_credential_helper_reads(node: ScriptNode) -> None:
+    node.install()
+    before = tree(node.root / "opt/soci-cluster/credentials")
+    node.credentials[PROVIDERS] = ("0600", b"provider two\n")
+    node.set("canary-fails")
+    assert node.apply(node.stage("2-b", snapshotter_action="none")).outcome == "rolled-back"
+    assert tree(node.root / "opt/soci-cluster/credentials") == before
 
 
 @pytest.mark.failure_mode(13)

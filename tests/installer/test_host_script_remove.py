@@ -9,7 +9,16 @@ from agent import transaction
 from agent.slots import FIRST, SECOND
 
 from tests.fakes.node import tree
-from tests.fakes.script_node import CONFIG, DATA, FLIPPED_CONFIG, LAZY, NEW_CONFIG, OLD_CONFIG, ScriptNode
+from tests.fakes.script_node import (
+    CONFIG,
+    DATA,
+    FLIPPED_CONFIG,
+    LAZY,
+    NEW_CONFIG,
+    OLD_CONFIG,
+    ScriptNode,
+)
+from tests.fakes.sourced_script import call
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
@@ -63,6 +72,18 @@ def test_image_volumes_of_pods_are_unmounted(node: ScriptNode) -> None:
     assert node.calls("umount") == [f"umount {volume}"]
 
 
+def test_no_credential_stays_in_memory(node: ScriptNode) -> None:
+    secret = node.root / "run/soci-cluster/pull-secrets/registry.example:5000"
+    secret.parent.mkdir(parents=True)
+    secret.write_text("{}\n")
+    secret.parent.with_name("pull-secrets.problems").write_text("")
+    node.install()
+    in_use(node)
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert not (node.root / "run/soci-cluster").exists()
+
+
 @pytest.mark.failure_mode(40)
 def test_remove_returns_the_node_byte_for_byte(node: ScriptNode) -> None:
     """The old configuration is also in effect again, by one restart (kata-containers#11072)."""
@@ -78,6 +99,29 @@ def test_remove_returns_the_node_byte_for_byte(node: ScriptNode) -> None:
     assert not (node.fake / "active-soci-snapshotter.service").exists()
 
 
+def test_remove_takes_the_credentials_out_of_memory(node: ScriptNode) -> None:
+    node.install()
+    for path in ("credentials/registry.example", "pull-secrets/registry.example"):
+        node.host.write(f"/run/soci-cluster/{path}", b"{}", 0o600)
+    assert node.run("remove").returncode == 0
+    assert not (node.root / "run/soci-cluster").exists()
+    assert not (node.root / "opt/soci-cluster").exists()
+
+
+def test_a_lost_record_makes_no_original_of_the_credential_helper(node: ScriptNode) -> None:
+    """Its files do not begin with our words; all in our folder is ours."""
+    node.install()
+    shutil.rmtree(node.root / "var/lib/soci-cluster")
+    node.host.path(CONFIG).write_bytes(OLD_CONFIG)
+    node.clear("active-soci-snapshotter.service")
+    assert node.apply(node.stage("2-b")).outcome == "committed"
+    originals = (node.root / "var/lib/soci-cluster/originals/files").read_text().splitlines()
+    of_helper = [line.split("\t")[4] for line in originals if "/credentials/" in line]
+    assert of_helper == ["absent"] * 2
+    assert node.run("remove").returncode == 0
+    assert not (node.root / "opt/soci-cluster").exists()
+
+
 def test_directories_that_were_there_before_stay(node: ScriptNode) -> None:
     for path in ("var/lib/soci-snapshotter-grpc", "etc/systemd/system/containerd.service.d"):
         (node.root / path).mkdir()
@@ -85,6 +129,19 @@ def test_directories_that_were_there_before_stay(node: ScriptNode) -> None:
     node.install()
     assert node.run("remove").returncode == 0
     assert tree(node.root) == before
+
+
+def test_a_directory_that_a_later_install_made_in_one_of_an_earlier_goes_first(node: ScriptNode) -> None:
+    """One pass is all that the retirement of a daemon makes."""
+    folders = ["/etc/soci-snapshotter-grpc-b", "/etc/soci-snapshotter-grpc-b/certificates"]
+    for folder in folders:
+        node.host.path(folder).mkdir(parents=True)
+    state = node.root / "var/lib/soci-cluster"
+    node.host.write(
+        f"{transaction.STATE}/originals/folders", "".join(f"{path}\n" for path in folders).encode()
+    )
+    call(f"ROOT={node.root} && remove_folders {state}")
+    assert not any(node.host.exists(folder) for folder in folders)
 
 
 @pytest.mark.failure_mode(24)

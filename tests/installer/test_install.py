@@ -3,11 +3,12 @@
 import dataclasses
 import errno
 import hashlib
+import json
 import os
 import re
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     furnish(root)
     machine = FakeNode(root)
 
-    def unpack(host: FakeNode, url: str, version: str, digest: str) -> None:
+    def unpack(host: FakeNode, url: str, version: str, digest: str, variables: Mapping[str, str]) -> None:
         for program in release.PROGRAMS:
             host.write(f"{release.VERSIONS}/{version}/{program}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())
@@ -572,7 +573,7 @@ def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(mac
     directories = (machine.root / "var/lib/soci-cluster/txn").iterdir()
     latest = max(directories, key=lambda directory: directory.stat().st_mtime_ns)
     roles = [line.split("\t")[0] for line in (latest / "files").read_text().splitlines()]
-    assert roles == ["recovery", "recovery", "daemon", "daemon", "shared"]
+    assert roles == [*["recovery"] * 5, "daemon", "daemon", "shared"]
     assert not install.install(task(machine), never).changed
 
 
@@ -705,6 +706,54 @@ def test_a_repair_is_counted_when_it_is_made_and_not_while_it_waits(machine: Fak
     assert events == ["told", "waits", "told", "repaired"]
 
 
+PLUGINS = "/etc/eks/image-credential-provider"
+
+
+def give_plugins(machine: FakeNode, *images: str) -> None:
+    """The kubelet runs with a credential provider plugin for these images."""
+    flags = (
+        f"--image-credential-provider-config={PLUGINS}/c",
+        f"--image-credential-provider-bin-dir={PLUGINS}",
+    )
+    machine.run_kubelet(*flags)
+    entry = {"name": "plugin", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "matchImages": images}
+    config = {"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig"}
+    machine.write(f"{PLUGINS}/c", json.dumps({**config, "providers": [entry]}).encode())
+    machine.write(f"{PLUGINS}/plugin", b"#!/bin/sh\n")
+
+
+def test_other_plugins_of_the_kubelet_change_the_list_and_restart_nothing(machine: FakeNode) -> None:
+    """Also below lazily loaded containers."""
+    give_plugins(machine, "*.example")
+    seen = install.install(task(machine), never).seen
+    assert {f"{PLUGINS}/c", PLUGINS} <= dict(seen.files).keys()
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    assert not install.install(task(machine), never).changed
+    give_plugins(machine, "*.example", "registry.other")
+    assert install.install(task(machine), never).changed
+    assert "match registry.other\n" in machine.read_text("/opt/soci-cluster/credentials/providers")
+    plan = machine.plan()
+    assert (plan["snapshotter_action"], plan["containerd_restart"]) == ("none", "0")
+
+
+def test_plugins_that_cannot_be_read_are_no_refusal(machine: FakeNode) -> None:
+    give_plugins(machine)
+    machine.write(f"{PLUGINS}/c", b"{")
+    assert install.install(task(machine), never).changed
+    assert "provider " not in machine.read_text("/opt/soci-cluster/credentials/providers")
+
+
+@pytest.mark.parametrize("credentials", ["node", "node-and-pull-secrets"])
+def test_pull_secrets_are_forgotten_when_they_are_not_to_be_used(machine: FakeNode, credentials: str) -> None:
+    machine.write("/run/soci-cluster/pull-secrets/registry.example", b"{}")
+    machine.write("/run/soci-cluster/credentials/registry.example", b"{}")
+    wanted = task(machine)
+    settings = dataclasses.replace(wanted.settings, credentials=credentials)
+    install.install(dataclasses.replace(wanted, settings=settings), never)
+    assert machine.exists("/run/soci-cluster/pull-secrets") is (credentials != "node")
+    assert machine.exists("/run/soci-cluster/credentials/registry.example")
+
+
 def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode) -> None:
     """An edit in place changes no directory."""
     machine.write("/etc/containerd/config.toml", b'imports = ["conf.d/*.toml"]\n' + CONFIG.encode())
@@ -744,3 +793,120 @@ def test_a_daemon_that_read_the_wanted_file_is_not_restarted_for_it(
     install.install(task(machine), never)
     assert machine.plan()["snapshotter_action"] == action
     assert machine.read(slots.FIRST.config) != b"theirs"
+
+
+# Registries and proxies
+
+HOSTS = "/etc/containerd/certs.d/r.corp/hosts.toml"
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+
+
+def test_the_daemon_has_containerds_proxies_in_a_file_that_nobody_else_reads(machine: FakeNode) -> None:
+    """H02 of the cases: a corporate network, given to containerd by a drop-in."""
+    machine.set_environment(HTTPS_PROXY="http://robot:hunter2@10.0.0.1:3128", NO_PROXY=".internal")
+    install.install(dataclasses.replace(task(machine), api_server="10.100.0.1"), never)
+    text = machine.read_text(slots.FIRST.environment)
+    assert 'HTTPS_PROXY="http://robot:hunter2@10.0.0.1:3128"\n' in text
+    assert "10.100.0.1" in text
+    assert f"EnvironmentFile=-{slots.FIRST.environment}\n" in machine.read_text(slots.FIRST.unit_path)
+    (line,) = [line for line in manifest(machine) if slots.FIRST.environment in line]
+    assert line.split("\t")[:3] == ["daemon", slots.FIRST.environment, "0600"]
+    others = [path for path, (_, text) in tree(machine.root).items() if b"hunter2" in text]
+    staged = f"var/lib/soci-cluster/txn/{transaction.recorded_plan(machine) and current(machine)}"
+    assert set(others) == {
+        "proc/5/environ",
+        slots.FIRST.environment.lstrip("/"),
+        f"{staged}/new/etc.soci-snapshotter-grpc.environment",
+    }
+
+
+def current(machine: FakeNode) -> str:
+    return transaction.journal_state(machine)["transaction"]
+
+
+def manifest(machine: FakeNode) -> list[str]:
+    return machine.read_text(f"{transaction.STATE}/current/files").splitlines()
+
+
+def test_a_node_without_a_proxy_has_no_further_file(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    folder = machine.path(slots.FIRST.configuration)
+    assert [entry.name for entry in folder.iterdir()] == ["config.toml"]
+    assert not [line for line in manifest(machine) if slots.FIRST.environment in line]
+
+
+def test_an_adopted_unit_has_the_environment_too(machine: FakeNode) -> None:
+    machine.unit = slots.FIRST.unit_path
+    machine.write(slots.FIRST.unit_path, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
+    machine.set_environment(HTTP_PROXY="http://p:1")
+    install.install(task(machine), never)
+    assert f"EnvironmentFile=-{slots.FIRST.environment}\n" in machine.read_text(slots.FIRST.adoption)
+    assert "http://p:1" in machine.read_text(slots.FIRST.environment)
+
+
+def test_the_daemon_of_the_other_slot_has_an_environment_of_its_own(machine: FakeNode) -> None:
+    machine.set_environment(HTTP_PROXY="http://p:1")
+    machine.write(HOSTS, b'ca = "ca.pem"\n')
+    machine.write(f"{HOSTS.rpartition('/')[0]}/ca.pem", PEM.encode())
+    install.install(task(machine), never)
+    machine.lazy = {"soci": "/run/c/1/rootfs\n"}
+    install.install(task(machine, version="0.17.0", upgrade_policy="side-by-side"), never)
+    for slot in (slots.FIRST, slots.SECOND):
+        text = machine.read_text(slot.environment)
+        assert f'SSL_CERT_DIR="{slot.certificates}:/etc/ssl/certs:/etc/pki/tls/certs"\n' in text
+        assert PEM in machine.read_text(f"{slot.certificates}/registries.pem")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda machine: machine.set_environment(HTTPS_PROXY="http://other:1"),
+        lambda machine: machine.set_environment(),
+        lambda machine: machine.write(HOSTS, b'[host."https://mirror.corp"]\n'),
+        lambda machine: machine.write(HOSTS, b'ca = "/etc/ca.pem"\n'),
+    ],
+    ids=["another proxy", "no proxy any more", "a mirror", "a CA"],
+)
+def test_what_containerd_was_told_since_then_is_an_ordinary_change(machine: FakeNode, change) -> None:
+    """The process of containerd is another one, or a watched directory changed: the installer looks again."""
+    machine.set_environment(HTTPS_PROXY="http://p:1")
+    machine.write("/etc/ca.pem", PEM.encode())
+    install.install(task(machine), never)
+    before = transaction.recorded_files(machine)
+    change(machine)
+    wanted = dataclasses.replace(task(machine), when_drifted=lambda what, seen: pytest.fail(what))
+    done = install.install(wanted, never)
+    assert done.changed
+    assert transaction.recorded_files(machine) != before
+    assert machine.plan()["snapshotter_action"] == "restart"
+    assert machine.plan()["containerd_restart"] == "0"
+    assert not install.install(wanted, never).changed
+
+
+def test_a_proxy_that_is_gone_leaves_no_file(machine: FakeNode) -> None:
+    machine.set_environment(HTTPS_PROXY="http://p:1")
+    install.install(task(machine), never)
+    machine.set_environment()
+    install.install(task(machine), never)
+    assert not machine.exists(slots.FIRST.environment)
+
+
+def test_directories_of_registries_are_watched_before_they_are_there(machine: FakeNode) -> None:
+    watched = dict(install.install(task(machine), never).seen.files)
+    assert watched["/etc/containerd/certs.d"] == "absent"
+    machine.write(HOSTS, b'[host."https://mirror.corp"]\n')
+    watched = dict(install.install(task(machine), never).seen.files)
+    assert {"/etc/containerd/certs.d", HOSTS.rpartition("/")[0], HOSTS} <= watched.keys()
+
+
+def test_an_install_says_what_soci_cannot_be_told(machine: FakeNode) -> None:
+    machine.write(HOSTS, b"skip_verify = true\n")
+    done = install.install(task(machine), never)
+    assert [limit.registry for limit in done.limits] == ["r.corp"]
+    assert install.install(task(machine), never).limits == done.limits
+
+
+def test_an_environment_that_cannot_be_seen_is_not_an_empty_one(machine: FakeNode) -> None:
+    machine.path("/proc/5/environ").unlink()
+    with pytest.raises(InstallError, match="environment of the process 5"):
+        install.install(task(machine), never)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from agent import adoption, kinds, managed
+from agent import adoption, kinds, managed, registries
 from agent.managed import MANAGED, Managed, Place, Target
 from agent.slots import FIRST, SECOND
 from agent.transaction import Role
@@ -28,7 +28,8 @@ def target(kind: kinds.Kind = kinds.PLAIN, snapshotter: adoption.Snapshotter = O
         program="/opt/soci-cluster/versions/1/soci-snapshotter-grpc",
         config_text="version = 2\n",
         effective={},
-        registries={},
+        registries=registries.NOTHING,
+        environment={},
     )
 
 
@@ -41,6 +42,9 @@ def test_files_come_in_the_order_of_their_roles(fake_host: FakeHost) -> None:
     assert list(roles(fake_host, target()).items()) == [
         ("/etc/systemd/system/soci-cluster-boot.service", "recovery"),
         ("/etc/systemd/system/containerd.service.d/10-soci-cluster.conf", "recovery"),
+        ("/opt/soci-cluster/credentials/config.json", "recovery"),
+        ("/opt/soci-cluster/credentials/docker-credential-soci-cluster", "recovery"),
+        ("/opt/soci-cluster/credentials/providers", "recovery"),
         ("/etc/soci-snapshotter-grpc/config.toml", "daemon"),
         ("/etc/systemd/system/soci-snapshotter.service", "daemon"),
         (CONFIG, "shared"),
@@ -73,8 +77,8 @@ def test_unit_of_the_operating_system_is_left_alone(fake_host: FakeHost) -> None
 def test_templates_name_the_kinds_units(fake_host: FakeHost) -> None:
     kind = kinds.Kind("other", lambda signs: True, containerd_unit="other.service")
     texts = {file.path: (file.new or b"").decode() for file in managed.files(fake_host, target(kind))}
-    assert not [path for path, text in texts.items() if "@" in text]
-    boot, hook, _, unit, _ = texts.values()
+    assert not [path for path, text in texts.items() if "@" in text and path.startswith("/etc")]
+    boot, hook, *_, unit, _ = texts.values()
     assert "Before=soci-snapshotter.service soci-snapshotter-b.service other.service\n" in boot
     assert "After=soci-cluster-boot.service soci-snapshotter.service soci-snapshotter-b.service\n" in hook
     assert "Before=other.service\n" in unit
@@ -83,7 +87,13 @@ def test_templates_name_the_kinds_units(fake_host: FakeHost) -> None:
 
 def test_daemons_files_are_known_for_a_slot_that_is_not_in_use() -> None:
     """By them a daemon is found that was left from an upgrade side by side."""
-    assert managed.daemon_paths(SECOND) == {SECOND.config, SECOND.unit_path, SECOND.adoption}
+    assert managed.daemon_paths(SECOND) == {
+        SECOND.config,
+        SECOND.environment,
+        f"{SECOND.certificates}/registries.pem",
+        SECOND.unit_path,
+        SECOND.adoption,
+    }
 
 
 def test_a_row_is_all_that_a_new_file_takes(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +115,32 @@ def test_mode_and_owner_of_a_file_stay(fake_host: FakeHost) -> None:
     fake_host.write(CONFIG, b"version = 2\n", 0o640)
     (config,) = [file for file in managed.files(fake_host, target()) if file.path == CONFIG]
     assert (config.mode, config.is_changed) == ("0640", False)
+
+
+def test_a_row_may_have_a_mode_of_its_own(fake_host: FakeHost) -> None:
+    """The helper is a program; the list of plugins has what the kubelet's environment has."""
+    modes = {file.path: file.mode for file in managed.files(fake_host, target())}
+    folder = "/opt/soci-cluster/credentials"
+    assert modes[f"{folder}/docker-credential-soci-cluster"] == "0755"
+    assert modes[f"{folder}/providers"] == "0600"
+    assert modes[f"{folder}/config.json"] == "0644"
+    fake_host.write(f"{folder}/providers", b"", 0o644)
+    (providers,) = [f for f in managed.files(fake_host, target()) if f.path == f"{folder}/providers"]
+    assert providers.mode == "0600"
+
+
+def test_both_kinds_of_unit_lead_the_daemon_to_the_helper(fake_host: FakeHost) -> None:
+    systems = dataclasses.replace(OURS, is_ours=False, command=("/usr/bin/s",))
+    for snapshotter, path in ((OURS, FIRST.unit_path), (systems, FIRST.adoption)):
+        texts = {
+            f.path: (f.new or b"").decode() for f in managed.files(fake_host, target(snapshotter=snapshotter))
+        }
+        folder = "/opt/soci-cluster/credentials"
+        assert texts[f"{folder}/config.json"] == '{"credsStore":"soci-cluster"}\n'
+        lines = texts[path].splitlines()
+        service = lines[lines.index("[Service]") :]
+        assert f"Environment=DOCKER_CONFIG={folder}" in service
+        assert any(line.startswith(f"Environment=PATH={folder}:/usr/local/sbin:") for line in service)
 
 
 def test_every_row_is_on_some_node() -> None:

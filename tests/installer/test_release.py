@@ -2,16 +2,23 @@
 
 import hashlib
 import io
+import re
+import ssl
+import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
-from agent import release
+from agent import environment, release
 from agent.errors import InstallError
 
+from tests.fakes import proxy as proxies
 from tests.fakes.node import FakeHost, tree
+from tests.fakes.settings import agent_settings
 
 
 def archive(members: dict[str, bytes], links: dict[str, str] | None = None) -> bytes:
@@ -78,7 +85,7 @@ def digest(content: bytes) -> str:
 
 
 def install(host: FakeHost, server: Server, path: str, sha256: str) -> None:
-    release.install(host, f"http://127.0.0.1:{server.server_port}{path}", "1.2.3", sha256)
+    release.install(host, f"http://127.0.0.1:{server.server_port}{path}", "1.2.3", sha256, {})
 
 
 @pytest.mark.failure_mode(46)
@@ -96,7 +103,7 @@ def test_wrong_download_changes_nothing(server: Server, fake_host: FakeHost, pat
 
 def test_unreachable_server(fake_host: FakeHost) -> None:
     with pytest.raises(InstallError) as caught:
-        release.install(fake_host, "http://127.0.0.1:9/x", "1.2.3", digest(GOOD))
+        release.install(fake_host, "http://127.0.0.1:9/x", "1.2.3", digest(GOOD), {})
     assert caught.value.step == "download"
     assert tree(fake_host.root) == {}
 
@@ -162,18 +169,93 @@ def test_program_that_somebody_took_away_is_put_back_beside_the_other(
     assert [path.name for path in folder.parent.iterdir()] == ["1.2.3"]
 
 
+RELEASE = "releases.example/archive"  # a name that only the proxy knows
+
+
+def behind(host: FakeHost, *variables: str) -> dict[str, str]:
+    """What an agent finds on a node whose containerd runs with these variables."""
+    host.write("/proc/5/environ", "".join(f"{entry}\0" for entry in ("PATH=/bin", *variables)).encode())
+    return environment.of_daemon(environment.of_process(host, 5), agent_settings(), "10.100.0.1")
+
+
+@pytest.fixture
+def tls_server(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The same with a certificate for the name that only the proxy knows."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=releases.example", "-addext", "subjectAltName=DNS:releases.example"]
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return server
+
+
 @pytest.mark.failure_mode(47)
-def test_proxy_is_honoured(server: Server, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A private subnet's way out (sysbox#522)."""
-    server.bodies["http://releases.example/archive"] = GOOD
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.delenv("no_proxy", raising=False)
-    release.install(fake_host, "http://releases.example/archive", "1.2.3", digest(GOOD))
+@pytest.mark.parametrize("user", ["", "robot:p%40ss"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_release_comes_through_the_proxy_that_containerd_runs_with(
+    request: pytest.FixtureRequest, fake_host: FakeHost, scheme: str, user: str
+) -> None:
+    """A private subnet's way out (sysbox#522): the pod has no such variable, the node's containerd has."""
+    server: Server = request.getfixturevalue("tls_server" if scheme == "https" else "server")
+    server.bodies["/archive"] = GOOD
+    port = 443 if scheme == "https" else 80
+    with proxies.running(unquote(user)) as proxy:
+        proxy.places[f"releases.example:{port}"] = ("127.0.0.1", server.server_port)
+        address = f"http://{user}@{proxy.address}" if user else f"http://{proxy.address}"
+        variables = behind(fake_host, f"{scheme.upper()}_PROXY={address}", "NO_PROXY=.internal")
+        release.install(fake_host, f"{scheme}://{RELEASE}", "1.2.3", digest(GOOD), variables)
+        assert proxy.asked == [
+            "CONNECT releases.example:443" if scheme == "https" else f"GET http://{RELEASE}"
+        ]
     assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+
+
+def test_the_environment_of_the_pod_says_nothing_about_the_nodes_way_out(
+    server: Server, fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("no_proxy", "releases.example")
+    server.bodies[f"http://{RELEASE}"] = GOOD
+    with pytest.raises(InstallError):
+        release.install(fake_host, f"http://{RELEASE}", "1.2.3", digest(GOOD), {})
+
+
+def test_what_is_excepted_is_fetched_without_the_proxy(server: Server, fake_host: FakeHost) -> None:
+    with proxies.running() as proxy:
+        variables = behind(fake_host, f"HTTP_PROXY=http://{proxy.address}", "NO_PROXY=127.0.0.0/8")
+        url = f"http://127.0.0.1:{server.server_port}/good"
+        release.install(fake_host, url, "1.2.3", digest(GOOD), variables)
+        assert proxy.asked == []
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hunter2@x", "hun%2Fter2"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_refuses_is_named_without_its_password(
+    fake_host: FakeHost, scheme: str, password: str
+) -> None:
+    with proxies.running("robot:another") as proxy:
+        variables = behind(fake_host, f"{scheme.upper()}_PROXY=http://robot:{password}@{proxy.address}")
+        with pytest.raises(InstallError, match="the proxy") as caught:
+            release.install(fake_host, f"{scheme}://{RELEASE}", "1.2.3", digest(GOOD), variables)
+    told = f"{caught.value} {caught.value.cause}"
+    assert not re.search("hunter2|hun|ter2|robot", told), told
+
+
+@pytest.mark.parametrize("proxy", ["https://p.corp:3129", "socks5://p.corp:1080"])
+def test_a_proxy_that_the_installer_cannot_speak_to_is_said_to_be_one(
+    fake_host: FakeHost, proxy: str
+) -> None:
+    variables = behind(fake_host, f"HTTPS_PROXY={proxy}")
+    with pytest.raises(InstallError, match="a proxy that speaks") as caught:
+        release.install(fake_host, f"https://{RELEASE}", "1.2.3", digest(GOOD), variables)
+    assert caught.value.step == "download"
 
 
 @pytest.mark.failure_mode(48)
 def test_static_build_is_taken() -> None:
     """An older glibc on the node must not matter (AWS DLC guide's warning)."""
-    url = release.archive_url("https://example.org/r", "0.16.1", "arm64")
+    url = release.archive_url("https://example.org/r", "0.16.1", "arm64", digest(GOOD))
     assert url == "https://example.org/r/v0.16.1/soci-snapshotter-0.16.1-linux-arm64-static.tar.gz"

@@ -1,9 +1,12 @@
 """SOCI's own configuration: modes and mirrors."""
 
+import re
 import tomllib
+from typing import Any
 
 import pytest
 from agent import soci_config
+from agent.registries import NOTHING, Mirror, Registries
 from agent.settings import Settings
 
 from tests.fakes.settings import agent_settings
@@ -11,6 +14,10 @@ from tests.fakes.settings import agent_settings
 
 def settings(mode: str, index_versions: tuple[str, ...] = ("v2", "v1")) -> Settings:
     return agent_settings(mode=mode, index_versions=index_versions)
+
+
+def rendered(mode: str, registries: Registries) -> dict[str, Any]:
+    return tomllib.loads(soci_config.render(settings(mode), registries, discard_unpacked_layers=False))
 
 
 @pytest.mark.parametrize(
@@ -24,7 +31,8 @@ def settings(mode: str, index_versions: tuple[str, ...] = ("v2", "v1")) -> Setti
 )
 def test_modes(mode: str, versions: tuple[str, ...], enabled: set[str]) -> None:
     """An image with a v1 index is lazy only where that is switched on (soci#1655)."""
-    data = tomllib.loads(soci_config.render(settings(mode, versions), {}, discard_unpacked_layers=False))
+    text = soci_config.render(settings(mode, versions), NOTHING, discard_unpacked_layers=False)
+    data = tomllib.loads(text)
     modes = data["pull_modes"]
     assert {name for name, keys in modes.items() if keys["enable"]} == enabled
     fallback = modes["parallel_pull_unpack"].get("experimental_parallel_pull_as_fallback", False)
@@ -34,39 +42,40 @@ def test_modes(mode: str, versions: tuple[str, ...], enabled: set[str]) -> None:
 
 def test_top_level_keys_come_before_tables() -> None:
     """Below a table SOCI would silently take them for the table's own (a defect of soci-installer)."""
-    data = tomllib.loads(soci_config.render(settings("lazy"), {}, discard_unpacked_layers=False))
+    data = rendered("lazy", NOTHING)
     assert data["metadata_db_no_sync"] is True
     assert data["snapshotter"] == {"allow_invalid_mounts_on_restart": True}
 
 
-def test_mirrors_keep_their_scheme() -> None:
-    hosts = {
-        "docker.io": '[host."https://mirror.example:5000"]\ncapabilities = ["pull", "resolve"]\n',
-        "10.0.0.1:5000": 'server = "http://10.0.0.1:5000"\n[host."http://10.0.0.1:5000"]\n',
-        "push.example": '[host."https://p.example"]\ncapabilities = ["push"]\n',
-        "self-signed.example": 'server = "https://self-signed.example"\nskip_verify = true\n',
-        "_default": '[host."https://all.example"]\n',
-        "broken.example": "[host\n",
-    }
-    assert soci_config.mirrors(hosts) == {
-        "10.0.0.1:5000": [("http://10.0.0.1:5000", True)],
-        "docker.io": [("https://mirror.example:5000", False)],
-        "self-signed.example": [("https://self-signed.example", True)],
-    }
-
-
 def test_mirrors_are_rendered() -> None:
-    registries = {
-        "10.0.0.1:5000": [("http://10.0.0.1:5000", True)],
-        "docker.io": [("https://m.example", False)],
-    }
-    data = tomllib.loads(soci_config.render(settings("lazy"), registries, discard_unpacked_layers=False))
-    host = data["resolver"]["host"]
+    told = Registries(
+        mirrors={
+            "10.0.0.1:5000": (Mirror("http://10.0.0.1:5000", is_insecure=True),),
+            "docker.io": (Mirror("https://m.example"),),
+        }
+    )
+    host = rendered("lazy", told)["resolver"]["host"]
     assert host["10.0.0.1:5000"]["mirrors"] == [{"host": "http://10.0.0.1:5000", "insecure": True}]
     assert host["docker.io"]["mirrors"] == [{"host": "https://m.example"}]
 
 
-def test_hosts_files_of_another_shape_are_passed_over() -> None:
-    """A broken file of one registry must not end the install."""
-    texts = {"a": 'host = "x"\n', "b": '[host]\n"http://[x" = 1\n', "c": '[host."http://c:5000"]\n'}
-    assert soci_config.mirrors(texts) == {"c": [("http://c:5000", True)]}
+def test_what_a_registry_is_kept_from_is_no_address() -> None:
+    """The daemon's resolver parses it before it asks anybody: url.Parse of Go refuses the escape."""
+    host = rendered("lazy", Registries(kept_off=("mtls.corp",)))["resolver"]["host"]
+    (mirror,) = host["mtls.corp"]["mirrors"]
+    assert re.match("%(?![0-9A-Fa-f]{2})", mirror["host"])
+
+
+@pytest.mark.parametrize("mode", ["parallel", "lazy-or-parallel"])
+def test_a_registry_that_is_kept_off_is_left_to_containerd_in_each_mode(mode: str) -> None:
+    """A parallel pull as the only way ends in its error, and the pod would never start (snapshot.go)."""
+    modes = rendered(mode, Registries(kept_off=("mtls.corp",)))["pull_modes"]
+    assert modes["parallel_pull_unpack"]["enable"] is False
+    assert modes["parallel_pull_unpack"]["experimental_parallel_pull_as_fallback"] is True
+    assert modes["soci_v2"]["enable"] is (mode == "lazy-or-parallel")
+
+
+@pytest.mark.parametrize("mode", ["parallel", "lazy-or-parallel"])
+def test_without_a_way_to_name_all_registries_nothing_is_pulled_in_parallel(mode: str) -> None:
+    parallel = rendered(mode, Registries(allows_parallel=False))["pull_modes"]["parallel_pull_unpack"]
+    assert parallel == {"enable": False}

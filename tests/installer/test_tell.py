@@ -1,17 +1,21 @@
 """What the API is told, in which order, and that it may be away."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from agent import api as agent_api
-from agent import tell
+from agent import slots, tell
 from agent.api import Api, ApiError
 from agent.errors import InstallError
 from agent.host import Result
+from agent.install import Installed
 from agent.log import Log
 from agent.marks import TAINT, Marks, has_startup_taint
+from agent.registries import Limit
+from agent.slots import FIRST
 from agent.tell import Teller
 
 from tests.fakes.api import FakeApi
@@ -39,6 +43,39 @@ def marks(api: FakeApi) -> Marks:
 
 def teller(caller: agent_api.Caller, lines: list[str]) -> Teller:
     return Teller(identity(caller), Marks(identity(caller)), Log("n1", lines.append))
+
+
+LIMIT = Limit("r.corp", "client certificate", "do without")
+SERVES = Installed(False, slots.FIRST, limits=(LIMIT,))
+
+
+def limited_events(api: FakeApi) -> list[str]:
+    return [
+        body["message"]
+        for path, body in api.writes
+        if path.endswith("/events") and body["reason"] == "RegistriesLimited"
+    ]
+
+
+def test_what_soci_cannot_be_told_stands_in_the_condition(api: FakeApi) -> None:
+    teller(api, []).success("0.16.1", "lazy", SERVES, 1.0)
+    assert api.condition["message"] == (
+        "SOCI 0.16.1 serves this node's images in lazy mode; "
+        "images of r.corp are pulled whole: client certificate"
+    )
+    assert api.condition["status"] == "True"
+
+
+def test_it_is_an_event_once_per_change(api: FakeApi) -> None:
+    for _ in range(3):
+        teller(api, []).success("0.16.1", "lazy", SERVES, 1.0)
+    words = "node n1: images of r.corp are pulled whole: client certificate. Remedy: do without"
+    assert limited_events(api) == [words] * 2, "on the node and on the DaemonSet"
+    other = dataclasses.replace(LIMIT, registry="other.corp")
+    teller(api, []).success("0.16.1", "lazy", dataclasses.replace(SERVES, limits=(LIMIT, other)), 1.0)
+    assert len(limited_events(api)) == 4
+    teller(api, []).success("0.16.1", "lazy", dataclasses.replace(SERVES, limits=()), 1.0)
+    assert len(limited_events(api)) == 4
 
 
 @pytest.mark.failure_mode(43)
@@ -79,6 +116,13 @@ def test_transition_time_moves_with_the_status_only(api: FakeApi, marks: Marks) 
     first, second = (body["status"]["conditions"][0]["lastTransitionTime"] for _, body in api.writes)
     assert first == "then"
     assert second != "then"
+
+
+def test_the_condition_of_a_node_that_serves_names_what_is_not_read(api: FakeApi) -> None:
+    note = "registry harbor.corp: pods of this node have 2 different credentials for it"
+    teller(api, []).success("0.16.1", "lazy", Installed(False, FIRST), 1.0, [note])
+    assert (api.condition["status"], api.condition["reason"]) == ("True", "Verified")
+    assert api.condition["message"] == f"SOCI 0.16.1 serves this node's images in lazy mode; {note}"
 
 
 def test_events_on_daemonset_and_node(api: FakeApi) -> None:

@@ -114,7 +114,7 @@ def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder,
     assert pod["tolerations"] == [{"operator": "Exists"}]
     assert pod["dnsPolicy"] == "Default"
     assert pod["hostPID"] is True
-    (container,) = pod["containers"]
+    container = pod["containers"][0]
     assert container["command"] == ["python3", "-B", "-m", "agent"]
     assert container["readinessProbe"] == {
         "exec": {"command": ["test", "-e", "/run/soci-verified"]},
@@ -124,6 +124,53 @@ def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder,
     assert items["__main__.py"] == "agent/__main__.py"
     assert items["00-head.sh"] == "host/00-head.sh"
     assert set(items) == set(recorder.inputs("soci-program")["data"])
+
+
+def containers_of(recorder: Recorder) -> dict[str, Any]:
+    """The containers of the DaemonSet by name, in their order."""
+    spec = recorder.inputs("soci-daemon-set")["spec"]["template"]["spec"]
+    return {container["name"]: container for container in spec["containers"]}
+
+
+def test_pull_secrets_are_handed_over_by_a_container_that_no_readiness_waits_for(
+    recorder: Recorder, run
+) -> None:
+    run(install())
+    found = containers_of(recorder)
+    assert list(found) == ["installer", "credentials"], "kubectl logs and exec take the first one"
+    credentials = found["credentials"]
+    assert credentials["command"] == ["python3", "-B", "-m", "agent", "credentials"]
+    assert "readinessProbe" not in credentials
+    assert credentials["volumeMounts"] == found["installer"]["volumeMounts"]
+    template = recorder.inputs("soci-daemon-set")["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"kubectl.kubernetes.io/default-container": "installer"}
+
+
+@pytest.mark.parametrize("args", [{"credentials": "node"}, {"state": "absent"}])
+def test_without_pull_secrets_there_is_no_container_for_them(recorder: Recorder, run, args: dict) -> None:
+    run(install(**args))
+    assert list(containers_of(recorder)) == ["installer"]
+
+
+@pytest.mark.parametrize("credentials", ["node", "node-and-pull-secrets"])
+@pytest.mark.parametrize("upgrade", ["when-idle", "drain", "side-by-side"])
+@pytest.mark.parametrize("broken", ["report", "evict"])
+def test_no_right_of_ours_reaches_a_secret(
+    recorder: Recorder, run, credentials: str, upgrade: str, broken: str
+) -> None:
+    run(install(credentials=credentials, upgrade_policy=upgrade, broken_pods=broken))
+    rules = [rule for name in ("soci-cluster-role", "soci-role") for rule in recorder.inputs(name)["rules"]]
+    assert rules
+    for rule in rules:
+        words = {*rule["resources"], *rule["verbs"], *rule["apiGroups"]}
+        assert not words & {
+            "secrets",
+            "*",
+            "serviceaccounts/token",
+            "nodes/proxy",
+            "pods/exec",
+            "impersonate",
+        }
 
 
 def test_a_number_of_unavailable_nodes_is_a_number(recorder: Recorder, run) -> None:

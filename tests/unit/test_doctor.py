@@ -93,6 +93,12 @@ def image(name: str, served: str = "lazy") -> dict[str, Any]:
     }
 
 
+CREDENTIALS = [
+    {"registry": "registry.example", "source": "provider ecr-credential-provider"},
+    {"registry": "docker.io", "source": "none"},
+]
+
+
 def report(node: str, *findings: dict[str, str]) -> dict[str, Any]:
     severities = [entry["severity"] for entry in findings]
     return {
@@ -111,6 +117,7 @@ def report(node: str, *findings: dict[str, str]) -> dict[str, Any]:
         },
         "mounts": {"lazyLayers": 6, "containers": 2, "dead": 0},
         "images": [image("registry.example/sample:1"), image("docker.io/library/nginx:latest", "whole")],
+        "credentials": CREDENTIALS,
         "drift": [],
         "findings": list(findings),
         "notKnown": [],
@@ -221,6 +228,22 @@ def test_of_one_node_each_image_is_shown(cluster, capsys):
     assert re.search(r"registry.example/sample:1 +lazy +6 of 7 lazy +288 MiB, 287 MiB of it lazy", output)
     assert re.search(r"docker.io/library/nginx:latest +whole +0 of 7 lazy +288 MiB +no-index", output)
     assert "background fetch on, progress not known" in output
+
+
+def test_of_one_node_it_is_shown_with_which_credentials_registries_are_read(cluster, capsys):
+    cluster.add("node1")
+    _, output, _ = cluster.run(capsys, "node1")
+    assert "credentials for registry.example: provider ecr-credential-provider\n" in output
+    assert "credentials for docker.io: none\n" in output
+
+
+def test_an_installer_from_before_credentials_is_shown_without(cluster, capsys):
+    of_older = report("node1")
+    del of_older["credentials"]
+    cluster.add("node1", answer=of_older)
+    status, output, _ = cluster.run(capsys, "node1")
+    assert status == 0
+    assert "credentials for" not in output
 
 
 def test_of_a_pod_only_what_concerns_it_is_shown(cluster, capsys):

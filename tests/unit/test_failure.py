@@ -69,6 +69,24 @@ def test_the_pods_last_words_are_shown_as_they_are() -> None:
     assert told([node("a")], [pod("a", state=waiting, lastState=ended)]) == expected
 
 
+def test_the_container_beside_the_installer_does_not_speak_for_it() -> None:
+    """The API has the states by the containers' names."""
+    ended = {"terminated": {"message": "node a: step fetch: HTTP 404. Remedy: check soci:releaseUrl"}}
+    installer = {
+        "name": "installer",
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": ended,
+    }
+    killed = {"terminated": {"reason": "OOMKilled", "exitCode": 137, "message": "of no interest"}}
+    beside = {"name": "credentials", "state": {"waiting": {"reason": "Odd"}}, "lastState": killed}
+    troubled = pod("a")
+    troubled["status"]["containerStatuses"] = [beside, installer]
+    assert told([node("a")], [troubled]) == ["node a: step fetch: HTTP 404. Remedy: check soci:releaseUrl"]
+    troubled["status"]["containerStatuses"] = [beside, installer | {"lastState": {}}]
+    (line,) = told([node("a")], [troubled])
+    assert "is CrashLoopBackOff" in line
+
+
 def test_the_nodes_journal_stands_below_the_reason() -> None:
     message = "node a: step restart: containerd did not start. Remedy: see below\n| panic: one\n| two\n"
     ended = {"terminated": {"message": message}}

@@ -98,8 +98,26 @@ GOVCLOUD_ROLE = "arn:aws-us-gov:iam::123456789012:role/team/deployer"
         (
             "releaseUrl",
             "ftp://mirror",
-            "must be an http:// or https:// address. Remedy: pulumi config set soci:releaseUrl "
+            "must be an http://, https:// or oci:// address. Remedy: pulumi config set soci:releaseUrl "
             "https://github.com/awslabs/soci-snapshotter/releases/download",
+        ),
+        (
+            "httpProxy",
+            "proxy.corp:3128",
+            "must be an address of the form http://HOST:PORT. "
+            "Remedy: pulumi config set soci:httpProxy http://HOST:PORT",
+        ),
+        (
+            "httpsProxy",
+            "https://proxy.corp:3128",
+            "must be an address of the form http://HOST:PORT. "
+            "Remedy: pulumi config set soci:httpsProxy http://HOST:PORT",
+        ),
+        (
+            "noProxy",
+            "10.0.0.0/8 .internal",
+            "must be hosts, addresses or networks, separated by commas. "
+            "Remedy: pulumi config set soci:noProxy 10.0.0.0/8,.internal",
         ),
         (
             "installerImage",
@@ -433,6 +451,32 @@ def test_outputs_are_refused_as_arguments_since_they_are_not_known_yet(run: Call
 SECRET = "hunter2-and-more"
 
 
+def test_a_proxy_with_credentials_is_refused_with_the_place_where_they_belong() -> None:
+    told = refusal(httpsProxy="http://robot:pw@proxy.corp:3128")
+    assert "must be a plain address: it is stored in the cluster" in told
+    assert "containerd's own unit on the nodes" in told
+    assert "robot" not in told
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("", ""),
+        (" http://proxy.corp:3128/ ", "http://proxy.corp:3128"),
+        ("http://[fd00::1]:80", "http://[fd00::1]:80"),
+    ],
+)
+def test_plain_proxies_are_accepted(given: str, meant: str) -> None:
+    assert from_config({"soci:httpProxy": given}).http_proxy == meant
+
+
+def test_exceptions_from_the_proxy_lose_their_blanks() -> None:
+    given = "10.0.0.0/8, .internal,*.corp ,fd00:ec2::254,host:8443,"
+    assert (
+        from_config({"soci:noProxy": given}).no_proxy == "10.0.0.0/8,.internal,*.corp,fd00:ec2::254,host:8443"
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -471,6 +515,9 @@ def test_a_secret_number_is_not_told_with_another_setting(secrets: Callable[...,
         ("context", f"token: {SECRET}\nx: y"),
         ("anything", f"token: {SECRET}\nx: y"),
         ("releaseUrl", f"https://user:{SECRET}@mirror.example"),
+        ("httpsProxy", f"http://user:{SECRET}@proxy.example:3128"),
+        ("httpProxy", f"user:{SECRET}@proxy.example:3128"),
+        ("noProxy", f"http://user:{SECRET}@proxy.example:3128"),
         ("releaseUrl", f"https://mirror.example/?signature={SECRET}"),
         ("releaseUrl", f"ftp://user:{SECRET}@mirror.example"),
         ("releaseUrl", f"mirror.example/?signature={SECRET}"),

@@ -64,8 +64,7 @@ def api(server: FakeApi) -> Api:
 def container(recorder: Recorder, run) -> dict[str, Any]:
     """The installer's container, as the DaemonSet has it."""
     run(install())
-    (found,) = recorder.inputs("soci-daemon-set")["spec"]["template"]["spec"]["containers"]
-    return found
+    return recorder.inputs("soci-daemon-set")["spec"]["template"]["spec"]["containers"][0]
 
 
 def pod_of_n1(message: str = "") -> dict[str, Any]:

@@ -5,6 +5,8 @@
 ``python3 -B -m agent leave``: the pod's end. Take SOCI off the node if the installer itself was deleted.
 
 ``python3 -B -m agent doctor``: only look, and print what is wrong.
+
+``python3 -B -m agent credentials``: in a container of its own, hand pull secrets to the daemon.
 """
 
 import os
@@ -17,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import drift, heal, lazy, owner, settings
+from . import drift, heal, lazy, owner, pull_secrets, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -63,6 +65,7 @@ class Agent:
             os.uname().machine,
             self._registration,
             lazy.Pod(self.api.namespace, self.api.pod_name),
+            os.environ.get("KUBERNETES_SERVICE_HOST", ""),
             on_step=self.teller.step,
             log=self.log,
             when_drifted=lambda what, seen: self._allow_repair(wanted.on_drift, what, seen),
@@ -81,7 +84,9 @@ class Agent:
         seconds = time.monotonic() - started
         self.log.add(done.steps)
         self.log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
-        self.teller.success(wanted.version, wanted.mode, done, seconds)
+        if wanted.credentials == "node":
+            pull_secrets.remove(self.host)
+        self.teller.success(wanted.version, wanted.mode, done, seconds, pull_secrets.conflicts(self.host))
         evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()
@@ -231,6 +236,8 @@ def main() -> int:
         from . import doctor  # no install needs it
 
         return doctor.main()
+    if sys.argv[1:] == ["credentials"]:
+        follow_pull_secrets()
     environment = os.environ
     namespace = environment.get("POD_NAMESPACE", "soci-system")
     daemonset = environment.get("DAEMONSET_NAME", "soci-installer")
@@ -269,6 +276,13 @@ def _pod_ends(number: int, frame: object) -> None:
 def every(seconds: float, command: Sequence[str]) -> list[str]:
     """The watcher's words for a command that it runs every so many seconds; none for no command."""
     return ["--every", str(seconds), str(len(command)), *command] if command else []
+
+
+def follow_pull_secrets() -> NoReturn:
+    """Become the process that does it, which imports little, and is in the node's network: the kubelet's API
+    server may be at the node's loopback, and registries are asked from where the daemon asks them."""
+    module = (sys.executable, "-B", "-m", "agent.pull_secrets")
+    os.execvp("nsenter", ("nsenter", "-t", "1", "-n", "--", *module))
 
 
 def become_watcher(*arguments: str) -> NoReturn:

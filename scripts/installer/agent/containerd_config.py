@@ -258,7 +258,7 @@ def registry_directories(dump: Mapping[Path, object]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Statement:
+class Statement:
     """One header or one key of a TOML text, with its place in it."""
 
     table: Path  # of the header above, or of this header
@@ -336,7 +336,7 @@ def _line_end(text: str, at: int) -> int:
     return len(text) if end < 0 else end
 
 
-def _statements(text: str) -> Iterator[_Statement]:
+def statements(text: str) -> Iterator[Statement]:
     """The statements of a valid TOML text, in order."""
     table: Path = ()
     at = 0
@@ -353,14 +353,14 @@ def _statements(text: str) -> Iterator[_Statement]:
             array = text.startswith("[[", at)
             table, end = _key(text, at + (2 if array else 1))
             end += 2 if array else 1
-            yield _Statement(table, (), start, end, end, array)
+            yield Statement(table, (), start, end, end, array)
         else:
             key, end = _key(text, at)
             value = end + 1
             while text[value] in " \t":
                 value += 1
             end = _value_end(text, value)
-            yield _Statement(table, key, start, value, end)
+            yield Statement(table, key, start, value, end)
         at = _line_end(text, end) + 1
 
 
@@ -386,14 +386,14 @@ def _with_first_line(text: str, line: str) -> str:
 
 def _set(text: str, path: Path, value: object) -> str:
     """Set one key: in its place if it is there, else in its table, else in a new table at the end."""
-    statements = list(_statements(text))
-    for statement in statements:
+    found = list(statements(text))
+    for statement in found:
         if statement.path == path and statement.key:
             return text[: statement.value] + _literal(value) + text[statement.end :]
     table, name = path[:-1], path[-1]
-    after: _Statement | None = None
+    after: Statement | None = None
     key: Path = (name,)
-    for statement in statements:
+    for statement in found:
         if statement.table == table and not statement.array:
             after, key = statement, (name,)
         elif (
@@ -415,12 +415,12 @@ def _set(text: str, path: Path, value: object) -> str:
     return text[: end + 1] + line + newline + text[end + 1 :]
 
 
-def _is_within(statement: _Statement, table: Path) -> bool:
+def _is_within(statement: Statement, table: Path) -> bool:
     """Whether a dotted key (``containerd.x = 1`` below its parent's header) defines ``table``."""
     return len(statement.path) > len(table) and statement.path[: len(table)] == table
 
 
-def _indent(text: str, statement: _Statement) -> str:
+def _indent(text: str, statement: Statement) -> str:
     line = text[statement.start : statement.end]
     indent = line[: len(line) - len(line.lstrip())]
     return indent if statement.key or not indent else indent + "  "

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from . import containerd_config
+from . import containerd_config, environment
 from .errors import InstallError
 from .host import Host
 from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
@@ -32,10 +32,11 @@ KUBELET = Kubelet(PLAIN.kubelet_unit)
 
 @dataclass(frozen=True)
 class Process:
-    """A process: the program that it runs, and its command line."""
+    """A process: the program that it runs, its command line, and what of its environment matters here."""
 
     program: str
     command: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,12 +177,18 @@ def main_pid(unit: Mapping[str, str]) -> int:
 
 
 def read_process(host: Host, pid: int) -> Process | None:
-    """The process ``pid``; None when there is none."""
+    """The process ``pid``; None when there is none.
+
+    Raises:
+        InstallError: its environment cannot be seen.
+    """
     if not pid:
         return None
     program = program_of(host, pid)
     command = host.read_text(f"/proc/{pid}/cmdline").rstrip("\0").split("\0")
-    return Process(program, tuple(command)) if program and command[0] else None
+    if not program or not command[0]:
+        return None
+    return Process(program, tuple(command), environment.of_process(host, pid))
 
 
 def start_ticks(stat: str) -> int:

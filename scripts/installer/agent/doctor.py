@@ -16,17 +16,19 @@ from typing import Any, TypeVar
 
 from . import (
     containerd_config,
+    credential_providers,
     detect,
     doctor_checks,
     doctor_images,
     lazy,
+    pull_secrets,
+    registries,
     settings,
     slots,
-    soci_config,
     transaction,
 )
 from .ctr import Ctr
-from .doctor_checks import Look, Unit
+from .doctor_checks import Look, Source, Unit
 from .errors import InstallError, clean
 from .host import Host
 from .kubelet import IMAGES, option, setting
@@ -34,6 +36,24 @@ from .slots import Slot
 
 SECONDS = 4.0  # for one question
 PODS_NAMED = 20  # at most, one question each
+REGISTRIES_ASKED = 12  # at most, all at once
+SOURCE_SECONDS = 16.0  # the helper's own limit, and a little
+# Where the daemon gets its credentials for each registry from: the helper's word in the daemon's environment.
+SOURCES = """
+set -f
+IFS='
+'
+for pair in $(tr '\\0' '\\n' <"/proc/$1/environ"); do
+  case ${pair%%=*} in '' | *[!A-Za-z0-9_]* | [0-9]*) ;; *) export "$pair" ;; esac
+done
+unset IFS
+helper=$2
+shift 2
+for host; do
+  printf '%s' "$host" | "$helper" source | while IFS= read -r line; do echo "$host $line"; done &
+done
+wait
+"""
 BLOBS = "io.containerd.content.v1.content/blobs/sha256"  # below containerd's root
 # Whether the root directory of each container can be listed: a dead FUSE mount below it is an error at once.
 PROBE = """
@@ -113,6 +133,7 @@ class _Examination:
         answers = ctr.succeeds("version", timeout=SECONDS)
         words = self._words(slot, start)
         images, unmounted = self._images(ctr, slot, words) if answers else ((), 0)
+        registries = doctor_images.registries(images)
         mounts = self._mounts(slot)
         dead = self._dead(mounts, slot, start)
         soci_file, soci = self._soci(slot, daemon)
@@ -132,14 +153,17 @@ class _Examination:
             effective=effective,
             soci_file=soci_file,
             soci=soci,
-            registries=self._registries(effective),
+            registries=self._registries(effective, program, mode),
             kubelet_image_endpoint=self._image_endpoint(kubelet),
+            providers=credential_providers.read(self.host),
+            sources=self._sources(daemon, registries),
             changed_files=changed_files(self.host),
             images=images,
             reasons=words.reasons,
             unmounted=unmounted,
             dead_pods=self._pods(ctr, dead) if answers else dead,
             memory=memory_of(self.host.read_text(f"/proc/{daemon.pid}/status")),
+            pull_secrets=tuple(pull_secrets.problems(self.host)),
             verify=self._verify() if answers else "",
         )
         found = doctor_checks.findings(look)
@@ -153,6 +177,9 @@ class _Examination:
             "mounts": {"lazyLayers": self._fuse_mounts(slot), "containers": len(mounts), "dead": len(dead)},
             "images": [
                 doctor_images.described(image, doctor_checks.why_whole(image, look)) for image in images
+            ],
+            "credentials": [
+                {"registry": registry, "source": source.found} for registry, source in look.sources.items()
             ],
             "drift": [f"{path}: {became}" for path, became in look.changed_files],
             "findings": found,
@@ -182,10 +209,27 @@ class _Examination:
         path = option(self._command(daemon), "config") or slot.config
         return path, self._try(path, lambda: self._toml(path)) or {}
 
-    def _registries(self, effective: Mapping[containerd_config.Path, object]) -> Mapping[str, str]:
-        directories = containerd_config.registry_directories(effective)
-        found = self._try("hosts.toml", lambda: soci_config.registry_hosts(self.host, directories))
-        return found or {}
+    def _registries(
+        self, effective: Mapping[containerd_config.Path, object], program: str, mode: str
+    ) -> registries.Registries:
+        """What the daemon should be told of them by now."""
+        if not effective:
+            return registries.NOTHING
+        version = detect.parse_version(self.host.run(program, "--version", timeout=SECONDS).output)
+        read = self._try("hosts.toml", lambda: registries.read(self.host, effective, version, mode))
+        return read or registries.NOTHING
+
+    def _sources(self, daemon: Unit, registries: Sequence[str]) -> dict[str, Source]:
+        """Where the credentials for each registry come from; empty where the helper is not installed."""
+        helper = credential_providers.HELPER
+        if not daemon.pid or not registries or not self.host.exists(helper):
+            return {}
+        asked = registries[:REGISTRIES_ASKED]
+        command = ("sh", "-c", SOURCES, "sources", str(daemon.pid), helper, *asked)
+        result = self.host.run(*command, timeout=SOURCE_SECONDS)
+        if result.code != 0:
+            self.not_known.append(f"where credentials come from: {clean(result.last_error)}")
+        return sources(result.output)
 
     def _image_endpoint(self, kubelet: Unit) -> str:
         flag, key = IMAGES
@@ -307,6 +351,18 @@ class _Examination:
 
         images = doctor_images.images(names, content, blob, snapshots)
         return tuple(images), max(0, missing - len(not_mounted))
+
+
+def sources(said: str) -> dict[str, Source]:
+    """Registry to the source of its credentials, of what SOURCES prints."""
+    lines: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        registry, _, words = line.partition(" ")
+        lines.setdefault(registry, []).append(words)
+    return {
+        registry: Source(words[-1], tuple(word.removeprefix("failed ") for word in words[:-1]))
+        for registry, words in sorted(lines.items())
+    }
 
 
 class Words:

@@ -6,15 +6,16 @@ was not read is not known, and a check that needs it is silent. To add one, writ
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from . import containerd_config, soci_config
 from .containerd_config import Path
+from .credential_providers import NO_PROVIDERS, Providers
 from .doctor_images import Image
 from .errors import clean
 from .kinds import PLAIN
+from .registries import NOTHING, Registries
 from .slots import FIRST, SECOND, Slot
 
 LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
@@ -46,6 +47,15 @@ class Unit:
     pid: int = 0
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the daemon's credentials for a registry come from, in the credential helper's words, and which
+    sources failed, each with its cause."""
+
+    found: str
+    failed: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Look:
     """Everything that was read from a node. None, or empty, where it could not be."""
@@ -65,14 +75,17 @@ class Look:
     effective: Mapping[Path, object] = field(default_factory=dict)  # what containerd makes of it
     soci_file: str = FIRST.config
     soci: Mapping[Path, object] = field(default_factory=dict)  # what the daemon was started with
-    registries: Mapping[str, str] = field(default_factory=dict)  # texts of hosts.toml
+    registries: Registries = NOTHING  # what the daemon should be told of them
     kubelet_image_endpoint: str = ""
+    providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
+    sources: Mapping[str, Source] = field(default_factory=dict)  # of credentials, by registry
     changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
     images: tuple[Image, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
     dead_pods: tuple[str, ...] = ()
     memory: int = 0  # of the daemon, in bytes
+    pull_secrets: tuple[tuple[str, str, str], ...] = ()  # finding, subject and cause, as their process says
     verify: str = ""  # what the host script's own checks found
 
     @property
@@ -89,7 +102,7 @@ class Look:
         return self.soci.get(key)
 
 
-Find = Callable[[Look], Iterable[tuple[str, str]]]
+Find = Callable[[Look], Iterable[tuple[str, ...]]]  # subject, cause, and a remedy of its own where it has one
 
 
 @dataclass(frozen=True)
@@ -122,10 +135,10 @@ def findings(look: Look) -> list[dict[str, str]]:
             "severity": check.severity,
             "subject": subject,
             "cause": cause,
-            "remedy": check.remedy,
+            "remedy": remedy[0] if remedy else check.remedy,
         }
         for check in CHECKS
-        for subject, cause in check.find(look)
+        for subject, cause, *remedy in check.find(look)
     ]
     if look.verify and not any(entry["severity"] == "error" for entry in found):
         cause = f"the node's own checks say: {look.verify}"
@@ -324,41 +337,20 @@ def _cri_proxy_lazy(look: Look) -> Iterator[tuple[str, str]]:
 def _mirror_without_scheme(look: Look) -> Iterator[tuple[str, str]]:
     for registry, hosts in _mirrors(look).items():
         for host in hosts:
-            if "://" not in host:
+            if "://" not in host and host != soci_config.KEPT_OFF:
                 yield look.soci_file, f"the mirror {host} of {registry} has no scheme"
 
 
 @_check(
     "hosts-not-carried",
     "warning",
-    "a hosts.toml says what SOCI has no setting for: what needs it is pulled whole, or fails to be read",
+    "containerd pulls from a registry in a way that SOCI has no setting for, so its images are pulled whole",
     "give the registry a certificate that the node trusts and a mirror without further keys",
 )
-def _hosts_not_carried(look: Look) -> Iterator[tuple[str, str]]:
-    if look.should_serve and look.is_lazy:
-        for registry, text in look.registries.items():
-            if lost := not_carried(registry, text):
-                yield f"{registry}/hosts.toml", f"SOCI cannot be told: {', '.join(lost)}"
-
-
-# Keys of a host in containerd's hosts.toml for which SOCI has none (soci-snapshotter, docs/config.md).
-_NOT_CARRIED = ("ca", "client", "header", "override_path")
-
-
-def not_carried(registry: str, text: str) -> list[str]:
-    """What of a hosts.toml cannot be repeated for SOCI."""
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return ["anything of it, since it is not valid TOML"]
-    hosts = data.get("host")
-    named = {url: host for url, host in (hosts or {}).items() if isinstance(host, dict)}
-    if registry == "_default":
-        return ["mirrors for all registries"] if named else []
-    of_server = {"the server": data} if data.get("server") else {}
-    return [
-        f"{key} of {who}" for who, host in (of_server | named).items() for key in _NOT_CARRIED if key in host
-    ]
+def _hosts_not_carried(look: Look) -> Iterator[tuple[str, ...]]:
+    if look.should_serve:
+        for limit in look.registries.limits:
+            yield limit.registry, limit.in_words, limit.remedy
 
 
 @_check(
@@ -371,9 +363,13 @@ def _mirrors_differ(look: Look) -> Iterator[tuple[str, str]]:
     if not (look.should_serve and look.is_lazy and look.soci):
         return
     known = _mirrors(look)
-    for registry, entries in soci_config.mirrors(look.registries).items():
-        if [url for url, _ in entries] != known.get(registry, []):
-            yield look.soci_file, f"of {registry} it has other mirrors than {registry}/hosts.toml"
+    wanted = {
+        registry: [mirror.url for mirror in mirrors]
+        for registry, mirrors in soci_config.hosts(look.registries).items()
+    }
+    for registry in sorted(wanted.keys() | known.keys()):
+        if wanted.get(registry) != known.get(registry):
+            yield look.soci_file, f"of {registry} it has other mirrors than containerd's configuration"
 
 
 def _mirrors(look: Look) -> dict[str, list[str]]:
@@ -387,6 +383,68 @@ def _mirrors(look: Look) -> dict[str, list[str]]:
         ):
             found[key[2]] = [str(entry.get("host", "")) for entry in value if isinstance(entry, dict)]
     return found
+
+
+# Credentials
+
+
+@_check(
+    "provider-fails",
+    "warning",
+    "a credential provider plugin of the kubelet's cannot be had: the daemon has no credentials from it, and "
+    "what only they open is pulled whole",
+    "see the kubelet's flags --image-credential-provider-config and --image-credential-provider-bin-dir, the "
+    "plugin and what it needs, such as the node's role",
+)
+def _provider_fails(look: Look) -> Iterator[tuple[str, str]]:
+    if not look.should_serve:
+        return
+    yield from look.providers.problems
+    known = {subject for subject, _ in look.providers.problems}
+    for registry, source in look.sources.items():
+        for failed in source.failed:
+            subject, _, cause = failed.partition(": ")
+            if subject not in known:
+                yield subject, f"asked for {registry}, {cause}"
+
+
+@_check(
+    "provider-needs-account",
+    "warning",
+    "a credential provider plugin works with the token of a pod's service account only, which the kubelet "
+    "alone has: images that only it opens are pulled whole",
+    "let the node's own role read these repositories, or give the pods an image pull secret",
+)
+def _provider_needs_account(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve:
+        for name in look.providers.needing_account:
+            yield name, "its tokenAttributes require a service account"
+
+
+@_check(
+    "conflicting-credentials",
+    "warning",
+    "pods of the node have different credentials for one registry, of which the daemon can have one only: "
+    "images that it does not read are pulled whole, and what is lazily loaded of them fails to be read",
+    "give the pods of the node one credential that reads all their images of the registry, or keep them on "
+    "different nodes",
+)
+def _conflicting_credentials(look: Look) -> Iterator[tuple[str, str]]:
+    for finding, subject, cause in look.pull_secrets:
+        if finding == "conflicting-credentials":
+            yield subject, cause
+
+
+@_check(
+    "pull-secrets-unread",
+    "warning",
+    "pull secrets of the node's pods do not reach the daemon: their images are pulled whole",
+    "mend the secret that is named; else see the log of the container `credentials` of the node's installer",
+)
+def _pull_secrets_unread(look: Look) -> Iterator[tuple[str, str]]:
+    for finding, subject, cause in look.pull_secrets:
+        if finding == "pull-secrets-unread":
+            yield subject, cause
 
 
 # Pods and images
@@ -440,6 +498,8 @@ def why_whole(image: Image, look: Look) -> str:
     """The check that says why an image is not loaded lazily; empty when it is, or should not be."""
     if not look.is_lazy or image.is_lazy or not image.layers or image.of("unknown"):
         return ""
+    if image.name.partition("/")[0] in look.registries.kept_off:
+        return "hosts-not-carried"
     said = look.reasons.get(image.name, "")
     if image.index and look.soci_says("pull_modes", "soci_v2", "enable") is False:
         return "index-version-off"
@@ -485,6 +545,13 @@ def _said(look: Look, image: Image) -> str:
     return f"of its index the daemon says: {in_short(look.reasons.get(image.name, ''))}"
 
 
+def _said_to(look: Look, image: Image) -> str:
+    """The same, with the credentials that the daemon has now."""
+    registry = image.name.partition("/")[0]
+    source = look.sources.get(registry)
+    return _said(look, image) + (f"; its credentials for {registry}: {source.found}" if source else "")
+
+
 PULL_ANEW = "then remove the image from the node (ctr -n k8s.io images rm), so that it is pulled anew"
 WHOLE = {
     "no-index": Whole("a large image has no SOCI index, so it is pulled whole", CONVERT, _no_index),
@@ -521,17 +588,19 @@ WHOLE = {
     ),
     "no-credentials": Whole(
         "the daemon has no credentials for the registry, so it found no index there",
-        f"give the node credentials that outlive a pull (docs/security.md), {PULL_ANEW}",
-        _said,
+        "give the node a credential provider plugin or a Docker configuration for the registry, or the pod "
+        f"an image pull secret (docs/security.md, Registry credentials), {PULL_ANEW}",
+        _said_to,
     ),
     "forbidden": Whole(
         "the registry refuses the daemon, so it found no index there",
         f"allow the node's credentials to read the repository and its index, {PULL_ANEW}",
-        _said,
+        _said_to,
     ),
     "registry-unreachable": Whole(
         "the registry did not answer the daemon when the image was pulled",
-        f"see to the way from the node to the registry, {PULL_ANEW}",
+        "let the node reach the registry itself, also behind a mirror, or name the mirror as `server` in its "
+        f"hosts.toml (docs/operations.md), {PULL_ANEW}",
         _said,
     ),
 }

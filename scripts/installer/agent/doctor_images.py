@@ -6,7 +6,8 @@ remote: it was committed without its content (soci-snapshotter 0.16.1, snapshot.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from .images import chain_ids
 INDEX = "com.amazon.soci.index-digest"  # on a manifest that `soci convert` has written
 
 LAZY, WHOLE, PARALLEL, DEAD, UNKNOWN = "lazy", "whole", "parallel", "dead", "unknown"
+
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 
 Blob = Callable[[str], Mapping[str, Any]]  # digest to JSON; empty when it is not there
 
@@ -209,6 +212,12 @@ def served(image: Image) -> str:
     if not image.layers or image.of(UNKNOWN):
         return UNKNOWN
     return PARALLEL if image.of(PARALLEL) else WHOLE
+
+
+def registries(found: Iterable[Image]) -> list[str]:
+    """The hosts of the registries that images are named after."""
+    names = {image.name.partition("/")[0] for image in found if "/" in image.name}
+    return sorted(name for name in names if _HOST.fullmatch(name))
 
 
 def read_json(text: bytes | None) -> dict[str, Any]:

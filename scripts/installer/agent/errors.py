@@ -7,7 +7,7 @@ from collections.abc import Sequence
 def clean(text: str) -> str:
     """A line fit for Events and logs: without control characters, credentials in URLs and signed queries."""
     line = re.sub(r"[\x00-\x1f\x7f]", " ", text)
-    line = re.sub(r"://[^\s/@]+@", "://", line)
+    line = re.sub(r"://[^\s/]+@", "://", line)
     return re.sub(r"(://[^\s\"'?]*)\?[^\s\"']*", r"\1?…", line)
 
 

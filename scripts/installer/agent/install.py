@@ -9,6 +9,7 @@ from . import (
     adoption,
     carry,
     containerd_config,
+    credential_providers,
     detect,
     drift,
     heal,
@@ -26,6 +27,7 @@ from .heal import Healed
 from .host import Host
 from .lazy import Busy
 from .plan import NOTHING_SEEN, Plan, Seen, Task, is_in_place, make_plan
+from .registries import Limit
 from .slots import FIRST, OUR_MARK, SECOND, Slot
 from .transaction import STATE
 
@@ -47,6 +49,7 @@ class Installed:
     has_installer: bool = False  # whether the installer's own pod is one of them
     steps: tuple[tuple[str, float], ...] = ()  # of the host script: name and seconds
     healed: Healed = heal.NOTHING
+    limits: tuple[Limit, ...] = ()  # what SOCI cannot be told of registries
     seen: Seen = NOTHING_SEEN
 
 
@@ -75,6 +78,8 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
         _await_daemons(task)
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
+            if task.settings.credentials == "node":
+                credential_providers.forget_pull_secrets(task.host)
             return outcome
         carry.clear_copies(task.host, task.script)
         task.on_step("wait")
@@ -112,7 +117,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if has_release and is_in_place(host, plan, ctr):
         seen = _look(host, plan)
         task.on_step("verify")
-        done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan), seen=seen)
+        limits = plan.registries.limits
+        done = Installed(False, plan.slot, plan.program, steps=_verify(host, plan), seen=seen, limits=limits)
         return _healed(task, done, ctr)
 
     if changed := drift.found(host, plan):
@@ -137,8 +143,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         return busy
     if not has_release:
         task.on_step("download")
-        url = release.archive_url(settings.release_url, settings.version, facts.architecture)
-        release.install(host, url, settings.version, digest)
+        url = release.archive_url(settings.release_url, settings.version, facts.architecture, digest)
+        release.install(host, url, settings.version, digest, plan.environment)
     task.on_step("images")
     pause = containerd_config.pause_image(plan.effective)
     if not pause:
@@ -230,6 +236,7 @@ def _commit(
             result.containerd_restarts,
             steps=result.steps,
             seen=_look(task.host, plan),
+            limits=plan.registries.limits,
         )
         return _healed(task, done, ctr)
     if result.busy_mounts:

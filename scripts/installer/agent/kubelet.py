@@ -26,18 +26,34 @@ class Kubelet:
     images: str = "/run/containerd/containerd.sock"
 
 
+@dataclass(frozen=True)
+class KubeletProcess:
+    """The kubelet's process, the unit that it is of, and its command line."""
+
+    pid: int
+    unit: str
+    command: tuple[str, ...]
+
+
 def read_kubelet(host: Host) -> Kubelet | None:
     """The kubelet that runs as a unit of systemd; None when there is no such process.
 
     Raises:
         InstallError: its configuration cannot be read.
     """
+    process = kubelet_process(host)
+    return _read(host, process.unit, process.command) if process else None
+
+
+def kubelet_process(host: Host) -> KubeletProcess | None:
+    """The process of the kubelet that runs as a unit of systemd; None when there is none."""
     for pid in sorted(host.path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         process = f"/proc/{pid.name}"
         if host.read_text(f"{process}/comm").strip() != "kubelet":
             continue
         if unit := unit_of_cgroup(host.read_text(f"{process}/cgroup")):
-            return _read(host, unit, host.read_text(f"{process}/cmdline").split("\0"))
+            command = host.read_text(f"{process}/cmdline").split("\0")
+            return KubeletProcess(int(pid.name), unit, tuple(command))
     return None
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, soci_config
+from . import containerd_config, credential_providers, environment, registries, soci_config
 from .adoption import Snapshotter
+from .credential_providers import NO_PROVIDERS, Providers
 from .host import Host
 from .kinds import KINDS, Generator, Kind
+from .registries import Registries
 from .settings import Settings
 from .slots import FIRST, SECOND, Slot
 from .transaction import PROGRAMS, STATE, File, Role
@@ -39,18 +41,23 @@ class Target(Place):
     program: str  # of the daemon, a path on the node
     config_text: str  # of containerd's root configuration file, with our keys
     effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
-    registries: Mapping[str, str]  # texts of hosts.toml, by registry
+    registries: Registries
+    environment: Mapping[str, str]  # of the daemon, as `environment.of_daemon` has it
+    providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
 
 
 @dataclass(frozen=True, kw_only=True)
 class Managed:
-    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file."""
+    """One file. ``what`` is for people; ``when`` says on which nodes there is such a file, and a ``text`` of
+    None that there is none now. ``mode`` is octal; an empty one stands for that of the file that is there,
+    0644 for a new one."""
 
     path: Callable[[Place], str]
-    text: Callable[[Target], str]
+    text: Callable[[Target], str | None]
     role: Role
     what: str
     when: Callable[[Place], bool] = lambda place: True
+    mode: str = ""
 
 
 def _template(name: str) -> Callable[[Target], str]:
@@ -59,6 +66,7 @@ def _template(name: str) -> Callable[[Target], str]:
             "@CONTAINERD_UNIT@": target.kind.containerd_unit,
             "@SNAPSHOTTER_UNITS@": f"{FIRST.unit} {SECOND.unit}",
             "@EXEC_START@": target.snapshotter.exec_start(target.program),
+            "@ENVIRONMENT_FILE@": target.slot.environment,
         }
         content = (target.payload / name).read_text()
         for word, meaning in words.items():
@@ -71,7 +79,14 @@ def _template(name: str) -> Callable[[Target], str]:
 def _soci_config(target: Target) -> str:
     table = containerd_config.image_table(target.effective)
     discard = bool(target.effective.get((*table, "discard_unpacked_layers")))
-    return soci_config.render(target.settings, soci_config.mirrors(target.registries), discard)
+    return soci_config.render(target.settings, target.registries, discard)
+
+
+def _environment(target: Target) -> str | None:
+    variables = target.environment
+    if target.registries.certificates:
+        variables = environment.trusting(variables, target.slot.certificates)
+    return environment.render(variables)
 
 
 def _generator(place: Place) -> Generator:
@@ -82,6 +97,11 @@ def _generator(place: Place) -> Generator:
 
 def _generator_text(target: Target) -> str:
     return _generator(target).render(containerd_config.image_table(target.effective), target.slot)
+
+
+def _payload(path: str) -> Callable[[Target], str]:
+    """A file of the program as it is, under the name that it has on the node."""
+    return lambda target: (target.payload / path.rpartition("/")[2]).read_text()
 
 
 MANAGED = (
@@ -98,10 +118,43 @@ MANAGED = (
         what="has containerd start that unit and the daemons",
     ),
     Managed(
+        path=lambda place: f"{credential_providers.FOLDER}/config.json",
+        text=lambda target: '{"credsStore":"soci-cluster"}\n',
+        role=Role.RECOVERY,
+        what="the daemon's Docker configuration: it names the credential helper and nothing else",
+    ),
+    Managed(
+        path=lambda place: credential_providers.HELPER,
+        text=_payload(credential_providers.HELPER),
+        role=Role.RECOVERY,
+        what="the credential helper: gives the daemon the registry credentials that the kubelet has",
+        mode="0755",
+    ),
+    Managed(
+        path=lambda place: credential_providers.LIST,
+        text=lambda target: credential_providers.render(target.providers),
+        role=Role.RECOVERY,
+        what="mode 0600: the kubelet's credential provider plugins, as the helper asks them",
+        mode="0600",
+    ),
+    Managed(
         path=lambda place: place.slot.config,
         text=_soci_config,
         role=Role.DAEMON,
         what="SOCI's configuration",
+    ),
+    Managed(
+        path=lambda place: f"{place.slot.certificates}/registries.pem",
+        text=lambda target: registries.certificates_file(target.registries),
+        role=Role.DAEMON,
+        what="the CAs that containerd's `hosts.toml` files name, where there are some",
+    ),
+    Managed(
+        path=lambda place: place.slot.environment,
+        text=_environment,
+        role=Role.DAEMON,
+        what="mode 0600: proxies and trust of the daemon, where containerd or the settings have some",
+        mode="0600",  # a proxy's address may have a password
     ),
     Managed(
         path=lambda place: place.slot.unit_path,
@@ -156,7 +209,8 @@ def rows(place: Place) -> list[Managed]:
 
 
 def files(host: Host, target: Target) -> list[File]:
-    """Each managed file as it is on the node and as it shall be."""
+    """Each managed file as it is on the node and as it shall be, without those that neither are nor shall
+    be there."""
     chosen = rows(target)
     is_generated = target.kind.generator is not None
     found = []
@@ -164,7 +218,10 @@ def files(host: Host, target: Target) -> list[File]:
         path = row.path(target)
         role = Role.GENERATED if row.role is Role.SHARED and is_generated else row.role
         mode, owner = host.mode_and_owner(path)
-        found.append(File(role, path, host.read(path), row.text(target).encode(), mode, owner))
+        old, text = host.read(path), row.text(target)
+        new = None if text is None else text.encode()
+        if old is not None or new is not None:
+            found.append(File(role, path, old, new, row.mode or mode, owner))
     return found
 
 

@@ -79,6 +79,11 @@ class Marks:
         self._api.patch_node_status({"status": {"conditions": [condition]}})
         self.last_condition = (reason, message)
 
+    def message(self) -> str:
+        """What the node's SociReady condition says; empty when it has none."""
+        conditions = self._api.node().get("status", {}).get("conditions", [])
+        return next((entry.get("message", "") for entry in conditions if entry["type"] == CONDITION), "")
+
     def cordon(self) -> None:
         """Let no further pod be scheduled to the node; a cordon of somebody else's is left to them."""
         node = self._api.node()

@@ -4,7 +4,7 @@ Nothing here changes the node; install.py does.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +13,21 @@ from . import (
     adoption,
     carry,
     containerd_config,
+    credential_providers,
     detect,
+    environment,
     lazy,
     managed,
+    registries,
     release,
     slots,
-    soci_config,
     transaction,
 )
 from .ctr import Ctr
 from .errors import InstallError
 from .host import Host
 from .kinds import Kind
+from .registries import Registries
 from .settings import Settings
 from .slots import Slot
 from .transaction import File, Role
@@ -70,6 +73,7 @@ class Task:
     machine: str
     registration: Callable[[], Registration]
     pod: lazy.Pod = lazy.NO_POD  # the installer's own
+    api_server: str = ""  # the address of its service, which no proxy is asked for
     on_step: Callable[[str], None] = lambda step: None  # told of each step before it begins
     log: Callable[[str], None] = lambda line: None
     when_drifted: Callable[[str, Seen], None] = lambda what, seen: None  # before it is put right
@@ -97,6 +101,9 @@ class Plan:
     containerd_config: str  # its root configuration file, by the name that the unit gives to it
     imports: list[str]  # what that file imports, absolute; names may have wildcards
     containerd_dump: str  # the digest of what containerd makes of that file after the change
+    registries: Registries  # what the daemon is told of them
+    environment: Mapping[str, str]  # of the daemon, without its trust in further CAs
+    provider_paths: tuple[str, ...] = ()  # what the kubelet's credential provider plugins are read from
 
     @property
     def snapshotter(self) -> str:
@@ -128,6 +135,7 @@ class Plan:
     def watched_paths(self, host: Host) -> list[str]:
         """The files and directories in which a change may change what the daemons do."""
         paths = [*(file.path for file in self.files), f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
+        paths += [*self.registries.sources, *self.provider_paths]
         for pattern in self.imports:
             folder, _, name = pattern.rpartition("/")
             found = sorted(host.path(host.resolve(folder)).glob(name)) if name else []
@@ -165,7 +173,11 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     snapshotter = adoption.read_snapshotter(host, slot)
     place = release.folder(host, settings.version, settings.sha256[facts.architecture])
     program = f"{place}/soci-snapshotter-grpc"
-    registries = containerd_config.registry_directories(effective)
+    if facts.containerd_process is None:
+        detect.refuse(f"no process of {facts.kind.containerd_unit} is to be seen", "try again")
+    told = registries.read(host, effective, facts.containerd_version, settings.mode)
+    variables = environment.of_daemon(facts.containerd_process.environment, settings, task.api_server)
+    providers = credential_providers.read(host)
     files = managed.files(
         host,
         managed.Target(
@@ -179,7 +191,9 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
             program=program,
             config_text=new_text,
             effective=effective,
-            registries=soci_config.registry_hosts(host, registries),
+            registries=told,
+            environment=variables,
+            providers=providers,
         ),
     )
     action = "start"
@@ -201,6 +215,9 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         containerd_config=name,
         imports=containerd_config.imports(text, name, effective),
         containerd_dump=transaction.sha256(containerd_config.without_imports(after).encode()),
+        registries=told,
+        environment=variables,
+        provider_paths=providers.paths,
     )
 
 

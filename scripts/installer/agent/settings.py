@@ -19,11 +19,15 @@ class Settings:
     mode: str
     index_versions: list[str]
     release_url: str
+    http_proxy: str
+    https_proxy: str
+    no_proxy: str
     sha256: dict[str, str]
     existing_nodes: str
     upgrade_policy: str
     broken_pods: str
     on_drift: str
+    credentials: str
     # settings:end
 
 

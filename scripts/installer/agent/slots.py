@@ -34,8 +34,23 @@ class Slot:
         return f"{self.unit_path}.d/50-soci-cluster.conf"
 
     @property
+    def configuration(self) -> str:
+        """The directory of what the daemon reads."""
+        return f"/etc/soci-snapshotter-grpc{self.suffix}"
+
+    @property
     def config(self) -> str:
-        return f"/etc/soci-snapshotter-grpc{self.suffix}/config.toml"
+        return f"{self.configuration}/config.toml"
+
+    @property
+    def environment(self) -> str:
+        """The file with the daemon's environment, where it has one of its own."""
+        return f"{self.configuration}/environment"
+
+    @property
+    def certificates(self) -> str:
+        """The directory of CAs that the daemon trusts besides the system's."""
+        return f"{self.configuration}/certificates"
 
     @property
     def socket(self) -> str:

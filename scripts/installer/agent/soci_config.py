@@ -4,71 +4,21 @@ Top-level keys come before every table: below one they would silently become mem
 """
 
 import json
-import re
-import tomllib
-from collections.abc import Mapping, Sequence
 
-from .host import Host
+from .registries import Mirror, Registries
 from .settings import Settings
 
-Mirror = tuple[str, bool]  # URL with its scheme, insecure
+# Not an address: the daemon fails to parse it, asks nobody, and leaves the image to containerd.
+KEPT_OFF = "%kept-off"
 
 
-def registry_hosts(host: Host, directories: Sequence[str]) -> dict[str, str]:
-    """Registry name to the text of its hosts.toml, from the first of containerd's directories that has it."""
-    found: dict[str, str] = {}
-    for directory in directories:
-        folder = host.path(host.resolve(directory))
-        for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-            text = host.read_text(f"{directory}/{entry.name}/hosts.toml")
-            if text:
-                # containerd also takes a directory host_port_ for host:port
-                registry = re.sub(r"_(\d+)_$", r":\1", entry.name)
-                found.setdefault(registry, text)
-    return found
-
-
-def mirrors(hosts_files: Mapping[str, str]) -> dict[str, list[Mirror]]:
-    """Mirrors per registry, from the texts of containerd's certs.d/<registry>/hosts.toml.
-
-    SOCI does not read certs.d, so what the node's pulls use is repeated for it. `_default` has no equivalent.
-    """
-    found: dict[str, list[Mirror]] = {}
-    for registry, text in sorted(hosts_files.items()):
-        try:
-            data = tomllib.loads(text)
-        except tomllib.TOMLDecodeError:
-            continue
-        if registry == "_default":
-            continue
-        hosts = data.get("host")
-        entries = [
-            _mirror(url, bool(host.get("skip_verify")))
-            for url, host in (hosts.items() if isinstance(hosts, dict) else ())
-            if isinstance(host, dict)
-            and {"pull", "resolve"} <= set(host.get("capabilities", ("pull", "resolve")))
-        ]
-        server = str(data.get("server", ""))
-        if server.startswith("http://") or data.get("skip_verify"):
-            entries.append(_mirror(server or registry, bool(data.get("skip_verify"))))
-        entries = list(dict.fromkeys(entries))
-        if entries:
-            found[registry] = entries
-    return found
-
-
-def _mirror(url: str, skip_verify: bool) -> Mirror:
-    # SOCI needs the scheme: without one it fails to parse the host and silently falls back to whole pulls.
-    if "://" not in url:
-        url = "https://" + url
-    return url.rstrip("/"), skip_verify or url.startswith("http://")
-
-
-def render(
-    settings: Settings, registries: Mapping[str, Sequence[Mirror]], discard_unpacked_layers: bool
-) -> str:
-    """The text of config.toml for a mode, with the node's registry mirrors."""
+def render(settings: Settings, registries: Registries, discard_unpacked_layers: bool) -> str:
+    """The text of config.toml for a mode, with what the node's pulls say of registries."""
     lazy = settings.mode != "parallel"
+    parallel = settings.mode != "lazy" and registries.allows_parallel
+    # A parallel pull that fails is the pull's failure, also of a registry that the daemon is kept from. As a
+    # fallback it is never begun there, and containerd pulls.
+    fallback = parallel and (lazy or bool(registries.kept_off))
     lines = [
         "# Written by SociCluster from the Pulumi configuration; changes made here are overwritten.",
         "# The metadata can be rebuilt from the images' indexes, so it need not be synced.",
@@ -88,22 +38,28 @@ def render(
         f"enable = {_flag(lazy and 'v2' in settings.index_versions)}",
         "",
         "[pull_modes.parallel_pull_unpack]",
-        f"enable = {_flag(settings.mode == 'parallel')}",
+        f"enable = {_flag(parallel and not fallback)}",
     ]
-    if settings.mode != "lazy":
+    if parallel:
         lines += [
-            f"experimental_parallel_pull_as_fallback = {_flag(settings.mode == 'lazy-or-parallel')}",
+            f"experimental_parallel_pull_as_fallback = {_flag(fallback)}",
             'concurrent_download_chunk_size = "16mb"',
             "max_concurrent_downloads_per_image = 20",
             "max_concurrent_unpacks_per_image = 12",
             f"discard_unpacked_layers = {_flag(discard_unpacked_layers)}",
         ]
-    for registry, entries in registries.items():
-        for url, insecure in entries:
-            lines += ["", f"[[resolver.host.{_text(registry)}.mirrors]]", f"host = {_text(url)}"]
-            if insecure:
+    for registry, mirrors in hosts(registries).items():
+        for mirror in mirrors:
+            lines += ["", f"[[resolver.host.{_text(registry)}.mirrors]]", f"host = {_text(mirror.url)}"]
+            if mirror.is_insecure:
                 lines.append("insecure = true")
     return "\n".join(lines) + "\n"
+
+
+def hosts(registries: Registries) -> dict[str, tuple[Mirror, ...]]:
+    """What stands below `resolver.host`, by registry."""
+    kept_off = dict.fromkeys(registries.kept_off, (Mirror(KEPT_OFF),))
+    return dict(sorted((dict(registries.mirrors) | kept_off).items()))
 
 
 def _text(value: str) -> str:

@@ -1,10 +1,10 @@
 """What the user hears of an install: the pod's log and last words, the node's condition, Events."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import detect, drain, lazy
+from . import detect, drain, lazy, registries
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError, clean
 from .host import Host
@@ -17,9 +17,11 @@ TERMINATION_LOG = Path("/dev/termination-log")
 JOURNAL_MARK = "| "  # by which `pulumi up` tells the journal from the reason
 INSTALLING, INSTALLED, UNINSTALLED = "Installing", "Installed", "Uninstalled"
 AWAY = "SnapshotterAway"
+LIMITED = "RegistriesLimited"
 WAITING, DRAINING = "WaitingForIdle", "Draining"  # reasons of the condition by which `pulumi up` knows a wait
 LOOKING = ("preflight", "wait", "verify")  # what every start does, also where nothing is to be changed
 FAILURE_SECONDS = 10.0
+MESSAGE_LOOKED_AT = 200  # characters: the end of a long one is cut off
 REPORT_SECONDS = 3600.0
 
 
@@ -44,8 +46,12 @@ class Teller:
             self._is_heard = False
             self._log(f"steps are not told to the API server any more: {error}")
 
-    def success(self, version: str, mode: str, done: Installed, seconds: float) -> None:
+    def success(
+        self, version: str, mode: str, done: Installed, seconds: float, notes: Sequence[str] = ()
+    ) -> None:
         """Mark the node, until the API takes it: the node serves SOCI already, only its taint waits for this.
+
+        ``notes`` is what does not work all the same.
 
         Raises:
             InstallError: the API does not take it.
@@ -68,6 +74,11 @@ class Teller:
             self._log(f"these images are going to be pulled anew: {', '.join(done.healed.forgotten)}")
         if done.replaced:
             message += f"; {done.on_replaced} containers still on the old daemon"
+        limits = registries.in_words(done.limits)
+        if limits:
+            message += f"; {limits}"
+        is_news = bool(limits) and not self._has_said(limits)
+        message += "".join(f"; {note}" for note in notes)
         try:
             # An earlier pod of the installer may have been killed before it could lift its cordon.
             retry(self._marks.uncordon, REPORT_SECONDS)
@@ -76,11 +87,23 @@ class Teller:
             raise InstallError(
                 "report", f"the node serves SOCI but is not marked: {error}", "check RBAC"
             ) from error
+        if is_news:
+            for limit in done.limits:
+                self._log(f"{limit.in_words}. Remedy: {limit.remedy}")
+            line = f"node {self._api.node_name}: {limits}. Remedy: {done.limits[0].remedy}"
+            self._try(lambda: self.event("Warning", LIMITED, line))
         if done.changed:
             try:
                 self.event("Normal", INSTALLED, f"node {self._api.node_name}: {message} ({in_words(took)})")
             except ApiError as error:
                 self._log(f"no event: {error}")
+
+    def _has_said(self, words: str) -> bool:
+        """Whether the node's condition says so already; if that is not to be had, nothing is said again."""
+        try:
+            return words[:MESSAGE_LOOKED_AT] in self._marks.message()
+        except ApiError:
+            return True
 
     def drifted(self, error: InstallError) -> None:
         """Tell what others changed: until it is put right nobody shall take the node for one that serves."""

@@ -68,8 +68,11 @@ append_line() {
   fi
 }
 
-# Every file that is ours alone begins with the same words.
-is_ours() { head -n 1 "$ROOT$1" 2>/dev/null | grep -q '^# Written by SociCluster'; }
+# Every file that is ours alone begins with the same words, but for those in our own folder.
+is_ours() {
+  case $1 in /opt/soci-cluster/*) return 0 ;; esac
+  head -n 1 "$ROOT$1" 2>/dev/null | grep -q '^# Written by SociCluster'
+}
 
 # A unit of ours is in place, and what it starts has to stay.
 is_called() { grep -rqs '^# Written by SociCluster' "$ROOT/etc/systemd/system"; }
@@ -198,7 +201,8 @@ restore_from() {
 remove_folders() {
   local folder
   [ -f "$1/originals/folders" ] || return 0
-  while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done <"$1/originals/folders"
+  # In a directory that an earlier install made, a later one may have made another: that one goes first.
+  sort -r "$1/originals/folders" | while read -r folder; do rmdir "$ROOT$folder" 2>/dev/null || :; done
 }
 
 # make_current DIR: the committed transaction is the one to look at from now on. The journal comes first: when it says

@@ -118,6 +118,7 @@ leave_nothing() {
     systemctl daemon-reload || :
   fi
   remove_folders "$REMOVED"
+  rm -rf "$ROOT/run/soci-cluster" # registry credentials, in memory only
   # This script last: as long as anything else is left, it is there to be called again.
   rm -rf "$PROGRAM/versions" "$REMOVED" "$PROGRAM"
 }

@@ -32,6 +32,7 @@ from kubernetes_api import (
 from plugin import (
     InitializationError,
     Provider,
+    as_secret,
     diff_response,
     differences,
     has_unknown,
@@ -210,6 +211,7 @@ class Kubernetes(Provider):
         outputs = with_manager(live, state.get(MANAGER))
         if not is_import and waits_for(inputs) and (missing := list(unready(live))):
             raise InitializationError("; ".join(missing), request.id, outputs, inputs)
+        outputs, inputs = with_secrets(outputs), with_secrets(inputs)
         return provider_pb2.ReadResponse(
             id=request.id, properties=to_struct(outputs), inputs=to_struct(inputs)
         )
@@ -412,6 +414,14 @@ def with_manager(live: dict[str, Any], manager: str | None) -> dict[str, Any]:
     """Return the live object as the resource's outputs, with the field manager of the next update."""
     metadata = {key: value for key, value in live["metadata"].items() if key != "managedFields"}
     return {**live, "metadata": metadata, MANAGER: manager}
+
+
+def with_secrets(found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was read of an object, a Secret's content as secret: the engine knows no inputs yet of one
+    that it imports."""
+    if found.get("kind") != "Secret":
+        return found
+    return {key: as_secret(item) if key in ("data", "stringData") else item for key, item in found.items()}
 
 
 def declared(live: dict[str, Any]) -> dict[str, Any]:

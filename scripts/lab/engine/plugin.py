@@ -33,6 +33,7 @@ from stubs import (
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 # The key by which that protocol tells a wrapped secret from a map; its value is under "value".
 SIGNATURE = "4dabf18193072939515e22adb298388d"
+SECRET_SIGNATURE = "1b47061264138c4ac30d75fd1eb44270"
 MESSAGE_LIMIT = 400 * 1024 * 1024
 OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
@@ -62,6 +63,11 @@ def to_struct(value: dict[str, Any]) -> Struct:
     struct = Struct()
     struct.update(value)
     return struct
+
+
+def as_secret(value: Any) -> dict[str, Any]:
+    """Return a value as the protocol wraps one that is secret."""
+    return {SIGNATURE: SECRET_SIGNATURE, "value": value}
 
 
 def has_unknown(value: Any) -> bool:

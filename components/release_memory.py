@@ -1,0 +1,81 @@
+"""Which digests the releases had that were installed on a cluster: a release never changes, so a version that
+has another digest one day is not what it was.
+
+The memory is an annotation of the installer's DaemonSet. There it is the same for everybody who runs `pulumi
+up`, wherever the stack's state is and whatever happened to it; whoever may change it may change the
+DaemonSet, and is root on the nodes already. A state would know the present version only: what is not declared
+any more leaves it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+
+from .live_cluster import LiveCluster, Object, UnreadableError
+from .names import DOMAIN, INSTALLER
+from .ownership import owner_of
+
+ANNOTATION = f"{DOMAIN}/release-digests"
+PATH = f'metadata.annotations["{ANNOTATION}"]'
+"""Of the annotation, in the DaemonSet's properties."""
+_DAEMON_SETS = "/apis/apps/v1/daemonsets"
+
+Digests = Mapping[str, Mapping[str, str]]
+"""The sha256 of releases' archives, by version and architecture."""
+
+
+def read(cluster: LiveCluster, namespace: str, owner: str) -> Digests | None:
+    """What a cluster remembers of this installer; None when it cannot be asked.
+
+    That of the same owner in another namespace counts: it is the one that this one takes over from.
+    """
+    try:
+        found = cluster.items(_DAEMON_SETS, labelSelector=f"app.kubernetes.io/name={INSTALLER}")
+    except UnreadableError:
+        return None
+    own = (item for item in found if item["metadata"]["namespace"] == namespace)
+    predecessors = (item for item in found if owner and owner_of(item) == owner)
+    return of_daemon_sets([*predecessors, *own])
+
+
+def of_daemon_sets(daemon_sets: Iterable[Object]) -> Digests:
+    """What the annotations say; of two, the later one. What is no digest is left out."""
+    known: dict[str, dict[str, str]] = {}
+    for daemon_set in daemon_sets:
+        text = (daemon_set["metadata"].get("annotations") or {}).get(ANNOTATION, "{}")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            continue
+        for version, digests in found.items() if isinstance(found, dict) else ():
+            for architecture, digest in digests.items() if isinstance(digests, dict) else ():
+                if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest):
+                    known.setdefault(version, {})[architecture] = digest
+    return known
+
+
+def text(known: Digests, version: str, digests: Mapping[str, str]) -> str:
+    """The annotation: what was known, and the digests of a version."""
+    both = {**known, version: {**known.get(version, {}), **digests}}
+    return json.dumps({name: found for name, found in both.items() if found}, sort_keys=True)
+
+
+def refusal(
+    version: str, release_url: str, digests: Mapping[str, str], known: Mapping[str, str]
+) -> str | None:
+    """Why digests that were read are not to be installed; None when they are those that are known, or new."""
+    changed = {name: digest for name, digest in digests.items() if known.get(name, digest) != digest}
+    if not changed:
+        return None
+    told = "; ".join(
+        f"for {name} it has sha256 {digest} now, and had {known[name]} when it was installed on this cluster"
+        for name, digest in sorted(changed.items())
+    )
+    accepted = " && ".join(
+        f"pulumi config set --path soci:sha256.{name} {digest}" for name, digest in sorted(digests.items())
+    )
+    return (
+        f"soci:version '{version}': the release at {release_url} is not the one that it was: {told}. A "
+        "release does not change: find out who replaced it, and compare with upstream's .sha256sum file. "
+        f"Remedy: the old archive back, or another soci:releaseUrl; to accept what is there now, {accepted}"
+    )

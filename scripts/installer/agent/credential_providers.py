@@ -1,0 +1,234 @@
+"""The credential provider plugins of the running kubelet, as a list for the credential helper.
+
+Flags and files: Kubernetes' references "kubelet" (there is no such key of KubeletConfiguration) and "Kubelet
+CredentialProvider"; which Docker configurations a kubelet reads: kubernetes 1.34, pkg/credentialprovider.
+What cannot be had is left out and named: without a plugin an image is pulled whole, which is no reason to
+refuse a node.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from . import block_yaml
+from .host import Host
+from .kubelet import kubelet_process, option
+
+FOLDER = "/opt/soci-cluster/credentials"  # the helper's
+HELPER = f"{FOLDER}/docker-credential-soci-cluster"
+LIST = f"{FOLDER}/providers"
+PULL_SECRETS = "/run/soci-cluster/pull-secrets"
+CONFIG_FLAG, PROGRAMS_FLAG, ROOT_FLAG = (
+    "image-credential-provider-config",
+    "image-credential-provider-bin-dir",
+    "root-dir",
+)
+GROUP = "credentialprovider.kubelet.k8s.io"
+API_VERSIONS = tuple(f"{GROUP}/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+KINDS = tuple(f"kubelet.config.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
+SUFFIXES = (".json", ".yaml", ".yml")
+
+# What a plugin has of the kubelet's environment as far as it matters: the way to the registry's cloud.
+_INHERITED = re.compile(r"(?:AWS|AZURE|GOOGLE|GCE|SSL_CERT|ECR)_\w+|(?:HTTPS?|NO|ALL)_PROXY", re.IGNORECASE)
+# Not written to a disk. A file that has one may be named.
+_SECRET = re.compile(r"SECRET|PASSWORD|TOKEN(?!.*(?:FILE|PATH|URI)$)|ACCESS_KEY", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(r"^[a-z0-9]*:?/{0,2}[^/@\s]+:[^/@\s]*@", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One plugin, with the arguments and the environment of its entry; ``program`` is a path on the node."""
+
+    name: str
+    program: str
+    api_version: str
+    match_images: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Providers:
+    """What the helper asks. ``problems`` has the subject and the cause of each thing that cannot be had; in
+    ``paths`` a change changes the rest."""
+
+    providers: tuple[Provider, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()  # of all of them
+    docker: tuple[str, ...] = ()  # Docker configurations that the kubelet reads, in its order
+    dockercfg: tuple[str, ...] = ()  # those of the older form
+    needing_account: tuple[str, ...] = ()  # plugins that work with a pod's service account only
+    problems: tuple[tuple[str, str], ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+NO_PROVIDERS = Providers()
+
+
+def read(host: Host) -> Providers:
+    """What the running kubelet is configured with; empty when there is none."""
+    try:
+        process = kubelet_process(host)
+        environment = _environment(host, f"/proc/{process.pid}/environ") if process else {}
+    except OSError as error:
+        return Providers(problems=(("kubelet", f"it cannot be seen: {error}"),))
+    if process is None:
+        return NO_PROVIDERS
+    config, programs = (option(process.command, flag) for flag in (CONFIG_FLAG, PROGRAMS_FLAG))
+    root = option(process.command, ROOT_FLAG) or "/var/lib/kubelet"
+    kept, left_out = _inherited(environment)
+    problems = [
+        ("kubelet", f"its environment has {name}, which plugins are asked without: it is not written to disk")
+        for name in left_out
+    ]
+    needing: list[str] = []
+    providers: list[Provider] = []
+    paths: list[str] = []
+    if config and programs:
+        found = _files(host, config)
+        paths = [config, *(path for path in found if path != config), programs]
+        if not found:
+            problems.append((config, "the kubelet's list of credential providers is not there"))
+        for path in found:
+            try:
+                entries = list(_entries(block_yaml.load(host.read_text(path))))
+                for entry in entries:
+                    provider = _provider(entry, programs)
+                    if _needs_account(entry):
+                        needing.append(provider.name)
+                    else:
+                        providers.append(provider)
+                        if not host.exists(provider.program):
+                            problems.append((provider.name, f"there is no program {provider.program}"))
+            except (OSError, ValueError, RecursionError) as error:
+                problems.append((path, f"it cannot be read: {error}"))
+    home = environment.get("HOME", "") or "/root"
+    folders = dict.fromkeys((f"{home}/.docker", "/.docker"))
+    return Providers(
+        providers=tuple(providers),
+        environment=tuple(sorted(kept.items())),
+        docker=tuple(f"{folder}/config.json" for folder in (root, *folders)),
+        dockercfg=tuple(f"{folder}/.dockercfg" for folder in dict.fromkeys((root, home, ""))),
+        needing_account=tuple(needing),
+        problems=tuple(problems),
+        paths=tuple(paths),
+    )
+
+
+def forget_pull_secrets(host: Host) -> None:
+    """Remove what an install with another setting had handed to the helper."""
+    shutil.rmtree(host.path(PULL_SECRETS), ignore_errors=True)
+
+
+def render(found: Providers) -> str:
+    """The text of the list that the helper reads: a line each, a word and its value."""
+    lines = [
+        "# Written by SociCluster from the flags and files of the running kubelet; changes are overwritten.",
+        *(f"docker {path}" for path in found.docker if _fits(path)),
+        *(f"dockercfg {path}" for path in found.dockercfg if _fits(path)),
+        *_environment_lines(found.environment),
+    ]
+    for provider in found.providers:
+        lines += [
+            f"provider {provider.name}",
+            f"executable {provider.program}",
+            f"apiVersion {provider.api_version}",
+            *(f"match {pattern}" for pattern in provider.match_images),
+            *(f"argument {word}" for word in provider.arguments),
+            *_environment_lines(provider.environment),
+        ]
+    return "\n".join([*lines, "end"]) + "\n"
+
+
+def _environment_lines(environment: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"environment {name}={value}" for name, value in environment]
+
+
+def _fits(text: str) -> bool:
+    """Whether a text stays one line for every reader of lines."""
+    return not re.search(r"[\n\0]", text)
+
+
+def _environment(host: Host, path: str) -> dict[str, str]:
+    pairs = (entry.partition("=") for entry in host.read_text(path).split("\0"))
+    return {name: value for name, is_pair, value in pairs if is_pair}
+
+
+def _inherited(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What plugins get of an environment, and the names of what is left out of it since it is secret."""
+    names = [
+        name
+        for name, value in environment.items()
+        if _NAME.fullmatch(name) and _INHERITED.fullmatch(name) and value and _fits(value)
+    ]
+    secret = [name for name in names if _SECRET.search(name) or _WITH_PASSWORD.match(environment[name])]
+    return {name: environment[name] for name in names if name not in secret}, sorted(secret)
+
+
+def _files(host: Host, path: str) -> list[str]:
+    """The files of a list that is a file, or a directory of them."""
+    place = host.path(host.resolve(path))
+    if not place.is_dir():
+        return [path] if place.is_file() else []
+    names = sorted(entry.name for entry in place.iterdir() if entry.suffix in SUFFIXES)
+    return [f"{path.rstrip('/')}/{name}" for name in names]
+
+
+def _entries(config: Any) -> Iterator[Mapping[str, Any]]:
+    if not isinstance(config, dict) or config.get("kind") != "CredentialProviderConfig":
+        raise ValueError("it is no CredentialProviderConfig")
+    if config.get("apiVersion") not in KINDS:
+        raise ValueError(f"its apiVersion {str(config.get('apiVersion'))[:60]!r} is not known")
+    for entry in _list(config, "providers"):
+        if not isinstance(entry, dict):
+            raise ValueError("a provider is no mapping")
+        yield entry
+
+
+def _provider(entry: Mapping[str, Any], programs: str) -> Provider:
+    name = _text(entry.get("name"), "a provider's name")
+    if not name or re.search(r"[/\s]", name) or name in (".", ".."):
+        raise ValueError(f"a provider cannot have the name {name[:60]!r}")
+    version = _text(entry.get("apiVersion"), f"the apiVersion of {name}")
+    if version not in API_VERSIONS:
+        raise ValueError(f"the apiVersion {version[:60]!r} of {name} is not known")
+    environment = []
+    for pair in _list(entry, "env"):
+        variable = _text(pair.get("name") if isinstance(pair, dict) else None, f"a variable of {name}")
+        if not _NAME.fullmatch(variable):
+            raise ValueError(f"{name} has a variable {variable[:60]!r}")
+        environment.append((variable, _text(pair.get("value", ""), f"the variable {variable} of {name}")))
+    return Provider(
+        name,
+        str(PurePosixPath(programs) / name),
+        version,
+        tuple(_text(pattern, f"an image of {name}") for pattern in _list(entry, "matchImages")),
+        tuple(_text(word, f"an argument of {name}") for word in _list(entry, "args")),
+        tuple(environment),
+    )
+
+
+def _list(entry: Mapping[str, Any], key: str) -> list[Any]:
+    found = entry.get(key)
+    if found is not None and not isinstance(found, list):
+        raise ValueError(f"{key} is no list")
+    return found or []
+
+
+def _text(value: object, what: str) -> str:
+    """A scalar as text. The cause of an error does not say the value, which may be secret."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, (str, int)) or not _fits(str(value)):
+        raise ValueError(f"{what} is no text of one line")
+    return str(value)
+
+
+def _needs_account(entry: Mapping[str, Any]) -> bool:
+    """Whether the plugin works with the token of a pod's service account only (KEP-4412), which the kubelet
+    alone can ask for."""
+    attributes = entry.get("tokenAttributes")
+    return isinstance(attributes, dict) and attributes.get("requireServiceAccount") is not False

@@ -1,0 +1,155 @@
+"""A node's credentials: the helper's own script in a folder, plugins beside it, and what it may read."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tests.fakes.node import INSTALLER
+
+HELPER = "docker-credential-soci-cluster"
+ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+V1 = "credentialprovider.kubelet.k8s.io/v1"
+RESPONSE = (
+    '{"kind":"CredentialProviderResponse","apiVersion":"credentialprovider.kubelet.k8s.io/v1",'
+    '"cacheKeyType":"Registry","cacheDuration":"%s","auth":{"%s":{"username":"AWS","password":"%s"}}}'
+)
+# What the helper runs on a node; of these busybox has all, and no flock.
+APPLETS = ("awk", "cat", "grep", "head", "id", "kill", "mkdir", "mv", "rm", "sed", "sleep", "tr")
+
+
+def response(secret: str, key: str = ECR, keep: str = "6h0m0s") -> str:
+    """An answer as ecr-credential-provider prints it."""
+    return RESPONSE % (keep, key, secret)
+
+
+class CredentialNode:
+    """The helper as the daemon calls it. ``shell`` runs it; ``awk`` names the program that is its awk."""
+
+    def __init__(self, path: Path, shell: Sequence[str] = ("dash",), awk: str = "mawk") -> None:
+        self.path = path
+        self.shell = [shutil.which(shell[0]) or "", *shell[1:]]
+        self.home = path / "home"
+        self.home.mkdir(parents=True)
+        self.programs = path / "programs"
+        self.programs.mkdir()
+        self.log = path / "asked"
+        self.log.mkdir()
+        self.lines: list[str] = []
+        is_busybox = "busybox" in shell
+        tools = path / "tools"
+        tools.mkdir()
+        for name in APPLETS if is_busybox else ("awk",):
+            of_busybox = is_busybox or awk == "busybox"
+            (tools / name).symlink_to(shutil.which("busybox" if of_busybox else awk) or "")
+        # Plugins are sh scripts, which need more than the helper.
+        self.search_path = f"{self.programs}:{tools}" + ("" if is_busybox else f":{os.defpath}")
+        text = (INSTALLER / HELPER).read_text()
+        assert "\nSEARCH_PATH=" in text
+        text = text.replace("\nSEARCH_PATH=", f"\nSEARCH_PATH={self.search_path} # ")
+        self.helper = path / HELPER
+        self.helper.write_text(text)
+        self.helper.chmod(0o755)
+
+    # What there is on the node
+
+    def provide(
+        self,
+        script: str,
+        *,
+        name: str = "ecr-credential-provider",
+        match: Sequence[str] = ("*.dkr.ecr.*.amazonaws.com",),
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        version: str = V1,
+    ) -> Path:
+        """One more plugin of the kubelet; ``script`` prints its answer. Its requests are counted."""
+        program = self.programs / name
+        program.write_text(
+            f"#!/bin/sh\nPATH={os.defpath}\nread -r request\n"
+            f'printf \'%s\\n\' "$request" "$*" >"$(mktemp {self.log}/XXXXXXXX)"\n{script}\n'
+        )
+        program.chmod(0o755)
+        self.lines += [f"provider {name}", f"executable {program}", f"apiVersion {version}"]
+        self.lines += [f"match {pattern}" for pattern in match]
+        self.lines += [f"argument {word}" for word in arguments]
+        self.lines += [f"environment {key}={value}" for key, value in (environment or {}).items()]
+        self.write_list()
+        return program
+
+    def answer(self, text: str, **provider: object) -> Path:
+        """One more plugin, that prints this text."""
+        place = self.path / f"answer-{len(self.lines)}"
+        place.write_text(text)
+        return self.provide(f"cat {place}", **provider)  # ty: ignore[invalid-argument-type]
+
+    def write_list(self) -> None:
+        (self.path / "providers").write_text("".join(f"{line}\n" for line in [*self.lines, "end"]))
+
+    def docker(self, text: str, path: str = "home/.docker/config.json") -> Path:
+        place = self.path / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        return place
+
+    def docker_helper(self, name: str, script: str) -> None:
+        program = self.programs / f"docker-credential-{name}"
+        program.write_text(f"#!/bin/sh\nPATH={os.defpath}\nread -r asked\n{script}\n")
+        program.chmod(0o755)
+
+    def pull_secret(self, host: str, text: str) -> None:
+        folder = self.path / "root/run/soci-cluster/pull-secrets"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / host).write_text(text)
+
+    @property
+    def answers(self) -> Path:
+        """The helper's cache."""
+        return self.path / "root/run/soci-cluster/credentials"
+
+    def requests(self) -> list[str]:
+        """What the plugins were asked: the request, then the arguments, a line each."""
+        return [path.read_text() for path in sorted(self.log.iterdir())]
+
+    # What the daemon does
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            "PATH": f"{self.path}:{self.search_path}",
+            "HOME": str(self.home),
+            "SOCI_CLUSTER_ROOT": str(self.path / "root"),
+            "DOCKER_CONFIG": str(self.path),
+            **more,
+        }
+
+    def start(self, host: str, verb: str = "get", **environment: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [*self.shell, str(self.helper), verb],
+            env=self.environment(**environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdin
+        with contextlib.suppress(BrokenPipeError):  # not every verb reads it
+            process.stdin.write(host.encode())
+            process.stdin.close()
+        process.stdin = None
+        return process
+
+    def run(self, host: str, verb: str = "get", **environment: str) -> tuple[int, str, str]:
+        """Status, standard output and standard error. Nobody waits longer than 20 s."""
+        process = self.start(host, verb, **environment)
+        try:
+            output, error = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, output.decode(errors="surrogateescape"), error.decode(errors="replace")
+
+    def source(self, host: str) -> list[str]:
+        return self.run(host, "source")[1].splitlines()

@@ -1,0 +1,107 @@
+"""What a cluster remembers of the releases that were installed on it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from components import release_memory
+from components.live_cluster import UnreachableError
+from components.release_memory import ANNOTATION, of_daemon_sets, read, refusal, text
+
+OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
+URL = "oci://registry.example/soci"
+
+
+def daemon_set(namespace: str, annotation: str | None, owner: str = "") -> dict[str, Any]:
+    annotations = {ANNOTATION: annotation} if annotation is not None else {}
+    annotations |= {"soci-cluster.io/owner": owner} if owner else {}
+    return {"metadata": {"namespace": namespace, "name": "soci-installer", "annotations": annotations}}
+
+
+class Cluster:
+    """A cluster with these DaemonSets; None does not answer."""
+
+    def __init__(self, *daemon_sets: dict[str, Any] | None) -> None:
+        self.daemon_sets = daemon_sets
+
+    def items(self, path: str, **query: str) -> Any:
+        if None in self.daemon_sets:
+            raise UnreachableError("https://a does not answer")
+        return self.daemon_sets
+
+
+def remembered(*daemon_sets: dict[str, Any] | None, owner: str = "me") -> Any:
+    cluster: Any = Cluster(*daemon_sets)
+    return read(cluster, "soci-system", owner)
+
+
+def test_what_was_written_is_read_and_a_version_is_kept_when_another_comes() -> None:
+    first = text({}, "0.16.0", {"amd64": OLD, "arm64": OTHER})
+    second = text(of_daemon_sets([daemon_set("soci-system", first)]), "0.16.1", {"amd64": NEW})
+    assert of_daemon_sets([daemon_set("soci-system", second)]) == {
+        "0.16.0": {"amd64": OLD, "arm64": OTHER},
+        "0.16.1": {"amd64": NEW},
+    }
+    # Nothing is read of a release when SOCI is taken off; nothing is forgotten by that either.
+    assert text(json.loads(second), "0.16.1", {}) == second
+    assert text({}, "0.16.1", {}) == "{}"
+
+
+def test_what_is_accepted_takes_the_place_of_what_was_known_for_its_architecture_alone() -> None:
+    known = {"0.16.1": {"amd64": OLD, "arm64": OTHER}}
+    assert json.loads(text(known, "0.16.1", {"amd64": NEW})) == {"0.16.1": {"amd64": NEW, "arm64": OTHER}}
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [None, "", "{", "[]", '{"0.16.1": []}', '{"0.16.1": {"amd64": 1}}', '{"0.16.1": {"amd64": "x"}}'],
+)
+def test_rubbish_is_no_memory(annotation: str | None) -> None:
+    assert of_daemon_sets([daemon_set("soci-system", annotation)]) == {}
+
+
+def test_the_installer_that_this_one_takes_over_from_is_remembered_and_others_are_not() -> None:
+    known = [text({}, "0.16.1", {"amd64": digest}) for digest in (OLD, NEW, OTHER)]
+    predecessor, stranger = daemon_set("before", known[0], "me"), daemon_set("other", known[1], "somebody")
+    own = daemon_set("soci-system", known[2], "me")
+    assert remembered(stranger) == {}
+    assert remembered(predecessor, stranger) == {"0.16.1": {"amd64": OLD}}
+    assert remembered(own, predecessor) == {"0.16.1": {"amd64": OTHER}}
+    # In the preview of a new stack the owner is not known yet.
+    assert remembered(predecessor, daemon_set("older", known[0]), owner="") == {}
+
+
+def test_a_cluster_that_does_not_answer_is_not_one_that_remembers_nothing() -> None:
+    assert remembered(None) is None
+    assert remembered() == {}
+
+
+def test_another_digest_is_refused_with_both_and_how_it_is_accepted() -> None:
+    told = refusal("0.16.1", URL, {"amd64": NEW, "arm64": OTHER}, {"amd64": OLD, "arm64": OTHER})
+    assert told == (
+        f"soci:version '0.16.1': the release at {URL} is not the one that it was: for amd64 it has sha256 "
+        f"{NEW} now, and had {OLD} when it was installed on this cluster. A release does not change: find "
+        "out who replaced it, and compare with upstream's .sha256sum file. Remedy: the old archive back, or "
+        "another soci:releaseUrl; to accept what is there now, "
+        f"pulumi config set --path soci:sha256.amd64 {NEW} && "
+        f"pulumi config set --path soci:sha256.arm64 {OTHER}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("digests", "known"),
+    [
+        ({"amd64": OLD}, {"amd64": OLD}),
+        ({"amd64": OLD, "arm64": NEW}, {"amd64": OLD}),  # this architecture has been published since
+        ({"amd64": OLD}, {"amd64": OLD, "arm64": NEW}),  # and this one is gone: its nodes are refused
+        ({}, {"amd64": OLD}),
+        ({"amd64": OLD}, {}),
+    ],
+)
+def test_what_is_the_same_or_new_is_accepted(digests: dict[str, str], known: dict[str, str]) -> None:
+    assert refusal("0.16.1", URL, digests, known) is None
+
+
+def test_the_path_is_that_of_the_annotation() -> None:
+    assert f'metadata.annotations["{ANNOTATION}"]' == release_memory.PATH
