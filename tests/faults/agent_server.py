@@ -155,7 +155,9 @@ def run_agent(job: dict) -> dict:
     try:
         with (
             mock.patch.object(transaction, "new_id", return_value=job["id"]),
-            mock.patch.object(release, "download", lambda url, target, *of: target.write(ARCHIVES[version])),
+            mock.patch.object(
+                release, "download", lambda host, url, target, *of: target.write(ARCHIVES[version])
+            ),
         ):
             done = install.install(task, lambda users: None)
     except InstallError as error:

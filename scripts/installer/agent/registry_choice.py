@@ -96,7 +96,11 @@ def _names(claim: Claim) -> list[str]:
 
 
 def _best(order: list[Credential], images: list[Image], answers: Answers) -> Credential:
-    """The credential that reads most; of equal ones the first. An image counts once all are known on it."""
+    """The credential that reads most; of equal ones the first. An image counts when the registry said of each
+    whether it reads it. Before every question is answered the first one stays: what is known by then would
+    depend on which answer came first."""
+    if any((image, credential) not in answers for image in images for credential in order):
+        return order[0]
     known = [
         image for image in images if all(answers.get((image, credential)) is not None for credential in order)
     ]
