@@ -173,3 +173,20 @@ def test_checks_do_not_hold_up_a_start_of_containerd(node: ScriptNode) -> None:
     (node.fake / "on-plugins-ls").write_text(f'flock -n "{lock}" true && : >"$FAKE/lock-is-free"\n')
     assert verified(node).outcome == "verified"
     assert (node.fake / "lock-is-free").exists()
+
+
+def test_registries_are_asked_through_the_proxies_that_containerd_runs_with() -> None:
+    """Beside the daemon's own, which a systemd unit of ours does not have: an image was held for good."""
+    variables = {"HTTPS_PROXY": "http://user:a b@proxy:3128", "no_proxy": "10.0.0.0/8,.corp", "OTHER": "x"}
+    containerd = subprocess.Popen(["sleep", "60"], env=variables)
+    try:
+        code = f"PLAN_containerd_unit=c; systemctl() {{ say {containerd.pid}; }}; with_proxies env"
+        found = dict(line.split("=", 1) for line in call(code).splitlines() if "=" in line)
+    finally:
+        containerd.kill()
+        containerd.wait()
+    assert {name: found.get(name) for name in variables} == {**variables, "OTHER": None}
+
+
+def test_without_containerd_registries_are_asked_as_ever() -> None:
+    assert call("PLAN_containerd_unit=c; systemctl() { say 0; }; with_proxies echo asked") == "asked\n"
