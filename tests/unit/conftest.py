@@ -23,6 +23,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     asyncio.set_event_loop(asyncio.new_event_loop())
     mocks = Recorder()
     pulumi.runtime.set_mocks(mocks, project="soci", stack="test")
+    # The mocks read a resource's inputs in a thread of their own. A reference to a component would become a
+    # resource there, whose request belongs to that thread's event loop, while the program's waits for it.
+    monkeypatch.setattr(pulumi.runtime.rpc, "get_resource_module", lambda *_: None)
     # A mocked remote component cannot hand out a resource as its output.
     known = SimpleNamespace(name=pulumi.Output.from_input("demo"), arn=pulumi.Output.from_input("arn:demo"))
     monkeypatch.setattr(eks.Cluster, "eks_cluster", property(lambda _: known))
