@@ -7,13 +7,17 @@ DaemonSet, and is root on the nodes already. A state would know the present vers
 any more leaves it.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable, Mapping
 
+import pulumi
+
 from .live_cluster import LiveCluster, Object, UnreadableError
 from .names import DOMAIN, INSTALLER
-from .ownership import owner_of
+from .ownership import Ownership, owner_of
+from .settings import Settings
 
 ANNOTATION = f"{DOMAIN}/release-digests"
 PATH = f'metadata.annotations["{ANNOTATION}"]'
@@ -22,6 +26,51 @@ _DAEMON_SETS = "/apis/apps/v1/daemonsets"
 
 Digests = Mapping[str, Mapping[str, str]]
 """The sha256 of releases' archives, by version and architecture."""
+
+
+class ReleaseMemory:
+    """What the cluster of an installer remembers, and what is to be added to it.
+
+    The cluster is asked once: with two answers one part of a run could go by other digests than the next.
+    """
+
+    annotation: pulumi.Output[str]
+    """What the DaemonSet's annotation is to be. Whatever takes it is not made when the release has another
+    digest than the one that is remembered."""
+
+    def __init__(self, ownership: Ownership, settings: Settings, digests: Mapping[str, str]) -> None:
+        self._ownership = ownership
+        self._settings = settings
+        self._digests = digests
+        self._answer: asyncio.Future[Digests | None] | None = None
+        self.annotation = pulumi.Output.from_input(self._text())
+
+    async def keep(self, args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        """The transform of the DaemonSet: a cluster that cannot be asked, in a preview, forgets nothing."""
+        if await self._remembered() is not None:
+            return None
+        args.opts.ignore_changes = [*(args.opts.ignore_changes or []), PATH]
+        return pulumi.ResourceTransformResult(args.props, args.opts)
+
+    async def _text(self) -> str:
+        version, remembered = self._settings.version, await self._remembered() or {}
+        changed = refusal(version, self._settings.release_url, self._digests, remembered.get(version, {}))
+        if changed and not self._settings.sha256:
+            raise pulumi.RunError(changed)
+        return text(remembered, version, self._digests)
+
+    async def _remembered(self) -> Digests | None:
+        """None when the cluster cannot be asked."""
+        if self._answer is None:
+            self._answer = asyncio.ensure_future(self._ask())
+        return await self._answer
+
+    async def _ask(self) -> Digests | None:
+        cluster = await self._ownership.cluster()
+        if cluster is None:
+            return None
+        owner = await self._ownership.owner.future() or ""
+        return await asyncio.to_thread(read, cluster, self._settings.namespace, owner)
 
 
 def read(cluster: LiveCluster, namespace: str, owner: str) -> Digests | None:

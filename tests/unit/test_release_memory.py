@@ -7,7 +7,9 @@ import pytest
 
 from components import release_memory
 from components.live_cluster import UnreachableError
+from components.ownership import Ownership
 from components.release_memory import ANNOTATION, of_daemon_sets, read, refusal, text
+from tests.unit.mocks import DIGESTS, Recorder, install
 
 OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
 URL = "oci://registry.example/soci"
@@ -105,3 +107,25 @@ def test_what_is_the_same_or_new_is_accepted(digests: dict[str, str], known: dic
 
 def test_the_path_is_that_of_the_annotation() -> None:
     assert f'metadata.annotations["{ANNOTATION}"]' == release_memory.PATH
+
+
+@pytest.mark.parametrize("answers", [[{"0.16.0": {"amd64": OLD}}, None], [None, {"0.16.0": {"amd64": OLD}}]])
+def test_the_cluster_is_asked_once_in_a_run(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, answers: list[Any]
+) -> None:
+    """A second answer, of a cluster that is reached now and then, is not mixed with the first one."""
+    asked = iter(answers)
+
+    async def cluster(self: Ownership) -> object:
+        return Cluster()
+
+    async def nothing(self: Ownership, kind: str, name: str, namespace: str) -> None:
+        return None
+
+    monkeypatch.setattr(Ownership, "cluster", cluster)
+    monkeypatch.setattr(Ownership, "_live", nothing)
+    monkeypatch.setattr(release_memory, "read", lambda *_: next(asked))
+    run(install())
+    written = json.loads(recorder.inputs("soci-daemon-set")["metadata"]["annotations"][ANNOTATION])
+    assert written == {**(answers[0] or {}), "0.16.1": DIGESTS}
+    assert list(asked) == answers[1:]
