@@ -17,6 +17,7 @@ import pulumi
 from .live_cluster import LiveCluster, Object, UnreadableError
 from .names import DOMAIN, INSTALLER
 from .ownership import Ownership, owner_of
+from .rules import ARCHITECTURES
 from .settings import Settings
 
 ANNOTATION = f"{DOMAIN}/release-digests"
@@ -57,7 +58,7 @@ class ReleaseMemory:
         changed = refusal(version, self._settings.release_url, self._digests, remembered.get(version, {}))
         if changed and not self._settings.sha256:
             raise pulumi.RunError(changed)
-        return text(remembered, version, self._digests)
+        return text(remembered, version, self._digests, are_given=bool(self._settings.sha256))
 
     async def _remembered(self) -> Digests | None:
         """None when the cluster cannot be asked."""
@@ -76,15 +77,16 @@ class ReleaseMemory:
 def read(cluster: LiveCluster, namespace: str, owner: str) -> Digests | None:
     """What a cluster remembers of this installer; None when it cannot be asked.
 
-    That of the same owner in another namespace counts: it is the one that this one takes over from.
+    Before it is there, that of the same owner in another namespace counts: the one that it takes over from.
+    Not afterwards: whoever may make a DaemonSet anywhere could have it remember what never was.
     """
     try:
         found = cluster.items(_DAEMON_SETS, labelSelector=f"app.kubernetes.io/name={INSTALLER}")
     except UnreadableError:
         return None
-    own = (item for item in found if item["metadata"]["namespace"] == namespace)
-    predecessors = (item for item in found if owner and owner_of(item) == owner)
-    return of_daemon_sets([*predecessors, *own])
+    own = [item for item in found if item["metadata"]["namespace"] == namespace]
+    predecessors = [item for item in found if owner and owner_of(item) == owner]
+    return of_daemon_sets(own or predecessors)
 
 
 def of_daemon_sets(daemon_sets: Iterable[Object]) -> Digests:
@@ -98,14 +100,24 @@ def of_daemon_sets(daemon_sets: Iterable[Object]) -> Digests:
             continue
         for version, digests in found.items() if isinstance(found, dict) else ():
             for architecture, digest in digests.items() if isinstance(digests, dict) else ():
-                if isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest):
+                is_one = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+                if is_one and architecture in ARCHITECTURES and re.fullmatch(r"\d+\.\d+\.\d+", version):
                     known.setdefault(version, {})[architecture] = digest
     return known
 
 
-def text(known: Digests, version: str, digests: Mapping[str, str]) -> str:
-    """The annotation: what was known, and the digests of a version."""
-    both = {**known, version: {**known.get(version, {}), **digests}}
+def text(known: Digests, version: str, digests: Mapping[str, str], *, are_given: bool = False) -> str:
+    """The annotation: what was known, and the digests of a version that were read.
+
+    Those that somebody has given are not remembered, since they may be mistyped; what they contradict is
+    forgotten, since it was replaced on purpose.
+    """
+    before = known.get(version, {})
+    if are_given:
+        now = {name: digest for name, digest in before.items() if digests.get(name, digest) == digest}
+    else:
+        now = {**before, **digests}
+    both = {**known, version: now}
     return json.dumps({name: found for name, found in both.items() if found}, sort_keys=True)
 
 
