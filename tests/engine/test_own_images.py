@@ -217,7 +217,8 @@ def assert_refused(said: str, mirror: Mirror, old: str, architecture: str = "amd
     assert f"for {architecture} it has sha256 {mirror.digest_of(architecture)} now, and had {old}" in words
     assert f"http://127.0.0.1:{mirror.server_port}" in words
     assert f"pulumi config set --path soci:sha256.{architecture} {mirror.digest_of(architecture)}" in words
-    assert "Traceback" not in said
+    # grpc may print one of its own, when the program ends while the engine asks it for a transform.
+    assert "components/" not in said
 
 
 def program_of(nodes: FakeNodes) -> set[str]:
