@@ -14,11 +14,11 @@ class ReadError(Exception):
 
 
 class StatusError(ReadError):
-    """The server says no; ``code`` is the status, below 500."""
+    """The server at ``url``, where a redirect may have led, says no; ``code`` is the status, below 500."""
 
-    def __init__(self, code: int, headers: Message) -> None:
+    def __init__(self, code: int, headers: Message, url: str) -> None:
         super().__init__(f"cannot be read (HTTP status {code})")
-        self.code, self.headers = code, headers
+        self.code, self.headers, self.url = code, headers, url
 
 
 def read(request: urllib.request.Request | str, limit: int) -> bytes:
@@ -36,7 +36,7 @@ def read(request: urllib.request.Request | str, limit: int) -> bytes:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code < 500:
-                raise StatusError(error.code, error.headers) from None
+                raise StatusError(error.code, error.headers, error.url or "") from None
             reason = f"HTTP status {error.code}"
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", error)) or type(error).__name__

@@ -97,6 +97,12 @@ def _get(url: str, registry: str, ask: Ask) -> bytes:
     except http_read.StatusError as status:
         if status.code != 401:
             raise
+        if urlsplit(status.url)[:2] != urlsplit(url)[:2]:
+            # Its word would decide who gets this registry's credentials.
+            place = urlsplit(status.url).netloc
+            raise RegistryError(
+                f"cannot be read ({place}, where it redirects to, wants credentials)"
+            ) from None
         challenges = status.headers.get_all("WWW-Authenticate") or []
     request = urllib.request.Request(url, headers=accept)
     # Unlike other headers, this one does not go where the registry redirects to.
@@ -105,12 +111,16 @@ def _get(url: str, registry: str, ask: Ask) -> bytes:
 
 
 def _authorization(url: str, challenges: list[str], ask: Callable[[], Credentials | None]) -> str:
-    """The header that answers the challenge of a registry."""
+    """The header that answers the challenge of a registry.
+
+    Over plain HTTP anybody on the way may have written the challenge, naming a token server of his own.
+    """
     found = parse_challenges(challenges)
+    is_safe = may_carry_credentials(url)
     if "bearer" in found and (realm := found["bearer"].get("realm")):
         query = {key: found["bearer"][key] for key in ("service", "scope") if key in found["bearer"]}
-        return f"Bearer {_token(realm, query, ask() if may_carry_credentials(realm) else None)}"
-    credentials = ask() if "basic" in found and may_carry_credentials(url) else None
+        return f"Bearer {_token(realm, query, ask() if is_safe and may_carry_credentials(realm) else None)}"
+    credentials = ask() if "basic" in found and is_safe else None
     if credentials is None:
         raise RegistryError("wants credentials, and this machine's Docker configuration has none for it")
     return _basic(credentials)

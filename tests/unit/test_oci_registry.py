@@ -225,3 +225,34 @@ def test_what_is_no_repository_is_refused(address: str) -> None:
 )
 def test_blanks_and_escapes_in_a_challenge(header: str, expected: dict[str, dict[str, str]]) -> None:
     assert oci_registry.parse_challenges([header]) == expected
+
+
+def test_a_challenge_that_came_over_plain_http_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is on the wire named a token server of his own, and was sent the user's password."""
+    told: list[Any] = []
+
+    def token(realm: str, query: Any, credentials: Any) -> str:
+        told.append(credentials)
+        return "anonymous"
+
+    monkeypatch.setattr(oci_registry, "_token", token)
+    challenges = ['Bearer realm="https://evil.example/token",scope="repository:x:pull"']
+    ask = lambda: Credentials(USER, PASSWORD)  # noqa: E731
+    assert oci_registry._authorization("http://registry.example/v2/", challenges, ask) == "Bearer anonymous"
+    assert told == [None]
+    oci_registry._authorization("https://registry.example/v2/", challenges, ask)
+    assert told[1:] == [Credentials(USER, PASSWORD)]
+
+
+def test_where_a_registry_redirects_to_does_not_say_who_gets_its_credentials(oci: Registry) -> None:
+    oci.challenge = "Bearer"
+    asked: list[str] = []
+
+    def redirect(request: Any, body: bytes) -> None:
+        request.send(307, Location=f"http://{oci.address}{request.path}")
+
+    with serving() as front:
+        front.answer = redirect
+        _, missing = digests(front, asked.append)
+    assert f"{oci.address}, where it redirects to, wants credentials" in missing["amd64"]
+    assert asked == []
