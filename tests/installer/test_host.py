@@ -13,7 +13,7 @@ from agent.host import Host, in_network_of, run_on_host
 from tests.fakes.node import INSTALLER
 
 ROOT = ("/", "ext4")
-# Mount points with their file systems, in the order of the table; whether /run/soci-cluster/credentials is in memory.
+# Mount points with their file systems, as mounted; whether /run/soci-cluster/credentials is in memory.
 TABLES = [
     ([ROOT, ("/run", "tmpfs")], True),
     ([ROOT, ("/run", "ramfs")], True),

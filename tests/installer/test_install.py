@@ -38,8 +38,8 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     machine = FakeNode(root)
 
     def unpack(host: FakeNode, url: str, version: str, digest: str, *way: object, **trust: str) -> None:
-        for program in release.PROGRAMS:
-            host.write(f"{release.VERSIONS}/{version}/{program}", b"program", 0o755)
+        for name in release.PROGRAMS:
+            host.write(f"{release.VERSIONS}/{version}/{name}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())
 
     monkeypatch.setattr(release, "install", unpack)
@@ -387,7 +387,7 @@ def test_staged_transaction_of_another_installer_is_left_alone(machine: FakeNode
 def test_full_disk_is_reported_as_what_it_is(machine: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the system must not end the agent without a word on the node's condition."""
 
-    def unpack(host: FakeNode, *arguments: str) -> None:
+    def unpack(host: FakeNode, *arguments: object, **trust: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), release.VERSIONS)
 
     monkeypatch.setattr(release, "install", unpack)
