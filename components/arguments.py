@@ -26,9 +26,10 @@ class SampleWorkloadArgs(TypedDict):
     command: NotRequired[list[str]]
     """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
     image_pull_secrets: NotRequired[list[Any]]
-    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
-    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
-    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
+    """For the installer's and the sample's own images only; your pods need nothing here (`soci:credentials`).
+    Where the nodes' credentials do not open these two: each entry the name of a Secret that others put beside
+    the pods, or an object with `registry`, `username` and `password`, from which such a Secret is made. In a
+    program, user name and password may be outputs."""
     timeout_seconds: NotRequired[int]
     """How long it may take, in seconds, the pull of its image included. Default: `600`."""
     kubeconfig: NotRequired[pulumi.Input[str]]
@@ -68,7 +69,8 @@ class SociInstallerArgs(TypedDict):
     """The same for https:// addresses."""
     no_proxy: NotRequired[str]
     """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
-    containerd. The instance metadata and the cluster's own addresses are always among them."""
+    containerd. The instance metadata, `localhost`, `.svc`, `.cluster.local` and the address of the API
+    server's service are always among them; name the service network, too, where a registry is in it."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
@@ -76,9 +78,10 @@ class SociInstallerArgs(TypedDict):
     """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
     `public.ecr.aws/docker/library/python:3.13-alpine`."""
     image_pull_secrets: NotRequired[list[Any]]
-    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
-    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
-    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
+    """For the installer's and the sample's own images only; your pods need nothing here (`soci:credentials`).
+    Where the nodes' credentials do not open these two: each entry the name of a Secret that others put beside
+    the pods, or an object with `registry`, `username` and `password`, from which such a Secret is made. In a
+    program, user name and password may be outputs."""
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
@@ -99,7 +102,7 @@ class SociInstallerArgs(TypedDict):
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
     credentials: NotRequired[str]
-    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    """With which credentials private images are loaded lazily. `node` are the node's own: the kubelet's
     credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
     image pull secrets of the pods on the node, which are kept in its memory. Default:
     `node-and-pull-secrets`."""
@@ -202,7 +205,8 @@ class SociClusterArgs(TypedDict):
     """The same for https:// addresses."""
     no_proxy: NotRequired[str]
     """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
-    containerd. The instance metadata and the cluster's own addresses are always among them."""
+    containerd. The instance metadata, `localhost`, `.svc`, `.cluster.local` and the address of the API
+    server's service are always among them; name the service network, too, where a registry is in it."""
     sha256: NotRequired[dict[str, str]]
     """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
     own checksum files are read at each run; nodes of an architecture without one are refused."""
@@ -210,9 +214,10 @@ class SociClusterArgs(TypedDict):
     """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
     `public.ecr.aws/docker/library/python:3.13-alpine`."""
     image_pull_secrets: NotRequired[list[Any]]
-    """Credentials for the images of the installer and of the sample, where those of the nodes are not enough:
-    each entry the name of a Secret that others put beside the pods, or an object with `registry`, `username`
-    and `password`, from which such a Secret is made. In a program, user name and password may be outputs."""
+    """For the installer's and the sample's own images only; your pods need nothing here (`soci:credentials`).
+    Where the nodes' credentials do not open these two: each entry the name of a Secret that others put beside
+    the pods, or an object with `registry`, `username` and `password`, from which such a Secret is made. In a
+    program, user name and password may be outputs."""
     namespace: NotRequired[str]
     """Namespace that is made for the installer. Default: `soci-system`."""
     node_selector: NotRequired[dict[str, str]]
@@ -233,7 +238,7 @@ class SociClusterArgs(TypedDict):
     """What becomes of a node on which another tool changed what the install wrote. `repair` puts it right, at
     most once in ten minutes and three times an hour, `report` only says so. Default: `repair`."""
     credentials: NotRequired[str]
-    """With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's
+    """With which credentials private images are loaded lazily. `node` are the node's own: the kubelet's
     credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these and the
     image pull secrets of the pods on the node, which are kept in its memory. Default:
     `node-and-pull-secrets`."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .names import DOCKER_HUB_KEY, DOCKER_HUB_NAMES
+
 HELPER_SECONDS = 30
 NOT_FOUND = "credentials not found in native keychain"
 IDENTITY_TOKEN = "<token>"  # the user name with which a helper says that its secret is one
-_DOCKER_HUB = "https://index.docker.io/v1/"
-_DOCKER_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 class CredentialsError(Exception):
@@ -46,7 +46,7 @@ def of_registry(host: str) -> Credentials | None:
         raise CredentialsError(f"{path} cannot be read ({type(error).__name__})") from error
     if not isinstance(found, dict):
         raise CredentialsError(f"{path} holds no object")
-    key = _DOCKER_HUB if host in _DOCKER_HUB_NAMES else host
+    key = DOCKER_HUB_KEY if host in DOCKER_HUB_NAMES else host
     helpers = found.get("credHelpers")
     helper = (helpers.get(key) if isinstance(helpers, dict) else None) or found.get("credsStore")
     # What a store does not know may stand in the file all the same, from before the store was chosen.
@@ -75,7 +75,7 @@ def _of_helper(name: str, key: str) -> Credentials | None:
 def _of_file(found: dict[str, Any], host: str) -> Credentials | None:
     auths = found.get("auths")
     by_host = {_host(key): entry for key, entry in auths.items()} if isinstance(auths, dict) else {}
-    entry = by_host.get(_host(_DOCKER_HUB) if host in _DOCKER_HUB_NAMES else host)
+    entry = by_host.get(_host(DOCKER_HUB_KEY) if host in DOCKER_HUB_NAMES else host)
     if not isinstance(entry, dict):
         return None
     if entry.get("identitytoken"):

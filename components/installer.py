@@ -9,7 +9,16 @@ from typing import Any
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, other_installers, ownership, program, pull_secrets, release, release_memory, settings
+from . import (
+    failure,
+    image_pull_secrets,
+    other_installers,
+    ownership,
+    program,
+    release,
+    release_memory,
+    settings,
+)
 from .arguments import SociInstallerArgs
 from .cluster_access import access_of
 from .names import DOMAIN, INSTALLER, PULL_SECRET, cluster_wide
@@ -58,6 +67,7 @@ class SociInstaller(pulumi.ComponentResource):
         )
         self._access = access_of(self, args.get("kubeconfig"), args.get("context"))
         self._ownership = ownership.Ownership(name, self, self._access)
+        self._memory = release_memory.ReleaseMemory(self._ownership, self._settings, self._digests)
         node_settings = program.node_settings(self._settings, self._digests)
         files = program.embedded_files() | {"settings.json": node_settings}
         namespace = self._namespace()
@@ -169,7 +179,7 @@ class SociInstaller(pulumi.ComponentResource):
         `depends_on`: the provider replaces a Secret by deleting it first, and what takes a value from it
         would go along.
         """
-        logins = pull_secrets.logins(self._settings.image_pull_secrets)
+        logins = image_pull_secrets.logins(self._settings.image_pull_secrets)
         if not logins:
             return []
         secret = k8s.core.v1.Secret(
@@ -180,8 +190,8 @@ class SociInstaller(pulumi.ComponentResource):
                 "labels": self._labels(),
                 "annotations": self._owner(),
             },
-            type=pull_secrets.TYPE,
-            data=pull_secrets.data(logins),
+            type=image_pull_secrets.TYPE,
+            data=image_pull_secrets.data(logins),
             opts=self._owned(),
         )
         return [secret]
@@ -190,7 +200,7 @@ class SociInstaller(pulumi.ComponentResource):
         """Autonamed: a changed byte makes a new ConfigMap, which rolls the DaemonSet; nothing else does."""
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         # Refused before anything that holds the digests is made.
-        checked = pulumi.Output.from_input(self._digests_to_remember())
+        checked = self._memory.annotation
         return k8s.core.v1.ConfigMap(
             f"{self._name}-program",
             metadata={
@@ -235,7 +245,7 @@ class SociInstaller(pulumi.ComponentResource):
                 # Not of the template: other nodes roll no pod of those that stay, and are waited for.
                 "annotations": {
                     ownership.ANNOTATION: owner,
-                    release_memory.ANNOTATION: pulumi.Output.from_input(self._digests_to_remember()),
+                    release_memory.ANNOTATION: self._memory.annotation,
                     **nodes,
                 },
             },
@@ -254,7 +264,7 @@ class SociInstaller(pulumi.ComponentResource):
                 },
             },
             opts=self._owned(
-                [self._keep_what_is_remembered],
+                [self._memory.keep],
                 depends_on=needed,
                 custom_timeouts=pulumi.CustomTimeouts(create=timeout, update=timeout),
                 on_error=[hook],
@@ -305,7 +315,7 @@ class SociInstaller(pulumi.ComponentResource):
         return [installer, credentials]
 
     def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
-        pull = pull_secrets.references(self._settings.image_pull_secrets, PULL_SECRET)
+        pull = image_pull_secrets.references(self._settings.image_pull_secrets, PULL_SECRET)
         items: list[k8s.core.v1.KeyToPathArgsDict] = [
             {"key": program.key_of(path), "path": path} for path in paths
         ]
@@ -342,37 +352,6 @@ class SociInstaller(pulumi.ComponentResource):
 
     def _node_selector(self) -> dict[str, str]:
         return {"kubernetes.io/os": "linux", **self._settings.node_selector}
-
-    async def _remembered(self) -> release_memory.Digests | None:
-        """The digests of releases that the cluster remembers; None when it cannot be asked."""
-        cluster = await self._ownership.cluster()
-        if cluster is None:
-            return None
-        owner = await self._ownership.owner.future() or ""
-        return await asyncio.to_thread(release_memory.read, cluster, self._settings.namespace, owner)
-
-    async def _digests_to_remember(self) -> str:
-        """What the DaemonSet's annotation is to be.
-
-        Raises:
-            pulumi.RunError: the release has another digest than the one that is remembered.
-        """
-        version, remembered = self._settings.version, await self._remembered() or {}
-        refusal = release_memory.refusal(
-            version, self._settings.release_url, self._digests, remembered.get(version, {})
-        )
-        if refusal and not self._settings.sha256:
-            raise pulumi.RunError(refusal)
-        return release_memory.text(remembered, version, self._digests)
-
-    async def _keep_what_is_remembered(
-        self, args: pulumi.ResourceTransformArgs
-    ) -> pulumi.ResourceTransformResult | None:
-        """A cluster that cannot be asked, in a preview say, forgets nothing."""
-        if await self._remembered() is not None:
-            return None
-        args.opts.ignore_changes = [*(args.opts.ignore_changes or []), release_memory.PATH]
-        return pulumi.ResourceTransformResult(args.props, args.opts)
 
     async def _require_own_nodes(self) -> None:
         cluster = None if self._is_absent else await self._ownership.cluster()

@@ -1,4 +1,4 @@
-"""Names in the cluster that several components use."""
+"""Names that several components use: of what is in the cluster, and of Docker Hub."""
 
 INSTALLER = "soci-installer"
 """Of the DaemonSet and of what belongs to it; also the label app.kubernetes.io/name of its pods."""
@@ -12,6 +12,11 @@ VERSION_LABEL = f"{DOMAIN}/version"
 """Of a node: the version of SOCI that is installed and verified there."""
 STARTUP_TAINT = f"{DOMAIN}/not-ready"
 """Of a node that waits for SOCI; the installer lifts it."""
+
+DOCKER_HUB_KEY = "https://index.docker.io/v1/"
+"""Docker Hub's key in a Docker configuration, whatever its images are called by."""
+DOCKER_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
+"""The hosts by which it is called."""
 
 
 def cluster_wide(namespace: str) -> str:

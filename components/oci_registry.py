@@ -6,25 +6,24 @@ distribution/distribution, docs/spec/auth/token.md and oauth.md. The agent has a
 """
 
 import base64
-import http.client
 import json
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from . import http_read
 from .docker_credentials import Credentials, CredentialsError, of_registry
 
-TIMEOUT_SECONDS = 10
-ATTEMPTS = 2
 MAX_BYTES = 1 << 20
 _MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
+_PAIR = r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
+_CHALLENGE = re.compile(rf"(\w+)\s+((?:{_PAIR}(?:\s*,\s*)?)+)")
 _LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
 
 Ask = Callable[[str], Credentials | None]
@@ -68,10 +67,12 @@ def manifest(repository: Repository, tag: str, ask: Ask = of_registry) -> Mappin
     """
     try:
         text = _get(repository.url(tag), repository.registry, ask)
-    except _Status as status:
+    except http_read.StatusError as status:
         if status.code == 404:
             return None
         raise RegistryError(_refused(status.code, repository.registry)) from None
+    except http_read.ReadError as error:
+        raise RegistryError(str(error)) from error
     except CredentialsError as error:
         raise RegistryError(f"cannot be read: {error}") from error
     try:
@@ -89,24 +90,18 @@ def _refused(code: int, registry: str) -> str:
     return f"cannot be read (HTTP status {code})"
 
 
-class _Status(Exception):  # noqa: N818  (an answer)
-    def __init__(self, error: urllib.error.HTTPError) -> None:
-        super().__init__(error.code)
-        self.code, self.headers = error.code, error.headers
-
-
 def _get(url: str, registry: str, ask: Ask) -> bytes:
     accept = {"Accept": ", ".join(_MANIFEST_TYPES)}
     try:
-        return _read(urllib.request.Request(url, headers=accept))
-    except _Status as status:
+        return http_read.read(urllib.request.Request(url, headers=accept), MAX_BYTES)
+    except http_read.StatusError as status:
         if status.code != 401:
             raise
         challenges = status.headers.get_all("WWW-Authenticate") or []
     request = urllib.request.Request(url, headers=accept)
     # Unlike other headers, this one does not go where the registry redirects to.
     request.add_unredirected_header("Authorization", _authorization(url, challenges, lambda: ask(registry)))
-    return _read(request)
+    return http_read.read(request, MAX_BYTES)
 
 
 def _authorization(url: str, challenges: list[str], ask: Callable[[], Credentials | None]) -> str:
@@ -125,9 +120,11 @@ def parse_challenges(headers: list[str]) -> dict[str, dict[str, str]]:
     """The challenges of WWW-Authenticate headers (RFC 9110, 11.6.1): scheme, in lower case, -> parameters."""
     found: dict[str, dict[str, str]] = {}
     for header in headers:
-        for scheme, parameters in re.findall(r'(\w+)\s+((?:\w+=(?:"[^"]*"|[^\s,]+)(?:\s*,\s*)?)+)', header):
-            pairs = re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', parameters)
-            found[scheme.lower()] = {key.lower(): quoted or bare for key, quoted, bare in pairs}
+        for scheme, parameters, *_ in _CHALLENGE.findall(header):
+            pairs = re.findall(_PAIR, parameters)
+            found[scheme.lower()] = {
+                key.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare for key, quoted, bare in pairs
+            }
     return found
 
 
@@ -157,26 +154,9 @@ def _token(realm: str, query: Mapping[str, str], credentials: Credentials | None
             request.add_unredirected_header("Authorization", _basic(credentials))
     host = urlsplit(realm).hostname or ""
     try:
-        answer = json.loads(_read(request))
+        answer = json.loads(http_read.read(request, MAX_BYTES))
         return str(answer.get("token") or answer["access_token"])
-    except _Status as status:
+    except http_read.StatusError as status:
         raise RegistryError(f"its tokens: {_refused(status.code, host)}") from None
     except (ValueError, LookupError, AttributeError) as error:
         raise RegistryError(f"its token server {host} answers with no token") from error
-
-
-def _read(request: urllib.request.Request) -> bytes:
-    """Read a small answer through the usual proxy variables; one retry."""
-    reason = ""
-    for _ in range(ATTEMPTS):
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-                return response.read(MAX_BYTES)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code < 500:
-                raise _Status(error) from None
-            reason = f"HTTP status {error.code}"
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-    raise RegistryError(f"cannot be read ({reason})")

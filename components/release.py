@@ -2,19 +2,15 @@
 RELEASES.md."""
 
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pulumi
 
-from . import oci_registry
+from . import http_read, oci_registry
 from .rules import ARCHITECTURES, is_oci
 from .settings import SociConfigError
 
-TIMEOUT_SECONDS = 10
-ATTEMPTS = 2
 MAX_BYTES = 4096
 TITLE = "org.opencontainers.image.title"  # of a layer: its file's name, as ORAS writes it
 
@@ -54,23 +50,15 @@ def parse_checksum(text: str, name: str) -> str:
 
 
 def fetch(url: str) -> str:
-    """Read a small text over HTTP, through the usual proxy variables; one retry.
+    """Read a small text over HTTP.
 
     Raises:
         ChecksumError: it cannot be read.
     """
-    reason = ""
-    for _ in range(ATTEMPTS):
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-                return response.read(MAX_BYTES).decode("utf-8", "replace")
-        except urllib.error.HTTPError as error:
-            reason = f"HTTP status {error.code}"
-            if error.code < 500:
-                break
-        except (OSError, ValueError) as error:
-            reason = str(getattr(error, "reason", error)) or type(error).__name__
-    raise ChecksumError(f"cannot be read ({reason})")
+    try:
+        return http_read.read(url, MAX_BYTES).decode("utf-8", "replace")
+    except http_read.ReadError as error:
+        raise ChecksumError(str(error)) from error
 
 
 def digests(

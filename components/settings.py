@@ -19,7 +19,8 @@ from typing import Any
 
 import pulumi
 
-from . import eks_checks, eks_rules, kubeconfig, pass_through, pull_secrets, redaction, rules
+from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
+from .image_pull_secrets import read as read_image_pull_secrets
 from .names import DEFAULT_NAMESPACE
 from .values import KINDS, RefusedError, entries
 
@@ -172,7 +173,9 @@ class Settings:
     no_proxy: str = setting(
         "",
         "Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means "
-        "those of containerd. The instance metadata and the cluster's own addresses are always among them.",
+        "those of containerd. The instance metadata, `localhost`, `.svc`, `.cluster.local` and the address "
+        "of the API server's service are always among them; name the service network, too, where a registry "
+        "is in it.",
         Scope.NODE,
         rules.no_proxy,
         remedy="set soci:noProxy 10.0.0.0/8,.internal",
@@ -194,12 +197,12 @@ class Settings:
     )
     image_pull_secrets: tuple[Any, ...] = setting(
         (),
-        "Credentials for the images of the installer and of the sample, where those of the nodes are not "
-        "enough: each entry the name of a Secret that others put beside the pods, or an object with "
-        "`registry`, `username` and `password`, from which such a Secret is made. In a program, user name "
-        "and password may be outputs.",
+        "For the installer's and the sample's own images only; your pods need nothing here "
+        "(`soci:credentials`). Where the nodes' credentials do not open these two: each entry the name of a "
+        "Secret that others put beside the pods, or an object with `registry`, `username` and `password`, "
+        "from which such a Secret is made. In a program, user name and password may be outputs.",
         Scope.INSTALLER,
-        pull_secrets.read,
+        read_image_pull_secrets,
         remedy="set --path 'soci:imagePullSecrets[0]' NAME; for credentials --secret --path "
         "'soci:imagePullSecrets[0].password' PASSWORD, and the same for registry and username",
         is_secret=True,
@@ -247,7 +250,7 @@ class Settings:
     )
     credentials: str = setting(
         "node-and-pull-secrets",
-        "With which credentials the daemon reads from registries. `node` are the node's own: the kubelet's "
+        "With which credentials private images are loaded lazily. `node` are the node's own: the kubelet's "
         "credential provider plugins and the Docker configurations on it. `node-and-pull-secrets` are these "
         "and the image pull secrets of the pods on the node, which are kept in its memory.",
         Scope.NODE,

@@ -4,7 +4,7 @@ upgrade."""
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, pull_secrets, settings
+from . import failure, image_pull_secrets, settings
 from .arguments import SampleWorkloadArgs
 from .cluster_access import access_of
 from .installer import labels
@@ -51,7 +51,7 @@ class SampleWorkload(pulumi.ComponentResource):
         }
         if chosen.image_pull_secrets:
             made = self._pull_secret(name, chosen)
-            pod["image_pull_secrets"] = pull_secrets.references(chosen.image_pull_secrets, made)
+            pod["image_pull_secrets"] = image_pull_secrets.references(chosen.image_pull_secrets, made)
         # Autonamed: a change of image, command or version starts a new one before the old one is deleted.
         job = k8s.batch.v1.Job(
             f"{name}-job",
@@ -80,15 +80,15 @@ class SampleWorkload(pulumi.ComponentResource):
 
     def _pull_secret(self, name: str, chosen: settings.Settings) -> pulumi.Input[str]:
         """The name of the Secret of the credentials for the sample's image; empty when there are none."""
-        logins = pull_secrets.logins(chosen.image_pull_secrets)
+        logins = image_pull_secrets.logins(chosen.image_pull_secrets)
         if not logins:
             return ""
         # Autonamed, too: other credentials run the sample anew, which tries them.
         secret = k8s.core.v1.Secret(
             f"{name}-registries",
             metadata={"labels": labels("sample", chosen.version)},
-            type=pull_secrets.TYPE,
-            data=pull_secrets.data(logins),
+            type=image_pull_secrets.TYPE,
+            data=image_pull_secrets.data(logins),
             opts=pulumi.ResourceOptions(parent=self),
         )
         return secret.metadata["name"]

@@ -14,12 +14,12 @@ import images
 from settings import REGISTRY
 
 FILES = 48
-FILE_BYTES = 1 << 18
+SMALL, LARGE = 1 << 18, 9 << 18  # bytes of a file; soci-doctor speaks of images of the second size only
 SPAN_BYTES = 1 << 20
 APPLETS = ["sh", "sleep", "usleep", "cat", "true"]
 
 
-def push(repository: str) -> None:
+def push(repository: str, file_bytes: int = SMALL) -> None:
     """Push the image repository:1 to the lab's registry, with a SOCI v2 index, unless it is there."""
     if _is_there(repository):
         return
@@ -28,7 +28,7 @@ def push(repository: str) -> None:
 
     def data(archive: tarfile.TarFile) -> None:
         for number in range(FILES):
-            images.add_file(archive, f"data/{number:02}", generator.randbytes(FILE_BYTES))
+            images.add_file(archive, f"data/{number:02}", generator.randbytes(file_bytes))
 
     with tempfile.TemporaryDirectory() as scratch:
         plain, indexed = f"{scratch}/plain", f"{scratch}/indexed"

@@ -37,14 +37,15 @@ MIRRORED, MIRROR_PREFIX = "mirrored.registry.lab", "/v2/cache"
 ANN = User("correct horse", ("case/*",))
 ADDRESS_OF = {name: address for address, names in REGISTRY_NAMES.items() for name in names}
 
-# A file each half second, so that what happens meanwhile meets reads from the registry; then on and on.
+# With a pause after each file what happens meanwhile meets reads from the registry; then on and on.
 READER = """
 reads=0 errors=0 passes=0
 while :; do
   for file in /data/*; do
     if cat "$file" >/dev/null; then reads=$((reads + 1)); else errors=$((errors + 1)); fi
     echo "passes=$passes reads=$reads errors=$errors"
-    usleep 500000
+    [ $passes -gt 0 ] || usleep $PAUSE
+    [ $passes = 0 ] || usleep 500000
   done
   passes=$((passes + 1))
 done
@@ -95,7 +96,7 @@ class Scene:
             CLIENT: _hosts(
                 CLIENT,
                 'ca = "/etc/containerd/lab/own-ca.pem"\n'
-                '  client = ["/etc/containerd/lab/client.pem", "/etc/containerd/lab/client.key"]',
+                '  client = [["/etc/containerd/lab/client.pem", "/etc/containerd/lab/client.key"]]',
             ),
             HEADER: _hosts(HEADER, f'[host."https://{HEADER}".header]\n    X-Mirror = "lab"'),
             MIRRORED: f'server = "https://{MIRRORED}"\n\n'
@@ -148,6 +149,7 @@ class Case:
         after: the script that takes back what `before` did.
         lazy: whether the image has to be loaded lazily; None: as the daemon can, and if not it is said.
         user: as whom the daemon has to have read; empty for nobody.
+        file_bytes: of the image's files; when it is whole for a reason of its own, LARGE, or nobody tells.
     """
 
     name: str
@@ -155,10 +157,11 @@ class Case:
     habits: Callable[[Scene], None] = Scene.behave
     before: Callable[[Scene], str] = lambda scene: ""
     secret: tuple[str, str] | None = None
-    during: Callable[[Scene], None] = lambda scene: None
+    during: Callable[[Scene], None] | None = None
     after: str = ""
     lazy: bool | None = True
     user: str = ""
+    file_bytes: int = lazy_images.SMALL
 
     @property
     def repository(self) -> str:
@@ -204,6 +207,11 @@ def every(seconds: float, times: int, act: Callable[[Scene], None]) -> Callable[
             act(scene)
 
     return events
+
+
+def lasts(seconds: float) -> Callable[[Scene], None]:
+    """Time goes by: what has a short life ends."""
+    return lambda scene: time.sleep(seconds)
 
 
 def away(seconds: float, how: Away = Away.REFUSED) -> Callable[[Scene], None]:
@@ -268,7 +276,7 @@ CASES = [
         ECR,
         ecr(token_seconds=10),
         provider(),
-        during=every(1, 25, lambda scene: None),
+        during=lasts(25),
         user="AWS",
     ),
     Case(
@@ -289,7 +297,7 @@ CASES = [
         PRIVATE,
         bearer(redirects=True, link_seconds=3),
         secret=("ann", ANN.password),
-        during=every(1, 20, lambda scene: None),
+        during=lasts(20),
         user="ann",
     ),
     Case(
@@ -297,7 +305,7 @@ CASES = [
         ECR,
         ecr(redirects=True, link_seconds=3, store_refusal=(400, "ExpiredToken")),
         provider(),
-        during=every(1, 20, lambda scene: None),
+        during=lasts(20),
         user="AWS",
     ),
     Case(
@@ -309,15 +317,25 @@ CASES = [
     ),
     Case("429 without", PRIVATE, faults({**TOO_MANY, "times": 6}), secret=("ann", ANN.password), user="ann"),
     Case("no parts of blobs", PUBLIC, behave(ranges=False), lazy=None),
+    # SOCI asks a second time for neither an index nor a span whose body broke off.
     Case(
         "bodies break off",
         PUBLIC,
         behave(faults=lambda: [Fault(cut_after=50_000, times=4, agent="soci", kinds=("blobs",))]),
+        lazy=None,
+        file_bytes=lazy_images.LARGE,
     ),
     Case("registry away for 20 s", PUBLIC, during=away(20)),
     Case("registry silent for 20 s", PUBLIC, during=away(20, Away.SILENT)),
     *(
-        Case(f"plugin: {what}", ECR, ecr(), provider(others=what), lazy=False)
+        Case(
+            f"plugin: {what}",
+            ECR,
+            ecr(),
+            provider(others=what),
+            lazy=False,
+            file_bytes=lazy_images.LARGE if what == "null" else lazy_images.SMALL,
+        )
         for what in ("fail", "hang", "rubbish", "null")
     ),
     Case(
@@ -367,10 +385,11 @@ class Reader:
 
     def start(self, seconds: float = START_SECONDS) -> bool:
         """Whether the pod runs in time."""
+        command = ["sh", "-c", f"PAUSE={500_000 if self.case.during else 20_000}\n{READER}"]
         spec: dict[str, Any] = {
             "nodeName": self.node,
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": self.case.image, "command": ["sh", "-c", READER]}],
+            "containers": [{"name": "main", "image": self.case.image, "command": command}],
             "tolerations": [{"operator": "Exists"}],
         }
         self.name = f"registries-{self.node}-{time.monotonic_ns() % 10**9}"
@@ -453,8 +472,7 @@ class Reader:
 
 
 FORGET = """
-its='index($1, name ":") || index($1, name "@") { print $3 }'
-digests=$(ctr -n k8s.io images ls | awk -v name="/$name" "$its")
+digests=$(ctr -n k8s.io images ls | awk -v names="$names" '$1 ~ names { print $3 }' | sort -u)
 for digest in $digests; do
     ctr -n k8s.io images ls -q "target.digest==$digest" | xargs -r ctr -n k8s.io images rm --sync >/dev/null
 done
@@ -462,10 +480,11 @@ done
 
 
 def forget(node: str, repository: str) -> None:
-    """The node has no image of the repository, under none of its names."""
-    containers = f"ctr -n k8s.io containers ls | grep -c '/{repository}[:@]' || :"
+    """The node has no image of the repository under any name; none below it when it ends in a slash."""
+    names = f"/{repository}" if repository.endswith("/") else f"/{repository}[:@]"
+    containers = f"ctr -n k8s.io containers ls | grep -c '{names}' || :"
     wait_for(lambda: on_node(node, containers).strip() == "0", 60, f"no container of {repository} on {node}")
-    on_node(node, f"name={repository}\n{FORGET}")
+    on_node(node, f"names='{names}'\n{FORGET}")
 
 
 def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
@@ -473,7 +492,7 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
 
     Each has name, node, started, lazy, named, read_errors and as whom the daemon read.
     """
-    lazy_images.push(case.repository)
+    lazy_images.push(case.repository, case.file_bytes)
     scene.behave()
     case.habits(scene)
     readers = [Reader(api, node, case) for node in SOCI_NODES]
@@ -482,7 +501,7 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
             list(threads.map(lambda reader: on_node(reader.node, case.before(scene) or ":"), readers))
             begun = time.monotonic()
             started = list(threads.map(Reader.start, readers))
-            if all(started):
+            if all(started) and case.during:
                 case.during(scene)
             return list(
                 threads.map(lambda pair: _outcome(scene, *pair, begun), zip(readers, started, strict=True))

@@ -42,28 +42,27 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 def scene(api) -> Iterator[Scene]:
     """The registries; the nodes have been told of them while the installer was there."""
     made = Scene(api)
-    for node in SOCI_NODES:
-        made.tell(node)
-        for case in CASES:
-            registries.forget(node, case.repository)
-    wait_for(
-        lambda: all("own-ca.registry.lab" in told(node) for node in SOCI_NODES),
-        NOTICED_SECONDS,
-        "the daemons know of a hosts.toml that was written after the install",
-    )
-    for node in SOCI_NODES:
-        wait_for(lambda node=node: is_ready(api, node), NOTICED_SECONDS, f"{node} SociReady")
-    yield made
-    for node in SOCI_NODES:
-        made.untell(node)
-    made.close()
+    try:
+        for node in SOCI_NODES:
+            made.tell(node)
+            registries.forget(node, "case/")
+        wait_for(
+            lambda: all(registries.MIRRORED in told(node) for node in SOCI_NODES),
+            NOTICED_SECONDS,
+            "the daemons know of a hosts.toml that was written after the install",
+        )
+        for node in SOCI_NODES:
+            wait_for(lambda node=node: is_ready(api, node), NOTICED_SECONDS, f"{node} SociReady")
+        yield made
+    finally:
+        for node in SOCI_NODES:
+            made.untell(node)
+        made.close()
 
 
 def told(node: str) -> str:
-    """What the daemon of the node knows of registries."""
-    return on_node(
-        node, "cat /etc/soci-snapshotter-grpc*/config.toml /etc/soci-snapshotter-grpc*/environment"
-    )
+    """What the daemon of the node is told of registries."""
+    return on_node(node, "cat /etc/soci-snapshotter-grpc*/config.toml")
 
 
 def is_ready(api, node: str) -> bool:
@@ -101,7 +100,7 @@ class Rotation:
 
     def __init__(self, api, scene: Scene, minutes: int) -> None:
         self.scene = scene
-        self.cases = [Case(f"rotation {number}", ECR) for number in range(minutes)]
+        self.cases = [Case(f"rotation {number}", ECR, during=registries.revoke) for number in range(minutes)]
         self.readers = [Reader(api, node, case) for case in self.cases for node in SOCI_NODES]
 
     def read(self) -> int:
@@ -139,8 +138,6 @@ def test_reads_meet_no_error_while_tokens_rotate(
     revoker = threading.Thread(target=revoke_until, args=(over, scene))
     try:
         for node in SOCI_NODES:
-            for case in rotation.cases:
-                registries.forget(node, case.repository)
             on_node(node, registries.provider()(scene))
         revoker.start()
         results["read_errors"] = rotation.read()
@@ -246,7 +243,7 @@ def private(api, scene: Scene) -> Iterator[Callable[[str, tuple[str, str] | None
     readers: list[Reader] = []
 
     def make(node: str, secret: tuple[str, str] | None) -> Reader:
-        readers.append(Reader(api, node, Case(case.name, PRIVATE, secret=secret)))
+        readers.append(Reader(api, node, Case(case.name, PRIVATE, secret=secret, during=registries.revoke)))
         return readers[-1]
 
     yield make

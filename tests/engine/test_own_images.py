@@ -277,7 +277,7 @@ def test_an_unreachable_cluster_is_no_obstacle_to_a_preview_and_forgets_nothing(
     reachable.write_text(before)
 
 
-def test_a_digest_that_the_user_gives_is_accepted_and_remembered(
+def test_a_digest_that_the_user_gives_is_accepted_and_what_is_read_then_is_remembered(
     stack: Stack, nodes: FakeNodes, mirror: Mirror
 ) -> None:
     old = mirror.digest_of("amd64")

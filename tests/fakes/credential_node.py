@@ -65,6 +65,7 @@ class CredentialNode:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         version: str = V1,
+        cache: str = "",
     ) -> Path:
         """One more plugin of the kubelet; ``script`` prints its answer. Its requests are counted."""
         program = self.programs / name
@@ -74,6 +75,7 @@ class CredentialNode:
         )
         program.chmod(0o755)
         self.lines += [f"provider {name}", f"executable {program}", f"apiVersion {version}"]
+        self.lines += [f"cache {cache}"] if cache else []
         self.lines += [f"match {pattern}" for pattern in match]
         self.lines += [f"argument {word}" for word in arguments]
         self.lines += [f"environment {key}={value}" for key, value in (environment or {}).items()]

@@ -89,6 +89,7 @@ def test_a_node_of_eks(eks: FakeHost) -> None:
         "provider ecr-credential-provider",
         f"executable {EKS}/ecr-credential-provider",
         "apiVersion credentialprovider.kubelet.k8s.io/v1",
+        "cache 43200",
         "match *.dkr.ecr.*.amazonaws.com",
         "match *.dkr-ecr.*.on.aws",
         "match public.ecr.aws",
@@ -177,6 +178,7 @@ def test_a_kubelet_that_is_not_to_be_seen_gives_no_list(eks: FakeHost, gone: str
         (with_entry(apiVersion="v2"), "the apiVersion 'v2' of ecr-credential-provider"),
         (with_entry(args=["a\nexecutable /bin/sh"]), "an argument of ecr-credential-provider is no text"),
         (with_entry(matchImages="*"), "matchImages is no list"),
+        (with_entry(defaultCacheDuration="soon"), "defaultCacheDuration of ecr-credential-provider is no"),
         (with_entry(env=[{"name": "A B", "value": "x"}]), "has a variable 'A B'"),
         (
             with_entry(env=[{"name": "A", "value": {"secret": "s"}}]),
@@ -246,9 +248,49 @@ def test_of_the_kubelets_environment_plugins_have_the_way_and_no_secret(eks: Fak
     text = credential_providers.render(found)
     assert "topsecret" not in text
     assert "AKIA" not in text
-    assert [name for name in secret if any(name in cause for _, cause in found.problems)] == list(secret)
-    assert "topsecret" not in str(found.problems)
+    assert found.left_out == tuple(sorted(secret))
+    assert found.problems == ()
     assert text.index("environment AWS_REGION=eu-west-1") < text.index("provider ")
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ("12h0m0s", 43200),
+        ("10m", 600),
+        ("1m30.9s", 90),
+        ("999ms", 0),
+        ("90000ms", 90),
+        ("1h1us1\u00b5s1ns", 3600),
+        ("0", 0),
+        (0, 0),
+        (".5h", 1800),
+        ("9" * 400 + "h", 86400),
+    ],
+)
+def test_the_default_cache_duration_becomes_seconds(eks: FakeHost, written: Any, seconds: int) -> None:
+    put(eks, f"{EKS}/config.json", with_entry(defaultCacheDuration=written))
+    found = credential_providers.read(eks)
+    assert found.problems == ()
+    assert f"\ncache {seconds}\n" in credential_providers.render(found)
+
+
+def test_patterns_are_written_in_lower_case_as_the_helper_asks(eks: FakeHost) -> None:
+    """The path is kept: an image there is asked for."""
+    put(eks, f"{EKS}/config.json", with_entry(matchImages=["*.Registry.EXAMPLE:5000/Team"]))
+    found = credential_providers.read(eks)
+    assert found.problems == ()
+    assert "\nmatch *.registry.example:5000/Team\n" in credential_providers.render(found)
+
+
+@pytest.mark.parametrize("pattern", ["r[a-z].example", "r\\*.example/team"])
+def test_a_pattern_that_the_helper_does_not_match_is_named(eks: FakeHost, pattern: str) -> None:
+    put(eks, f"{EKS}/config.json", with_entry(matchImages=["*.example", pattern, "a.example/[x]"]))
+    found = credential_providers.read(eks)
+    assert [provider.name for provider in found.providers] == ["ecr-credential-provider"]
+    ((subject, cause),) = found.problems
+    assert subject == "ecr-credential-provider"
+    assert f"its pattern {pattern} has more" in cause
 
 
 def test_the_helper_asks_by_the_list_as_it_is_written(fake_host: FakeHost, tmp_path: Path) -> None:
@@ -257,6 +299,7 @@ def test_the_helper_asks_by_the_list_as_it_is_written(fake_host: FakeHost, tmp_p
     program = node.provide(f"env >{tmp_path}/environment; echo '{response('token')}'", name="plugin")
     config = with_entry(
         name="plugin",
+        matchImages=["*.DKR.ECR.*.amazonaws.com"],
         args=["a  b", "$(id)", "'", "", "-n"],
         env=[{"name": "ODD", "value": " two  blanks $HOME ' \" \\ "}],
     )

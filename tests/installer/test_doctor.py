@@ -521,6 +521,28 @@ def test_a_plugin_that_is_missing_is_named_once(node: DoctorNode) -> None:
     assert finding["cause"] == "there is no program /etc/ecr"
 
 
+def test_a_plugin_with_a_pattern_that_is_not_matched_is_named_with_its_failures(node: DoctorNode) -> None:
+    give_plugin(node, matchImages=["r[a-z].example"])
+    node.put("/etc/ecr", "")
+    node.sources = f"{REGISTRY} failed ecr: it ended with status 1\n{REGISTRY} none\n"
+    findings = node.examine()["findings"]
+    assert [(finding["id"], finding["subject"]) for finding in findings] == [("provider-fails", "ecr")] * 2
+    assert "its pattern r[a-z].example has more" in findings[0]["cause"]
+    assert findings[1]["cause"] == f"asked for {REGISTRY}, it ended with status 1"
+
+
+def test_a_variable_that_plugins_are_asked_without_is_named_once_and_not_its_value(node: DoctorNode) -> None:
+    environment = "AWS_SECRET_ACCESS_KEY=topsecret\0HTTPS_PROXY=http://u:topsecret@p:1\0"
+    node.put(f"/proc/{KUBELET_PID}/environ", environment)
+    assert node.found() == {}
+    give_plugin(node)
+    node.put("/etc/ecr", "")
+    findings = node.examine()["findings"]
+    assert {finding["id"] for finding in findings} == {"provider-without-variable"}
+    assert [finding["cause"].split()[3] for finding in findings] == ["AWS_SECRET_ACCESS_KEY,", "HTTPS_PROXY,"]
+    assert "topsecret" not in str(findings)
+
+
 def test_a_plugin_that_needs_a_service_account_is_named(node: DoctorNode) -> None:
     give_plugin(node, tokenAttributes={"requireServiceAccount": True})
     assert node.found() == {"provider-needs-account": "ecr"}

@@ -50,6 +50,20 @@ def test_every_journal_state_that_is_written_or_read_is_in_the_table_of_the_head
     }  # fmt: skip
 
 
+def test_a_record_that_a_full_disk_does_not_hold_is_not_shortened(tmp_path) -> None:
+    """The copy of the earlier lines failed, the new line still fitted, and the originals were forgotten."""
+    record = tmp_path / "originals" / "files"
+    record.parent.mkdir()
+    record.write_text("shared\t/etc/containerd/config.toml\t0644\t0:0\tabc\t-\tetc.containerd.config.toml\n")
+    before = record.read_text()
+    line = (
+        "FILE_ROLE=daemon FILE_PATH=/new FILE_MODE=0644 FILE_OWNER=0:0 FILE_OLD=absent FILE_NEW=d FILE_NAME=n"
+    )
+    with pytest.raises(subprocess.CalledProcessError):
+        call(f"STATE={tmp_path} {line}; cat() {{ return 1; }}; save_old {tmp_path}/txn")
+    assert record.read_text() == before
+
+
 def test_a_key_that_no_plan_has_is_not_taken(tmp_path) -> None:
     """plan.env is data: neither a variable of the script's own nor code can come from it."""
     plan = "slot=soci-b\nSTATE=/elsewhere\nPATH=/x\nx; touch /tmp/x=1\npause_image=a b$(touch /tmp/y)\n"
@@ -159,3 +173,20 @@ def test_checks_do_not_hold_up_a_start_of_containerd(node: ScriptNode) -> None:
     (node.fake / "on-plugins-ls").write_text(f'flock -n "{lock}" true && : >"$FAKE/lock-is-free"\n')
     assert verified(node).outcome == "verified"
     assert (node.fake / "lock-is-free").exists()
+
+
+def test_registries_are_asked_through_the_proxies_that_containerd_runs_with() -> None:
+    """Beside the daemon's own, which a systemd unit of ours does not have: an image was held for good."""
+    variables = {"HTTPS_PROXY": "http://user:a b@proxy:3128", "no_proxy": "10.0.0.0/8,.corp", "OTHER": "x"}
+    containerd = subprocess.Popen(["sleep", "60"], env=variables)
+    try:
+        code = f"PLAN_containerd_unit=c; systemctl() {{ say {containerd.pid}; }}; with_proxies env"
+        found = dict(line.split("=", 1) for line in call(code).splitlines() if "=" in line)
+    finally:
+        containerd.kill()
+        containerd.wait()
+    assert {name: found.get(name) for name in variables} == {**variables, "OTHER": None}
+
+
+def test_without_containerd_registries_are_asked_as_ever() -> None:
+    assert call("PLAN_containerd_unit=c; systemctl() { say 0; }; with_proxies echo asked") == "asked\n"

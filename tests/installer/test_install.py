@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 import tomllib
 from collections.abc import Sequence
@@ -580,6 +581,80 @@ def test_node_that_an_earlier_version_installed_is_changed_without_a_restart(mac
     latest = max(directories, key=lambda directory: directory.stat().st_mtime_ns)
     roles = [line.split("\t")[0] for line in (latest / "files").read_text().splitlines()]
     assert roles == [*["recovery"] * 5, "daemon", "daemon", "shared"]
+    assert not install.install(task(machine), never).changed
+
+
+CREDENTIALS = "/opt/soci-cluster/credentials"
+# The daemon's unit of version 0.2, which knew neither credentials nor proxies.
+UNIT_OF_0_2 = """\
+# Written by SociCluster; removed by `soci-host.sh remove`.
+[Unit]
+Description=SOCI snapshotter for containerd
+Documentation=https://github.com/awslabs/soci-snapshotter
+Wants=network-online.target
+After=network-online.target
+Before=containerd.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=notify
+ExecStart=/opt/soci-cluster/versions/0.16.1/soci-snapshotter-grpc --root /var/lib/x
+Restart=always
+RestartSec=1
+TimeoutStartSec=infinity
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def as_0_2_left_it(machine: FakeNode) -> None:
+    """No credentials, its own unit, and a record of just that."""
+    machine.write(slots.FIRST.unit_path, UNIT_OF_0_2.encode())
+    shutil.rmtree(machine.path(CREDENTIALS))
+    record = machine.path(f"{transaction.STATE}/current/files")
+    kept = []
+    for line in record.read_text().splitlines():
+        fields = line.split("\t")
+        if fields[1] == slots.FIRST.unit_path:
+            fields[5] = transaction.sha256(UNIT_OF_0_2.encode())
+        if not fields[1].startswith(f"{CREDENTIALS}/"):
+            kept.append("\t".join(fields) + "\n")
+    record.write_text("".join(kept))
+
+
+def test_a_node_of_0_2_gets_credentials_with_one_restart_of_its_daemon_once_it_is_idle(
+    machine: FakeNode,
+) -> None:
+    """Helper and unit come in one transaction: no daemon is told to use a helper that is not there."""
+    install.install(task(machine), never)
+    as_0_2_left_it(machine)
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    before = tree(machine.root)
+    machine.commands.clear()
+    waited = []
+
+    def idle(busy: lazy.Busy) -> None:
+        assert tree(machine.root) == before
+        assert machine.read_text(slots.FIRST.unit_path) == UNIT_OF_0_2
+        waited.append(busy)
+        machine.lazy.clear()
+
+    def drifted(what: str, seen: Seen) -> None:
+        pytest.fail(f"an upgrade is no drift: {what}")
+
+    assert install.install(dataclasses.replace(task(machine), when_drifted=drifted), idle).changed
+    assert len(waited) == 1
+    assert len([command for command in machine.commands if command[0] == "systemd-run"]) == 1
+    plan = machine.plan()
+    assert (plan["snapshotter_action"], plan["containerd_restart"], plan["is_switch"]) == (
+        "restart",
+        "0",
+        "0",
+    )
+    assert machine.exists(f"{CREDENTIALS}/docker-credential-soci-cluster")
+    unit = machine.read_text(slots.FIRST.unit_path)
+    assert f"Environment=DOCKER_CONFIG={CREDENTIALS}\n" in unit
     assert not install.install(task(machine), never).changed
 
 

@@ -5,7 +5,7 @@ from email.message import Message
 
 import pytest
 
-from components import release
+from components import http_read, release
 from components.settings import SociConfigError
 
 NAME = "soci-snapshotter-0.16.1-linux-amd64-static.tar.gz"
@@ -61,7 +61,7 @@ def test_a_server_error_is_tried_again_but_an_absent_file_is_not(monkeypatch: py
         return urlopen
 
     for status in (503, 404):
-        monkeypatch.setattr(release.urllib.request, "urlopen", answer(status))
+        monkeypatch.setattr(http_read.urllib.request, "urlopen", answer(status))
         with pytest.raises(release.ChecksumError, match=f"HTTP status {status}"):
             release.fetch(URL)
     assert asked == [503, 503, 404]

@@ -7,7 +7,9 @@ import pytest
 
 from components import release_memory
 from components.live_cluster import UnreachableError
+from components.ownership import Ownership
 from components.release_memory import ANNOTATION, of_daemon_sets, read, refusal, text
+from tests.unit.mocks import Recorder, install
 
 OLD, NEW, OTHER = "a" * 64, "b" * 64, "c" * 64
 URL = "oci://registry.example/soci"
@@ -48,14 +50,28 @@ def test_what_was_written_is_read_and_a_version_is_kept_when_another_comes() -> 
     assert text({}, "0.16.1", {}) == "{}"
 
 
-def test_what_is_accepted_takes_the_place_of_what_was_known_for_its_architecture_alone() -> None:
+def test_a_digest_that_somebody_gives_is_not_remembered_and_has_what_it_contradicts_forgotten() -> None:
+    """A mistyped one was, and the right one was refused afterwards."""
+    assert text({}, "0.16.1", {"amd64": NEW}, are_given=True) == "{}"
     known = {"0.16.1": {"amd64": OLD, "arm64": OTHER}}
-    assert json.loads(text(known, "0.16.1", {"amd64": NEW})) == {"0.16.1": {"amd64": NEW, "arm64": OTHER}}
+    told = text(known, "0.16.1", {"amd64": NEW, "arm64": OTHER}, are_given=True)
+    assert json.loads(told) == {"0.16.1": {"arm64": OTHER}}
+    assert refusal("0.16.1", URL, {"amd64": NEW, "arm64": OTHER}, json.loads(told)["0.16.1"]) is None
 
 
 @pytest.mark.parametrize(
     "annotation",
-    [None, "", "{", "[]", '{"0.16.1": []}', '{"0.16.1": {"amd64": 1}}', '{"0.16.1": {"amd64": "x"}}'],
+    [
+        None,
+        "",
+        "{",
+        "[]",
+        '{"0.16.1": []}',
+        '{"0.16.1": {"amd64": 1}}',
+        '{"0.16.1": {"amd64": "x"}}',
+        f'{{"0.16.1": {{"riscv64": "{OLD}"}}}}',
+        f'{{"junk": {{"amd64": "{OLD}"}}}}',
+    ],
 )
 def test_rubbish_is_no_memory(annotation: str | None) -> None:
     assert of_daemon_sets([daemon_set("soci-system", annotation)]) == {}
@@ -65,6 +81,9 @@ def test_the_installer_that_this_one_takes_over_from_is_remembered_and_others_ar
     known = [text({}, "0.16.1", {"amd64": digest}) for digest in (OLD, NEW, OTHER)]
     predecessor, stranger = daemon_set("before", known[0], "me"), daemon_set("other", known[1], "somebody")
     own = daemon_set("soci-system", known[2], "me")
+    assert remembered(own, daemon_set("before", text({}, "0.16.0", {"amd64": OLD}), "me")) == {
+        "0.16.1": {"amd64": OTHER}
+    }, "a DaemonSet of somebody else's may say that it is ours"
     assert remembered(stranger) == {}
     assert remembered(predecessor, stranger) == {"0.16.1": {"amd64": OLD}}
     assert remembered(own, predecessor) == {"0.16.1": {"amd64": OTHER}}
@@ -105,3 +124,25 @@ def test_what_is_the_same_or_new_is_accepted(digests: dict[str, str], known: dic
 
 def test_the_path_is_that_of_the_annotation() -> None:
     assert f'metadata.annotations["{ANNOTATION}"]' == release_memory.PATH
+
+
+@pytest.mark.parametrize("answers", [[{"0.16.0": {"amd64": OLD}}, None], [None, {"0.16.0": {"amd64": OLD}}]])
+def test_the_cluster_is_asked_once_in_a_run(
+    recorder: Recorder, run, monkeypatch: pytest.MonkeyPatch, answers: list[Any]
+) -> None:
+    """A second answer, of a cluster that is reached now and then, is not mixed with the first one."""
+    asked = iter(answers)
+
+    async def cluster(self: Ownership) -> object:
+        return Cluster()
+
+    async def nothing(self: Ownership, kind: str, name: str, namespace: str) -> None:
+        return None
+
+    monkeypatch.setattr(Ownership, "cluster", cluster)
+    monkeypatch.setattr(Ownership, "_live", nothing)
+    monkeypatch.setattr(release_memory, "read", lambda *_: next(asked))
+    run(install())
+    written = json.loads(recorder.inputs("soci-daemon-set")["metadata"]["annotations"][ANNOTATION])
+    assert written == (answers[0] or {})
+    assert list(asked) == answers[1:]

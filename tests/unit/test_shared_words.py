@@ -14,7 +14,7 @@ import agent.__main__ as program
 import agent.settings
 import pod_start
 import pytest
-from agent import tell
+from agent import registry, registry_auth, release, tell
 from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Host
@@ -23,8 +23,10 @@ from agent.log import Log
 from agent.marks import Marks, has_startup_taint
 from agent.slots import FIRST
 
-from components import failure, names, settings
+from components import failure, names, oci_registry, settings
+from components import release as releases
 from components.program import node_settings
+from components.rules import is_oci
 from tests.fakes.api import FakeApi
 from tests.unit.mocks import DIGESTS, Recorder, install
 
@@ -187,3 +189,79 @@ def test_the_kubelet_looks_for_the_file_by_which_the_agent_says_that_it_is_done(
     container: dict[str, Any],
 ) -> None:
     assert container["readinessProbe"]["exec"]["command"] == ["test", "-e", str(program.READY_FILE)]
+
+
+BEARER = {"bearer": {"realm": "https://a/t", "scope": "r:a/b:pull,push", "service": "s"}}
+
+# Each side reads registries, the components a manifest, the agent a blob, and neither may import the other.
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (['Basic realm="a"'], {"basic": {"realm": "a"}}),
+        (['Bearer realm="https://a/t",scope="r:a/b:pull,push",service="s"'], BEARER),
+        (['BEARER Realm="https://a/t" , Scope="r:a/b:pull,push" ,  SERVICE=s'], BEARER),
+        (["Bearer realm=https://a/t,service=s"], {"bearer": {"realm": "https://a/t", "service": "s"}}),
+        (['Basic realm="a", Bearer realm="b"'], {"basic": {"realm": "a"}, "bearer": {"realm": "b"}}),
+        (['Basic realm="a"', 'Bearer realm="b"'], {"basic": {"realm": "a"}, "bearer": {"realm": "b"}}),
+        (['Bearer realm=""'], {"bearer": {"realm": ""}}),
+        (
+            ['Bearer realm = "https://a/t" , service = s'],
+            {"bearer": {"realm": "https://a/t", "service": "s"}},
+        ),
+        (
+            [r'Basic realm="of \"us\", all", Bearer realm=b'],
+            {"basic": {"realm": 'of "us", all'}, "bearer": {"realm": "b"}},
+        ),
+        (["Negotiate"], {}),
+        ([], {}),
+    ],
+)
+def test_both_sides_read_a_challenge_alike(headers: list[str], expected: dict[str, dict[str, str]]) -> None:
+    assert oci_registry.parse_challenges(headers) == expected
+    assert registry_auth.parse_challenges(headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "may"),
+    [
+        ("https://registry.example/token", True),
+        ("http://registry.example/token", False),
+        ("http://localhost:5000", True),
+        ("http://127.0.0.1:5000", True),
+        ("http://[::1]:5000", True),
+        ("http://localhost.example", False),
+        ("http://127.0.0.1.example", False),
+        ("ftp://registry.example", False),
+        ("", False),
+    ],
+)
+def test_both_sides_send_credentials_to_the_same_places(address: str, may: bool) -> None:
+    assert oci_registry.may_carry_credentials(address) is may
+    assert registry_auth.may_carry_credentials(address) is may
+
+
+@pytest.mark.parametrize(
+    ("address", "is_registry"),
+    [
+        ("oci://registry.example/soci", True),
+        ("oci+http://10.0.0.1:5000/soci", True),
+        ("https://mirror.example/oci", False),
+        ("oci:registry.example", False),
+        ("OCI://registry.example/soci", False),
+    ],
+)
+def test_both_sides_take_the_same_addresses_for_registries(address: str, is_registry: bool) -> None:
+    assert is_oci(address) is is_registry
+    assert registry.is_blob(address) is is_registry
+
+
+def test_the_node_fetches_the_archive_whose_digest_was_read() -> None:
+    for architecture in ("amd64", "arm64"):
+        address = releases.asset_url("https://mirror.example/r", "0.16.1", architecture)
+        assert release.archive_url("https://mirror.example/r", "0.16.1", architecture, "d") == address
+        assert address.endswith(f"/{releases.asset_name('0.16.1', architecture)}")
+    repository = oci_registry.Repository.parse("oci://docker.io/team/soci")
+    blob = registry.Blob.parse(release.archive_url("oci://docker.io/team/soci", "0.16.1", "amd64", "d"))
+    assert blob.url == repository.url("sha256:d").replace("/manifests/", "/blobs/")

@@ -33,24 +33,31 @@ _INHERITED = re.compile(r"(?:AWS|AZURE|GOOGLE|GCE|SSL_CERT|ECR)_\w+|(?:HTTPS?|NO
 _SECRET = re.compile(r"SECRET|PASSWORD|TOKEN(?!.*(?:FILE|PATH|URI)$)|ACCESS_KEY", re.IGNORECASE)
 _WITH_PASSWORD = re.compile(r"^[a-z0-9]*:?/{0,2}[^/@\s]+:[^/@\s]*@", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KNOWN_GLOB = re.compile(r"[A-Za-z0-9.:*?_-]+")  # the helper's `matches` refuses all others
+# A duration as Go's time.ParseDuration reads it.
+_DURATION = re.compile(r"(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:h|ms|m|s|us|\u00b5s|ns))+)")
+_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9}
 
 
 @dataclass(frozen=True)
 class Provider:
-    """One plugin, with the arguments and the environment of its entry; ``program`` is a path on the node."""
+    """One plugin, with the arguments and the environment of its entry; ``program`` is a path on the node,
+    ``cache_seconds`` for how long an answer is kept that does not say so itself."""
 
     name: str
     program: str
     api_version: str
     match_images: tuple[str, ...]
+    cache_seconds: int = 0
     arguments: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Providers:
-    """What the helper asks. ``problems`` has the subject and the cause of each thing that cannot be had; in
-    ``paths`` a change changes the rest, as does another kubelet than the process that was read."""
+    """What the helper asks. ``problems`` has the subject and the cause of each thing that cannot be had,
+    ``left_out`` the names of the kubelet's variables that are not written down; in ``paths`` a change changes
+    the rest, as does another kubelet than the process that was read."""
 
     providers: tuple[Provider, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()  # of all of them
@@ -58,6 +65,7 @@ class Providers:
     dockercfg: tuple[str, ...] = ()  # those of the older form
     needing_account: tuple[str, ...] = ()  # plugins that work with a pod's service account only
     problems: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     kubelet: int = 0
 
@@ -78,10 +86,7 @@ def read(host: Host) -> Providers:
     config, programs = (option(process.command, flag) for flag in (CONFIG_FLAG, PROGRAMS_FLAG))
     root = option(process.command, ROOT_FLAG) or "/var/lib/kubelet"
     kept, left_out = _inherited(environment)
-    problems = [
-        ("kubelet", f"its environment has {name}, which plugins are asked without: it is not written to disk")
-        for name in left_out
-    ]
+    problems: list[tuple[str, str]] = []
     needing: list[str] = []
     providers: list[Provider] = []
     paths: list[str] = []
@@ -101,6 +106,7 @@ def read(host: Host) -> Providers:
                         providers.append(provider)
                         if not host.exists(provider.program):
                             problems.append((provider.name, f"there is no program {provider.program}"))
+                        problems += _unmatched(provider)
             except (OSError, ValueError, RecursionError) as error:
                 problems.append((path, f"it cannot be read: {error}"))
     home = environment.get("HOME", "") or "/root"
@@ -112,6 +118,7 @@ def read(host: Host) -> Providers:
         dockercfg=tuple(f"{folder}/.dockercfg" for folder in dict.fromkeys((root, home, ""))),
         needing_account=tuple(needing),
         problems=tuple(problems),
+        left_out=tuple(left_out),
         paths=tuple(paths),
         kubelet=process.pid,
     )
@@ -130,11 +137,32 @@ def render(found: Providers) -> str:
             f"provider {provider.name}",
             f"executable {provider.program}",
             f"apiVersion {provider.api_version}",
-            *(f"match {pattern}" for pattern in provider.match_images),
+            f"cache {provider.cache_seconds}",
+            *(f"match {_with_lower_host(pattern)}" for pattern in provider.match_images),
             *(f"argument {word}" for word in provider.arguments),
             *_environment_lines(provider.environment),
         ]
     return "\n".join([*lines, "end"]) + "\n"
+
+
+def _with_lower_host(pattern: str) -> str:
+    """The helper asks in lower case, as the names of its files are."""
+    host, slash, path = pattern.partition("/")
+    return f"{host.lower()}{slash}{path}"
+
+
+def _unmatched(provider: Provider) -> list[tuple[str, str]]:
+    """What of a plugin's patterns the helper does not match."""
+    hosts = ((pattern, pattern.partition("/")[0]) for pattern in provider.match_images)
+    return [
+        (
+            provider.name,
+            f"its pattern {pattern} has more than letters, digits, * and ?, so the daemon does not ask it "
+            "for registries that only this one matches",
+        )
+        for pattern, host in hosts
+        if not _KNOWN_GLOB.fullmatch(host)
+    ]
 
 
 def _environment_lines(environment: Sequence[tuple[str, str]]) -> list[str]:
@@ -195,6 +223,7 @@ def _provider(entry: Mapping[str, Any], programs: str) -> Provider:
         str(PurePosixPath(programs) / name),
         version,
         tuple(_text(pattern, f"an image of {name}") for pattern in _list(entry, "matchImages")),
+        _seconds(entry.get("defaultCacheDuration", "0s"), f"the defaultCacheDuration of {name}"),
         tuple(_text(word, f"an argument of {name}") for word in _list(entry, "args")),
         tuple(environment),
     )
@@ -214,6 +243,15 @@ def _text(value: object, what: str) -> str:
     if not isinstance(value, (str, int)) or not _fits(str(value)):
         raise ValueError(f"{what} is no text of one line")
     return str(value)
+
+
+def _seconds(value: object, what: str) -> int:
+    text = _text(value, what)
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{what} is no duration such as 12h0m0s")
+    parts = re.findall(r"([\d.]+)([a-z\u00b5]+)", text)
+    whole = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    return int(min(whole, 86400))  # sh has to compare it, and the helper keeps nothing for as long
 
 
 def _needs_account(entry: Mapping[str, Any]) -> bool:

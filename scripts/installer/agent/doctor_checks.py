@@ -336,8 +336,8 @@ def _mirror_without_scheme(look: Look) -> Iterator[tuple[str, str]]:
 @_check(
     "hosts-not-carried",
     "warning",
-    "containerd pulls from a registry in a way that SOCI has no setting for, so its images are pulled whole",
-    "give the registry a certificate that the node trusts and a mirror without further keys",
+    "SOCI cannot do all of what containerd does for a registry; the cause says what becomes of its images",
+    "see the finding's own remedy",
 )
 def _hosts_not_carried(look: Look) -> Iterator[tuple[str, ...]]:
     if look.should_serve:
@@ -392,12 +392,26 @@ def _provider_fails(look: Look) -> Iterator[tuple[str, str]]:
     if not look.should_serve:
         return
     yield from look.providers.problems
-    known = {subject for subject, _ in look.providers.problems}
+    known = set(look.providers.problems)
     for registry, source in look.sources.items():
         for failed in source.failed:
             subject, _, cause = failed.partition(": ")
-            if subject not in known:
+            if (subject, cause) not in known:
                 yield subject, f"asked for {registry}, {cause}"
+
+
+@_check(
+    "provider-without-variable",
+    "warning",
+    "a variable of the kubelet's environment looks like a secret, so it is not written to disk: plugins "
+    "that the daemon asks go without it, unless it is a proxy that containerd has, too",
+    "where a plugin needs it: give a proxy to containerd's unit, too; name anything else in the plugin's "
+    "env, in the kubelet's list of plugins, or give the node a role in its place",
+)
+def _provider_without_variable(look: Look) -> Iterator[tuple[str, str]]:
+    if look.should_serve and look.providers.providers:
+        for name in look.providers.left_out:
+            yield "kubelet", f"its environment has {name}, which plugins are asked without"
 
 
 @_check(

@@ -199,6 +199,12 @@ FOLDERS = (
     Folder(path=PROGRAMS, what="the releases' programs, and the host script"),
     Folder(path=STATE, what="mode 0700: journal, staged transaction, the node's original files"),
     *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
+    Folder(
+        path=credential_helper.MEMORY,
+        what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
+        "0700, one credential for each registry; `pull-secrets.problems` and `pull-secrets.conflicts`, why a "
+        "pod's secret is not among them",
+    ),
 )
 
 

@@ -67,6 +67,16 @@ hosts_in_dump() {
   awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); sub(/:.*/, "", $3); print $3; exit }'
 }
 
+# with_proxies COMMAND ARGUMENT...: through the proxies that containerd runs with, wherever it has them from.
+with_proxies() (
+  process=$(systemctl show "$PLAN_containerd_unit" --property=MainPID --value) || process=0
+  for name in HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy; do
+    value=$(tr '\0' '\n' 2>/dev/null <"/proc/$process/environ" | sed -n "s/^$name=//p") || value=''
+    [ -z "$value" ] || export "$name=$value"
+  done 2>/dev/null
+  exec "$@"
+)
+
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
 # A daemon that has no snapshot yet answers with an error of its own.
 snapshotter_answers() {

@@ -128,7 +128,8 @@ save_old() {
   remember_folders "$(dirname "$FILE_PATH")"
   [ "$original" = absent ] || put "$ROOT$FILE_PATH" "$STATE/originals/$FILE_NAME" 0600 0:0
   {
-    cat "$STATE/originals/files" 2>/dev/null || :
+    # On a full disk the short line below may still fit when this does not: then the earlier ones would be lost.
+    if [ -e "$STATE/originals/files" ]; then cat "$STATE/originals/files" || return; fi
     printf '%s\t%s\t%s\t%s\t%s\t-\t%s\n' "$FILE_ROLE" "$FILE_PATH" "$FILE_MODE" "$FILE_OWNER" "$original" "$FILE_NAME"
   } >"$STATE/originals/files.next"
   sync "$STATE/originals/files.next"

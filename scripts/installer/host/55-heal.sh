@@ -361,7 +361,7 @@ registry_answers() {
   [ -n "$image" ] || return 1
   hosts=$(dump_configuration 2>/dev/null | hosts_in_dump)
   status=0
-  answer=$(timeout 10 ctr --namespace "$ASKING" content fetch --metadata-only ${hosts:+--hosts-dir "$hosts"} "$image" 2>&1) || status=$?
+  answer=$(with_proxies timeout 10 ctr --namespace "$ASKING" content fetch --metadata-only ${hosts:+--hosts-dir "$hosts"} "$image" 2>&1) || status=$?
   ctr --namespace "$ASKING" images rm --sync "$image" >/dev/null 2>&1 || :
   ctr namespaces rm "$ASKING" >/dev/null 2>&1 || :
   case $status in 0) return ;; 124) return 1 ;; esac

@@ -205,7 +205,7 @@ bring_pause() {
       "$ROOT$PLAN_pause_archive" >/dev/null
   else
     hosts=$(say "$ORIGINAL_DUMP" | hosts_in_dump)
-    timeout 120 ctr --namespace k8s.io content fetch ${hosts:+--hosts-dir "$hosts"} "$PLAN_pause_image" >/dev/null
+    with_proxies timeout 120 ctr --namespace k8s.io content fetch ${hosts:+--hosts-dir "$hosts"} "$PLAN_pause_image" >/dev/null
   fi
 }
 

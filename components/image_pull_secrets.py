@@ -14,14 +14,11 @@ from typing import Any
 import pulumi
 
 from . import values
-from .names import PULL_SECRET
+from .names import DOCKER_HUB_KEY, DOCKER_HUB_NAMES, PULL_SECRET
 from .values import RefusedError
 
 TYPE = "kubernetes.io/dockerconfigjson"
 KEY = ".dockerconfigjson"
-# Docker Hub's key in a Docker configuration, whatever its images are called by.
-_DOCKER_HUB = "https://index.docker.io/v1/"
-_DOCKER_HUB_NAMES = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _REGISTRY = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 _KEYS = ("registry", "username", "password")
@@ -165,4 +162,4 @@ def docker_config(known: Collection[Login]) -> str:
 
 
 def _key(registry: str) -> str:
-    return _DOCKER_HUB if registry in _DOCKER_HUB_NAMES else registry
+    return DOCKER_HUB_KEY if registry in DOCKER_HUB_NAMES else registry

@@ -9,8 +9,8 @@ import pulumi
 import pytest
 from pulumi.runtime import rpc
 
-from components import SampleWorkload, SociCluster, SociConfigError, pull_secrets
-from components.pull_secrets import Login, docker_config, read
+from components import SampleWorkload, SociCluster, SociConfigError, image_pull_secrets
+from components.image_pull_secrets import Login, docker_config, read
 from components.settings import from_arguments, from_config, plain_arguments
 from components.values import RefusedError
 from tests.unit.mocks import DIGESTS, Recorder, install
@@ -78,7 +78,10 @@ def test_a_password_is_what_was_written_without_the_end_of_its_line(written: Any
             [LOGIN | {"registry": "docker.io"}, LOGIN | {"registry": "index.docker.io"}],
             "entries 0 and 1 are for the same registry",
         ),
-        ([LOGIN, pull_secrets.PULL_SECRET], "entry 1: soci-installer-registries is the Secret that is made"),
+        (
+            [LOGIN, image_pull_secrets.PULL_SECRET],
+            "entry 1: soci-installer-registries is the Secret that is made",
+        ),
     ],
 )
 @pytest.mark.parametrize("is_secret", [False, True])
