@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ sys.path[:0] = [str(REPOSITORY), str(INSTALLER), str(REPOSITORY / "scripts" / "l
 
 import release as lab_release  # noqa: E402 (found through the path above)
 from agent import release  # noqa: E402
-from agent.host import Host, Result  # noqa: E402
+from agent.host import PATH, Host, Result  # noqa: E402
 from agent.install import Installed, install  # noqa: E402
 from agent.lazy import Busy  # noqa: E402
 from agent.plan import Registration, Task  # noqa: E402
@@ -54,12 +54,24 @@ class AgentNode:
     def host(self) -> Host:
         return Host(Path(f"/proc/{self.machine.leader}/root"), self.run)
 
-    def run(self, command: Sequence[str], text: str = "", timeout: float = 60) -> Result:
+    def run(
+        self,
+        command: Sequence[str],
+        text: str = "",
+        timeout: float = 60,
+        environment: Mapping[str, str] | None = None,
+    ) -> Result:
         """The agent's runner: `nsenter` into this node instead of the pod's own."""
         line = self.machine.command(list(command))
         try:
             done = subprocess.run(
-                line, check=False, input=text, capture_output=True, text=True, timeout=timeout
+                line,
+                check=False,
+                input=text,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+                env=None if environment is None else {"PATH": PATH, **environment},
             )
         except subprocess.TimeoutExpired:
             return Result(124, "", f"{command[0]} did not end in {timeout:g} s")

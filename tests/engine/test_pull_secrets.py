@@ -14,7 +14,7 @@ from kubernetes_api import Api, ApiError
 
 from tests.engine.fake_cluster import ControlPlane
 from tests.fakes.api_server import auth, pod, secret
-from tests.fakes.kubelet_node import KubeletNode, pull_secret_files
+from tests.fakes.kubelet_node import KubeletNode, kept_credentials
 from tests.waiting import wait_for
 
 NODE, OTHER = "pull-secrets-own", "pull-secrets-other"
@@ -72,7 +72,7 @@ def put_secret(api: Api, name: str, password: str, method: str = "POST") -> None
 
 
 def password(node: KubeletNode) -> str:
-    found = pull_secret_files(node)
+    found = kept_credentials(node)
     return json.loads(found[HARBOR])["Secret"] if HARBOR in found else ""
 
 

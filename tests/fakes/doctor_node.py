@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent import (
     containerd_config,
-    credential_providers,
+    credential_helper,
     doctor,
     images,
     registries,
@@ -173,8 +173,12 @@ class DoctorNode(FakeHost):
         self.put(f"/proc/{DAEMON_PID}/cmdline", f"/soci\0--config\0{slots.FIRST.config}\0")
         self.put(f"/proc/{DAEMON_PID}/stat", f"7 (a b) S {'0 ' * 18}5000 0\n")
         self.put(f"/proc/{KUBELET_PID}/cmdline", "/kubelet\0--config=/etc/kubelet.yaml\0")
+        self.put(f"/proc/{KUBELET_PID}/comm", "kubelet\n")
+        self.put(f"/proc/{KUBELET_PID}/cgroup", "0::/system.slice/kubelet.service\n")
+        self.put(f"/proc/{KUBELET_PID}/environ", "PATH=/bin\0")
+        self.put(f"/proc/{DAEMON_PID}/environ", f"PATH=/bin\0DOCKER_CONFIG={credential_helper.FOLDER}\0")
         self.put("/etc/kubelet.yaml", "kind: KubeletConfiguration\n")
-        self.put(credential_providers.HELPER, "#!/bin/sh\n")
+        self.put(credential_helper.HELPER, "#!/bin/sh\n")
         self.put(ROOT_FILE, EFFECTIVE)
         self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
         effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
@@ -200,8 +204,6 @@ class DoctorNode(FakeHost):
     def _sh(self, command: Sequence[str], text: str) -> Result:
         if command[2] == doctor.WORDS:
             return Result(0, "\n".join((*self.journal, "---", *self.not_restored, "")), "")
-        if command[2] == doctor.SOURCES:
-            return Result(0, self.sources, "")
         if command[2] == doctor.PROBE:
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")
         match command[2:]:
@@ -212,6 +214,8 @@ class DoctorNode(FakeHost):
         return Result(0, "", "")
 
     def _ctr(self, command: Sequence[str], text: str) -> Result:
+        if credential_helper.SOURCES in command:
+            return Result(0, self.sources, "")
         words = list(command[command.index("--namespace") + 2 :])
         if not self.containerd_answers:
             return Result(1, "", "ctr: failed to dial")

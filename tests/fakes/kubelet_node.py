@@ -117,7 +117,7 @@ class KubeletNode(FakeHost):
         return plugin
 
 
-def pull_secret_files(host: Host) -> dict[str, str]:
+def kept_credentials(host: Host) -> dict[str, str]:
     """What the credential helper would find, by host."""
     found = {}
     for path in sorted(host.path("/run/soci-cluster/pull-secrets").glob("*")):

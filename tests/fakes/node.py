@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from agent import carry, slots, transaction
 from agent.host import Host, Result
@@ -23,6 +24,8 @@ sandbox_image = "example.org/pause:3.10"
 config_path = "/etc/containerd/certs.d"
 """
 
+T = TypeVar("T")
+
 
 class FakeHost(Host):
     """A host whose commands are answered by functions of (arguments, standard input)."""
@@ -30,10 +33,17 @@ class FakeHost(Host):
     def __init__(self, root: Path) -> None:
         super().__init__(root, self._answer)
         self.commands: list[tuple[str, ...]] = []
+        self.environments: list[Mapping[str, str] | None] = []  # of the commands
         self.answers: dict[str, Callable[[Sequence[str], str], Result]] = {}
 
-    def _answer(self, command: Sequence[str], text: str, timeout: float) -> Result:
+    def in_network(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def _answer(
+        self, command: Sequence[str], text: str, timeout: float, environment: Mapping[str, str] | None
+    ) -> Result:
         self.commands.append(tuple(command))
+        self.environments.append(environment)
         if f"--unit={carry.UNIT}" in command:  # it is waited for, as if it ran here
             command = command[len(carry.IN_UNIT) :]
         if command[0] == "timeout" and "timeout" not in self.answers:

@@ -144,7 +144,7 @@ def test_a_clock_that_was_wrong_does_not_keep_a_failed_install_from_another_try(
     """What failed while the clock was off by a year is tried again once it is right."""
     furnish(tmp_path)
     machine = Vain(tmp_path)
-    monkeypatch.setattr("agent.release.install", lambda *arguments: None)
+    monkeypatch.setattr("agent.release.install", lambda *arguments, **options: None)
     settings = agent_settings(sha256={"amd64": "00"})
     task = plan.Task(
         machine, settings, INSTALLER, "x86_64", lambda: plan.Registration(True, "s"), sleep=lambda _: None

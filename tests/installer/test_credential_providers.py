@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from agent import credential_providers
-from agent.credential_providers import Providers
+from agent.errors import InstallError
 
 from tests.fakes.credential_node import ECR, CredentialNode, response
 from tests.fakes.node import KUBELET_PID, FakeHost, process
@@ -153,9 +153,12 @@ def test_a_kubelet_without_plugins_gives_an_empty_list(eks: FakeHost, flags: tup
     assert (found.providers, found.problems, found.paths) == ((), (), ())
 
 
-def test_without_a_kubelet_the_list_is_empty(fake_host: FakeHost) -> None:
-    assert credential_providers.read(fake_host) == Providers()
-    assert credential_providers.render(Providers()).splitlines()[1:] == ["end"]
+@pytest.mark.parametrize("gone", ["comm", "cmdline", "environ"])
+def test_a_kubelet_that_is_not_to_be_seen_gives_no_list(eks: FakeHost, gone: str) -> None:
+    """Between two kubelets, or while one ends, nobody can say which plugins there are."""
+    eks.write(f"/proc/{KUBELET_PID}/{gone}", b"")
+    with pytest.raises(InstallError, match="not to be seen"):
+        credential_providers.read(eks)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import credential_providers, doctor, doctor_checks, pull_secrets, slots, transaction
+from agent import credential_helper, doctor, doctor_checks, pull_secret_files, slots, transaction
 
 from tests.fakes.doctor_node import (
     DAEMON_PID,
@@ -357,7 +357,7 @@ def test_layers_without_a_mount_of_which_the_journal_says_nothing(node: DoctorNo
     [("conflicting-credentials", "registry.example"), ("pull-secrets-unread", "secret shop/pull")],
 )
 def test_what_became_of_pull_secrets(node: DoctorNode, finding: str, subject: str) -> None:
-    node.put(pull_secrets.PROBLEMS, f"{finding}\t{subject}\twhy it is so\nrubbish\n")
+    node.put(pull_secret_files.PROBLEMS, f"{finding}\t{subject}\twhy it is so\nrubbish\n")
     (found,) = node.examine()["findings"]
     assert (found["id"], found["severity"], found["subject"]) == (finding, "warning", subject)
     assert found["cause"] == "why it is so"
@@ -453,12 +453,46 @@ def test_a_manifest_that_is_rubbish_hides_no_other_image(node: DoctorNode) -> No
 def test_it_tells_with_which_credentials_a_registry_is_read(node: DoctorNode) -> None:
     report = node.examine()
     assert report["credentials"] == [{"registry": REGISTRY, "source": "provider ecr-credential-provider"}]
-    (asked,) = [command for command in node.commands if command[2:3] == (doctor.SOURCES,)]
-    assert asked[4:] == (str(DAEMON_PID), credential_providers.HELPER, REGISTRY)
+    (asked,) = [command for command in node.commands if credential_helper.SOURCES in command]
+    assert asked[:2] == ("env", "-i"), "nothing of the pod's environment"
+    assert asked[-3:] == (str(DAEMON_PID), credential_helper.HELPER, REGISTRY)
+    assert report["notKnown"] == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ("PATH=/bin\0DOCKER_CONFIG=/etc/theirs\0", "DOCKER_CONFIG=/etc/theirs, not "),
+        ("PATH=/bin\0", "DOCKER_CONFIG=, not "),
+        ("", "is not to be seen"),
+    ],
+)
+def test_no_source_is_told_of_a_daemon_that_asks_another_helper(
+    node: DoctorNode, environment: str, cause: str
+) -> None:
+    """An administrator's drop-in wins over the unit."""
+    node.put(f"/proc/{DAEMON_PID}/environ", environment)
+    report = node.examine()
+    assert report["credentials"] == []
+    (words,) = report["notKnown"]
+    assert words.startswith("where credentials come from: the daemon")
+    assert cause in words
+
+
+def test_registries_that_were_not_asked_are_counted(node: DoctorNode) -> None:
+    for number in range(doctor.REGISTRIES_ASKED + 2):
+        node.add(f"r{number:02}.example/a:1", [(20 * MIB, GZIP, True)], index="v2")
+    assert node.examine()["notKnown"] == ["where credentials come from: 3 more registries were not asked"]
+
+
+def test_a_kubelet_that_is_not_to_be_seen_is_no_kubelet_without_plugins(node: DoctorNode) -> None:
+    node.path(f"/proc/{KUBELET_PID}/comm").unlink()
+    (words,) = node.examine()["notKnown"]
+    assert words.startswith("the kubelet's plugins: preflight: the process of the kubelet is not to be seen")
 
 
 def test_a_daemon_from_before_the_helper_is_not_asked(node: DoctorNode) -> None:
-    node.path(credential_providers.HELPER).unlink()
+    node.path(credential_helper.HELPER).unlink()
     assert node.examine()["credentials"] == []
     assert node.found() == {}
 
@@ -474,8 +508,6 @@ def give_plugin(node: DoctorNode, **entry: object) -> None:
     """The kubelet's list of plugins has one, whose program is missing."""
     flags = "--image-credential-provider-config=/etc/c\0--image-credential-provider-bin-dir=/etc\0"
     node.put(f"/proc/{KUBELET_PID}/cmdline", f"/kubelet\0--config=/etc/kubelet.yaml\0{flags}")
-    node.put(f"/proc/{KUBELET_PID}/comm", "kubelet\n")
-    node.put(f"/proc/{KUBELET_PID}/cgroup", "0::/system.slice/kubelet.service\n")
     plugin = {"name": "ecr", "apiVersion": "credentialprovider.kubelet.k8s.io/v1", **entry}
     config = {"apiVersion": "kubelet.config.k8s.io/v1", "kind": "CredentialProviderConfig"}
     node.put("/etc/c", json.dumps({**config, "providers": [plugin]}))
@@ -536,13 +568,22 @@ def test_the_helper_is_asked_for_all_registries_in_the_daemons_environment(tmp_p
     helper.chmod(0o755)
     environment = {"HTTP_PROXY": "http://p:1", "ODD": "a $(id) 'b", "PATH": os.environ["PATH"]}
     with subprocess.Popen(["sleep", "60"], env=environment) as daemon:
-        command = ["sh", "-c", doctor.SOURCES, "sources", str(daemon.pid), str(helper), "a.example", "b:5000"]
+        command = [
+            "sh",
+            "-c",
+            credential_helper.SOURCES,
+            "sources",
+            str(daemon.pid),
+            str(helper),
+            "a.example",
+            "b:5000",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         daemon.kill()
-    found = doctor.sources(done.stdout)
+    found = credential_helper.parse_sources(done.stdout)
     assert found == {
-        "a.example": doctor_checks.Source("provider http://p:1 a $(id) 'b", ("p: why",)),
-        "b:5000": doctor_checks.Source("provider http://p:1 a $(id) 'b"),
+        "a.example": credential_helper.Source("provider http://p:1 a $(id) 'b", ("p: why",)),
+        "b:5000": credential_helper.Source("provider http://p:1 a $(id) 'b"),
     }
 
 

@@ -15,7 +15,7 @@ from tests.fakes.api import FakeApi
 
 NOW = 1_800_000_000.0
 WHAT = "/etc/containerd/config.toml was changed at noon"
-SEEN = Seen(7, 8, (("/etc/containerd/config.toml", "1-2-3-4"),))
+SEEN = Seen(7, 8, 0, (("/etc/containerd/config.toml", "1-2-3-4"),))
 
 
 @pytest.fixture
@@ -73,4 +73,4 @@ def test_what_is_not_put_right_now_is_watched(
     agent._leave_drifted(caught.value)
     words = commands[0][commands[0].index("") :]
     errand = [] if seconds is None else ["--every", "600.0", "1", "true"]
-    assert words == ["", "", "", "0", "8", f"{host.root}/etc/containerd/config.toml=1-2-3-4", *errand]
+    assert words == ["", "", "", "0", "8", "0", f"{host.root}/etc/containerd/config.toml=1-2-3-4", *errand]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,7 +63,9 @@ class Daemon:
         host = Host(Path("/"), self._run)
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))
 
-    def _run(self, command: Sequence[str], text: str, timeout: float) -> Result:
+    def _run(
+        self, command: Sequence[str], text: str, timeout: float, environment: Mapping[str, str] | None
+    ) -> Result:
         if command[0] == "systemctl":
             return Result(0, "LoadState=not-found\n", "")
         return run_here(command, text, timeout) if command[0] == "unshare" else Result(1, "", "")

@@ -9,16 +9,22 @@ import re
 import shutil
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from agent import carry, images, install, kinds, lazy, release, slots, transaction
+from agent import __main__ as program
+from agent import carry, images, install, kinds, lazy, pull_secret_files, release, slots, transaction, watch
+from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Result
+from agent.log import Log
 from agent.plan import NOTHING_SEEN, Registration, Seen, Task
+from agent.registry_choice import CONFLICT
 
-from tests.fakes.node import CONFIG, INSTALLER, FakeNode, furnish, run_below, tree
+from tests.fakes.api import FakeApi
+from tests.fakes.node import CONFIG, INSTALLER, KUBELET_PID, FakeNode, furnish, run_below, tree
 from tests.fakes.settings import agent_settings
 from tests.fakes.sourced_script import call
 
@@ -32,9 +38,9 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
     furnish(root)
     machine = FakeNode(root)
 
-    def unpack(host: FakeNode, url: str, version: str, digest: str, variables: Mapping[str, str]) -> None:
-        for program in release.PROGRAMS:
-            host.write(f"{release.VERSIONS}/{version}/{program}", b"program", 0o755)
+    def unpack(host: FakeNode, url: str, version: str, digest: str, *way: object, **trust: str) -> None:
+        for name in release.PROGRAMS:
+            host.write(f"{release.VERSIONS}/{version}/{name}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())
 
     monkeypatch.setattr(release, "install", unpack)
@@ -382,7 +388,7 @@ def test_staged_transaction_of_another_installer_is_left_alone(machine: FakeNode
 def test_full_disk_is_reported_as_what_it_is(machine: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the system must not end the agent without a word on the node's condition."""
 
-    def unpack(host: FakeNode, *arguments: str) -> None:
+    def unpack(host: FakeNode, *arguments: object, **trust: str) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), release.VERSIONS)
 
     monkeypatch.setattr(release, "install", unpack)
@@ -816,6 +822,69 @@ def test_plugins_that_cannot_be_read_are_no_refusal(machine: FakeNode) -> None:
     machine.write(f"{PLUGINS}/c", b"{")
     assert install.install(task(machine), never).changed
     assert "provider " not in machine.read_text("/opt/soci-cluster/credentials/providers")
+
+
+def test_a_kubelet_that_is_started_anew_is_noticed(machine: FakeNode) -> None:
+    """Its flags say which plugins there are."""
+    give_plugins(machine)
+    assert install.install(task(machine), never).seen.kubelet == KUBELET_PID
+
+
+def test_a_conflict_after_the_install_reaches_the_condition_and_leaves_it_again(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Pods come when the installer is only watching."""
+    became: list[tuple[str, ...]] = []
+    monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
+    monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
+    monkeypatch.setattr(program, "become_watcher", lambda *words: became.append(words))
+    machine.path("/run").mkdir()
+    server = FakeApi()
+    identity = Api("n1", "p1", "soci-system", "soci-installer", server)
+    agent = program.Agent(machine, identity, Log("n1", lambda line: None))
+    wanted = agent_settings(sha256={"amd64": DIGEST, "arm64": DIGEST}, existing_nodes="migrate")
+
+    def is_called_back() -> bool:
+        *_, files, _ = watch.parse(became[-1])
+        return any(watch.fingerprint(path) != known for path, known in files.items())
+
+    agent.present(wanted)
+    conflict = (CONFLICT, "r.corp", "why it is so")
+    for found in ([conflict], []):
+        pull_secret_files.show(
+            machine, [("pull-secrets-unread", "pods", "why"), *([] if found else [conflict])]
+        )
+        assert not is_called_back(), "for another problem"
+        pull_secret_files.show(machine, found)
+        assert is_called_back()
+        agent.present(wanted)
+        assert ("registry r.corp: why it is so" in server.condition["message"]) is bool(found)
+
+
+def test_without_pull_secrets_nobody_looks_for_conflicts(machine: FakeNode) -> None:
+    wanted = task(machine)
+    for credentials, is_watched in (("node-and-pull-secrets", True), ("node", False)):
+        settings = dataclasses.replace(wanted.settings, credentials=credentials)
+        seen = install.install(dataclasses.replace(wanted, settings=settings), never).seen
+        assert (pull_secret_files.CONFLICTS in dict(seen.files)) is is_watched
+
+
+def test_a_release_is_fetched_trusting_the_cas_of_containerds_registries(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An oci:// release can be in a registry whose CA a hosts.toml alone names."""
+    trusted: list[str] = []
+    unpack = release.install
+
+    def fetch(*arguments: Any, authorities: str) -> None:
+        trusted.append(authorities)
+        unpack(*arguments, authorities=authorities)
+
+    monkeypatch.setattr(release, "install", fetch)
+    machine.write(HOSTS, b'ca = "ca.pem"\n')
+    machine.write(f"{HOSTS.rpartition('/')[0]}/ca.pem", PEM.encode())
+    install.install(task(machine), never)
+    assert trusted == [PEM]
 
 
 @pytest.mark.parametrize("credentials", ["node", "node-and-pull-secrets"])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,15 +15,16 @@ from typing import Any, NoReturn
 
 import pytest
 from agent import __main__ as program
-from agent import pull_secrets
+from agent import pull_secret_files, pull_secrets
 from agent.follow import read_list
 from agent.node_identity import NodeIdentity
-from agent.pull_secrets import PROBLEMS, Keeper
+from agent.pull_secret_files import CONFLICTS, PROBLEMS
+from agent.pull_secrets import Keeper
+from agent.registry_auth import Credential
 from agent.registry_choice import Question
-from agent.registry_credentials import Credential
 
 from tests.fakes.api_server import NODE, ApiServer, auth, pod, secret
-from tests.fakes.kubelet_node import KubeletNode, pull_secret_files
+from tests.fakes.kubelet_node import KubeletNode, kept_credentials
 from tests.fakes.node import INSTALLER
 from tests.waiting import wait_for
 
@@ -81,7 +83,7 @@ class Machine:
 
     @property
     def files(self) -> dict[str, str]:
-        return pull_secret_files(self.node)
+        return kept_credentials(self.node)
 
     def holds(self, **files: str) -> None:
         """Wait until the node has exactly these; dots of hosts as underscores."""
@@ -98,13 +100,13 @@ class Machine:
         """Wait until a problem has all of these words."""
 
         def is_said() -> bool:
-            lines = self.node.read_text(PROBLEMS).splitlines()
+            lines = ["\t".join(problem) for problem in pull_secret_files.problems(self.node)]
             return any(all(word in line for word in words) for line in lines)
 
         try:
             wait_for(is_said, SOON, "the problem")
         except AssertionError:
-            assert self.node.read_text(PROBLEMS) == " ".join(words)
+            assert pull_secret_files.problems(self.node) == " ".join(words)
 
 
 @pytest.fixture
@@ -167,7 +169,7 @@ def test_a_rotated_secret_is_in_place_soon_and_nothing_is_asked_again_and_again(
 
 def test_files_are_roots_alone_and_only_in_memory(machine: Machine, server: ApiServer) -> None:
     run_one(machine, server)
-    folder = machine.node.path(pull_secrets.FOLDER)
+    folder = machine.node.path(pull_secret_files.FOLDER)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / HARBOR).stat().st_mode) == 0o600
     elsewhere = [
@@ -205,7 +207,7 @@ def test_a_folder_that_is_a_link_is_not_written_through(
 ) -> None:
     (tmp_path / "root/etc").mkdir(exist_ok=True)
     machine.node.path("/run/soci-cluster").mkdir()
-    machine.node.path(pull_secrets.FOLDER).symlink_to("/etc")
+    machine.node.path(pull_secret_files.FOLDER).symlink_to("/etc")
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
     machine.start()
@@ -226,18 +228,35 @@ def test_before_the_install_and_after_the_uninstall_nothing_is_written(
     current.with_name("later").rename(current)
     machine.holds(harbor_corp=line(HARBOR, "robot", SECRET))
     (
-        machine.node.path(pull_secrets.FOLDER) / HARBOR
+        machine.node.path(pull_secret_files.FOLDER) / HARBOR
     ).unlink()  # by an uninstall, after which it is installed anew
     machine.holds(harbor_corp=line(HARBOR, "robot", SECRET))
+
+
+def test_an_uninstall_by_hand_while_the_process_runs(machine: Machine, server: ApiServer) -> None:
+    run_one(machine, server)
+    memory = machine.node.path("/run/soci-cluster")
+    shutil.rmtree(machine.node.path(pull_secrets.STATE))
+    shutil.rmtree(memory)
+    # What it was just about to write.
+    machine.node.write(f"{pull_secret_files.FOLDER}/{HARBOR}", b"{}")
+    wait_for(lambda: not memory.exists(), SOON, "nothing is left")
+    asked = server.count("secrets")
+    server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", "rotated")}))
+    server.put("secrets", secret("shop/new", {"new.corp": auth("u", "p")}))
+    server.put("pods", pod("shop/b", "new.corp/x", secrets=("new",)))
+    time.sleep(3 * pull_secrets.LOOK_SECONDS)
+    assert not memory.exists()
+    assert server.count("secrets") == asked
 
 
 def test_a_process_that_starts_anew_takes_over_what_is_there(machine: Machine, server: ApiServer) -> None:
     run_one(machine, server)
     machine.stop()
-    place = machine.node.path(f"{pull_secrets.FOLDER}/{HARBOR}")
+    place = machine.node.path(f"{pull_secret_files.FOLDER}/{HARBOR}")
     before = place.stat().st_ino
-    machine.node.put(f"{pull_secrets.FOLDER}/gone.corp", line("gone.corp", "u", "p"))
-    machine.node.put(f"{pull_secrets.FOLDER}/rubbish", "{")
+    machine.node.put(f"{pull_secret_files.FOLDER}/gone.corp", line("gone.corp", "u", "p"))
+    machine.node.put(f"{pull_secret_files.FOLDER}/rubbish", "{")
     machine.start()
     machine.holds(harbor_corp=line(HARBOR, "robot", SECRET))
     assert place.stat().st_ino == before
@@ -247,10 +266,10 @@ def test_with_credentials_of_the_node_alone_they_are_taken_away(machine: Machine
     run_one(machine, server)
     machine.stop()
     machine.node.put(PROBLEMS, "a\tb\tc\n")
-    pull_secrets.remove(machine.node)
+    pull_secret_files.remove(machine.node)
     assert machine.files == {}
     assert not machine.node.exists(PROBLEMS)
-    pull_secrets.remove(machine.node)
+    pull_secret_files.remove(machine.node)
 
 
 # The API server
@@ -348,6 +367,34 @@ def test_a_certificate_that_rotates(machine: Machine, server: ApiServer) -> None
     machine.node.identify("rotated", f"system:node:{NODE}")
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", "rotated")}))
     machine.holds(harbor_corp=line(HARBOR, "robot", "rotated"))
+
+
+def test_a_problem_that_comes_back_is_said_again(machine: Machine, server: ApiServer) -> None:
+    server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
+    machine.start()
+    machine.says("secret shop/pull", "no such secret")
+    server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
+    machine.holds(harbor_corp=line(HARBOR, "robot", SECRET))
+    wait_for(lambda: not machine.node.exists(PROBLEMS), SOON, "nothing is wrong any more")
+    server.delete("secrets", "shop/pull")
+    machine.says("secret shop/pull", "was deleted")
+    assert [message.partition(":")[0] for message in machine.log] == ["secret shop/pull"] * 2
+
+
+def test_a_process_that_fails_is_a_problem_until_it_works_again(
+    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper(
+        machine.node, NODE, identity=NodeIdentity(machine.node), log=print, ask=machine.registries
+    )
+    monkeypatch.setattr(keeper, "_settle", lambda: {}["https://user:topsecret@x"])
+    pull_secrets.attempt(keeper, machine.node, machine.log.append)
+    ((finding, subject, cause),) = pull_secret_files.problems(machine.node)
+    assert (finding, subject) == ("pull-secrets-unread", "process")
+    assert "KeyError" in cause
+    assert "topsecret" not in "".join((cause, *machine.log))
+    machine.start()
+    wait_for(lambda: not machine.node.exists(PROBLEMS), SOON, "nothing is wrong any more")
 
 
 # Secrets as they are
@@ -495,7 +542,7 @@ def test_a_giant_secret(machine: Machine, server: ApiServer) -> None:
     wait_for(lambda: "r7.corp" in machine.files, SOON, "the registry that is in use")
     assert len(machine.files) == 51, "others may be mirrors, but not that many"
     server.delete("pods", "shop/a")
-    wait_for(lambda: not list(machine.node.path(pull_secrets.FOLDER).iterdir()), SOON, "none is left")
+    wait_for(lambda: not list(machine.node.path(pull_secret_files.FOLDER).iterdir()), SOON, "none is left")
 
 
 # Several credentials for one registry
@@ -534,7 +581,7 @@ def test_the_one_that_reads_most_is_kept_and_the_rest_is_named(machine: Machine,
     assert event["involvedObject"]["name"] == NODE
     assert HARBOR in event["message"]
     assert "of-one" not in json.dumps(event)
-    assert pull_secrets.conflicts(machine.node)[0].startswith(
+    assert pull_secret_files.conflicts(machine.node)[0].startswith(
         "registry harbor.corp: pods of this node have 2"
     )
     machine.stop()
@@ -542,7 +589,7 @@ def test_the_one_that_reads_most_is_kept_and_the_rest_is_named(machine: Machine,
     wait_for(lambda: server.count("events") == 2, SOON, "the second start")
     assert len(server.told) == 1, "once"
     server.delete("pods", "two/b")
-    wait_for(lambda: not machine.node.exists(PROBLEMS), SOON, "nothing is wrong any more")
+    wait_for(lambda: not machine.node.exists(CONFLICTS), SOON, "nothing is wrong any more")
 
 
 def test_a_credential_that_reads_everything_is_no_problem(machine: Machine, server: ApiServer) -> None:
@@ -550,7 +597,7 @@ def test_a_credential_that_reads_everything_is_no_problem(machine: Machine, serv
     two_shops(server)
     machine.start()
     machine.holds(harbor_corp=line(HARBOR, "robot-two", "of-two"))
-    assert not machine.node.exists(PROBLEMS)
+    assert pull_secret_files.problems(machine.node) == []
     asked = len(machine.registries.asked)
     assert asked == len(set(machine.registries.asked)) == 6, "each question once"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent import credential_helper, credential_providers, registry_auth, release
 from agent import install as agent_install
-from agent import registry, release
+from agent.credential_helper import HELPER, NOT_FOUND
 from agent.errors import InstallError
 from agent.host import Result
 from agent.plan import Registration, Task
-from agent.registry import HELPER, NOT_FOUND, credentials_of_node, parse_challenges
+from agent.registry_auth import Credential, parse_challenges
 from pki import Authority
 
 from tests.fakes.node import INSTALLER, FakeHost, FakeNode, furnish, run_here, tree
@@ -121,6 +122,7 @@ def test_a_registry_that_does_not_let_the_node_in_changes_nothing_and_tells_no_s
     fake_host.answers["sh"] = lambda *_: Result(1, NOT_FOUND + "\n", "")
     if helper:
         fake_host.answers[HELPER] = helper
+    furnish(fake_host.root)
     fake_host.path("/run").mkdir()
     before = tree(fake_host.root)
     with pytest.raises(InstallError, match=cause) as caught:
@@ -132,11 +134,11 @@ def test_a_registry_that_does_not_let_the_node_in_changes_nothing_and_tells_no_s
 
 
 def test_over_plain_http_no_credentials_leave_the_node() -> None:
-    assert registry.may_carry_credentials("https://registry.example/v2/")
-    assert not registry.may_carry_credentials("http://registry.example:5000/v2/")
-    assert not registry.may_carry_credentials("http://127.0.0.1.evil.example/v2/")
-    assert registry.may_carry_credentials("http://127.0.0.1:5000/v2/")
-    assert registry.may_carry_credentials("http://[::1]:5000/v2/")
+    assert registry_auth.may_carry_credentials("https://registry.example/v2/")
+    assert not registry_auth.may_carry_credentials("http://registry.example:5000/v2/")
+    assert not registry_auth.may_carry_credentials("http://127.0.0.1.evil.example/v2/")
+    assert registry_auth.may_carry_credentials("http://127.0.0.1:5000/v2/")
+    assert registry_auth.may_carry_credentials("http://[::1]:5000/v2/")
 
 
 @pytest.mark.failure_mode(46)
@@ -181,26 +183,41 @@ def test_the_nodes_authorities_are_trusted(
     assert release.is_present(fake_host, "1.2.3", DIGEST)
 
 
+def test_a_registry_is_trusted_by_the_ca_that_a_hosts_toml_names(fake_host: FakeHost, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki")
+    authority.create()
+    pem = authority.certificate.read_text()
+    with serving(authority.sign("registry", "registry", "test", "IP:127.0.0.1")) as oci:
+        oci.push("v1.2.3", {ASSET: GOOD})
+        url = release.archive_url(oci.release_url, "1.2.3", "amd64", DIGEST)
+        release.install(fake_host, url, "1.2.3", DIGEST, {}, authorities=pem)
+    assert release.is_present(fake_host, "1.2.3", DIGEST)
+
+
 def test_before_the_node_has_a_helper_the_one_of_this_program_is_run_and_leaves_nothing(
     fake_host: FakeHost,
 ) -> None:
     """A first install out of a private registry: its helper finds its list of providers beside itself."""
-    helper = {"docker-credential-soci-cluster": "#!/bin/sh\n", "providers": "provider ecr\n"}
+    furnish(fake_host.root)
     seen: dict[str, Any] = {}
 
     def shell(command: Any, text: str) -> Result:
         program = fake_host.path(command[1])
-        assert command == ("sh", f"/run/soci-cluster-first-install/{Path(HELPER).name}", "get")
+        assert command == ("sh", f"/run/soci-cluster/first-install/{Path(HELPER).name}", "get")
         seen.update({file.name: file.read_text() for file in program.parent.iterdir()})
         assert {file.stat().st_mode & 0o777 for file in program.parent.iterdir()} == {0o600}
         return answers(USER, f"for {text}")(command, text)
 
     fake_host.answers["sh"] = shell
-    assert credentials_of_node(fake_host, "registry.example", helper) == (USER, "for registry.example")
-    assert seen == helper
-    assert not [path for path in tree(fake_host.root) if "first-install" in path]
+    found = credential_helper.get(fake_host, "registry.example", {})
+    assert found == Credential(USER, "for registry.example")
+    assert seen == {
+        "docker-credential-soci-cluster": (INSTALLER / "docker-credential-soci-cluster").read_text(),
+        "providers": credential_providers.render(credential_providers.read(fake_host)),
+    }
+    assert not fake_host.exists("/run/soci-cluster")
     fake_host.answers[HELPER] = answers("<token>", "installed")
-    assert credentials_of_node(fake_host, "docker.io", helper) == ("", "installed")
+    assert credential_helper.get(fake_host, "docker.io", {}) == Credential("<token>", "installed")
 
 
 def test_a_first_install_reads_its_registry_with_the_kubelets_plugin(
@@ -211,7 +228,11 @@ def test_a_first_install_reads_its_registry_with_the_kubelets_plugin(
     plugins.mkdir()
     auth = {oci.address: {"username": USER, "password": PASSWORD}}
     answer = {"kind": "CredentialProviderResponse", "cacheKeyType": "Registry", "auth": auth}
-    (plugins / "corp").write_text(f"#!/bin/sh\ncat >/dev/null\ncat <<'END'\n{json.dumps(answer)}\nEND\n")
+    # It reaches its cloud through the proxy alone, which containerd has, and the kubelet has not.
+    reached = '[ "$HTTPS_PROXY$https_proxy" = http://p:1http://p:1 ] || exit 1'
+    (plugins / "corp").write_text(
+        f"#!/bin/sh\ncat >/dev/null\n{reached}\ncat <<'END'\n{json.dumps(answer)}\nEND\n"
+    )
     (plugins / "corp").chmod(0o755)
     furnish(root)
     node = FakeNode(root)
@@ -235,11 +256,12 @@ def test_a_first_install_reads_its_registry_with_the_kubelets_plugin(
     )
 
     def shell(command: Any, text: str) -> Result:
-        return run_here(["sh", str(node.path(command[1])), *command[2:]], text)
+        pairs = [f"{name}={value}" for name, value in (node.environments[-1] or {}).items()]
+        return run_here(["env", "-i", *pairs, "sh", str(node.path(command[1])), *command[2:]], text)
 
     node.answers["sh"] = shell
     oci.challenge = "Bearer"
-    install(node, oci)
+    install(node, oci, variables={"HTTPS_PROXY": "http://p:1"})
     assert release.is_present(node, "1.2.3", DIGEST)
     assert not [path for path in tree(node.root) if "first-install" in path]
 
@@ -254,6 +276,8 @@ def test_a_first_install_reads_its_registry_with_the_kubelets_plugin(
             {"bearer", "basic"},
         ),
         (['Basic realm="a", Bearer realm="https://a/token",service="a"'], {"bearer", "basic"}),
+        (['Bearer realm = "https://a/token" , service = a'], {"bearer"}),
+        (['Basic realm="of \\"us\\", all", Bearer realm="https://a/token"'], {"basic", "bearer"}),
         (["Negotiate"], set()),
         ([], set()),
     ],

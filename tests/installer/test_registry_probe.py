@@ -6,14 +6,22 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from agent import registry_probe
-from agent.registry_credentials import Credential, Image, parse_image
+from agent import node_http, pull_secrets, registry_probe
+from agent.errors import InstallError
+from agent.host import Host, Result
+from agent.registry_auth import Credential
+from agent.registry_credentials import Image, parse_image
 from pki import API_NAMES, Authority
 
+from tests.fakes import proxy as proxies
+from tests.fakes.node import FakeHost
+
 GOOD = Credential("robot$shop", "a:b:c")
+NODE = Host(Path("/nowhere"))
 
 
 class Registry(http.server.ThreadingHTTPServer):
@@ -21,10 +29,10 @@ class Registry(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, authority: Authority) -> None:
+    def __init__(self, authority: Authority, names: str = API_NAMES) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*authority.sign("registry", "registry", "test", API_NAMES))
+        context.load_cert_chain(*authority.sign(f"registry-{len(names)}", "registry", "test", names))
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.host = f"127.0.0.1:{self.server_port}"
         self.scheme = "Basic"
@@ -105,8 +113,32 @@ def image_of(registry: Registry) -> Image:
 
 
 def can_read(registry: Registry, authority: Authority, credential: Credential = GOOD) -> bool | None:
-    opener = registry_probe.direct(ssl.create_default_context(cafile=str(authority.certificate)))
+    opener = node_http.opener(NODE, {}, authority.certificate.read_text(), follows_redirects=False)
     return registry_probe.can_read(opener, image_of(registry), credential)
+
+
+def test_a_registry_is_asked_on_the_way_that_the_daemon_has_to_it(
+    authority: Authority, fake_host: FakeHost
+) -> None:
+    """By its proxy and its CAs: the pod has neither, nor knows the registry's name."""
+    with proxies.running() as proxy:
+        registry = Registry(authority, "DNS:registry.corp")
+        registry.scheme, registry.realm = "Bearer", "https://registry.corp/token"
+        proxy.places["registry.corp:443"] = ("127.0.0.1", registry.server_port)
+        fake_host.write("/certs/registries.pem", authority.certificate.read_bytes())
+        fake_host.answers["systemctl"] = lambda *_: Result(0, "MainPID=7\n", "")
+        variables = f"HTTPS_PROXY=http://{proxy.address}\0SSL_CERT_DIR=/certs:/etc/ssl/certs\0"
+        fake_host.write("/proc/7/environ", variables.encode())
+        image = parse_image("registry.corp/shop/app:1")
+        assert image
+        assert pull_secrets.ask_registry(fake_host, (image, GOOD)) is True
+        assert pull_secrets.ask_registry(fake_host, (image, Credential("robot", "wrong"))) is False
+        assert set(proxy.asked) == {"CONNECT registry.corp:443"}
+        fake_host.path("/proc/7/environ").unlink()
+        with pytest.raises(InstallError, match="not to be seen"):
+            pull_secrets.ask_registry(fake_host, (image, GOOD))
+        registry.shutdown()
+        registry.server_close()
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
@@ -151,7 +183,8 @@ def test_a_credential_goes_to_no_realm_without_tls(
 
 
 def test_a_registry_that_is_not_trusted_or_not_there(registry: Registry, authority: Authority) -> None:
-    assert registry_probe.can_read(registry_probe.direct(), image_of(registry), GOOD) is None
+    opener = node_http.opener(NODE, {}, follows_redirects=False)
+    assert registry_probe.can_read(opener, image_of(registry), GOOD) is None
     registry.shutdown()
     registry.server_close()
     assert can_read(registry, authority) is None

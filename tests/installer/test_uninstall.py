@@ -5,8 +5,8 @@ from typing import Any
 
 import agent.__main__ as program
 import pytest
+from agent import credential_helper, owner, settings, tell, transaction, uninstall
 from agent import marks as node_marks
-from agent import owner, settings, tell, transaction, uninstall
 from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Result
@@ -132,6 +132,15 @@ def test_a_node_without_soci_loses_the_startup_taint(
     api.requests.clear()
     agent.absent(wanted())
     assert api.writes == []
+
+
+def test_a_first_install_that_was_killed_leaves_nothing_in_memory(
+    host: Installed, agent: program.Agent
+) -> None:
+    host._script(("sh", "", "remove"), "")
+    host.write(f"{credential_helper.FOR_NOW}/providers", b"end\n")
+    agent.absent(wanted())
+    assert not host.exists(credential_helper.MEMORY)
 
 
 def test_a_refused_uninstall_leaves_the_marks_true(

@@ -37,7 +37,7 @@ def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
     shutil.copy("/bin/sleep", daemon)
     ready = folder / "ready"
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", WATCHER, ready, folder / "socket", "/soci-daemon", "0", "0"],
+        [sys.executable, "-I", "-S", "-B", WATCHER, ready, folder / "socket", "/soci-daemon", "0", "0", "0"],
         cwd=folder,
     )
     try:
@@ -85,7 +85,7 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
                 "-S",
                 "-B",
                 WATCHER,
-                *("ready", "socket", "/soci-daemon", "0", "0"),
+                *("ready", "socket", "/soci-daemon", "0", "0", "0"),
                 *program.every(0.01, ("sh", "-c", script)),
             ],
             cwd=folder,
@@ -103,7 +103,7 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
     assert 0 < rss <= MAX_RSS_KIB
 
 
-@pytest.mark.parametrize("event", ["file", "containerd", "daemon"])
+@pytest.mark.parametrize("event", ["file", "containerd", "daemon", "kubelet"])
 def test_what_changes_calls_the_installer_back(folder: Path, event: str) -> None:
     """A crash of the daemon, and another tool's file, were noticed by nobody."""
     daemon = folder / "soci-daemon"
@@ -116,21 +116,27 @@ def test_what_changes_calls_the_installer_back(folder: Path, event: str) -> None
         socket.socket(socket.AF_UNIX) as server,
         subprocess.Popen([daemon, "60"]) as first,
         subprocess.Popen(["sleep", "60"]) as containerd,
+        subprocess.Popen([shutil.copy("/bin/sleep", folder / "kubelet"), "60"]) as kubelet,
     ):
         server.bind(str(folder / "socket"))
         server.listen()
-        words = (folder / "ready", folder / "socket", "/soci-daemon", str(first.pid), str(containerd.pid))
+        pids = (str(process.pid) for process in (first, containerd, kubelet))
+        words = (folder / "ready", folder / "socket", "/soci-daemon", *pids)
         watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", WATCHER, *words, f"{file}={watch.fingerprint(str(file))}"],
             cwd=folder,
         )
         wait_for((folder / "ready").exists, 15, "ready")
-        processes = [first, containerd]
+        processes = [first, containerd, kubelet]
         if event == "file":
             file.write_text("theirs\n")
         elif event == "containerd":
             containerd.kill()
             containerd.wait()
+        elif event == "kubelet":
+            kubelet.kill()
+            kubelet.wait()
+            processes.append(subprocess.Popen([folder / "kubelet", "60"]))
         else:
             first.kill()
             first.wait()
@@ -139,6 +145,19 @@ def test_what_changes_calls_the_installer_back(folder: Path, event: str) -> None
         for process in processes:
             process.kill()
             process.wait()
+
+
+def test_between_two_kubelets_nobody_is_called(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The installer would find none, and take the node for one that it cannot be installed on."""
+    with subprocess.Popen([shutil.copy("/bin/sleep", folder / "kubelet"), "60"]) as kubelet:
+        monkeypatch.setattr(os, "listdir", lambda path: ["1", "self", str(os.getpid())])
+        assert not watch.is_replaced(kubelet.pid)
+        kubelet.kill()
+    assert not watch.is_replaced(kubelet.pid), "none runs"
+    with subprocess.Popen([folder / "kubelet", "60"]) as kubelet:
+        monkeypatch.setattr(os, "listdir", lambda path: ["1", str(kubelet.pid), "999999999"])
+        wait_for(lambda: watch.is_replaced(999999998), 5, "another one runs")
+        kubelet.kill()
 
 
 def test_end_of_the_pod_between_two_programs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import agent.__main__ as program
 import agent.settings
 import pod_start
 import pytest
-from agent import registry, release, tell
+from agent import registry, registry_auth, release, tell
 from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Host
@@ -206,13 +206,21 @@ BEARER = {"bearer": {"realm": "https://a/t", "scope": "r:a/b:pull,push", "servic
         (['Basic realm="a", Bearer realm="b"'], {"basic": {"realm": "a"}, "bearer": {"realm": "b"}}),
         (['Basic realm="a"', 'Bearer realm="b"'], {"basic": {"realm": "a"}, "bearer": {"realm": "b"}}),
         (['Bearer realm=""'], {"bearer": {"realm": ""}}),
+        (
+            ['Bearer realm = "https://a/t" , service = s'],
+            {"bearer": {"realm": "https://a/t", "service": "s"}},
+        ),
+        (
+            [r'Basic realm="of \"us\", all", Bearer realm=b'],
+            {"basic": {"realm": 'of "us", all'}, "bearer": {"realm": "b"}},
+        ),
         (["Negotiate"], {}),
         ([], {}),
     ],
 )
 def test_both_sides_read_a_challenge_alike(headers: list[str], expected: dict[str, dict[str, str]]) -> None:
     assert oci_registry.parse_challenges(headers) == expected
-    assert registry.parse_challenges(headers) == expected
+    assert registry_auth.parse_challenges(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -231,7 +239,7 @@ def test_both_sides_read_a_challenge_alike(headers: list[str], expected: dict[st
 )
 def test_both_sides_send_credentials_to_the_same_places(address: str, may: bool) -> None:
     assert oci_registry.may_carry_credentials(address) is may
-    assert registry.may_carry_credentials(address) is may
+    assert registry_auth.may_carry_credentials(address) is may
 
 
 @pytest.mark.parametrize(

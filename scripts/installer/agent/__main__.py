@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import drift, heal, lazy, owner, pull_secrets, settings
+from . import drift, heal, lazy, owner, pull_secret_files, settings
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -84,9 +84,8 @@ class Agent:
         seconds = time.monotonic() - started
         self.log.add(done.steps)
         self.log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
-        if wanted.credentials == "node":
-            pull_secrets.remove(self.host)
-        self.teller.success(wanted.version, wanted.mode, done, seconds, pull_secrets.conflicts(self.host))
+        conflicts = pull_secret_files.conflicts(self.host)
+        self.teller.success(wanted.version, wanted.mode, done, seconds, conflicts)
         evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()
@@ -96,7 +95,7 @@ class Agent:
         if done.replaced:
             # The watcher has the replaced daemon retired, then runs this program again, which says so.
             errands.append(every(RETIRE_SECONDS, (*ENTER_HOST, SCRIPT, "retire", done.replaced.name)))
-        processes = (str(done.seen.daemon), str(done.seen.containerd))
+        processes = map(str, (done.seen.daemon, done.seen.containerd, done.seen.kubelet))
         socket = str(self.host.path(done.slot.socket))
         become_watcher(
             str(READY_FILE), socket, program, *processes, *self._fingerprints(done.seen), *chain(*errands)
@@ -122,7 +121,8 @@ class Agent:
         self.teller.drifted(drifted)
         errand = () if drifted.seconds is None else every(drifted.seconds, ("true",))
         seen = drifted.seen
-        become_watcher("", "", "", "0", str(seen.containerd), *self._fingerprints(seen), *errand)
+        processes = ("0", str(seen.containerd), str(seen.kubelet))
+        become_watcher("", "", "", *processes, *self._fingerprints(seen), *errand)
 
     def _see_to_broken_pods(self, pods: Sequence[lazy.Pod], evicts: bool) -> bool:
         """Tell them, and have them evicted if that is wanted; whether one is on its way."""

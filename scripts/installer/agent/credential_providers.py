@@ -7,20 +7,16 @@ refuse a node.
 """
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from . import block_yaml
+from .errors import InstallError
 from .host import Host
 from .kubelet import kubelet_process, option
 
-FOLDER = "/opt/soci-cluster/credentials"  # the helper's
-HELPER = f"{FOLDER}/docker-credential-soci-cluster"
-LIST = f"{FOLDER}/providers"
-PULL_SECRETS = "/run/soci-cluster/pull-secrets"
 CONFIG_FLAG, PROGRAMS_FLAG, ROOT_FLAG = (
     "image-credential-provider-config",
     "image-credential-provider-bin-dir",
@@ -61,7 +57,7 @@ class Provider:
 class Providers:
     """What the helper asks. ``problems`` has the subject and the cause of each thing that cannot be had,
     ``left_out`` the names of the kubelet's variables that are not written down; in ``paths`` a change changes
-    the rest."""
+    the rest, as does another kubelet than the process that was read."""
 
     providers: tuple[Provider, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()  # of all of them
@@ -71,20 +67,22 @@ class Providers:
     problems: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    kubelet: int = 0
 
 
 NO_PROVIDERS = Providers()
 
 
 def read(host: Host) -> Providers:
-    """What the running kubelet is configured with; empty when there is none."""
-    try:
-        process = kubelet_process(host)
-        environment = _environment(host, f"/proc/{process.pid}/environ") if process else {}
-    except OSError as error:
-        return Providers(problems=(("kubelet", f"it cannot be seen: {error}"),))
-    if process is None:
-        return NO_PROVIDERS
+    """What the running kubelet is configured with.
+
+    Raises:
+        InstallError: it cannot be seen, as between one and the next, which is not to have no plugins.
+    """
+    process = kubelet_process(host)
+    environment = host.environment_of(process.pid) if process else None
+    if process is None or environment is None:
+        raise InstallError("preflight", "the process of the kubelet is not to be seen", "try again")
     config, programs = (option(process.command, flag) for flag in (CONFIG_FLAG, PROGRAMS_FLAG))
     root = option(process.command, ROOT_FLAG) or "/var/lib/kubelet"
     kept, left_out = _inherited(environment)
@@ -122,12 +120,8 @@ def read(host: Host) -> Providers:
         problems=tuple(problems),
         left_out=tuple(left_out),
         paths=tuple(paths),
+        kubelet=process.pid,
     )
-
-
-def forget_pull_secrets(host: Host) -> None:
-    """Remove what an install with another setting had handed to the helper."""
-    shutil.rmtree(host.path(PULL_SECRETS), ignore_errors=True)
 
 
 def render(found: Providers) -> str:
@@ -178,11 +172,6 @@ def _environment_lines(environment: Sequence[tuple[str, str]]) -> list[str]:
 def _fits(text: str) -> bool:
     """Whether a text stays one line for every reader of lines."""
     return not re.search(r"[\n\0]", text)
-
-
-def _environment(host: Host, path: str) -> dict[str, str]:
-    pairs = (entry.partition("=") for entry in host.read_text(path).split("\0"))
-    return {name: value for name, is_pair, value in pairs if is_pair}
 
 
 def _inherited(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

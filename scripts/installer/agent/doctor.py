@@ -16,19 +16,22 @@ from typing import Any, TypeVar
 
 from . import (
     containerd_config,
+    credential_helper,
     credential_providers,
     detect,
     doctor_checks,
     doctor_images,
     lazy,
-    pull_secrets,
+    pull_secret_files,
     registries,
     settings,
     slots,
     transaction,
 )
+from .credential_helper import Source
+from .credential_providers import NO_PROVIDERS
 from .ctr import Ctr
-from .doctor_checks import Look, Source, Unit
+from .doctor_checks import Look, Unit
 from .errors import InstallError, clean
 from .host import Host
 from .kubelet import IMAGES, option, setting
@@ -37,23 +40,6 @@ from .slots import Slot
 SECONDS = 4.0  # for one question
 PODS_NAMED = 20  # at most, one question each
 REGISTRIES_ASKED = 12  # at most, all at once
-SOURCE_SECONDS = 16.0  # the helper's own limit, and a little
-# Where the daemon gets its credentials for each registry from: the helper's word in the daemon's environment.
-SOURCES = """
-set -f
-IFS='
-'
-for pair in $(tr '\\0' '\\n' <"/proc/$1/environ"); do
-  case ${pair%%=*} in '' | *[!A-Za-z0-9_]* | [0-9]*) ;; *) export "$pair" ;; esac
-done
-unset IFS
-helper=$2
-shift 2
-for host; do
-  printf '%s' "$host" | "$helper" source | while IFS= read -r line; do echo "$host $line"; done &
-done
-wait
-"""
 BLOBS = "io.containerd.content.v1.content/blobs/sha256"  # below containerd's root
 # Whether the root directory of each container can be listed: a dead FUSE mount below it is an error at once.
 PROBE = """
@@ -133,7 +119,8 @@ class _Examination:
         answers = ctr.succeeds("version", timeout=SECONDS)
         words = self._words(slot, start)
         images, unmounted = self._images(ctr, slot, words) if answers else ((), 0)
-        registries = doctor_images.registries(images)
+        hosts = doctor_images.registries(images)
+        providers = self._try("the kubelet's plugins", lambda: credential_providers.read(self.host))
         mounts = self._mounts(slot)
         dead = self._dead(mounts, slot, start)
         soci_file, soci = self._soci(slot, daemon)
@@ -155,15 +142,15 @@ class _Examination:
             soci=soci,
             registries=self._registries(effective, program, mode),
             kubelet_image_endpoint=self._image_endpoint(kubelet),
-            providers=credential_providers.read(self.host),
-            sources=self._sources(daemon, registries),
+            providers=providers or NO_PROVIDERS,
+            sources=self._sources(daemon, hosts),
             changed_files=changed_files(self.host),
             images=images,
             reasons=words.reasons,
             unmounted=unmounted,
             dead_pods=self._pods(ctr, dead) if answers else dead,
             memory=memory_of(self.host.read_text(f"/proc/{daemon.pid}/status")),
-            pull_secrets=tuple(pull_secrets.problems(self.host)),
+            pull_secrets=tuple(pull_secret_files.problems(self.host)),
             verify=self._verify() if answers else "",
         )
         found = doctor_checks.findings(look)
@@ -221,15 +208,14 @@ class _Examination:
 
     def _sources(self, daemon: Unit, registries: Sequence[str]) -> dict[str, Source]:
         """Where the credentials for each registry come from; empty where the helper is not installed."""
-        helper = credential_providers.HELPER
-        if not daemon.pid or not registries or not self.host.exists(helper):
+        if not daemon.pid or not registries or not self.host.exists(credential_helper.HELPER):
             return {}
         asked = registries[:REGISTRIES_ASKED]
-        command = ("sh", "-c", SOURCES, "sources", str(daemon.pid), helper, *asked)
-        result = self.host.run(*command, timeout=SOURCE_SECONDS)
-        if result.code != 0:
-            self.not_known.append(f"where credentials come from: {clean(result.last_error)}")
-        return sources(result.output)
+        what = "where credentials come from"
+        if rest := len(registries) - len(asked):
+            self.not_known.append(f"{what}: {rest} more registries were not asked")
+        found = self._try(what, lambda: credential_helper.sources(self.host, daemon.pid, asked))
+        return found or {}
 
     def _image_endpoint(self, kubelet: Unit) -> str:
         flag, key = IMAGES
@@ -351,18 +337,6 @@ class _Examination:
 
         images = doctor_images.images(names, content, blob, snapshots)
         return tuple(images), max(0, missing - len(not_mounted))
-
-
-def sources(said: str) -> dict[str, Source]:
-    """Registry to the source of its credentials, of what SOURCES prints."""
-    lines: dict[str, list[str]] = {}
-    for line in said.splitlines():
-        registry, _, words = line.partition(" ")
-        lines.setdefault(registry, []).append(words)
-    return {
-        registry: Source(words[-1], tuple(word.removeprefix("failed ") for word in words[:-1]))
-        for registry, words in sorted(lines.items())
-    }
 
 
 class Words:

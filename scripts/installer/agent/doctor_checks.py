@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from . import containerd_config, soci_config
 from .containerd_config import Path
+from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
 from .doctor_images import Image
 from .errors import clean
@@ -45,15 +46,6 @@ class Unit:
     name: str
     state: str = ""  # ActiveState; empty when systemd did not say
     pid: int = 0
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the daemon's credentials for a registry come from, in the credential helper's words, and which
-    sources failed, each with its cause."""
-
-    found: str
-    failed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,13 +29,12 @@ def of_process(host: Host, pid: int) -> dict[str, str]:
     Raises:
         InstallError: they cannot be seen.
     """
-    content = host.read(f"/proc/{pid}/environ")
-    if content is None:
+    variables = host.environment_of(pid)
+    if variables is None:
         raise InstallError(
             "preflight", f"the environment of the process {pid} is not to be seen", "try again"
         )
-    pairs = (entry.partition("=") for entry in content.decode(errors="replace").split("\0"))
-    return chosen({name: value for name, _, value in pairs})
+    return chosen(variables)
 
 
 def chosen(variables: Mapping[str, str]) -> dict[str, str]:
@@ -74,14 +73,18 @@ def trusting(variables: Mapping[str, str], directory: str) -> dict[str, str]:
     return {**variables, CERT_DIR: f"{directory}:{others}"}
 
 
+def in_both_cases(variables: Mapping[str, str]) -> dict[str, str]:
+    """The same with each proxy in small letters, too: programs differ in which they read."""
+    proxies = {name.lower(): value for name, value in variables.items() if name.endswith("PROXY")}
+    return {**variables, **proxies}
+
+
 def render(variables: Mapping[str, str]) -> str | None:
-    """The text of the file for systemd; None for no file. Programs differ in whether they read a proxy's
-    variable in capitals, so each is there in both ways."""
+    """The text of the file for systemd; None for no file."""
     lines = []
-    for name, value in variables.items():
+    for name, value in in_both_cases(variables).items():
         quoted = re.sub(r'(["\\$`])', r"\\\1", value)
-        names = (name, name.lower()) if name.endswith("PROXY") else (name,)
-        lines += [f'{key}="{quoted}"\n' for key in names]
+        lines.append(f'{name}="{quoted}"\n')
     head = f"{OUR_MARK}: containerd's proxies and trust, with those of the Pulumi configuration.\n"
     return head + "".join(lines) if lines else None
 

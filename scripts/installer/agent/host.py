@@ -1,19 +1,27 @@
 """The node, seen from the pod: its files below /host, its commands through PID 1's namespaces."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import stat
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 ERROR_BYTES = 16 << 10
 ENTER_HOST = ("nsenter", "-t", "1", "-m", "-u", "-i", "-n", "-p", "--")
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LOCK_POLL_SECONDS = 0.2
+NETWORK = 0x40000000  # CLONE_NEWNET; Python has os.setns since 3.12
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,10 +38,13 @@ class Result:
         return (self.error.strip().splitlines() or [f"status {self.code}"])[-1]
 
 
-Runner = Callable[[Sequence[str], str, float], Result]
+Environment = Mapping[str, str]
+Runner = Callable[[Sequence[str], str, float, Environment | None], Result]
 
 
-def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> Result:
+def run_on_host(
+    command: Sequence[str], text: str = "", timeout: float = 60, environment: Environment | None = None
+) -> Result:
     """Run ``command`` in the host's namespaces; 127 when it is missing, 124 when it overran ``timeout``.
 
     Of its errors the last `ERROR_BYTES` are kept: a copy of a layer can have one for each of its files.
@@ -49,6 +60,7 @@ def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> 
                 text=True,
                 errors="replace",
                 timeout=timeout,
+                env=None if environment is None else {"PATH": PATH, **environment},
             )
         except subprocess.TimeoutExpired:
             return Result(124, "", f"{command[0]} did not end in {timeout:g} s")
@@ -58,6 +70,24 @@ def run_on_host(command: Sequence[str], text: str = "", timeout: float = 60) -> 
         return Result(done.returncode, done.stdout, errors.read().decode(errors="replace"))
 
 
+def in_network_of(pid: int, work: Callable[[], T]) -> T:
+    """What ``work`` returns, in a thread that is in the network of a process; raises what it raises."""
+    outcome: Future[T] = Future()
+
+    def enter() -> None:
+        try:
+            with open(f"/proc/{pid}/ns/net") as network:
+                if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), NETWORK):
+                    raise OSError(ctypes.get_errno(), "the node's network cannot be entered")
+            outcome.set_result(work())
+        except BaseException as error:  # noqa: BLE001 (it is raised where it is waited for)
+            outcome.set_exception(error)
+
+    # Nobody waits for it at the pod's end.
+    threading.Thread(target=enter, daemon=True).start()
+    return outcome.result()
+
+
 class Host:
     """Files and commands of one node. ``root`` is where its root directory is mounted."""
 
@@ -65,9 +95,12 @@ class Host:
         self.root = root
         self._runner = runner
 
-    def run(self, *command: str, text: str = "", timeout: float = 60) -> Result:
-        """Run a command on the host, ``text`` on its standard input."""
-        return self._runner(command, text, timeout)
+    def run(
+        self, *command: str, text: str = "", timeout: float = 60, environment: Environment | None = None
+    ) -> Result:
+        """Run a command on the host, ``text`` on its standard input. ``environment`` stands in the place of
+        the pod's; unlike words of the command, it is in no process list."""
+        return self._runner(command, text, timeout, environment)
 
     def path(self, path: str) -> Path:
         """Where this process finds the host's ``path``."""
@@ -76,16 +109,42 @@ class Host:
     def exists(self, path: str) -> bool:
         return self.path(self.resolve(path)).exists()
 
+    def in_network(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns, in a thread that is in the node's network: a proxy at the node's loopback is
+        reached from nowhere else."""
+        return in_network_of(1, work)
+
     def read(self, path: str) -> bytes | None:
         """The content of a host file; None when there is no such file."""
         try:
             return self.path(self.resolve(path)).read_bytes()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ProcessLookupError):
             return None
 
     def read_text(self, path: str) -> str:
         """The content of a host file as text; empty when there is no such file."""
         return (self.read(path) or b"").decode(errors="replace")
+
+    def environment_of(self, pid: int) -> dict[str, str] | None:
+        """The variables that a process was started with; None when they cannot be seen, as those of one that
+        ends."""
+        try:
+            content = self.read(f"/proc/{pid}/environ")
+        except OSError:
+            content = None
+        pairs = (entry.partition("=") for entry in (content or b"").decode(errors="replace").split("\0"))
+        return {name: value for name, is_pair, value in pairs if name and is_pair} or None
+
+    def is_in_memory(self, path: str) -> bool:
+        """Whether an absolute path without symbolic links, which need not exist, is in a file system of the
+        node that is never on a disk."""
+        best, kind = "", ""
+        for line in self.read_text("/proc/1/mountinfo").splitlines():
+            words, _, tail = line.partition(" - ")
+            point = words.split(" ")[4:5]
+            if point and len(point[0]) >= len(best) and f"{path}/".startswith(f"{point[0].rstrip('/')}/"):
+                best, kind = point[0], tail.split(" ")[0]  # of two on one place the later one counts
+        return kind in ("tmpfs", "ramfs")
 
     def resolve(self, path: str) -> str:
         """The host's ``path`` with symbolic links followed inside the host's root, as the host sees it."""

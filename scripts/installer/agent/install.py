@@ -9,13 +9,13 @@ from . import (
     adoption,
     carry,
     containerd_config,
-    credential_providers,
     detect,
     drift,
     heal,
     images,
     lazy,
     managed,
+    pull_secret_files,
     release,
     transaction,
     uninstall,
@@ -24,7 +24,7 @@ from . import (
 from .ctr import Ctr
 from .errors import InstallError
 from .heal import Healed
-from .host import Host
+from .host import PATH, Host
 from .lazy import Busy
 from .plan import NOTHING_SEEN, Plan, Seen, Task, is_in_place, make_plan
 from .registries import Limit
@@ -79,7 +79,7 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
         outcome = _attempt(task, facts)
         if isinstance(outcome, Installed):
             if task.settings.credentials == "node":
-                credential_providers.forget_pull_secrets(task.host)
+                pull_secret_files.remove(task.host)
             return outcome
         carry.clear_copies(task.host, task.script)
         task.on_step("wait")
@@ -144,7 +144,8 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
     if not has_release:
         task.on_step("download")
         url = release.archive_url(settings.release_url, settings.version, facts.architecture, digest)
-        release.install(host, url, settings.version, digest, plan.environment)
+        authorities = plan.registries.certificates
+        release.install(host, url, settings.version, digest, plan.environment, authorities=authorities)
     task.on_step("images")
     pause = containerd_config.pause_image(plan.effective)
     if not pause:
@@ -254,7 +255,7 @@ def _look(host: Host, plan: Plan) -> Seen:
     )
     paths = plan.watched_paths(host)
     files = tuple((path, watch.fingerprint(str(host.path(host.resolve(path))))) for path in paths)
-    return Seen(daemon, containerd, files)
+    return Seen(daemon, containerd, plan.kubelet, files)
 
 
 def _healed(task: Task, done: Installed, ctr: Ctr) -> Installed:
@@ -276,7 +277,7 @@ def _with_replaced(task: Task, done: Installed, ctr: Ctr) -> Installed:
 
 def _search_path(facts: detect.Facts) -> str:
     folder = Path(facts.containerd_command[0]).parent
-    return f"{folder}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return f"{folder}:{PATH}"
 
 
 def _refuse_node_in_service(task: Task, ctr: Ctr) -> None:

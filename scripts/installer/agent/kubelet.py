@@ -51,9 +51,10 @@ def kubelet_process(host: Host) -> KubeletProcess | None:
         process = f"/proc/{pid.name}"
         if host.read_text(f"{process}/comm").strip() != "kubelet":
             continue
-        if unit := unit_of_cgroup(host.read_text(f"{process}/cgroup")):
-            command = host.read_text(f"{process}/cmdline").split("\0")
-            return KubeletProcess(int(pid.name), unit, tuple(command))
+        unit = unit_of_cgroup(host.read_text(f"{process}/cgroup"))
+        command = host.read_text(f"{process}/cmdline")
+        if unit and command:  # one that ends has none, which would be one without flags
+            return KubeletProcess(int(pid.name), unit, tuple(command.split("\0")))
     return None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, credential_providers, environment, registries, soci_config
+from . import containerd_config, credential_helper, credential_providers, environment, registries, soci_config
 from .adoption import Snapshotter
 from .credential_providers import NO_PROVIDERS, Providers
 from .host import Host
@@ -118,20 +118,20 @@ MANAGED = (
         what="has containerd start that unit and the daemons",
     ),
     Managed(
-        path=lambda place: f"{credential_providers.FOLDER}/config.json",
-        text=lambda target: '{"credsStore":"soci-cluster"}\n',
+        path=lambda place: f"{credential_helper.FOLDER}/config.json",
+        text=lambda target: credential_helper.CONFIG,
         role=Role.RECOVERY,
         what="the daemon's Docker configuration: it names the credential helper and nothing else",
     ),
     Managed(
-        path=lambda place: credential_providers.HELPER,
-        text=_payload(credential_providers.HELPER),
+        path=lambda place: credential_helper.HELPER,
+        text=_payload(credential_helper.HELPER),
         role=Role.RECOVERY,
         what="the credential helper: gives the daemon the registry credentials that the kubelet has",
         mode="0755",
     ),
     Managed(
-        path=lambda place: credential_providers.LIST,
+        path=lambda place: credential_helper.LIST,
         text=lambda target: credential_providers.render(target.providers),
         role=Role.RECOVERY,
         what="mode 0600: the kubelet's credential provider plugins, as the helper asks them",
@@ -200,10 +200,10 @@ FOLDERS = (
     Folder(path=STATE, what="mode 0700: journal, staged transaction, the node's original files"),
     *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
     Folder(
-        path="/run/soci-cluster",
+        path=credential_helper.MEMORY,
         what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
-        "0700, one credential for each registry; `pull-secrets.problems`, why a pod's secret is not among "
-        "them",
+        "0700, one credential for each registry; `pull-secrets.problems` and `pull-secrets.conflicts`, why a "
+        "pod's secret is not among them",
     ),
 )
 

@@ -16,7 +16,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -25,20 +25,19 @@ from urllib.parse import urlsplit
 
 from . import block_yaml, kubelet
 from .errors import clean
-from .host import Host
+from .host import PATH, Host
 
 Json = dict[str, Any]
 
 PLUGIN_SECONDS = 60.0
 EARLY_SECONDS = 30.0  # before its end, what a plugin gave is not used any more
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What may hold secrets comes on the standard input, not in the command line, which all the node can read.
 PLUGIN = """
 while IFS= read -r pair && [ -n "$pair" ]; do export "$pair"; done
 exec "$@" </dev/null
 """
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PAIR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 
 
 class IdentityError(Exception):
@@ -269,12 +268,12 @@ class NodeIdentity:
         own = {entry["name"]: str(entry.get("value") or "") for entry in config.get("env") or []}
         environment = {
             "PATH": PATH,
-            **_environment(self._host.read_text(f"/proc/{process.pid}/environ")),
+            **(self._host.environment_of(process.pid) or {}),
             **own,
             "KUBERNETES_EXEC_INFO": json.dumps(request),
         }
         pairs = (f"{name}={value}" for name, value in environment.items())
-        text = "".join(f"{pair}\n" for pair in pairs if _NAME.match(pair) and "\n" not in pair) + "\n"
+        text = "".join(f"{pair}\n" for pair in pairs if _PAIR.match(pair) and "\n" not in pair) + "\n"
         words = [str(word) for word in config.get("args") or []]
         done = self._host.run(
             *("env", "-i", "sh", "-c", PLUGIN, "plugin", command, *words), text=text, timeout=PLUGIN_SECONDS
@@ -282,11 +281,6 @@ class NodeIdentity:
         if done.code != 0:
             raise IdentityError(f"the kubelet's exec plugin {command} failed: {clean(done.last_error)[:200]}")
         return _proof_of_plugin(done.output, command)
-
-
-def _environment(text: str) -> Mapping[str, str]:
-    pairs = (entry.partition("=") for entry in text.split("\0"))
-    return {name: value for name, _, value in pairs if _NAME.fullmatch(name)}
 
 
 def _proof_of_plugin(output: str, command: str) -> Proof:

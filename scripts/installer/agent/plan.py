@@ -18,6 +18,7 @@ from . import (
     environment,
     lazy,
     managed,
+    pull_secret_files,
     registries,
     release,
     slots,
@@ -56,6 +57,7 @@ class Seen:
 
     daemon: int = 0  # the process of the slot's daemon
     containerd: int = 0  # and of containerd
+    kubelet: int = 0
     files: tuple[tuple[str, str], ...] = ()  # host path and its fingerprint, see watch.py
 
 
@@ -103,7 +105,8 @@ class Plan:
     containerd_dump: str  # the digest of what containerd makes of that file after the change
     registries: Registries  # what the daemon is told of them
     environment: Mapping[str, str]  # of the daemon, without its trust in further CAs
-    provider_paths: tuple[str, ...] = ()  # what the kubelet's credential provider plugins are read from
+    kubelet: int = 0  # its process, by whose flags all this is
+    credential_paths: tuple[str, ...] = ()  # what decides about credentials, or is said of them
 
     @property
     def snapshotter(self) -> str:
@@ -135,7 +138,7 @@ class Plan:
     def watched_paths(self, host: Host) -> list[str]:
         """The files and directories in which a change may change what the daemons do."""
         paths = [*(file.path for file in self.files), f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
-        paths += [*self.registries.sources, *self.provider_paths]
+        paths += [*self.registries.sources, *self.credential_paths]
         for pattern in self.imports:
             folder, _, name = pattern.rpartition("/")
             found = sorted(host.path(host.resolve(folder)).glob(name)) if name else []
@@ -178,6 +181,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     told = registries.read(host, effective, facts.containerd_version, settings.mode)
     variables = environment.of_daemon(facts.containerd_process.environment, settings, task.api_server)
     providers = credential_providers.read(host)
+    conflicts = () if settings.credentials == "node" else (pull_secret_files.CONFLICTS,)
     files = managed.files(
         host,
         managed.Target(
@@ -217,7 +221,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         containerd_dump=transaction.sha256(containerd_config.without_imports(after).encode()),
         registries=told,
         environment=variables,
-        provider_paths=providers.paths,
+        kubelet=providers.kubelet,
+        credential_paths=(*providers.paths, *conflicts),
     )
 
 

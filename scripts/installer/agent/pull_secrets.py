@@ -14,7 +14,6 @@ import os
 import queue
 import resource
 import signal
-import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,77 +21,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import registry_choice
+from . import pull_secret_files, registry_choice
 from .errors import clean
 from .follow import Changed, Follower, Gone, Listed, News, Trouble
 from .host import Host
 from .log import Log
 from .node_identity import IdentityError, Json, NodeIdentity
+from .pull_secret_files import FOLDER, UNREAD
+from .registry_auth import Credential
 from .registry_choice import CONFLICT, Choice, Claim, Problem, Question, in_short
 from .registry_credentials import (
     Content,
-    Credential,
     Pod,
     file_text,
     is_host,
-    parse_file,
     read_pod,
     read_secret,
 )
-from .transaction import STATE
-
-FOLDER = "/run/soci-cluster/pull-secrets"
-PROBLEMS = f"{FOLDER}.problems"
-UNREAD = "pull-secrets-unread"
-IN_MEMORY = ("tmpfs", "ramfs")
+from .transaction import STATE, recorded_plan
 
 LOOK_SECONDS = 5.0  # between two looks at the files, which others may have removed
 PATIENCE_SECONDS = 10.0  # a pod may be here before its secret, or before the API server lets us read it
 AGAIN_SECONDS = 30.0  # after which a registry that did not answer is asked again
 REFUSED_SECONDS = 600.0  # after which one that refused is: rights are granted, images are pushed
+INSTALLED = f"{STATE}/current"
 PODS = ""  # the source of news about pods; else namespace/name of a secret
 
 Ask = Callable[[Question], bool | None]
-
-
-def problems(host: Host) -> list[Problem]:
-    """What the process of this module found wrong on the node: finding, subject and cause."""
-    lines = (line.split("\t") for line in host.read_text(PROBLEMS).splitlines())
-    return [(words[0], words[1], words[2]) for words in lines if len(words) == 3]
-
-
-def conflicts(host: Host) -> list[str]:
-    """Of these, in words, the registries whose images cannot all be read."""
-    return [f"registry {subject}: {cause}" for kind, subject, cause in problems(host) if kind == CONFLICT]
-
-
-def remove(host: Host) -> None:
-    """Take all pull secrets off the node: they are not wanted any more."""
-    for name in _names(host):
-        host.path(f"{FOLDER}/{name}").unlink(missing_ok=True)
-    host.path(PROBLEMS).unlink(missing_ok=True)
-
-
-def _names(host: Host) -> list[str]:
-    with contextlib.suppress(OSError):
-        return sorted(os.listdir(host.path(FOLDER)))
-    return []
-
-
-def in_memory(mountinfo: str, path: str) -> bool:
-    """Whether a path of the node, which need not exist, is in a file system that is never on a disk.
-
-    Args:
-        mountinfo: the text of /proc/1/mountinfo.
-        path: an absolute path without symbolic links.
-    """
-    best, kind = "", ""
-    for line in mountinfo.splitlines():
-        words, _, tail = line.partition(" - ")
-        point = words.split(" ")[4:5]
-        if point and len(point[0]) >= len(best) and f"{path}/".startswith(f"{point[0].rstrip('/')}/"):
-            best, kind = point[0], tail.split(" ")[0]  # of two on one place the later one counts
-    return kind in IN_MEMORY
 
 
 @dataclass
@@ -160,18 +115,20 @@ class Keeper:
         ended = ended or threading.Event()
         pods = self._follow("/api/v1/pods", f"spec.nodeName={self._node}", read_pod, PODS)
         looked = 0.0
-        while not ended.is_set():
-            is_new = self._take_news(LOOK_SECONDS)
-            if is_new or self._clock() - looked >= LOOK_SECONDS:
-                looked = self._clock()
-                if is_new:
-                    self._claim()
-                try:
-                    self._settle()
-                except OSError as error:
-                    self._say("files", f"the node's files cannot be written: {error.strerror}")
-        for follower in (pods, *(secret.follower for secret in self._state.secrets.values())):
-            follower.stop()
+        try:
+            while not ended.is_set():
+                is_new = self._take_news(LOOK_SECONDS)
+                if is_new or self._clock() - looked >= LOOK_SECONDS:
+                    looked = self._clock()
+                    if is_new:
+                        self._claim()
+                    try:
+                        self._settle()
+                    except OSError as error:
+                        self._say({"files": f"the node's files cannot be written: {error.strerror}"})
+        finally:
+            for follower in (pods, *(secret.follower for secret in self._state.secrets.values())):
+                follower.stop()
 
     # What comes in
 
@@ -249,15 +206,16 @@ class Keeper:
 
     def _settle(self) -> None:
         """Follow what has to be followed, ask what has to be asked, and put files and problems right."""
-        if not self._host.exists(f"{STATE}/current"):
-            return  # nothing is installed yet, or any more: nothing of ours belongs on the node
+        if not self._host.exists(INSTALLED):
+            pull_secret_files.remove(self._host)  # an uninstall may have come while some were written
+            return
         state = self._state
         found = self._problems_of_reading()
-        if not self._is_safe():
+        if not pull_secret_files.is_safe(self._host):
             found.append((UNREAD, FOLDER, "it is not in memory, or not root's alone: no pull secret is kept"))
         elif state.has_listed:
             self._follow_secrets()
-            present = self._present()
+            present = pull_secret_files.present(self._host)
             answers = {question: answer.said for question, answer in state.answers.items()}
             choice = registry_choice.choose(self._claimed, present, answers)
             self._write(choice, present)
@@ -276,35 +234,13 @@ class Keeper:
         for name in set(state.secrets) - named:
             state.secrets.pop(name).follower.stop()
 
-    def _is_safe(self) -> bool:
-        """Whether the folder is, or can be made, where nobody else looks and no disk is below."""
-        # Of a symbolic link, the file system that it leads to would count.
-        if self._host.resolve(FOLDER) != FOLDER:
-            return False
-        if not in_memory(self._host.read_text("/proc/1/mountinfo"), FOLDER):
-            return False
-        place = self._host.path(FOLDER)
-        for folder in (place.parent, place):
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(0o700)
-            found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-                return False
-        place.chmod(0o700)
-        return True
-
-    def _present(self) -> dict[str, Credential]:
-        """Host to the credential that is on the node."""
-        texts = {name: self._host.read_text(f"{FOLDER}/{name}") for name in _names(self._host)}
-        return {name: found for name, text in texts.items() if (found := parse_file(text))}
-
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
         for host, credential in choice.kept.items():
             if present.get(host) != credential:
-                self._put(f"{FOLDER}/{host}", file_text(host, credential))
+                pull_secret_files.put(self._host, f"{FOLDER}/{host}", file_text(host, credential))
         if any(not secret.was_answered for secret in self._state.secrets.values()):
             return  # a file may be theirs
-        for name in _names(self._host):
+        for name in pull_secret_files.names(self._host):
             if name not in choice.kept and not self._is_needed(name):
                 self._host.path(f"{FOLDER}/{name}").unlink(missing_ok=True)
 
@@ -316,16 +252,6 @@ class Keeper:
             unread & set(pod.secrets) and any(image.host == host for image in pod.images)
             for pod in self._state.pods.values()
         )
-
-    def _put(self, path: str, text: str) -> None:
-        """Write a file of root's alone, wholly or not at all; the name that it has meanwhile is no host's."""
-        target = self._host.path(path)
-        temporary = self._host.path(f"{FOLDER}.new")
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        temporary.replace(target)
 
     # Registries
 
@@ -375,63 +301,67 @@ class Keeper:
         return found
 
     def _show(self, found: list[Problem]) -> None:
-        lines = [(kind, clean(subject), clean(cause)) for kind, subject, cause in found]
-        text = "".join("\t".join(words) + "\n" for words in lines)
-        if text != self._host.read_text(PROBLEMS):
-            if text:
-                self._host.path(PROBLEMS).parent.mkdir(0o700, exist_ok=True)
-                self._put(PROBLEMS, text)
-            else:
-                self._host.path(PROBLEMS).unlink(missing_ok=True)
-        for kind, subject, cause in lines:
-            self._say(f"{kind} {subject}", f"{subject}: {cause}")
-        for key in sorted(self._identity.ignored):
-            self._say(key, f"{key} of the kubelet's kubeconfig is not followed")
-        for kind, subject, cause in lines:
-            if kind == CONFLICT and subject not in self._told and self._emit(subject, cause):
+        lines = pull_secret_files.cleaned(found)
+        pull_secret_files.show(self._host, lines)
+        said = {f"{kind} {subject}": f"{subject}: {cause}" for kind, subject, cause in lines}
+        said |= {key: f"{key} of the kubelet's kubeconfig is not followed" for key in self._identity.ignored}
+        self._said &= said.keys()  # what comes back is said again
+        self._say(said)
+        conflicts = {subject: cause for kind, subject, cause in lines if kind == CONFLICT}
+        self._told &= conflicts.keys()
+        for subject in sorted(conflicts.keys() - self._told):
+            if emit(self._identity, self._node, subject, conflicts[subject]):
                 self._told.add(subject)
 
-    def _say(self, kind: str, message: str) -> None:
-        """Log it, once for each kind of problem."""
-        if kind not in self._said:
+    def _say(self, problems: Mapping[str, str]) -> None:
+        """Log the message of each kind of problem, once."""
+        for kind in sorted(problems.keys() - self._said):
             self._said.add(kind)
-            self._log(message)
+            self._log(problems[kind])
 
-    def _emit(self, subject: str, cause: str) -> bool:
-        """Put an Event on the node, in the node's name; whether it need not be tried again."""
-        from .api import Api, ApiError  # few nodes ever need it
 
-        def call(method: str, path: str, body: Json | None, content_type: str) -> Json:
-            connection = self._identity.connect(10)
-            try:
-                response = connection.ask(method, path, body)
-                response.read()
-            finally:
-                connection.close()
-            if response.status >= 300:
-                raise ApiError(f"{method} {path}: {response.status}", response.status)
-            return {}
+def emit(identity: NodeIdentity, node: str, registry: str, cause: str) -> bool:
+    """Put an Event about a registry on the node, in the node's name; whether it need not be tried again."""
+    from .api import Api, ApiError  # few nodes ever need it
 
-        on_node = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": self._node}
-        message = f"node {self._node}: registry {subject}: {cause}"
-        # One name for each registry: no container that starts again says it again.
-        digest = hashlib.sha256(f"{self._node} {subject}".encode()).hexdigest()
-        name = f"soci-credentials-{digest[:20]}"
-        api = Api(self._node, os.environ.get("POD_NAME", ""), "", "", call)
+    def call(method: str, path: str, body: Json | None, content_type: str) -> Json:
+        connection = identity.connect(10)
         try:
-            api.emit(on_node, "Warning", "ConflictingCredentials", message, name)
-        except ApiError as error:
-            return 400 <= error.status < 500
-        except (OSError, IdentityError):
-            return False
-        return True
+            response = connection.ask(method, path, body)
+            response.read()
+        finally:
+            connection.close()
+        if response.status >= 300:
+            raise ApiError(f"{method} {path}: {response.status}", response.status)
+        return {}
+
+    on_node = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}
+    message = f"node {node}: registry {registry}: {cause}"
+    # One name for each registry: no container that starts again says it again.
+    digest = hashlib.sha256(f"{node} {registry}".encode()).hexdigest()
+    name = f"soci-credentials-{digest[:20]}"
+    api = Api(node, os.environ.get("POD_NAME", ""), "", "", call)
+    try:
+        api.emit(on_node, "Warning", "ConflictingCredentials", message, name)
+    except ApiError as error:
+        return 400 <= error.status < 500
+    except (OSError, IdentityError):
+        return False
+    return True
 
 
-def ask_registry(question: Question) -> bool | None:
-    """Put a question to its registry, without a proxy."""
-    from . import registry_probe  # few nodes ever need it
+def ask_registry(host: Host, question: Question) -> bool | None:
+    """Put a question to its registry, on the way that the daemon has to it.
 
-    return registry_probe.can_read(registry_probe.direct(), *question)
+    Raises:
+        InstallError: that is not known, as no daemon runs.
+    """
+    from . import detect, environment, node_http, registry_probe, slots  # few nodes ever need them
+
+    unit = slots.in_use(recorded_plan(host).get("slot")).unit
+    variables = environment.of_process(host, detect.main_pid(detect.show(host, unit, "MainPID")))
+    opener = node_http.opener(host, variables, follows_redirects=False)
+    return registry_probe.can_read(opener, *question)
 
 
 def main() -> None:
@@ -443,12 +373,26 @@ def main() -> None:
     log = Log(node)
     log.begin("credentials")
     host = Host(Path("/host"))
+
+    def ask(question: Question) -> bool | None:
+        return ask_registry(host, question)
+
     while True:
-        try:
-            Keeper(host, node, identity=NodeIdentity(host), log=log, ask=ask_registry).run()
-        except Exception as error:  # noqa: BLE001 (a container that ends would take the pod's readiness along)
-            log(f"report this with the pod's log: {type(error).__name__}: {clean(str(error))[:200]}")
+        attempt(Keeper(host, node, identity=NodeIdentity(host), log=log, ask=ask), host, log)
         time.sleep(60)
+
+
+def attempt(keeper: Keeper, host: Host, log: Callable[[str], None]) -> None:
+    """Let it work; when it fails, which nothing outside makes it do, say so, also to the doctor."""
+    try:
+        keeper.run()
+    except Exception as error:  # noqa: BLE001 (a container that ends would take the pod's readiness along)
+        words = f"{type(error).__name__}: {clean(str(error))[:200]}"
+        log(f"report this with the pod's log: {words}")
+        if host.exists(INSTALLED):
+            with contextlib.suppress(OSError):
+                problem = (UNREAD, "process", f"it failed, and is begun anew: {words}")
+                pull_secret_files.show(host, pull_secret_files.cleaned([problem]))
 
 
 if __name__ == "__main__":

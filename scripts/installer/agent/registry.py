@@ -1,35 +1,21 @@
 """A blob of an OCI registry, opened with the node's own credentials.
 
-Protocol: OCI distribution specification, `GET /v2/<name>/blobs/<digest>`; tokens: distribution/distribution,
-docs/spec/auth/token.md and oauth.md. The deploying machine reads the manifest (components/oci_registry.py).
+Protocol: OCI distribution specification, `GET /v2/<name>/blobs/<digest>`. The deploying machine reads the
+manifest (components/oci_registry.py).
 """
 
-import base64
 import http.client
-import json
-import re
-import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
-from .credential_providers import HELPER
-from .errors import InstallError
-from .host import Host
+from .registry_auth import Credential, basic, may_carry_credentials, parse_challenges, token
 
-HELPER_SECONDS = 30
-FOR_NOW = "/run/soci-cluster-first-install"
-NOT_FOUND = "credentials not found in native keychain"  # a helper's word for none, which it prints
-IDENTITY_TOKEN = "<token>"  # the user name with which a helper says that its secret is one
-ANSWER_BYTES = 1 << 20
-LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
 ATTEMPTS = 3  # to authenticate: at the registry, and once more where it redirects to another place of its own
 
-Credentials = tuple[str, str]  # user name, empty with an identity token, and secret
-Ask = Callable[[str], Credentials | None]
+Ask = Callable[[str], Credential | None]
 
 
 @dataclass(frozen=True)
@@ -108,103 +94,15 @@ def _authorization(
     url: str,
     challenges: list[str],
     timeout: float,
-    ask: Callable[[], Credentials | None],
+    ask: Callable[[], Credential | None],
 ) -> str:
     """The header that answers a registry's challenge."""
     found = parse_challenges(challenges)
     if "bearer" in found and (realm := found["bearer"].get("realm")):
         query = {key: found["bearer"][key] for key in ("service", "scope") if key in found["bearer"]}
-        credentials = ask() if may_carry_credentials(realm) else None
-        return f"Bearer {_token(opener, realm, query, timeout, credentials)}"
-    credentials = ask() if "basic" in found and may_carry_credentials(url) else None
-    if credentials is None:
+        credential = ask() if may_carry_credentials(realm) else None
+        return f"Bearer {token(opener, realm, query, credential, timeout)}"
+    credential = ask() if "basic" in found and may_carry_credentials(url) else None
+    if credential is None:
         raise ValueError("HTTP status 401: it wants credentials, and this node has none for it")
-    return _basic(credentials)
-
-
-def parse_challenges(headers: list[str]) -> dict[str, dict[str, str]]:
-    """The challenges of WWW-Authenticate headers (RFC 9110, 11.6.1): scheme, in lower case, -> parameters."""
-    found: dict[str, dict[str, str]] = {}
-    for header in headers:
-        for scheme, parameters in re.findall(r'(\w+)\s+((?:\w+=(?:"[^"]*"|[^\s,]+)(?:\s*,\s*)?)+)', header):
-            pairs = re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', parameters)
-            found[scheme.lower()] = {key.lower(): quoted or bare for key, quoted, bare in pairs}
-    return found
-
-
-def may_carry_credentials(url: str) -> bool:
-    """Whether credentials sent to this address can be read by nobody else on the way."""
-    parts = urlsplit(url)
-    return parts.scheme == "https" or bool(LOOPBACK.fullmatch(parts.hostname or ""))
-
-
-def _basic(credentials: Credentials) -> str:
-    return f"Basic {base64.b64encode(':'.join(credentials).encode()).decode()}"
-
-
-def _token(
-    opener: urllib.request.OpenerDirector,
-    realm: str,
-    query: Mapping[str, str],
-    timeout: float,
-    credentials: Credentials | None,
-) -> str:
-    if credentials and not credentials[0]:
-        form = {**query, "grant_type": "refresh_token", "refresh_token": credentials[1]}
-        body = urlencode({**form, "client_id": "soci-cluster"}).encode()
-        request = urllib.request.Request(realm, data=body)
-    else:
-        request = urllib.request.Request(f"{realm}{'&' if '?' in realm else '?'}{urlencode(query)}")
-        if credentials:
-            request.add_unredirected_header("Authorization", _basic(credentials))
-    try:
-        with opener.open(request, timeout=timeout) as response:
-            answer = json.loads(response.read(ANSWER_BYTES))
-        return str(answer.get("token") or answer["access_token"])
-    except urllib.error.HTTPError as error:
-        raise ValueError(f"its token server {urlsplit(realm).netloc}: HTTP status {error.code}") from None
-    except (ValueError, LookupError, AttributeError):
-        raise ValueError(f"its token server {urlsplit(realm).netloc} answers with no token") from None
-
-
-def credentials_of_node(host: Host, registry: str, helper: Mapping[str, str]) -> Credentials | None:
-    """What the node's Docker credential helper knows for a registry; None when it knows nothing.
-
-    Args:
-        host: the node.
-        registry: the registry's host, with its port.
-        helper: the files of the same helper, by name, for a node that has none yet: a first install. They are
-            on the node only while it runs, in memory.
-
-    Raises:
-        InstallError: the helper failed, which does not say that there are no credentials.
-        OSError: its files cannot be written.
-    """
-    name = "index.docker.io" if registry in ("docker.io", "registry-1.docker.io") else registry
-    result = host.run(HELPER, "get", text=name, timeout=HELPER_SECONDS)
-    if result.code == 127:
-        try:
-            for file, text in helper.items():
-                host.write(f"{FOR_NOW}/{file}", text.encode(), 0o600)
-            # By sh: /run may be mounted noexec.
-            result = host.run(
-                "sh", f"{FOR_NOW}/{Path(HELPER).name}", "get", text=name, timeout=HELPER_SECONDS
-            )
-        finally:
-            shutil.rmtree(host.path(FOR_NOW), ignore_errors=True)
-    if result.code and NOT_FOUND in result.output:
-        return None
-    try:
-        if result.code:
-            raise ValueError(f"status {result.code}")
-        answer = json.loads(result.output)
-        username, secret = str(answer["Username"]), str(answer["Secret"])
-    except (ValueError, LookupError, TypeError) as error:
-        # Neither its output nor what the reader of JSON says of that is told: it may hold the secret.
-        reason = str(error) if result.code else "it printed something else than credentials"
-        raise InstallError(
-            "download",
-            f"the node's credential helper failed for {registry}: {reason}",
-            f"see why {HELPER} fails on the node",
-        ) from None
-    return ("" if username == IDENTITY_TOKEN else username), secret
+    return basic(credential)

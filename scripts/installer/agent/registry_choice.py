@@ -7,7 +7,8 @@ that reads most of them is kept, and what it does not read is named.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from .registry_credentials import Content, Credential, Image, Pod, is_host
+from .registry_auth import Credential
+from .registry_credentials import Content, Image, Pod, is_host
 
 # id of the doctor's finding, its subject, its cause
 Problem = tuple[str, str, str]

@@ -11,15 +11,16 @@ import fnmatch
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from .registry_auth import IDENTITY_TOKEN, Credential
 
 Json = dict[str, Any]
 
 DOCKER_HUB = "index.docker.io"  # as the credential helpers' protocol has it
 _HUB = ("docker.io", DOCKER_HUB, "registry-1.docker.io")
 HUB_API = "registry-1.docker.io"
-IDENTITY_TOKEN = "<token>"  # the user by which the helpers' protocol knows one
 # It becomes the name of a file; an address in brackets is none of these, and is refused.
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?::[0-9]{1,5})?")
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"  # distribution's grammar of references
@@ -29,14 +30,6 @@ _TYPES = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/dockercfg": ".dockercfg",
 }
-
-
-@dataclass(frozen=True)
-class Credential:
-    """User and secret, as the credential helpers' protocol has them."""
-
-    user: str = field(repr=False)
-    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,20 @@
 Artifact layout: soci-snapshotter's RELEASES.md; an archive holds exactly the members below at its top level.
 """
 
-import base64
-import contextlib
 import gzip
 import hashlib
 import http.client
 import os
 import shutil
-import ssl
 import tarfile
 import tempfile
 import time
-import urllib.error
-import urllib.request
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit
 
-from . import credential_providers, environment, registry
+from . import credential_helper, environment, node_http, registry
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -33,14 +27,6 @@ MAX_BYTES = 200 << 20
 TIMEOUT_SECONDS = 30
 TOTAL_SECONDS = 600
 DIGEST_FILE = "archive.sha256"
-PAYLOAD = Path(__file__).resolve().parents[1]
-# Where operating systems keep the authorities that they trust (Go's crypto/x509, root_linux.go).
-AUTHORITIES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-)
 
 
 def archive_url(release_url: str, version: str, architecture: str, digest: str) -> str:
@@ -71,102 +57,51 @@ def is_present(host: Host, version: str, digest: str) -> bool:
     )
 
 
-def install(host: Host, url: str, version: str, digest: str, variables: Mapping[str, str]) -> None:
-    """Put the programs of a release into their own directory on the node, in one step. ``variables`` name the
-    proxies: the node's, since a pod has none of them.
+def install(
+    host: Host, url: str, version: str, digest: str, variables: Mapping[str, str], *, authorities: str = ""
+) -> None:
+    """Put the programs of a release into their own directory on the node, in one step.
+
+    Args:
+        host: the node.
+        url: where the archive is, see `archive_url`.
+        version: that of the release.
+        digest: the archive's sha256.
+        variables: the node's proxies and trust, see `environment`.
+        authorities: PEM of the CAs that its registries have besides.
 
     Raises:
         InstallError: the download failed, or is not what the digest names. The node is unchanged then.
     """
     with tempfile.TemporaryFile() as archive:
-        download(host, url, archive, digest, variables)
+        host.in_network(lambda: download(host, url, archive, digest, variables, authorities=authorities))
         unpack(host, archive, version, digest)
 
 
-class _Proxies(urllib.request.BaseHandler):
-    """Sends each request, those of redirects included, through the proxy that is meant for it."""
-
-    handler_order = 100  # before those that open connections
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = variables
-
-    def http_open(self, request: urllib.request.Request) -> None:
-        address = environment.proxy_for(request.full_url, self._variables)
-        if not address:
-            return
-        proxy = urlsplit(address)
-        if not _place(address):
-            raise OSError(
-                "the proxy's address is not usable; characters of its password may have to be escaped"
-            )
-        if proxy.scheme != "http":
-            raise OSError(f"a proxy that speaks {proxy.scheme} is not supported here")
-        if proxy.username is not None:
-            words = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-            credentials = base64.b64encode(words.encode()).decode()
-            request.add_unredirected_header("Proxy-Authorization", f"Basic {credentials}")
-        request.set_proxy(_place(address), "http")
-
-    https_open = http_open
-
-
-def _place(address: str) -> str:
-    """Host and port of a proxy's address; empty when it has none, or may be part of a password."""
-    try:
-        parts = urlsplit(address)
-        usable = bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/")
-    except ValueError:
-        usable = False
-    return parts.netloc.rpartition("@")[2] if usable else ""
-
-
-def _trust(host: Host, variables: Mapping[str, str]) -> ssl.SSLContext:
-    """What this process trusts, and what the node does: a closed network has an authority of its own."""
-    bundle = variables.get(environment.CERT_FILE) or next(filter(host.exists, AUTHORITIES), "")
-    files = [bundle] if bundle else []
-    for directory in variables.get(environment.CERT_DIR, "").split(":"):
-        if directory and directory not in environment.SYSTEM_CERT_DIRS:  # their bundle is among the others
-            place = host.path(host.resolve(directory))
-            names = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
-            files += [f"{directory}/{name}" for name in names]
-    trusted = ssl.create_default_context()
-    for file in files:
-        with contextlib.suppress(OSError):  # absent, empty or damaged: then it makes nobody trusted
-            trusted.load_verify_locations(host.path(host.resolve(file)))
-    return trusted
-
-
-def _open(host: Host, url: str, variables: Mapping[str, str]) -> Any:
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}),  # none by the environment of this process: it is the pod's
-        _Proxies(variables),
-        urllib.request.HTTPSHandler(context=_trust(host, variables)),
-    )
+def _open(host: Host, url: str, variables: Mapping[str, str], authorities: str) -> Any:
+    opener = node_http.opener(host, variables, authorities)
     if not registry.is_blob(url):
         return opener.open(url, timeout=TIMEOUT_SECONDS)
     return registry.open_blob(
-        opener, url, TIMEOUT_SECONDS, lambda name: registry.credentials_of_node(host, name, _helper(host))
+        opener, url, TIMEOUT_SECONDS, lambda name: credential_helper.get(host, name, variables)
     )
 
 
-def _helper(host: Host) -> dict[str, str]:
-    """The files of the credential helper, for a node that has none yet."""
-    program = Path(credential_providers.HELPER).name
-    providers = credential_providers.render(credential_providers.read(host))
-    return {
-        program: (PAYLOAD / program).read_text(encoding="utf-8"),
-        Path(credential_providers.LIST).name: providers,
-    }
-
-
-def download(host: Host, url: str, archive: BinaryIO, digest: str, variables: Mapping[str, str]) -> None:
-    """Fetch ``url`` into ``archive``, through the proxies of ``variables``, and check its sha256."""
+def download(
+    host: Host,
+    url: str,
+    archive: BinaryIO,
+    digest: str,
+    variables: Mapping[str, str],
+    *,
+    authorities: str = "",
+) -> None:
+    """Fetch ``url`` into ``archive``, and check its sha256; arguments and errors as of `install`."""
     step, remedy = "download", "check soci:releaseUrl, the proxy and the node's way out"
     received, total = hashlib.sha256(), 0
     deadline = time.monotonic() + TOTAL_SECONDS
     try:
-        with _open(host, url, variables) as response:
+        with _open(host, url, variables, authorities) as response:
             expected = response.headers.get("Content-Length")
             while block := response.read(1 << 20):
                 total += len(block)
@@ -178,7 +113,7 @@ def download(host: Host, url: str, archive: BinaryIO, digest: str, variables: Ma
                 archive.write(block)
     except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
         asked = registry.Blob.parse(url).url if registry.is_blob(url) else url
-        place = _place(environment.proxy_for(asked, variables))
+        place = node_http.place(environment.proxy_for(asked, variables))
         by = f" (through the proxy {place})" if place else ""
         raise InstallError(step, f"{url}: {error}{by}", remedy) from error
     if expected is not None and total != int(expected):

@@ -4,10 +4,12 @@ The host script does the work, in a unit of its own: it ends every container tha
 the installer's own is often one of them.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 
 from . import detect
+from .credential_helper import MEMORY
 from .errors import InstallError
 from .host import Host
 from .transaction import PROGRAMS, SCRIPT, STATE, is_at_work, journal_state, wait_for_running
@@ -51,6 +53,7 @@ def uninstall(
     while is_at_work(host, UNIT):
         sleep(POLL_SECONDS)
     if not is_begun_or_installed(host):
+        shutil.rmtree(host.path(MEMORY), ignore_errors=True)  # of a first install that was killed
         return False
     if host.read(SCRIPT) != script:
         host.write(SCRIPT, script, 0o755)

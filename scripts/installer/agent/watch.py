@@ -2,14 +2,14 @@
 
 Run as a script, in a process that imports nothing heavy: a DaemonSet's memory is paid on every node.
 
-    python -I -S watch.py READY-FILE SOCKET PROGRAM DAEMON-PID CONTAINERD-PID [FILE=FINGERPRINT ...]
-                          [--every SECONDS COUNT WORD ...] ...
+    python -I -S watch.py READY-FILE SOCKET PROGRAM DAEMON-PID CONTAINERD-PID KUBELET-PID
+                          [FILE=FINGERPRINT ...] [--every SECONDS COUNT WORD ...] ...
 
 It becomes the installer again, which finds out what is the matter and tells, when the daemon was started
-anew or stays away, containerd was started anew, a file was changed, or one of the commands, run every so many
-SECONDS, succeeds (it has COUNT words). READY-FILE is there while the daemon serves. An empty READY-FILE or
-PROGRAM, and the process 0, stand for nothing. At the pod's end it becomes the agent once more, which finds
-out whether SOCI has to leave the node. Without arguments it only waits for the pod's end.
+anew or stays away, containerd or the kubelet was started anew, a file was changed, or one of the commands,
+run every SECONDS, succeeds (it has COUNT words). READY-FILE is there while the daemon serves; an empty
+READY-FILE or PROGRAM, and the process 0, stand for nothing. At the pod's end it becomes the agent once more,
+which finds out whether SOCI has to leave the node. Without arguments it only waits for the pod's end.
 """
 
 import os
@@ -120,11 +120,28 @@ class Daemon:
             os.unlink(self.ready_file)
 
 
-def watch(daemon, containerd, files, errands):
+def is_replaced(kubelet):
+    """Whether another kubelet runs than this process: in between nobody can say with which flags."""
+    if not kubelet or os.path.exists(f"/proc/{kubelet}"):
+        return False
+    return any(_name(pid) == "kubelet" for pid in os.listdir("/proc") if pid.isdigit())
+
+
+def _name(pid):
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def watch(daemon, containerd, kubelet, files, errands):
     """Return once the installer has something to find out."""
     changed = {}
     while True:
         if daemon.has_changed() or (containerd and not os.path.exists(f"/proc/{containerd}")):
+            return
+        if is_replaced(kubelet):
             return
         now = {path: fingerprint(path) for path in files}
         if now != files and now == changed:  # nobody is still writing
@@ -136,8 +153,9 @@ def watch(daemon, containerd, files, errands):
 
 
 def parse(words):
-    """The daemon, the process of containerd, the files' fingerprints and the errands, of a command line."""
-    ready_file, socket_path, program, daemon, containerd, *rest = words
+    """The daemon, the processes of containerd and the kubelet, the files' fingerprints and the errands, of a
+    command line."""
+    ready_file, socket_path, program, daemon, containerd, kubelet, *rest = words
     files, errands = {}, []
     while rest:
         word, *rest = rest
@@ -148,7 +166,8 @@ def parse(words):
         else:
             path, _, known = word.rpartition("=")
             files[path] = known
-    return Daemon(ready_file, socket_path, program, int(daemon)), int(containerd), files, errands
+    watched = Daemon(ready_file, socket_path, program, int(daemon))
+    return watched, int(containerd), int(kubelet), files, errands
 
 
 def handle_end(handler):

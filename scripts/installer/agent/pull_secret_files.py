@@ -1,0 +1,102 @@
+"""What the process of `pull_secrets` leaves on the node: a file for each registry, in memory, and beside them
+what it could not do."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Sequence
+
+from .errors import clean
+from .host import Host
+from .registry_auth import Credential
+from .registry_choice import CONFLICT, Problem
+from .registry_credentials import parse_file
+
+FOLDER = "/run/soci-cluster/pull-secrets"
+# Apart, as they are watched: the node's condition names them, and nothing of the rest.
+CONFLICTS = f"{FOLDER}.conflicts"
+PROBLEMS = f"{FOLDER}.problems"
+UNREAD = "pull-secrets-unread"
+NEW = f"{FOLDER}.new"  # a file that is being written: none of a host
+
+
+def problems(host: Host) -> list[Problem]:
+    """What the process found wrong on the node: finding, subject and cause."""
+    text = host.read_text(CONFLICTS) + host.read_text(PROBLEMS)
+    lines = (line.split("\t") for line in text.splitlines())
+    return [(words[0], words[1], words[2]) for words in lines if len(words) == 3]
+
+
+def conflicts(host: Host) -> list[str]:
+    """Of these, in words, the registries whose images cannot all be read."""
+    return [f"registry {subject}: {cause}" for kind, subject, cause in problems(host) if kind == CONFLICT]
+
+
+def show(host: Host, found: Sequence[Problem]) -> None:
+    """Let these be the problems, and no others.
+
+    Raises:
+        OSError: the files cannot be written.
+    """
+    for path, is_of_conflicts in ((CONFLICTS, True), (PROBLEMS, False)):
+        lines = ["\t".join(words) + "\n" for words in found if (words[0] == CONFLICT) is is_of_conflicts]
+        text = "".join(lines)
+        if not text:
+            host.path(path).unlink(missing_ok=True)
+        elif text != host.read_text(path):
+            host.path(path).parent.mkdir(0o700, exist_ok=True)
+            put(host, path, text)
+
+
+def cleaned(found: Sequence[Problem]) -> list[Problem]:
+    """The same, each in one line and without secrets."""
+    return [(kind, clean(subject), clean(cause)) for kind, subject, cause in found]
+
+
+def names(host: Host) -> list[str]:
+    """The registries' hosts that there are files of."""
+    with contextlib.suppress(OSError):
+        return sorted(os.listdir(host.path(FOLDER)))
+    return []
+
+
+def present(host: Host) -> dict[str, Credential]:
+    """Host to the credential that is on the node."""
+    texts = {name: host.read_text(f"{FOLDER}/{name}") for name in names(host)}
+    return {name: found for name, text in texts.items() if (found := parse_file(text))}
+
+
+def remove(host: Host) -> None:
+    """Take all of this off the node: it is not wanted any more."""
+    paths = [f"{FOLDER}/{name}" for name in names(host)]
+    for path in (*paths, NEW, CONFLICTS, PROBLEMS):
+        host.path(path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # of the folder around it, the helper may have a part
+        host.path(FOLDER).rmdir()
+        host.path(FOLDER).parent.rmdir()
+
+
+def is_safe(host: Host) -> bool:
+    """Whether the folder is, or can be made, where nobody else looks and no disk is below."""
+    # Of a symbolic link, the file system that it leads to would count.
+    if host.resolve(FOLDER) != FOLDER or not host.is_in_memory(FOLDER):
+        return False
+    place = host.path(FOLDER)
+    for folder in (place.parent, place):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(0o700)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            return False
+    place.chmod(0o700)
+    return True
+
+
+def put(host: Host, path: str, text: str) -> None:
+    """Write a file of root's alone, wholly or not at all."""
+    temporary = host.path(NEW)
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(host.path(path))
