@@ -381,7 +381,11 @@ def test_what_nobody_may_be_given_any_more_is_removed(node: CredentialNode) -> N
     node.answers.mkdir(parents=True)
     line = secret("x", "old")
     now = int(time.clock_gettime(time.CLOCK_BOOTTIME)) * 100
-    for host, until in {"old.example": now - 2100, "just.example": now - 500, "kept.example": now + 100}.items():
+    for host, until in {
+        "old.example": now - 2100,
+        "just.example": now - 500,
+        "kept.example": now + 100,
+    }.items():
         (node.answers / host).write_text(f"{until} 1 provider x\n{line}")
         (node.answers / f".lock-{host}").touch()
     (node.answers / "spoilt.example").write_text("x")

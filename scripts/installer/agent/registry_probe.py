@@ -41,14 +41,14 @@ def direct(context: ssl.SSLContext | None = None) -> urllib.request.OpenerDirect
 
 
 def can_read(opener: urllib.request.OpenerDirector, image: Image, credential: Credential) -> bool | None:
-    """Whether the registry lets this credential read the image; None when it does not say. ``opener`` is to
-    follow no redirect."""
+    """Whether the registry lets this credential read the image; None when it does not say. One without a
+    secret is nobody's. ``opener`` is to follow no redirect."""
     server = HUB_API if image.host == DOCKER_HUB else image.host
     url = f"https://{server}/v2/{image.repository}/manifests/{image.reference}"
     try:
         status, challenge = _head(opener, url, "")
         scheme = challenge.partition(" ")[0].lower()
-        if status == 401 and scheme == "basic":
+        if status == 401 and scheme == "basic" and credential.secret:
             status, _ = _head(opener, url, _basic(credential))
         elif status == 401 and scheme == "bearer":
             token = _token(opener, challenge, image, credential)
@@ -90,7 +90,8 @@ def _token(
     else:
         joint = "&" if "?" in realm else "?"
         request = urllib.request.Request(f"{realm}{joint}{urllib.parse.urlencode(words)}")
-        request.add_unredirected_header("Authorization", _basic(credential))
+        if credential.secret:
+            request.add_unredirected_header("Authorization", _basic(credential))
     try:
         with opener.open(request, timeout=SECONDS) as response:
             answer = json.loads(response.read(LARGEST_TOKEN))
