@@ -124,7 +124,7 @@ def test_the_plugin_of_eks(node: KubeletNode, server: ApiServer) -> None:
     now[0] += 790  # nearly its end
     assert status(identity) == 200
     now[0] -= 790
-    # Refused before its end, for example since the clock was wrong; two followers see it, one after the other.
+    # Refused before its end, as after a jump of the clock; two followers see it, one after the other.
     refused = identity.connect(1).proof
     identity.forget(refused)
     assert status(identity) == 200

@@ -641,6 +641,7 @@ def test_a_secret_that_ends_makes_room_for_the_role(
     machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_secrets, "KNOWN_SECONDS", 0.5)
+    monkeypatch.setattr(pull_secrets, "OWN_SECONDS", 0.1)
     read_by(machine, app=SECRET)
     run_one(machine, server)
     machine.registries.own[HARBOR] = ROLE
