@@ -2,6 +2,7 @@
 
 import json
 import socket
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,9 @@ def test_a_challenge_that_came_over_plain_http_gets_no_credentials(monkeypatch: 
     monkeypatch.setattr(registry, "token", token)
     challenge = ['Bearer realm="https://evil.example/token",service="a"']
     for url in ("http://registry.example/v2/", "https://registry.example/v2/"):
-        registry._authorization(Any, url, challenge, 1, lambda: Credential(USER, PASSWORD))
+        registry._authorization(
+            urllib.request.OpenerDirector(), url, challenge, 1, lambda: Credential(USER, PASSWORD)
+        )
     assert given == [None, Credential(USER, PASSWORD)]
 
 
