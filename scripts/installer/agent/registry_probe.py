@@ -58,8 +58,8 @@ def can_read(opener: urllib.request.OpenerDirector, image: Image, credential: Cr
 
 @contextlib.contextmanager
 def _deadline(opener: urllib.request.OpenerDirector) -> Generator[threading.Event]:
-    """End all connections of this opener after `ALL_SECONDS`, and tell so: its own limit is for each word of an
-    answer, so that a server which sends one now and then would hold who asks for as long as it likes."""
+    """End all connections of this opener after `ALL_SECONDS`, and tell so: its own limit is for each word of
+    an answer, so that a server which sends one now and then would hold who asks for as long as it likes."""
     copies: list[socket.socket] = []
     has_ended = threading.Event()
 
