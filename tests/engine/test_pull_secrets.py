@@ -51,7 +51,14 @@ def node(control_plane: ControlPlane, tmp_path: Path) -> Iterator[KubeletNode]:
     """The machine of the first one, on which the process runs."""
     node = KubeletNode(tmp_path / "root", control_plane, NODE)
     ended = threading.Event()
-    keeper = Keeper(node, NODE, identity=NodeIdentity(node), log=print, ask=lambda question: None)
+    keeper = Keeper(
+        node,
+        NODE,
+        identity=NodeIdentity(node),
+        log=print,
+        ask=lambda question: None,
+        ask_own=lambda host: None,
+    )
     thread = threading.Thread(target=keeper.run, args=(ended,))
     thread.start()
     yield node

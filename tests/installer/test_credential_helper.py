@@ -250,6 +250,20 @@ def test_a_hanging_plugin_is_ended_with_its_children_within_its_time(one: Creden
     assert alive(one) == []
 
 
+def test_a_slow_look_at_others_does_not_keep_the_plugin_alive(one: CredentialNode) -> None:
+    """A process whose environment cannot be read soon, as one whose memory is locked."""
+    grep = one.programs / "grep"
+    grep.write_text("#!/bin/sh\nexec sleep 86399\n")
+    grep.chmod(0o755)
+    text = one.helper.read_text().replace("PLUGIN_SECONDS=10 ", "PLUGIN_SECONDS=1 ")
+    one.helper.write_text(text.replace("LOOK_SECONDS=2 ", "LOOK_SECONDS=1 "))
+    one.provide("exec sleep 86399")
+    started = time.monotonic()
+    assert found(one) == NONE
+    assert time.monotonic() - started < 6
+    assert alive(one) == []
+
+
 def test_limits_are_those_that_are_documented(one: CredentialNode) -> None:
     text = one.helper.read_text()
     for line in ("KEEP_SECONDS=300 ", "PLUGIN_SECONDS=10 ", "ALL_SECONDS=15 "):
@@ -376,6 +390,40 @@ def test_none_is_not_kept(node: CredentialNode) -> None:
     assert given(node, ECR) == ("AWS", "token")
 
 
+def test_a_plugin_that_hangs_is_not_waited_for_by_each_layer(one: CredentialNode) -> None:
+    """A node that boots asks for each of an image's layers, and containerd waits for all of them."""
+    one.helper.write_text(one.helper.read_text().replace("PLUGIN_SECONDS=10 ", "PLUGIN_SECONDS=1 "))
+    one.provide("exec sleep 86399")
+    one.docker(json.dumps({"auths": {ECR: {"auth": basic("u", "docker")}}}))
+    assert given(one, ECR) == ("u", "docker")
+    started = time.monotonic()
+    assert [given(one, ECR) for _ in range(5)] == [("u", "docker")] * 5
+    assert time.monotonic() - started < 1
+    late = "failed ecr-credential-provider: it did not answer within 1 s"
+    assert one.source(ECR) == [late, f"docker {one.home}/.docker/config.json"]
+    assert len(one.requests()) == 1
+    until, made, *_ = (one.answers / ECR).read_text().split()
+    assert int(until) - int(made) == 6000
+
+
+def test_what_nobody_may_be_given_any_more_is_removed(node: CredentialNode) -> None:
+    node.answers.mkdir(parents=True)
+    line = secret("x", "old")
+    now = int(time.clock_gettime(time.CLOCK_BOOTTIME)) * 100
+    for host, until in {
+        "old.example": now - 2100,
+        "just.example": now - 500,
+        "kept.example": now + 100,
+    }.items():
+        (node.answers / host).write_text(f"{until} 1 provider x\n{line}")
+        (node.answers / f".lock-{host}").touch()
+    (node.answers / "spoilt.example").write_text("x")
+    node.answer(response("token"))
+    given(node, ECR)
+    names = {path.name.removeprefix(".lock-") for path in node.answers.iterdir()}
+    assert names == {"just.example", "kept.example", ECR}
+
+
 @pytest.mark.parametrize("text", ["", "x", "99999999999 x provider p\n{}\n", "\0\1\2", "99999999999\n"])
 def test_a_spoilt_cache_is_no_answer(node: CredentialNode, text: str) -> None:
     node.answers.mkdir(parents=True)
@@ -459,6 +507,31 @@ def test_a_pull_secret_goes_before_a_plugin_and_is_read_at_each_look(node: Crede
     node.pull_secret(ECR, secret(ECR, "rotated"))
     assert given(node, ECR) == ("robot$x", "rotated")
     assert node.source(ECR) == ["pull-secret"]
+
+
+def test_the_nodes_own_answer_is_without_pull_secrets(node: CredentialNode) -> None:
+    node.pull_secret(ECR, secret(ECR, "of a pod"))
+    assert node.run(ECR, "own")[:2] == NONE
+    node.lines = []
+    node.answer(response("token"))
+    status, output, _ = node.run(ECR, "own")
+    assert (status, json.loads(output)["Secret"]) == (0, "token")
+    assert given(node, ECR) == ("robot$x", "of a pod")
+
+
+def test_pull_secrets_that_nobody_keeps_any_more_are_not_used(node: CredentialNode) -> None:
+    """As of an installer that went without an uninstall: nothing rotates them."""
+    node.answer(response("token"))
+    node.pull_secret(ECR, secret(ECR, "old"), seconds=590)
+    assert given(node, ECR) == ("robot$x", "old")
+    node.pull_secret(ECR, secret(ECR, "old"), seconds=601)
+    assert given(node, ECR) == ("AWS", "token")
+    alive = node.answers.with_name("pull-secrets.alive")
+    for text in ("", "x\n", "-5\n"):
+        alive.write_text(text)
+        assert given(node, ECR) == ("AWS", "token")
+    alive.unlink()
+    assert given(node, ECR) == ("AWS", "token")
 
 
 @pytest.mark.parametrize("host", ["index.docker.io", "docker.io", "registry-1.docker.io", HUB])

@@ -2,12 +2,13 @@
 
 import json
 import socket
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from agent import credential_helper, credential_providers, registry_auth, release
+from agent import credential_helper, credential_providers, registry, registry_auth, release
 from agent import install as agent_install
 from agent.credential_helper import HELPER, NOT_FOUND
 from agent.errors import InstallError
@@ -139,6 +140,23 @@ def test_over_plain_http_no_credentials_leave_the_node() -> None:
     assert not registry_auth.may_carry_credentials("http://127.0.0.1.evil.example/v2/")
     assert registry_auth.may_carry_credentials("http://127.0.0.1:5000/v2/")
     assert registry_auth.may_carry_credentials("http://[::1]:5000/v2/")
+
+
+def test_a_challenge_that_came_over_plain_http_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is on the way names a token server of his own, with TLS."""
+    given: list[Credential | None] = []
+
+    def token(opener: Any, realm: str, query: Any, credential: Credential | None, timeout: float) -> str:
+        given.append(credential)
+        return "anonymous"
+
+    monkeypatch.setattr(registry, "token", token)
+    challenge = ['Bearer realm="https://evil.example/token",service="a"']
+    for url in ("http://registry.example/v2/", "https://registry.example/v2/"):
+        registry._authorization(
+            urllib.request.OpenerDirector(), url, challenge, 1, lambda: Credential(USER, PASSWORD)
+        )
+    assert given == [None, Credential(USER, PASSWORD)]
 
 
 @pytest.mark.failure_mode(46)

@@ -1,10 +1,13 @@
 """One HEAD tells whether a credential reads an image, and takes the credential nowhere else."""
 
 import base64
+import contextlib
 import http.server
 import json
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -38,6 +41,7 @@ class Registry(http.server.ThreadingHTTPServer):
         self.scheme = "Basic"
         self.realm = f"https://{self.host}/token"
         self.status = 200  # of the manifest, to who may read
+        self.drips = ""  # what comes a byte now and then
         self.token_status = 200
         self.seen: list[tuple[str, str, str]] = []  # method, path, authorization
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
@@ -67,13 +71,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.registry.seen.append((self.command, self.path, authorization))
         return authorization
 
+    def _drip(self, begin: bytes) -> None:
+        self.wfile.write(begin)
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.1)
+
     def do_HEAD(self) -> None:
         registry, authorization = self.registry, self._note()
+        if registry.drips == "headers":
+            self._drip(b"HTTP/1.1 200 OK\r\nX: ")
         basic = "Basic " + base64.b64encode(f"{GOOD.user}:{GOOD.secret}".encode()).decode()
         if authorization == {"Basic": basic, "Bearer": "Bearer t1"}.get(registry.scheme):
             self._answer(registry.status, Location=f"https://{registry.host}/elsewhere")
             return
-        challenge = f'{registry.scheme} realm="{registry.realm}",service="reg istry",scope="x"'
+        if registry.scheme == "public" and authorization == "Bearer t1":
+            self._answer(registry.status)
+            return
+        scheme = registry.scheme.replace("public", "Bearer")
+        challenge = f'{scheme} realm="{registry.realm}",service="reg istry",scope="x"'
         self._answer(401, WWW_Authenticate=challenge)
 
     def do_GET(self) -> None:
@@ -81,6 +98,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         assert query == {"service": ["reg istry"], "scope": ["repository:shop/app:pull"]}
         is_good = base64.b64decode(authorization.removeprefix("Basic ")) == b"robot$shop:a:b:c"
+        if registry.drips == "token":
+            self._drip(b"HTTP/1.1 200 OK\r\n\r\n")
+        if registry.scheme == "public":
+            assert not authorization, "nobody says who he is"
+            is_good = True
         status = registry.token_status if is_good else 401
         self._answer(status, json.dumps({"token": "t1"}).encode())
 
@@ -147,6 +169,46 @@ def test_who_may_read(registry: Registry, authority: Authority, scheme: str) -> 
     assert can_read(registry, authority) is True
     assert can_read(registry, authority, Credential("robot$shop", "wrong")) is False
     assert {path.partition("?")[0] for _, path, _ in registry.seen} <= {"/v2/shop/app/manifests/1", "/token"}
+
+
+@pytest.mark.parametrize(("scheme", "said"), [("Basic", False), ("Bearer", False), ("public", True)])
+def test_what_nobody_may_read(registry: Registry, authority: Authority, scheme: str, said: bool) -> None:
+    registry.scheme = scheme
+    assert can_read(registry, authority, Credential("", "")) is said
+    assert {authorization for _, _, authorization in registry.seen} <= {"", "Bearer t1"}
+
+
+@pytest.mark.parametrize("drips", ["headers", "token"])
+def test_a_registry_that_answers_a_byte_now_and_then_is_late(
+    registry: Registry, authority: Authority, monkeypatch: pytest.MonkeyPatch, drips: str
+) -> None:
+    monkeypatch.setattr(registry_probe, "ALL_SECONDS", 0.7)
+    registry.drips, registry.scheme = drips, "Bearer"
+    began = time.monotonic()
+    assert can_read(registry, authority) is None
+    assert time.monotonic() - began < 3
+
+
+def test_a_registry_that_greets_slowly_is_late(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TLS record, byte by byte."""
+    monkeypatch.setattr(registry_probe, "ALL_SECONDS", 0.7)
+
+    def greet() -> None:
+        peer, _ = server.accept()
+        with peer, contextlib.suppress(OSError):
+            peer.sendall(b"\x16\x03\x03\x40\x00")
+            while True:
+                peer.sendall(b"\x02")
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=greet, daemon=True).start()
+        image = parse_image(f"127.0.0.1:{server.getsockname()[1]}/shop/app:1")
+        assert image
+        opener = node_http.opener(NODE, {}, authority.certificate.read_text(), follows_redirects=False)
+        began = time.monotonic()
+        assert registry_probe.can_read(opener, image, GOOD) is None
+        assert time.monotonic() - began < 3
 
 
 def test_an_identity_token(registry: Registry, authority: Authority) -> None:

@@ -53,7 +53,9 @@ class Source:
     failed: tuple[str, ...] = ()
 
 
-def get(host: Host, registry: str, environment: Mapping[str, str]) -> Credential | None:
+def get(
+    host: Host, registry: str, environment: Mapping[str, str], *, is_own: bool = False
+) -> Credential | None:
     """What the helper knows for a registry; None when it knows nothing.
 
     On a node that has none yet, before a first install, it is there only while it runs, in memory.
@@ -62,16 +64,17 @@ def get(host: Host, registry: str, environment: Mapping[str, str]) -> Credential
         host: the node.
         registry: the registry's host, with its port.
         environment: the daemon's proxies and trust, with which plugins reach their cloud.
+        is_own: without the pull secrets of pods.
 
     Raises:
         InstallError: it failed, which does not say that there are no credentials.
         OSError: its files cannot be written.
     """
 
+    verb, variables = "own" if is_own else "get", in_both_cases(environment)
+
     def ask(*command: str) -> Result:
-        return host.run(
-            *command, "get", text=registry, timeout=SECONDS, environment=in_both_cases(environment)
-        )
+        return host.run(*command, verb, text=registry, timeout=SECONDS, environment=variables)
 
     result = ask(HELPER)
     if result.code == 127:
@@ -85,10 +88,7 @@ def get(host: Host, registry: str, environment: Mapping[str, str]) -> Credential
             # By sh: /run may be mounted noexec.
             result = ask("sh", f"{FOR_NOW}/{Path(HELPER).name}")
         finally:
-            for folder in (
-                FOR_NOW,
-                f"{MEMORY}/credentials",
-            ):  # the latter has what it keeps for the next question
+            for folder in (FOR_NOW, f"{MEMORY}/credentials"):  # what it keeps for the next question
                 shutil.rmtree(host.path(folder), ignore_errors=True)
             with contextlib.suppress(OSError):
                 host.path(MEMORY).rmdir()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .node_identity import Connection, IdentityError, Json, NodeIdentity
+from .node_identity import Connection, IdentityError, Json, NodeIdentity, Proof
 
 ANSWER_SECONDS = 30.0  # for one answer, and between two words of a list
 # As seldom as is decent: each begins with a new connection, for which a plugin may have to be run.
@@ -87,6 +87,7 @@ class Follower(threading.Thread):
         self._keep = keep
         self._tell = tell
         self._connection: Connection | None = None
+        self._proof: Proof | None = None  # that it was opened with
         self._ended = threading.Event()
         self._version = ""  # where the next watch goes on; empty: with a list
         self._fresh = False  # whether anything came since the last trouble
@@ -113,8 +114,8 @@ class Follower(threading.Thread):
                 words = f"{type(error).__name__} in the installer's own program"
             if self._ended.is_set():
                 return
-            if status == 401:
-                self._identity.forget()
+            if status == 401 and self._proof:
+                self._identity.forget(self._proof)
             if status == 410:
                 self._version = ""
             elif words:
@@ -125,7 +126,7 @@ class Follower(threading.Thread):
     def _once(self) -> None:
         """List unless the place is known, then watch to the end of it."""
         connection = self._identity.connect(ANSWER_SECONDS)
-        self._connection = connection
+        self._connection, self._proof = connection, connection.proof
         try:
             if not self._version:
                 self._list(connection)

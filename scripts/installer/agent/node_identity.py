@@ -24,13 +24,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import block_yaml, kubelet
-from .errors import clean
 from .host import PATH, Host
 
 Json = dict[str, Any]
 
 PLUGIN_SECONDS = 60.0
 EARLY_SECONDS = 30.0  # before its end, what a plugin gave is not used any more
+FAILED_SECONDS = 15.0  # for so long a plugin that failed is not run again: each secret's follower wants it
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
 # What may hold secrets comes on the standard input, not in the command line, which all the node can read.
 PLUGIN = """
@@ -102,13 +102,13 @@ class Connection(http.client.HTTPSConnection):
     """A connection to the API server that notices when the other end has vanished."""
 
     def __init__(
-        self, address: str, port: int, *, name: str, context: ssl.SSLContext, seconds: float, token: str
+        self, address: str, port: int, *, name: str, context: ssl.SSLContext, seconds: float, proof: Proof
     ) -> None:
         """``address`` is connected to; ``name`` is what the server's certificate has to be for."""
         super().__init__(address, port, timeout=seconds, context=context)
         self._name = name
         self._tls = context
-        self._token = token
+        self.proof = proof
 
     def connect(self) -> None:
         raw = socket.create_connection((self.host, self.port), self.timeout)
@@ -124,8 +124,8 @@ class Connection(http.client.HTTPSConnection):
     def ask(self, method: str, path: str, body: Json | None = None) -> http.client.HTTPResponse:
         """Send a request; its answer, whose body is still to be read."""
         headers = {"Accept": "application/json", "User-Agent": "soci-cluster-credentials"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        if self.proof.token:
+            headers["Authorization"] = f"Bearer {self.proof.token}"
         content = None
         if body is not None:
             content = json.dumps(body).encode()
@@ -149,6 +149,7 @@ class NodeIdentity:
         self._now = now
         self._lock = threading.Lock()
         self._plugin: tuple[Json, Proof] | None = None  # its configuration, and what it gave
+        self._failure: tuple[Json, str, float] | None = None  # the same, why it gave nothing, and when
         self.ignored: set[str] = set()  # keys of the kubeconfig that are not followed
 
     def connect(self, seconds: float) -> Connection:
@@ -173,12 +174,14 @@ class NodeIdentity:
         name = str(access.cluster.get("tls-server-name") or url.hostname)
         address = self._address(url.hostname)
         context = self._context(access, proof)
-        return Connection(address, port, name=name, context=context, seconds=seconds, token=proof.token)
+        return Connection(address, port, name=name, context=context, seconds=seconds, proof=proof)
 
-    def forget(self) -> None:
-        """The API server takes the proof for none: have it made anew, if a plugin made it."""
+    def forget(self, proof: Proof) -> None:
+        """The API server takes this proof for none: have it made anew, if a plugin made it and it is still in
+        use."""
         with self._lock:
-            self._plugin = None
+            if self._plugin and self._plugin[1] is proof:
+                self._plugin = None
 
     def _access(self, process: kubelet.KubeletProcess) -> Access:
         path = kubelet.option(process.command, "kubeconfig")
@@ -253,8 +256,18 @@ class NodeIdentity:
                 proof = self._plugin[1]
                 if self._now() < proof.until - EARLY_SECONDS:
                     return proof
-            proof = self._run_plugin(access, config, process)
-            self._plugin = (config, proof)
+            if (
+                self._failure
+                and self._failure[0] == config
+                and (0 <= self._now() - self._failure[2] < FAILED_SECONDS)
+            ):
+                raise IdentityError(self._failure[1])
+            try:
+                proof = self._run_plugin(access, config, process)
+            except IdentityError as error:
+                self._failure = (config, str(error), self._now())
+                raise
+            self._plugin, self._failure = (config, proof), None
             return proof
 
     def _run_plugin(self, access: Access, config: Json, process: kubelet.KubeletProcess) -> Proof:
@@ -279,7 +292,8 @@ class NodeIdentity:
             *("env", "-i", "sh", "-c", PLUGIN, "plugin", command, *words), text=text, timeout=PLUGIN_SECONDS
         )
         if done.code != 0:
-            raise IdentityError(f"the kubelet's exec plugin {command} failed: {clean(done.last_error)[:200]}")
+            # What it says itself may hold a secret.
+            raise IdentityError(f"the kubelet's exec plugin {command} failed with status {done.code}")
         return _proof_of_plugin(done.output, command)
 
 

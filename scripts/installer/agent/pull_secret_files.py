@@ -16,6 +16,8 @@ FOLDER = "/run/soci-cluster/pull-secrets"
 # Apart, as they are watched: the node's condition names them, and nothing of the rest.
 CONFLICTS = f"{FOLDER}.conflicts"
 PROBLEMS = f"{FOLDER}.problems"
+# Hundredths of a second since boot at the last look: of a process that is gone the helper uses no files.
+ALIVE = f"{FOLDER}.alive"
 UNREAD = "pull-secrets-unread"
 NEW = f"{FOLDER}.new"  # a file that is being written: none of a host
 
@@ -56,20 +58,24 @@ def cleaned(found: Sequence[Problem]) -> list[Problem]:
 def names(host: Host) -> list[str]:
     """The registries' hosts that there are files of."""
     with contextlib.suppress(OSError):
-        return sorted(os.listdir(host.path(FOLDER)))
+        return [] if host.path(FOLDER).is_symlink() else sorted(os.listdir(host.path(FOLDER)))
     return []
 
 
 def present(host: Host) -> dict[str, Credential]:
     """Host to the credential that is on the node."""
-    texts = {name: host.read_text(f"{FOLDER}/{name}") for name in names(host)}
-    return {name: found for name, text in texts.items() if (found := parse_file(text))}
+    found = {}
+    for name in names(host):
+        with contextlib.suppress(OSError):
+            if credential := parse_file(host.read_text(f"{FOLDER}/{name}")):
+                found[name] = credential
+    return found
 
 
 def remove(host: Host) -> None:
     """Take all of this off the node: it is not wanted any more."""
     paths = [f"{FOLDER}/{name}" for name in names(host)]
-    for path in (*paths, NEW, CONFLICTS, PROBLEMS):
+    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS):
         host.path(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # of the folder around it, the helper may have a part
         host.path(FOLDER).rmdir()
@@ -97,6 +103,10 @@ def put(host: Host, path: str, text: str) -> None:
     temporary = host.path(NEW)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(host.path(path))
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        temporary.replace(host.path(path))
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -14,10 +14,12 @@ import os
 import queue
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ from .follow import Changed, Follower, Gone, Listed, News, Trouble
 from .host import Host
 from .log import Log
 from .node_identity import IdentityError, Json, NodeIdentity
-from .pull_secret_files import FOLDER, UNREAD
+from .pull_secret_files import ALIVE, FOLDER, UNREAD
 from .registry_auth import Credential
-from .registry_choice import CONFLICT, Choice, Claim, Problem, Question, in_short
+from .registry_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
 from .registry_credentials import (
     Content,
     Pod,
@@ -43,11 +45,24 @@ from .transaction import STATE, recorded_plan
 LOOK_SECONDS = 5.0  # between two looks at the files, which others may have removed
 PATIENCE_SECONDS = 10.0  # a pod may be here before its secret, or before the API server lets us read it
 AGAIN_SECONDS = 30.0  # after which a registry that did not answer is asked again
-REFUSED_SECONDS = 600.0  # after which one that refused is: rights are granted, images are pushed
+LATE_SECONDS = 5.0  # an answer that takes longer was late: others go first, this registry waits
+KNOWN_SECONDS = 600.0  # after which one that answered is: rights are granted and end, images are pushed
+OWN_SECONDS = 60.0  # for so long the node's own credentials are used in questions
+EVENT_SECONDS = 600.0  # between two Events
+EVENT_TIMEOUT_SECONDS = 5.0
+SECRETS_OF_NAMESPACE, SECRETS = 32, 256  # each is followed by a thread with a connection
 INSTALLED = f"{STATE}/current"
 PODS = ""  # the source of news about pods; else namespace/name of a secret
 
 Ask = Callable[[Question], bool | None]
+AskOwn = Callable[[str], Credential | None]
+
+
+@dataclass(frozen=True)
+class OwnWay:
+    """The question whether the node has credentials of its own for a host."""
+
+    host: str
 
 
 @dataclass
@@ -58,15 +73,15 @@ class Secret:
     content: Content | None = None
     trouble: str = ""
     since: float = 0.0  # when the trouble began
-    was_answered: bool = False
 
 
 @dataclass
 class Answer:
-    """What a registry said, and when."""
+    """What was answered, and when; of `OwnWay` whether there are credentials. None: it is not known."""
 
     said: bool | None
     at: float
+    was_late: bool = False
 
 
 @dataclass
@@ -79,7 +94,12 @@ class State:
     since: float = 0.0
     secrets: dict[str, Secret] = field(default_factory=dict)
     answers: dict[Question, Answer] = field(default_factory=dict)
-    asked: set[Question] = field(default_factory=set)  # and not answered yet
+    owns: dict[str, Answer] = field(default_factory=dict)
+    decided: dict[str, Credential] = field(default_factory=dict)
+    late: dict[str, float] = field(default_factory=dict)  # registries, and when they were
+    brought: dict[str, set[str]] = field(default_factory=dict)  # host to the secrets that its file is from
+    too_many: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 class Keeper:
@@ -93,22 +113,30 @@ class Keeper:
         identity: NodeIdentity,
         log: Callable[[str], None],
         ask: Ask,
+        ask_own: AskOwn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``ask`` puts a question to a registry; it is called in a thread of its own."""
+        """``ask`` puts a question to a registry, ``ask_own`` asks for the node's own credentials for a host,
+        and raises if they are not known; both are called in a thread of its own."""
         self._host = host
         self._node = node
         self._identity = identity
         self._log = log
         self._ask = ask
+        self._ask_own = ask_own
         self._clock = clock
-        self._news: queue.SimpleQueue[tuple[str, News] | tuple[Question, bool | None]] = queue.SimpleQueue()
-        self._questions: queue.SimpleQueue[Question] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[Any, News | Answer]] = queue.SimpleQueue()
+        self._turn = threading.Condition()  # guards the two below
+        self._questions: list[Question | OwnWay] = []  # in the order in which they are asked
+        self._asked: set[Question | OwnWay] = set()  # and what was answered is not taken in yet
+        self._own: dict[str, tuple[float, Credential | None]] = {}  # the asking thread's
         self._asker: threading.Thread | None = None
+        self._teller: threading.Thread | None = None
+        self._told = ""  # with the last Event
+        self._told_at = -EVENT_SECONDS
         self._state = State()
-        self._claimed: dict[str, dict[Credential, Claim]] = {}
+        self._claimed: Claims = {}
         self._said: set[str] = set()
-        self._told: set[str] = set()  # the registries of which there was an Event
 
     def run(self, ended: threading.Event | None = None) -> None:
         """Work until the process, or ``ended``, ends."""
@@ -125,7 +153,9 @@ class Keeper:
                     try:
                         self._settle()
                     except OSError as error:
-                        self._say({"files": f"the node's files cannot be written: {error.strerror}"})
+                        path = str(error.filename or FOLDER).removeprefix(str(self._host.root))
+                        with contextlib.suppress(OSError):
+                            self._show([(UNREAD, path, f"it cannot be read or written: {error.strerror}")])
         finally:
             for follower in (pods, *(secret.follower for secret in self._state.secrets.values())):
                 follower.stop()
@@ -150,14 +180,27 @@ class Keeper:
         return is_new
 
     def _take(self, source: Any, news: Any) -> bool:
-        if isinstance(source, tuple):
-            self._state.asked.discard(source)
-            self._state.answers[source] = Answer(news, self._clock())
-            return True
+        if isinstance(news, Answer):
+            with self._turn:
+                self._asked.discard(source)
+            return self._take_answer(source, news)
         if source == PODS:
             return self._take_pods(news)
         secret = self._state.secrets.get(source)
         return secret is not None and self._take_secret(secret, news)
+
+    def _take_answer(self, source: Question | OwnWay, answer: Answer) -> bool:
+        known = self._state.owns if isinstance(source, OwnWay) else self._state.answers
+        key: Any = source.host if isinstance(source, OwnWay) else source
+        before = known.get(key)
+        if before and answer.said is None:
+            answer = Answer(before.said, answer.at)  # who does not answer takes nothing back
+        known[key] = answer
+        if not isinstance(source, OwnWay):
+            self._state.late.pop(source[0].host, None)
+            if answer.was_late:
+                self._state.late[source[0].host] = answer.at
+        return before is None or before.said != answer.said
 
     def _take_pods(self, news: News) -> bool:
         state, before = self._state, dict(self._state.pods)
@@ -192,41 +235,53 @@ class Keeper:
                 content, trouble = None, "the secret was deleted"
         if trouble and not secret.trouble:
             secret.since = self._clock()
-        was = (secret.content, secret.trouble, secret.was_answered)
+        was = (secret.content, secret.trouble)
         secret.content, secret.trouble = content, trouble
-        secret.was_answered |= not isinstance(news, Trouble) or news.status in (403, 404)
-        return was != (secret.content, secret.trouble, secret.was_answered)
+        return was != (content, trouble)
 
     # What comes of it
 
     def _claim(self) -> None:
         secrets = self._state.secrets.items()
         contents = {name: secret.content for name, secret in secrets if secret.content}
-        self._claimed = registry_choice.claims(self._state.pods, contents)
+        self._claimed, self._state.too_many = registry_choice.claims(self._state.pods, contents)
 
     def _settle(self) -> None:
         """Follow what has to be followed, ask what has to be asked, and put files and problems right."""
-        if not self._host.exists(INSTALLED):
-            pull_secret_files.remove(self._host)  # an uninstall may have come while some were written
+        if not self._is_wanted():
+            pull_secret_files.remove(self._host)
             return
         state = self._state
+        state.problems = []
         found = self._problems_of_reading()
-        if not pull_secret_files.is_safe(self._host):
+        is_safe = pull_secret_files.is_safe(self._host)
+        if is_safe:
+            self._try_to_put(ALIVE, f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n")
+        else:
             found.append((UNREAD, FOLDER, "it is not in memory, or not root's alone: no pull secret is kept"))
-        elif state.has_listed:
+        if is_safe and state.has_listed:
             self._follow_secrets()
             present = pull_secret_files.present(self._host)
             answers = {question: answer.said for question, answer in state.answers.items()}
-            choice = registry_choice.choose(self._claimed, present, answers)
+            owns = {host: answer.said for host, answer in state.owns.items()}
+            choice = registry_choice.choose(self._claimed, present, answers, owns, state.decided)
+            state.decided = choice.decided
             self._write(choice, present)
             self._put_questions(choice)
             found += choice.problems
-        self._show(found)
+            found += [(UNREAD, "limits", cause) for cause in state.too_many]
+        self._show(found + state.problems)
+        if not self._is_wanted():
+            pull_secret_files.remove(self._host)  # it was uninstalled meanwhile
+
+    def _is_wanted(self) -> bool:
+        """Whether SOCI is installed: nothing of ours belongs on another node."""
+        return self._host.exists(INSTALLED)
 
     def _follow_secrets(self) -> None:
         state = self._state
-        named = {secret for pod in state.pods.values() for secret in pod.secrets}
-        for name in named - set(state.secrets):
+        named = self._named()
+        for name in sorted(named - set(state.secrets)):
             namespace, _, own = name.partition("/")
             path = f"/api/v1/namespaces/{namespace}/secrets"
             follower = self._follow(path, f"metadata.name={own}", read_secret, name)
@@ -234,53 +289,122 @@ class Keeper:
         for name in set(state.secrets) - named:
             state.secrets.pop(name).follower.stop()
 
+    def _named(self) -> set[str]:
+        """The secrets that pods name, as many as are followed: rather those that are followed already."""
+        state = self._state
+        named = {secret for pod in state.pods.values() for secret in pod.secrets}
+        chosen: list[str] = []
+        of_namespace: dict[str, int] = {}
+        for name in sorted(named, key=lambda name: (name not in state.secrets, name)):
+            namespace = name.partition("/")[0]
+            of_namespace[namespace] = of_namespace.get(namespace, 0) + 1
+            if of_namespace[namespace] <= SECRETS_OF_NAMESPACE:
+                chosen.append(name)
+        for namespace, number in of_namespace.items():
+            if number > SECRETS_OF_NAMESPACE:
+                cause = f"of {number} secrets that pods name only {SECRETS_OF_NAMESPACE} are read"
+                state.problems.append((UNREAD, f"namespace {namespace}", cause))
+        if len(chosen) > SECRETS:
+            cause = f"of {len(chosen)} secrets that pods name only {SECRETS} are read"
+            state.problems.append((UNREAD, "limits", cause))
+        return set(chosen[:SECRETS])
+
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
-        for host, credential in choice.kept.items():
-            if present.get(host) != credential:
-                pull_secret_files.put(self._host, f"{FOLDER}/{host}", file_text(host, credential))
-        if any(not secret.was_answered for secret in self._state.secrets.values()):
-            return  # a file may be theirs
+        brought = self._state.brought
         for name in pull_secret_files.names(self._host):
-            if name not in choice.kept and not self._is_needed(name):
-                self._host.path(f"{FOLDER}/{name}").unlink(missing_ok=True)
+            if name not in choice.kept and (name in choice.decided or not self._is_needed(name)):
+                brought.pop(name, None)
+                try:
+                    self._host.path(f"{FOLDER}/{name}").unlink(missing_ok=True)
+                except OSError as error:
+                    cause = f"it cannot be removed: {error.strerror}"
+                    self._state.problems.append((UNREAD, f"{FOLDER}/{name}", cause))
+        for host, credential in choice.kept.items():
+            brought[host] = set(self._claimed[host][credential].secrets)
+            if present.get(host) != credential:
+                self._try_to_put(f"{FOLDER}/{host}", file_text(host, credential))
 
     def _is_needed(self, host: str) -> bool:
-        """Whether pods may still read with a credential whose secret is gone: a pod outlives it, and must not
-        lose its files with it. Who wants to take the right away does so in the registry."""
+        """Whether pods may still read with a credential whose secret is gone, or not read yet: a pod outlives
+        it, and must not lose its files with it. Who wants to take the right away does so in the registry."""
         unread = {name for name, secret in self._state.secrets.items() if not secret.content}
+        unread &= self._state.brought.get(host, unread)  # which is not known after a start
         return is_host(host) and any(
             unread & set(pod.secrets) and any(image.host == host for image in pod.images)
             for pod in self._state.pods.values()
         )
 
+    def _try_to_put(self, path: str, text: str) -> None:
+        """Write a file; one that cannot be written is a problem, and no other's."""
+        try:
+            pull_secret_files.put(self._host, path, text)
+        except OSError as error:
+            cause = f"it cannot be written: {error.strerror}"
+            self._state.problems.append((UNREAD, path, cause))
+
     # Registries
 
     def _put_questions(self, choice: Choice) -> None:
+        """Have asked what is not known, or no more for certain: the node itself first, then rather what was
+        never asked, and last the registries that were late."""
         state, now = self._state, self._clock()
         state.answers = {key: answer for key, answer in state.answers.items() if key in choice.questions}
-        due = {question for question in choice.questions if self._is_due(question, now)}
-        for question in sorted(due, key=lambda question: question[0].name):
-            state.asked.add(question)
-            self._questions.put(question)
-        if due and not self._asker:
+        state.owns = {host: answer for host, answer in state.owns.items() if host in self._claimed}
+        state.late = {host: at for host, at in state.late.items() if host in self._claimed}
+        own = [
+            OwnWay(host) for host in sorted(self._claimed) if _is_due(state.owns.get(host), OWN_SECONDS, now)
+        ]
+        due: list[tuple[float, float, str, Question]] = []
+        for question in choice.questions:
+            image, answer, late = question[0], state.answers.get(question), state.late.get(question[0].host)
+            if late is not None and now - late < AGAIN_SECONDS:
+                if answer is None:
+                    state.answers[question] = Answer(None, late - AGAIN_SECONDS)
+            elif _is_due(answer, AGAIN_SECONDS, now):
+                due.append((late or 0.0, answer.at if answer else 0.0, image.name, question))
+        with self._turn:
+            due.sort(key=lambda entry: entry[:3])
+            questions: list[Question | OwnWay] = [*own, *(question for *_, question in due)]
+            self._questions = [question for question in questions if question not in self._asked]
+            self._turn.notify()
+        if self._questions and not self._asker:
             self._asker = threading.Thread(target=self._answer, name="registries", daemon=True)
             self._asker.start()
 
-    def _is_due(self, question: Question, now: float) -> bool:
-        answer = self._state.answers.get(question)
-        if question in self._state.asked or (answer and answer.said):
-            return False
-        wait = REFUSED_SECONDS if answer and answer.said is False else AGAIN_SECONDS
-        return answer is None or now - answer.at >= wait
-
     def _answer(self) -> None:
         while True:
-            question = self._questions.get()
-            try:
-                answer = self._ask(question)
-            except Exception:  # noqa: BLE001 (whatever it is, it is no answer)
-                answer = None
-            self._news.put((question, answer))
+            with self._turn:
+                while not self._questions:
+                    self._turn.wait()
+                question = self._questions.pop(0)
+                self._asked.add(question)
+            began = self._clock()
+            answer: bool | None = None
+            with contextlib.suppress(Exception):  # whatever it is, it is no answer
+                if isinstance(question, OwnWay):
+                    answer = self._credential_of_node(question.host) is not None
+                else:
+                    image, credential = question
+                    if credential == OWN:
+                        credential = self._credential_of_node(image.host) or OWN
+                    answer = self._ask((image, credential))
+            now = self._clock()
+            was_late = answer is None and now - began >= LATE_SECONDS
+            if was_late and not isinstance(question, OwnWay):
+                host = question[0].host
+                with self._turn:
+                    waiting = [
+                        one for one in self._questions if isinstance(one, OwnWay) or one[0].host != host
+                    ]
+                    self._questions = waiting
+            self._news.put((question, Answer(answer, now, was_late)))
+
+    def _credential_of_node(self, host: str) -> Credential | None:
+        now = self._clock()
+        self._own = {name: known for name, known in self._own.items() if now - known[0] < OWN_SECONDS}
+        if host not in self._own:
+            self._own[host] = (now, self._ask_own(host))
+        return self._own[host][1]
 
     # What is said
 
@@ -307,11 +431,7 @@ class Keeper:
         said |= {key: f"{key} of the kubelet's kubeconfig is not followed" for key in self._identity.ignored}
         self._said &= said.keys()  # what comes back is said again
         self._say(said)
-        conflicts = {subject: cause for kind, subject, cause in lines if kind == CONFLICT}
-        self._told &= conflicts.keys()
-        for subject in sorted(conflicts.keys() - self._told):
-            if emit(self._identity, self._node, subject, conflicts[subject]):
-                self._told.add(subject)
+        self._tell(sorted({subject for kind, subject, _ in lines if kind == CONFLICT}))
 
     def _say(self, problems: Mapping[str, str]) -> None:
         """Log the message of each kind of problem, once."""
@@ -319,35 +439,53 @@ class Keeper:
             self._said.add(kind)
             self._log(problems[kind])
 
+    def _tell(self, registries: list[str]) -> None:
+        """Have one Event about all registries, now and then: tenants choose how many there are. Which secrets
+        it is about is for the node's administrator, in the log and in the doctor."""
+        is_busy = self._teller is not None and self._teller.is_alive()
+        message = (
+            f"registry {in_short(registries)}: pods of this node have different credentials, see soci-doctor"
+        )
+        if registries and message != self._told and not is_busy:
+            if self._clock() - self._told_at < EVENT_SECONDS:
+                return
+            self._told, self._told_at = message, self._clock()
+            self._teller = threading.Thread(target=self._emit, args=(message,), name="event", daemon=True)
+            self._teller.start()
 
-def emit(identity: NodeIdentity, node: str, registry: str, cause: str) -> bool:
-    """Put an Event about a registry on the node, in the node's name; whether it need not be tried again."""
-    from .api import Api, ApiError  # few nodes ever need it
+    def _emit(self, message: str) -> None:
+        """Put an Event on the node, in the node's name; what fails is not tried again before the next one."""
+        from .api import Api, ApiError  # few nodes ever need it
 
-    def call(method: str, path: str, body: Json | None, content_type: str) -> Json:
-        connection = identity.connect(10)
+        def call(method: str, path: str, body: Json | None, content_type: str) -> Json:
+            connection = self._identity.connect(EVENT_TIMEOUT_SECONDS)
+            try:
+                response = connection.ask(method, path, body)
+                response.read()
+            finally:
+                connection.close()
+            if response.status >= 300:
+                raise ApiError(f"{method} {path}: {response.status}", response.status)
+            return {}
+
+        on_node = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": self._node}
+        # One name for each message: no container that starts again says it again.
+        digest = hashlib.sha256(f"{self._node} {message}".encode()).hexdigest()
+        name = f"soci-credentials-{digest[:20]}"
+        api = Api(self._node, os.environ.get("POD_NAME", ""), "", "", call)
         try:
-            response = connection.ask(method, path, body)
-            response.read()
-        finally:
-            connection.close()
-        if response.status >= 300:
-            raise ApiError(f"{method} {path}: {response.status}", response.status)
-        return {}
+            api.emit(on_node, "Warning", "ConflictingCredentials", f"node {self._node}: {message}", name)
+        except ApiError as error:
+            if 400 <= error.status < 500:
+                return
+            self._told = ""
+        except (OSError, IdentityError, HTTPException, ValueError):
+            self._told = ""
 
-    on_node = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}
-    message = f"node {node}: registry {registry}: {cause}"
-    # One name for each registry: no container that starts again says it again.
-    digest = hashlib.sha256(f"{node} {registry}".encode()).hexdigest()
-    name = f"soci-credentials-{digest[:20]}"
-    api = Api(node, os.environ.get("POD_NAME", ""), "", "", call)
-    try:
-        api.emit(on_node, "Warning", "ConflictingCredentials", message, name)
-    except ApiError as error:
-        return 400 <= error.status < 500
-    except (OSError, IdentityError):
-        return False
-    return True
+
+def _is_due(answer: Answer | None, again: float, now: float) -> bool:
+    """Whether something is to be asked, or asked again."""
+    return answer is None or now - answer.at >= (again if answer.said is None else KNOWN_SECONDS)
 
 
 def ask_registry(host: Host, question: Question) -> bool | None:
@@ -356,12 +494,29 @@ def ask_registry(host: Host, question: Question) -> bool | None:
     Raises:
         InstallError: that is not known, as no daemon runs.
     """
-    from . import detect, environment, node_http, registry_probe, slots  # few nodes ever need them
+    from . import node_http, registry_probe  # few nodes ever need them
+
+    opener = node_http.opener(host, _daemon_environment(host), follows_redirects=False)
+    return registry_probe.can_read(opener, *question)
+
+
+def ask_node(host: Host, registry: str) -> Credential | None:
+    """What the node has for a registry without the pull secrets of pods, as its daemon would get it; None for
+    nothing.
+
+    Raises:
+        InstallError: that is not known, as no daemon runs, or the helper fails.
+    """
+    from . import credential_helper
+
+    return credential_helper.get(host, registry, _daemon_environment(host), is_own=True)
+
+
+def _daemon_environment(host: Host) -> dict[str, str]:
+    from . import detect, environment, slots
 
     unit = slots.in_use(recorded_plan(host).get("slot")).unit
-    variables = environment.of_process(host, detect.main_pid(detect.show(host, unit, "MainPID")))
-    opener = node_http.opener(host, variables, follows_redirects=False)
-    return registry_probe.can_read(opener, *question)
+    return environment.of_process(host, detect.main_pid(detect.show(host, unit, "MainPID")))
 
 
 def main() -> None:
@@ -373,13 +528,18 @@ def main() -> None:
     log = Log(node)
     log.begin("credentials")
     host = Host(Path("/host"))
-
-    def ask(question: Question) -> bool | None:
-        return ask_registry(host, question)
-
-    while True:
-        attempt(Keeper(host, node, identity=NodeIdentity(host), log=log, ask=ask), host, log)
-        time.sleep(60)
+    keeper = Keeper(
+        host,
+        node,
+        identity=NodeIdentity(host),
+        log=log,
+        ask=lambda question: ask_registry(host, question),
+        ask_own=lambda registry: ask_node(host, registry),
+    )
+    attempt(keeper, host, log)
+    time.sleep(60)
+    # Anew, with the memory, the threads and the connections of a new process.
+    os.execv(sys.executable, sys.orig_argv)
 
 
 def attempt(keeper: Keeper, host: Host, log: Callable[[str], None]) -> None:

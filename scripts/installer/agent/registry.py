@@ -96,13 +96,15 @@ def _authorization(
     timeout: float,
     ask: Callable[[], Credential | None],
 ) -> str:
-    """The header that answers a registry's challenge."""
+    """The header that answers a registry's challenge. Over plain HTTP anybody on the way may have written it,
+    with a token server of his own."""
     found = parse_challenges(challenges)
+    is_safe = may_carry_credentials(url)
     if "bearer" in found and (realm := found["bearer"].get("realm")):
         query = {key: found["bearer"][key] for key in ("service", "scope") if key in found["bearer"]}
-        credential = ask() if may_carry_credentials(realm) else None
+        credential = ask() if is_safe and may_carry_credentials(realm) else None
         return f"Bearer {token(opener, realm, query, credential, timeout)}"
-    credential = ask() if "basic" in found and may_carry_credentials(url) else None
+    credential = ask() if "basic" in found and is_safe else None
     if credential is None:
         raise ValueError("HTTP status 401: it wants credentials, and this node has none for it")
     return basic(credential)

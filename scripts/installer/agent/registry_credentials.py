@@ -6,8 +6,9 @@ path.
 """
 
 import base64
-import binascii
 import fnmatch
+import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,11 @@ Json = dict[str, Any]
 DOCKER_HUB = "index.docker.io"  # as the credential helpers' protocol has it
 _HUB = ("docker.io", DOCKER_HUB, "registry-1.docker.io")
 HUB_API = "registry-1.docker.io"
+LONGEST_NAME = 255  # of a file
+LARGEST_CREDENTIAL = 16 << 10  # characters; tokens of clouds are some 2 KiB
+GLOBS = 64  # in a secret
+NAMED = 5  # entries of a secret that cannot be used, at most
+SECRETS_OF_POD, IMAGES_OF_POD = 32, 256
 # It becomes the name of a file; an address in brackets is none of these, and is refused.
 _HOST = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?::[0-9]{1,5})?")
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"  # distribution's grammar of references
@@ -73,10 +79,21 @@ class Content:
     entries: tuple[Entry, ...] = ()
     problems: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def _by_host(self) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            found.setdefault("" if entry.is_glob else entry.host, []).append(entry)
+        return found
+
+    def for_host(self, host: str) -> list[Entry]:
+        """The entries that may be for an image of this host."""
+        return [*self._by_host.get(host, ()), *self._by_host.get("", ())]
+
 
 def is_host(name: str) -> bool:
     """Whether a registry's host may be the name of a file."""
-    return len(name) <= 253 + len(":65535") and bool(_HOST.fullmatch(name))
+    return len(name) <= LONGEST_NAME and bool(_HOST.fullmatch(name))
 
 
 def parse_image(name: str) -> Image | None:
@@ -112,28 +129,39 @@ def read_secret(secret: Json) -> Content:
             raise TypeError
     except (ValueError, TypeError, AttributeError, RecursionError):
         return Content(problems=(f"its {key} is no JSON as Docker writes it",))
-    entries, problems = [], []
-    for name, auth in auths.items():
-        found = _entry(str(name), auth if isinstance(auth, dict) else {})
-        if isinstance(found, Entry):
+    entries, problems, globs = [], [], 0
+    for number, (name, auth) in enumerate(auths.items(), 1):
+        try:
+            found = _entry(str(name), auth if isinstance(auth, dict) else {})
+        except Exception as error:  # noqa: BLE001 (one tenant's text is not to stop what all others have)
+            found = f"cannot be read ({type(error).__name__})"
+        globs += isinstance(found, Entry) and found.is_glob
+        if isinstance(found, Entry) and not (found.is_glob and globs > GLOBS):
             entries.append(found)
         else:
-            problems.append(found)
+            # By its number: people put passwords into keys.
+            why = found if isinstance(found, str) else f"is one pattern more than {GLOBS}"
+            problems.append(f"its entry {number} {why}")
+    if len(problems) > NAMED:
+        problems[NAMED:] = [f"{len(problems) - NAMED} more of its entries cannot be used either"]
     return Content(tuple(entries), tuple(problems))
 
 
 def _entry(key: str, auth: Mapping[str, Any]) -> Entry | str:
     """An entry, or why there is none."""
-    said = repr(key[:80])
     host, slash, path = re.sub(r"^https?://", "", key.strip()).partition("/")
     host = host.lower()
     path = re.sub(r"^v[12](?:/|$)", "", path) if slash else ""
     host = DOCKER_HUB if host in _HUB else host
     # A glob stands for one part of a name or less.
     if not is_host(re.sub(r"\[[^\]:/]*\]|[*?]", "x", host)):
-        return f"its key {said} names no registry"
+        return "names no registry"
     credential = _credential(auth)
-    return Entry(host, path, credential) if credential else f"its entry for {said} has no user with password"
+    if not credential:
+        return "has no user with password"
+    if len(credential.user) + len(credential.secret) > LARGEST_CREDENTIAL:
+        return f"has a credential of more than {LARGEST_CREDENTIAL >> 10} KiB"
+    return Entry(host, path, credential)
 
 
 def _credential(auth: Mapping[str, Any]) -> Credential | None:
@@ -143,7 +171,7 @@ def _credential(auth: Mapping[str, Any]) -> Credential | None:
     if encoded := auth.get("auth"):
         try:
             user, _, secret = base64.b64decode(str(encoded), validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, no UTF-8, or not even ASCII
             return None
         secret = secret.rstrip("\0")  # of older clients
     return Credential(str(user), str(secret)) if user and secret else None
@@ -172,22 +200,36 @@ class Pod:
     secrets: tuple[str, ...]  # namespace/name
     images: tuple[Image, ...]
     has_ended: bool = False
+    used: frozenset[Image] = frozenset()  # of the images those that were pulled for it
 
 
 def read_pod(pod: Json) -> Pod:
     """A Pod, as the API's JSON."""
     spec, namespace = pod["spec"], pod["metadata"]["namespace"]
     secrets = (entry.get("name") for entry in spec.get("imagePullSecrets") or ())
-    images = {name: image for name in _images(spec) if (image := parse_image(name))}
+    status = pod.get("status") or {}
+    images: dict[Image, bool] = {}
+    for name, is_used in itertools.islice(_images(spec, status), IMAGES_OF_POD):
+        if image := parse_image(name):
+            images[image] = is_used or images.get(image, False)
+    names = dict.fromkeys(f"{namespace}/{name}" for name in secrets if name)
     return Pod(
-        tuple(dict.fromkeys(f"{namespace}/{name}" for name in secrets if name)),
-        tuple(images.values()),
-        (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"),
+        tuple(itertools.islice(names, SECRETS_OF_POD)),
+        tuple(images),
+        status.get("phase") in ("Succeeded", "Failed"),
+        frozenset(image for image, is_used in images.items() if is_used),
     )
 
 
-def _images(spec: Json) -> Iterator[str]:
-    for kind in ("initContainers", "containers", "ephemeralContainers"):
-        yield from (container.get("image") or "" for container in spec.get(kind) or ())
+def _images(spec: Json, status: Json) -> Iterator[tuple[str, bool]]:
+    """Each image, and whether it was pulled: the kubelet tells its digest once there is a container. Volumes
+    are there before any container."""
+    is_running = status.get("phase") == "Running"
+    has_any = is_running
+    for kind in ("initContainer", "container", "ephemeralContainer"):
+        told = {one.get("name"): bool(one.get("imageID")) for one in status.get(f"{kind}Statuses") or ()}
+        has_any |= any(told.values())
+        for container in spec.get(f"{kind}s") or ():
+            yield container.get("image") or "", told.get(container.get("name"), is_running)
     for volume in spec.get("volumes") or ():
-        yield (volume.get("image") or {}).get("reference") or ""
+        yield (volume.get("image") or {}).get("reference") or "", has_any
