@@ -8,9 +8,9 @@ Standard library only: it runs in a stock Python image. Its rooms:
     kubelet     the kubelet as it runs: its unit, its sockets; `credential_providers`: its plugins;
                 `credential_helper`: who asks them for the daemon
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
-                `containerd_config`, `soci_config`, `daemon_environment` and `nodeadm`; `slots`, `adoption`: the
-                daemon and its unit
-    soci_registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls from them
+                `containerd_config`, `soci_config`, `daemon_environment` and `nodeadm`; `slots`, `adoption`:
+                the daemon and its unit
+    soci_registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
     install     what is done, in which order; `release`: the download, `release_blob`: out of a registry,
                 `registry_auth`: with which credentials, `node_http`: on which way; `transaction`: the host
