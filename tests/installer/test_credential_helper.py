@@ -141,7 +141,7 @@ def test_the_next_plugin_is_asked_when_one_has_nothing(node: CredentialNode) -> 
     node.provide("exit 3", name="second")
     node.answer(response("token"), name="third")
     assert given(node, ECR) == ("AWS", "token")
-    assert node.source(ECR) == ["provider third"]
+    assert node.source(ECR) == ["failed second: it ended with status 3", "provider third"]
 
 
 # What a plugin may do

@@ -212,21 +212,6 @@ def test_what_is_no_repository_is_refused(address: str) -> None:
         release_url(address)
 
 
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        ('Basic realm = "x"', {"basic": {"realm": "x"}}),
-        (
-            r'Bearer realm="https://a/t", service="a \"b\", c"',
-            {"bearer": {"realm": "https://a/t", "service": 'a "b", c'}},
-        ),
-        (r'Basic realm="a\\b", Bearer realm="c"', {"basic": {"realm": "a\\b"}, "bearer": {"realm": "c"}}),
-    ],
-)
-def test_blanks_and_escapes_in_a_challenge(header: str, expected: dict[str, dict[str, str]]) -> None:
-    assert oci_registry.parse_challenges([header]) == expected
-
-
 def test_a_challenge_that_came_over_plain_http_gets_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever is on the wire named a token server of his own, and was sent the user's password."""
     told: list[Any] = []
