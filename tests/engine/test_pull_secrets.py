@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.node_identity import NodeIdentity
+from agent.kubelet_identity import KubeletIdentity
 from agent.pull_secrets import Keeper
 from kubernetes_api import Api, ApiError
 
@@ -54,7 +54,7 @@ def node(control_plane: ControlPlane, tmp_path: Path) -> Iterator[KubeletNode]:
     keeper = Keeper(
         node,
         NODE,
-        identity=NodeIdentity(node),
+        identity=KubeletIdentity(node),
         log=print,
         ask=lambda question: None,
         ask_own=lambda host: None,
@@ -84,7 +84,7 @@ def password(node: KubeletNode) -> str:
 
 
 def status(node: KubeletNode, path: str) -> int:
-    connection = NodeIdentity(node).connect(10)
+    connection = KubeletIdentity(node).connect(10)
     try:
         response = connection.ask("GET", path)
         response.read()

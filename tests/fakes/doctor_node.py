@@ -13,9 +13,9 @@ from agent import (
     credential_helper,
     doctor,
     images,
-    registries,
     slots,
     soci_config,
+    soci_registries,
     transaction,
 )
 from agent.host import Result
@@ -182,7 +182,7 @@ class DoctorNode(FakeHost):
         self.put(ROOT_FILE, EFFECTIVE)
         self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
         effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
-        told = registries.read(self, effective, (2, 3, 7), settings.mode)
+        told = soci_registries.read(self, effective, (2, 3, 7), settings.mode)
         self.put(slots.FIRST.config, soci_config.render(settings, told, False))
         self.put(f"{transaction.STATE}/journal", "state=committed\ntransaction=1\n")
         plan = f"slot=soci\ncontainerd_program=containerd\ncontainerd_config={ROOT_FILE}\npath=/bin\n"

@@ -21,7 +21,7 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.log import Log
 from agent.plan import NOTHING_SEEN, Registration, Seen, Task
-from agent.registry_choice import CONFLICT
+from agent.pull_secret_choice import CONFLICT
 
 from tests.fakes.api import FakeApi
 from tests.fakes.node import CONFIG, INSTALLER, KUBELET_PID, FakeNode, furnish, run_below, tree

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from agent import adoption, kinds, managed, registries
+from agent import adoption, kinds, managed, soci_registries
 from agent.managed import MANAGED, Managed, Place, Target
 from agent.slots import FIRST, SECOND
 from agent.transaction import Role
@@ -28,7 +28,7 @@ def target(kind: kinds.Kind = kinds.PLAIN, snapshotter: adoption.Snapshotter = O
         program="/opt/soci-cluster/versions/1/soci-snapshotter-grpc",
         config_text="version = 2\n",
         effective={},
-        registries=registries.NOTHING,
+        registries=soci_registries.NOTHING,
         environment={},
     )
 

@@ -15,16 +15,17 @@ from typing import Any, NoReturn
 
 import pytest
 from agent import __main__ as program
-from agent import credential_helper, pull_secret_files, pull_secrets, registry_choice
+from agent import credential_helper, pull_secret_choice, pull_secret_files, pull_secrets
 from agent.errors import InstallError
-from agent.follow import Follower, read_list
 from agent.host import Result
-from agent.node_identity import NodeIdentity
+from agent.image_reference import Image, parse_image
+from agent.kubelet_identity import KubeletIdentity
+from agent.pull_secret_choice import Question
+from agent.pull_secret_content import Content, Entry, Pod
 from agent.pull_secret_files import CONFLICTS, PROBLEMS
 from agent.pull_secrets import Keeper
+from agent.reflector import Reflector, read_list
 from agent.registry_auth import Credential
-from agent.registry_choice import Question
-from agent.registry_credentials import Content, Entry, Image, Pod, parse_image
 
 from tests.fakes.api_server import NODE, ApiServer, auth, pod, secret
 from tests.fakes.kubelet_node import KubeletNode, kept_credentials
@@ -78,7 +79,7 @@ class Machine:
         keeper = Keeper(
             self.node,
             NODE,
-            identity=NodeIdentity(self.node),
+            identity=KubeletIdentity(self.node),
             log=self.log.append,
             ask=self.ask,
             ask_own=self.registries.of_node,
@@ -290,7 +291,7 @@ def test_with_credentials_of_the_node_alone_they_are_taken_away(machine: Machine
 def test_an_api_server_that_is_away_at_boot(
     machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.follow.LAST_PAUSE", 1.0)
+    monkeypatch.setattr("agent.reflector.LAST_PAUSE", 1.0)
     server.stop()
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
@@ -399,7 +400,7 @@ def test_a_process_that_fails_is_a_problem_until_it_works_again(
     keeper = Keeper(
         machine.node,
         NODE,
-        identity=NodeIdentity(machine.node),
+        identity=KubeletIdentity(machine.node),
         log=print,
         ask=machine.registries,
         ask_own=lambda registry: None,
@@ -832,7 +833,7 @@ def test_what_a_tenant_brings_is_limited_and_what_was_cut_is_named(
 
 
 def test_many_credentials_for_one_registry_are_few_questions() -> None:
-    claimed, _ = registry_choice.claims(
+    claimed, _ = pull_secret_choice.claims(
         {
             f"evil/{number}": Pod(
                 (f"evil/s{number}",), tuple(image(f"{HARBOR}/x/{number}-{more}") for more in range(50))
@@ -844,7 +845,7 @@ def test_many_credentials_for_one_registry_are_few_questions() -> None:
             for number in range(200)
         },
     )
-    choice = registry_choice.choose(claimed, {}, {}, {}, {})
+    choice = pull_secret_choice.choose(claimed, {}, {}, {}, {})
     assert 0 < len(choice.questions) <= 400
     assert choice.kept.keys() == {HARBOR}
 
@@ -1035,11 +1036,11 @@ def test_an_error_in_the_program_leaves_no_follower_behind(
     machine.stop()
     monkeypatch.setattr(Keeper, "_settle", fail)
     keeper = Keeper(
-        machine.node, NODE, identity=NodeIdentity(machine.node), log=print, ask=print, ask_own=print
+        machine.node, NODE, identity=KubeletIdentity(machine.node), log=print, ask=print, ask_own=print
     )
     with pytest.raises(RuntimeError):
         keeper.run()
-    wait_for(lambda: not [t for t in threading.enumerate() if isinstance(t, Follower)], SOON, "they end")
+    wait_for(lambda: not [t for t in threading.enumerate() if isinstance(t, Reflector)], SOON, "they end")
 
 
 def test_after_an_error_the_process_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from agent import credential_providers
 from agent.credential_providers import Provider, Providers
-from agent.registry_credentials import parse_image, read_secret
+from agent.image_reference import parse_image
+from agent.pull_secret_content import read_secret
 
 from components.docker_credentials import Credentials, CredentialsError, of_registry
 from tests.fakes.credential_node import V1, CredentialNode, response

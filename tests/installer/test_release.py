@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from agent import environment, release
+from agent import daemon_environment, release
 from agent.errors import InstallError
 
 from tests.fakes import proxy as proxies
@@ -175,7 +175,9 @@ RELEASE = "releases.example/archive"  # a name that only the proxy knows
 def behind(host: FakeHost, *variables: str) -> dict[str, str]:
     """What an agent finds on a node whose containerd runs with these variables."""
     host.write("/proc/5/environ", "".join(f"{entry}\0" for entry in ("PATH=/bin", *variables)).encode())
-    return environment.of_daemon(environment.of_process(host, 5), agent_settings(), "10.100.0.1")
+    return daemon_environment.of_daemon(
+        daemon_environment.of_process(host, 5), agent_settings(), "10.100.0.1"
+    )
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from agent import soci_config
-from agent.registries import NOTHING, Mirror, Registries
 from agent.settings import Settings
+from agent.soci_registries import NOTHING, Mirror, Registries
 
 from tests.fakes.settings import agent_settings
 

@@ -14,8 +14,8 @@ from agent.host import Result
 from agent.install import Installed
 from agent.log import Log
 from agent.marks import TAINT, Marks, has_startup_taint
-from agent.registries import Limit
 from agent.slots import FIRST
+from agent.soci_registries import Limit
 from agent.tell import Teller
 
 from tests.fakes.api import FakeApi

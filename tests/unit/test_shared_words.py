@@ -14,7 +14,7 @@ import agent.__main__ as program
 import agent.settings
 import pod_start
 import pytest
-from agent import registry, registry_auth, release, tell
+from agent import registry_auth, release, release_blob, tell
 from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Host
@@ -254,7 +254,7 @@ def test_both_sides_send_credentials_to_the_same_places(address: str, may: bool)
 )
 def test_both_sides_take_the_same_addresses_for_registries(address: str, is_registry: bool) -> None:
     assert is_oci(address) is is_registry
-    assert registry.is_blob(address) is is_registry
+    assert release_blob.is_blob(address) is is_registry
 
 
 def test_the_node_fetches_the_archive_whose_digest_was_read() -> None:
@@ -263,5 +263,5 @@ def test_the_node_fetches_the_archive_whose_digest_was_read() -> None:
         assert release.archive_url("https://mirror.example/r", "0.16.1", architecture, "d") == address
         assert address.endswith(f"/{releases.asset_name('0.16.1', architecture)}")
     repository = oci_registry.Repository.parse("oci://docker.io/team/soci")
-    blob = registry.Blob.parse(release.archive_url("oci://docker.io/team/soci", "0.16.1", "amd64", "d"))
+    blob = release_blob.Blob.parse(release.archive_url("oci://docker.io/team/soci", "0.16.1", "amd64", "d"))
     assert blob.url == repository.url("sha256:d").replace("/manifests/", "/blobs/")

@@ -8,17 +8,18 @@ Standard library only: it runs in a stock Python image. Its rooms:
     kubelet     the kubelet as it runs: its unit, its sockets; `credential_providers`: its plugins;
                 `credential_helper`: who asks them for the daemon
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
-                `containerd_config`, `soci_config`, `environment` and `nodeadm`; `slots`, `adoption`: the
-                daemon and its unit
-    registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls from them
+                `containerd_config`, `soci_config`, `daemon_environment` and `nodeadm`; `slots`, `adoption`:
+                the daemon and its unit
+    soci_registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
-    install     what is done, in which order; `release`: the download, `registry`: of a blob out of one,
+    install     what is done, in which order; `release`: the download, `release_blob`: out of a registry,
                 `registry_auth`: with which credentials, `node_http`: on which way; `transaction`: the host
                 script's part
     heal        what a start of the daemon left broken; `drift`: what others changed
     pull_secrets  hands the secrets of the node's pods to the daemon, in a process of its own;
-                `node_identity`: as whom it asks, `follow`: how, `registry_credentials`: what they say,
-                `registry_choice` and `registry_probe`: which one is kept of several for a registry,
+                `kubelet_identity`: as whom it asks, `reflector`: how, `pull_secret_content`: what they say,
+                `image_reference`: of which images,
+                `pull_secret_choice` and `image_access`: which one is kept of several for a registry,
                 `pull_secret_files`: what it leaves
     lazy        who must not be disturbed; `drain`: how they are moved elsewhere
     uninstall   how SOCI leaves a node; `owner`: whose node it is

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from . import containerd_config, environment
+from . import containerd_config, daemon_environment
 from .errors import InstallError
 from .host import Host
 from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
@@ -188,7 +188,7 @@ def read_process(host: Host, pid: int) -> Process | None:
     command = host.read_text(f"/proc/{pid}/cmdline").rstrip("\0").split("\0")
     if not program or not command[0]:
         return None
-    return Process(program, tuple(command), environment.of_process(host, pid))
+    return Process(program, tuple(command), daemon_environment.of_process(host, pid))
 
 
 def start_ticks(stat: str) -> int:

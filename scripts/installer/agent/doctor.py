@@ -23,9 +23,9 @@ from . import (
     doctor_images,
     lazy,
     pull_secret_files,
-    registries,
     settings,
     slots,
+    soci_registries,
     transaction,
 )
 from .credential_helper import Source
@@ -198,13 +198,13 @@ class _Examination:
 
     def _registries(
         self, effective: Mapping[containerd_config.Path, object], program: str, mode: str
-    ) -> registries.Registries:
+    ) -> soci_registries.Registries:
         """What the daemon should be told of them by now."""
         if not effective:
-            return registries.NOTHING
+            return soci_registries.NOTHING
         version = detect.parse_version(self.host.run(program, "--version", timeout=SECONDS).output)
-        read = self._try("hosts.toml", lambda: registries.read(self.host, effective, version, mode))
-        return read or registries.NOTHING
+        read = self._try("hosts.toml", lambda: soci_registries.read(self.host, effective, version, mode))
+        return read or soci_registries.NOTHING
 
     def _sources(self, daemon: Unit, registries: Sequence[str]) -> dict[str, Source]:
         """Where the credentials for each registry come from; empty where the helper is not installed."""

@@ -16,8 +16,8 @@ from .credential_providers import NO_PROVIDERS, Providers
 from .doctor_images import Image
 from .errors import clean
 from .kinds import PLAIN
-from .registries import NOTHING, Registries
 from .slots import FIRST, SECOND, Slot
+from .soci_registries import NOTHING, Registries
 
 LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
 LEAST_INDEXED = 10 << 20  # `soci convert` leaves smaller layers out unless told (its --min-layer-size)

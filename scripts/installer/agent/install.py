@@ -27,8 +27,8 @@ from .heal import Healed
 from .host import PATH, Host
 from .lazy import Busy
 from .plan import NOTHING_SEEN, Plan, Seen, Task, is_in_place, make_plan
-from .registries import Limit
 from .slots import FIRST, OUR_MARK, SECOND, Slot
+from .soci_registries import Limit
 from .transaction import STATE
 
 IDLE_POLL_SECONDS = 3.0

@@ -8,14 +8,21 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import containerd_config, credential_helper, credential_providers, environment, registries, soci_config
+from . import (
+    containerd_config,
+    credential_helper,
+    credential_providers,
+    daemon_environment,
+    soci_config,
+    soci_registries,
+)
 from .adoption import Snapshotter
 from .credential_providers import NO_PROVIDERS, Providers
 from .host import Host
 from .kinds import KINDS, Generator, Kind
-from .registries import Registries
 from .settings import Settings
 from .slots import FIRST, SECOND, Slot
+from .soci_registries import Registries
 from .transaction import PROGRAMS, STATE, File, Role
 
 UNITS = "/etc/systemd/system"
@@ -42,7 +49,7 @@ class Target(Place):
     config_text: str  # of containerd's root configuration file, with our keys
     effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
     registries: Registries
-    environment: Mapping[str, str]  # of the daemon, as `environment.of_daemon` has it
+    environment: Mapping[str, str]  # of the daemon, as `daemon_environment.of_daemon` has it
     providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
 
 
@@ -85,8 +92,8 @@ def _soci_config(target: Target) -> str:
 def _environment(target: Target) -> str | None:
     variables = target.environment
     if target.registries.certificates:
-        variables = environment.trusting(variables, target.slot.certificates)
-    return environment.render(variables)
+        variables = daemon_environment.trusting(variables, target.slot.certificates)
+    return daemon_environment.render(variables)
 
 
 def _generator(place: Place) -> Generator:
@@ -145,7 +152,7 @@ MANAGED = (
     ),
     Managed(
         path=lambda place: f"{place.slot.certificates}/registries.pem",
-        text=lambda target: registries.certificates_file(target.registries),
+        text=lambda target: soci_registries.certificates_file(target.registries),
         role=Role.DAEMON,
         what="the CAs that containerd's `hosts.toml` files name, where there are some",
     ),

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 
-from . import environment
+from . import daemon_environment
 from .host import Host
 
 # Where operating systems keep the authorities that they trust (Go's crypto/x509, root_linux.go).
@@ -29,7 +29,7 @@ def opener(
 
     Args:
         host: the node.
-        variables: proxies and trust, see `environment`.
+        variables: proxies and trust, see `daemon_environment`.
         authorities: PEM of further CAs to trust.
         follows_redirects: if not, it speaks no plain HTTP either: a credential reaches no other server.
     """
@@ -69,7 +69,7 @@ class _Proxies(urllib.request.BaseHandler):
         self._variables = variables
 
     def http_open(self, request: urllib.request.Request) -> None:
-        address = environment.proxy_for(request.full_url, self._variables)
+        address = daemon_environment.proxy_for(request.full_url, self._variables)
         if not address:
             return
         proxy = urlsplit(address)
@@ -90,10 +90,10 @@ class _Proxies(urllib.request.BaseHandler):
 
 def _trust(host: Host, variables: Mapping[str, str], authorities: str) -> ssl.SSLContext:
     """What this process trusts, and what the node does: a closed network has an authority of its own."""
-    bundle = variables.get(environment.CERT_FILE) or next(filter(host.exists, AUTHORITIES), "")
+    bundle = variables.get(daemon_environment.CERT_FILE) or next(filter(host.exists, AUTHORITIES), "")
     files = [bundle] if bundle else []
-    for directory in variables.get(environment.CERT_DIR, "").split(":"):
-        if directory and directory not in environment.SYSTEM_CERT_DIRS:  # their bundle is among the others
+    for directory in variables.get(daemon_environment.CERT_DIR, "").split(":"):
+        if directory and directory not in daemon_environment.SYSTEM_CERT_DIRS:  # whose bundle is there
             place = host.path(host.resolve(directory))
             names = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
             files += [f"{directory}/{name}" for name in names]

@@ -14,23 +14,23 @@ from . import (
     carry,
     containerd_config,
     credential_providers,
+    daemon_environment,
     detect,
-    environment,
     lazy,
     managed,
     pull_secret_files,
-    registries,
     release,
     slots,
+    soci_registries,
     transaction,
 )
 from .ctr import Ctr
 from .errors import InstallError
 from .host import Host
 from .kinds import Kind
-from .registries import Registries
 from .settings import Settings
 from .slots import Slot
+from .soci_registries import Registries
 from .transaction import File, Role
 
 # containerd judges the candidate at the very path of the real file, so that relative imports mean the same.
@@ -178,8 +178,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     program = f"{place}/soci-snapshotter-grpc"
     if facts.containerd_process is None:
         detect.refuse(f"no process of {facts.kind.containerd_unit} is to be seen", "try again")
-    told = registries.read(host, effective, facts.containerd_version, settings.mode)
-    variables = environment.of_daemon(facts.containerd_process.environment, settings, task.api_server)
+    told = soci_registries.read(host, effective, facts.containerd_version, settings.mode)
+    variables = daemon_environment.of_daemon(facts.containerd_process.environment, settings, task.api_server)
     providers = credential_providers.read(host)
     conflicts = () if settings.credentials == "node" else (pull_secret_files.CONFLICTS,)
     files = managed.files(

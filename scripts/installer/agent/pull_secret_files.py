@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from .errors import clean
 from .host import Host
+from .pull_secret_choice import CONFLICT, Problem
+from .pull_secret_content import parse_file
 from .registry_auth import Credential
-from .registry_choice import CONFLICT, Problem
-from .registry_credentials import parse_file
 
 FOLDER = "/run/soci-cluster/pull-secrets"
 # Apart, as they are watched: the node's condition names them, and nothing of the rest.

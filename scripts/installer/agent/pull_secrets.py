@@ -23,23 +23,17 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from . import pull_secret_files, registry_choice
+from . import pull_secret_choice, pull_secret_files
 from .errors import clean
-from .follow import Changed, Follower, Gone, Listed, News, Trouble
 from .host import Host
+from .image_reference import is_host
+from .kubelet_identity import IdentityError, Json, KubeletIdentity
 from .log import Log
-from .node_identity import IdentityError, Json, NodeIdentity
+from .pull_secret_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
+from .pull_secret_content import Content, Pod, file_text, read_pod, read_secret
 from .pull_secret_files import ALIVE, FOLDER, UNREAD
+from .reflector import Changed, Gone, Listed, News, Reflector, Trouble
 from .registry_auth import Credential
-from .registry_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
-from .registry_credentials import (
-    Content,
-    Pod,
-    file_text,
-    is_host,
-    read_pod,
-    read_secret,
-)
 from .transaction import STATE, recorded_plan
 
 LOOK_SECONDS = 5.0  # between two looks at the files, which others may have removed
@@ -69,7 +63,7 @@ class OwnWay:
 class Secret:
     """A secret that a pod names. ``content`` None: not read yet, or not there any more."""
 
-    follower: Follower
+    follower: Reflector
     content: Content | None = None
     trouble: str = ""
     since: float = 0.0  # when the trouble began
@@ -110,7 +104,7 @@ class Keeper:
         host: Host,
         node: str,
         *,
-        identity: NodeIdentity,
+        identity: KubeletIdentity,
         log: Callable[[str], None],
         ask: Ask,
         ask_own: AskOwn,
@@ -162,11 +156,11 @@ class Keeper:
 
     # What comes in
 
-    def _follow(self, path: str, selector: str, keep: Callable[[Json], Any], source: str) -> Follower:
+    def _follow(self, path: str, selector: str, keep: Callable[[Json], Any], source: str) -> Reflector:
         def tell(news: News) -> None:
             self._news.put((source, news))
 
-        follower = Follower(self._identity, path, selector, keep, tell)
+        follower = Reflector(self._identity, path, selector, keep, tell)
         follower.start()
         return follower
 
@@ -244,7 +238,7 @@ class Keeper:
     def _claim(self) -> None:
         secrets = self._state.secrets.items()
         contents = {name: secret.content for name, secret in secrets if secret.content}
-        self._claimed, self._state.too_many = registry_choice.claims(self._state.pods, contents)
+        self._claimed, self._state.too_many = pull_secret_choice.claims(self._state.pods, contents)
 
     def _settle(self) -> None:
         """Follow what has to be followed, ask what has to be asked, and put files and problems right."""
@@ -264,7 +258,7 @@ class Keeper:
             present = pull_secret_files.present(self._host)
             answers = {question: answer.said for question, answer in state.answers.items()}
             owns = {host: answer.said for host, answer in state.owns.items()}
-            choice = registry_choice.choose(self._claimed, present, answers, owns, state.decided)
+            choice = pull_secret_choice.choose(self._claimed, present, answers, owns, state.decided)
             state.decided = choice.decided
             self._write(choice, present)
             self._put_questions(choice)
@@ -494,10 +488,10 @@ def ask_registry(host: Host, question: Question) -> bool | None:
     Raises:
         InstallError: that is not known, as no daemon runs.
     """
-    from . import node_http, registry_probe  # few nodes ever need them
+    from . import image_access, node_http  # few nodes ever need them
 
     opener = node_http.opener(host, _daemon_environment(host), follows_redirects=False)
-    return registry_probe.can_read(opener, *question)
+    return image_access.can_read(opener, *question)
 
 
 def ask_node(host: Host, registry: str) -> Credential | None:
@@ -513,10 +507,10 @@ def ask_node(host: Host, registry: str) -> Credential | None:
 
 
 def _daemon_environment(host: Host) -> dict[str, str]:
-    from . import detect, environment, slots
+    from . import daemon_environment, detect, slots
 
     unit = slots.in_use(recorded_plan(host).get("slot")).unit
-    return environment.of_process(host, detect.main_pid(detect.show(host, unit, "MainPID")))
+    return daemon_environment.of_process(host, detect.main_pid(detect.show(host, unit, "MainPID")))
 
 
 def main() -> None:
@@ -531,7 +525,7 @@ def main() -> None:
     keeper = Keeper(
         host,
         node,
-        identity=NodeIdentity(host),
+        identity=KubeletIdentity(host),
         log=log,
         ask=lambda question: ask_registry(host, question),
         ask_own=lambda registry: ask_node(host, registry),

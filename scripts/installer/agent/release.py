@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import credential_helper, environment, node_http, registry
+from . import credential_helper, daemon_environment, node_http, release_blob
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -34,7 +34,7 @@ def archive_url(release_url: str, version: str, architecture: str, digest: str) 
 
     In a registry (`oci://`) it is the blob of its digest, so that no tag is looked up.
     """
-    if registry.is_blob(release_url):
+    if release_blob.is_blob(release_url):
         return f"{release_url}@sha256:{digest}"
     return f"{release_url}/v{version}/soci-snapshotter-{version}-linux-{architecture}-static.tar.gz"
 
@@ -67,7 +67,7 @@ def install(
         url: where the archive is, see `archive_url`.
         version: that of the release.
         digest: the archive's sha256.
-        variables: the node's proxies and trust, see `environment`.
+        variables: the node's proxies and trust, see `daemon_environment`.
         authorities: PEM of the CAs that its registries have besides.
 
     Raises:
@@ -80,9 +80,9 @@ def install(
 
 def _open(host: Host, url: str, variables: Mapping[str, str], authorities: str) -> Any:
     opener = node_http.opener(host, variables, authorities)
-    if not registry.is_blob(url):
+    if not release_blob.is_blob(url):
         return opener.open(url, timeout=TIMEOUT_SECONDS)
-    return registry.open_blob(
+    return release_blob.open_blob(
         opener, url, TIMEOUT_SECONDS, lambda name: credential_helper.get(host, name, variables)
     )
 
@@ -112,8 +112,8 @@ def download(
                 received.update(block)
                 archive.write(block)
     except (OSError, ValueError, EOFError, http.client.HTTPException) as error:
-        asked = registry.Blob.parse(url).url if registry.is_blob(url) else url
-        place = node_http.place(environment.proxy_for(asked, variables))
+        asked = release_blob.Blob.parse(url).url if release_blob.is_blob(url) else url
+        place = node_http.place(daemon_environment.proxy_for(asked, variables))
         by = f" (through the proxy {place})" if place else ""
         raise InstallError(step, f"{url}: {error}{by}", remedy) from error
     if expected is not None and total != int(expected):

@@ -5,8 +5,8 @@ Top-level keys come before every table: below one they would silently become mem
 
 import json
 
-from .registries import Mirror, Registries
 from .settings import Settings
+from .soci_registries import Mirror, Registries
 
 # Not an address: the daemon fails to parse it, asks nobody, and leaves the image to containerd.
 KEPT_OFF = "%kept-off"

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import detect, drain, lazy, registries
+from . import detect, drain, lazy, soci_registries
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError, clean
 from .host import Host
@@ -74,7 +74,7 @@ class Teller:
             self._log(f"these images are going to be pulled anew: {', '.join(done.healed.forgotten)}")
         if done.replaced:
             message += f"; {done.on_replaced} containers still on the old daemon"
-        limits = registries.in_words(done.limits)
+        limits = soci_registries.in_words(done.limits)
         if limits:
             message += f"; {limits}"
         is_news = bool(limits) and not self._has_said(limits)

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent import environment
+from agent import daemon_environment
 from agent.errors import InstallError
 from agent.host import Host
 from agent.settings import Settings
@@ -40,7 +40,7 @@ def test_only_proxies_and_trust_are_taken_from_the_running_process(root: Path) -
     host = process(
         root, "PATH=/bin", "AWS_SECRET_ACCESS_KEY=x", "HTTPS_PROXY=http://p:1", "SSL_CERT_FILE=/etc/ca.pem"
     )
-    found = environment.of_process(host, 5)
+    found = daemon_environment.of_process(host, 5)
     assert found == {"HTTPS_PROXY": "http://p:1", "SSL_CERT_FILE": "/etc/ca.pem"}
 
 
@@ -48,24 +48,24 @@ def test_capitals_go_before_small_letters_as_in_go(root: Path) -> None:
     host = process(
         root, "https_proxy=http://small:1", "HTTPS_PROXY=http://BIG:1", "http_proxy=http://small:2"
     )
-    found = environment.of_process(host, 5)
+    found = daemon_environment.of_process(host, 5)
     assert found == {"HTTP_PROXY": "http://small:2", "HTTPS_PROXY": "http://BIG:1"}
 
 
 def test_a_process_that_is_gone_is_no_process_without_proxies(root: Path) -> None:
     with pytest.raises(InstallError, match="environment of the process 5"):
-        environment.of_process(Host(root), 5)
+        daemon_environment.of_process(Host(root), 5)
 
 
 def test_without_a_proxy_there_is_no_file(root: Path) -> None:
-    found = environment.of_daemon(
-        environment.of_process(process(root, "PATH=/bin", "NO_PROXY=.x"), 5), NONE, API
+    found = daemon_environment.of_daemon(
+        daemon_environment.of_process(process(root, "PATH=/bin", "NO_PROXY=.x"), 5), NONE, API
     )
-    assert (found, environment.render(found)) == ({}, None)
+    assert (found, daemon_environment.render(found)) == ({}, None)
 
 
 def test_metadata_and_cluster_are_never_asked_through_the_proxy_and_named_once() -> None:
-    found = environment.of_daemon(CORPORATE, NONE, API)
+    found = daemon_environment.of_daemon(CORPORATE, NONE, API)
     assert found["NO_PROXY"] == (
         f"10.0.0.0/8,169.254.169.254,.svc,.internal,fd00:ec2::254,localhost,.cluster.local,{API}"
     )
@@ -80,19 +80,19 @@ def test_metadata_and_cluster_are_never_asked_through_the_proxy_and_named_once()
     ],
 )
 def test_settings_go_before_containerds(settings: Settings, wanted: dict[str, str]) -> None:
-    found = environment.of_daemon(CORPORATE, settings, API)
+    found = daemon_environment.of_daemon(CORPORATE, settings, API)
     assert {**CORPORATE, **wanted, "NO_PROXY": found["NO_PROXY"]} == found
 
 
 def test_own_exceptions_replace_containerds_and_keep_ours() -> None:
-    found = environment.of_daemon(CORPORATE, agent_settings(no_proxy=".corp"), API)
+    found = daemon_environment.of_daemon(CORPORATE, agent_settings(no_proxy=".corp"), API)
     assert found["NO_PROXY"].split(",")[:2] == [".corp", "169.254.169.254"]
 
 
 def test_a_file_says_to_systemd_what_was_meant() -> None:
     """A password may have what a shell would read."""
     value = r"http://user:a$b\"`c%d@proxy:3128"
-    text = environment.render({"HTTPS_PROXY": value, "SSL_CERT_DIR": "/a:/b"})
+    text = daemon_environment.render({"HTTPS_PROXY": value, "SSL_CERT_DIR": "/a:/b"})
     assert text is not None
     assert text.startswith("# Written by SociCluster")
     assert read_as_systemd(text) == {"HTTPS_PROXY": value, "https_proxy": value, "SSL_CERT_DIR": "/a:/b"}
@@ -100,7 +100,7 @@ def test_a_file_says_to_systemd_what_was_meant() -> None:
 
 @pytest.mark.parametrize("value", ["http://p\nLD_PRELOAD=/x", "http://p\x1b", "http://\ufffd"])
 def test_what_is_no_address_is_left_out(root: Path, value: str) -> None:
-    assert environment.of_process(process(root, f"HTTP_PROXY={value}"), 5) == {}
+    assert daemon_environment.of_process(process(root, f"HTTP_PROXY={value}"), 5) == {}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,9 @@ def test_what_is_no_address_is_left_out(root: Path, value: str) -> None:
 )
 def test_further_trust_takes_none_away(own: str, wanted: str) -> None:
     """SSL_CERT_DIR stands in the place of Go's own directories."""
-    assert environment.trusting({"SSL_CERT_DIR": own} if own else {}, "/ours")["SSL_CERT_DIR"] == wanted
+    assert (
+        daemon_environment.trusting({"SSL_CERT_DIR": own} if own else {}, "/ours")["SSL_CERT_DIR"] == wanted
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,5 +137,5 @@ def test_further_trust_takes_none_away(own: str, wanted: str) -> None:
     ],
 )
 def test_exceptions_are_read_as_go_reads_them(url: str, no_proxy: str, is_direct: bool) -> None:
-    proxy = environment.proxy_for(url, {"HTTPS_PROXY": "proxy:3128", "NO_PROXY": no_proxy})
+    proxy = daemon_environment.proxy_for(url, {"HTTPS_PROXY": "proxy:3128", "NO_PROXY": no_proxy})
     assert proxy == ("" if is_direct else "http://proxy:3128")

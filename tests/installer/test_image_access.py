@@ -13,11 +13,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from agent import node_http, pull_secrets, registry_probe
+from agent import image_access, node_http, pull_secrets
 from agent.errors import InstallError
 from agent.host import Host, Result
+from agent.image_reference import Image, parse_image
 from agent.registry_auth import Credential
-from agent.registry_credentials import Image, parse_image
 from pki import API_NAMES, Authority
 
 from tests.fakes import proxy as proxies
@@ -136,7 +136,7 @@ def image_of(registry: Registry) -> Image:
 
 def can_read(registry: Registry, authority: Authority, credential: Credential = GOOD) -> bool | None:
     opener = node_http.opener(NODE, {}, authority.certificate.read_text(), follows_redirects=False)
-    return registry_probe.can_read(opener, image_of(registry), credential)
+    return image_access.can_read(opener, image_of(registry), credential)
 
 
 def test_a_registry_is_asked_on_the_way_that_the_daemon_has_to_it(
@@ -182,7 +182,7 @@ def test_what_nobody_may_read(registry: Registry, authority: Authority, scheme: 
 def test_a_registry_that_answers_a_byte_now_and_then_is_late(
     registry: Registry, authority: Authority, monkeypatch: pytest.MonkeyPatch, drips: str
 ) -> None:
-    monkeypatch.setattr(registry_probe, "ALL_SECONDS", 0.7)
+    monkeypatch.setattr(image_access, "ALL_SECONDS", 0.7)
     registry.drips, registry.scheme = drips, "Bearer"
     began = time.monotonic()
     assert can_read(registry, authority) is None
@@ -191,7 +191,7 @@ def test_a_registry_that_answers_a_byte_now_and_then_is_late(
 
 def test_a_registry_that_greets_slowly_is_late(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     """A TLS record, byte by byte."""
-    monkeypatch.setattr(registry_probe, "ALL_SECONDS", 0.7)
+    monkeypatch.setattr(image_access, "ALL_SECONDS", 0.7)
 
     def greet() -> None:
         peer, _ = server.accept()
@@ -207,7 +207,7 @@ def test_a_registry_that_greets_slowly_is_late(authority: Authority, monkeypatch
         assert image
         opener = node_http.opener(NODE, {}, authority.certificate.read_text(), follows_redirects=False)
         began = time.monotonic()
-        assert registry_probe.can_read(opener, image, GOOD) is None
+        assert image_access.can_read(opener, image, GOOD) is None
         assert time.monotonic() - began < 3
 
 
@@ -246,7 +246,7 @@ def test_a_credential_goes_to_no_realm_without_tls(
 
 def test_a_registry_that_is_not_trusted_or_not_there(registry: Registry, authority: Authority) -> None:
     opener = node_http.opener(NODE, {}, follows_redirects=False)
-    assert registry_probe.can_read(opener, image_of(registry), GOOD) is None
+    assert image_access.can_read(opener, image_of(registry), GOOD) is None
     registry.shutdown()
     registry.server_close()
     assert can_read(registry, authority) is None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .node_identity import Connection, IdentityError, Json, NodeIdentity, Proof
+from .kubelet_identity import Connection, IdentityError, Json, KubeletIdentity, Proof
 
 ANSWER_SECONDS = 30.0  # for one answer, and between two words of a list
 # As seldom as is decent: each begins with a new connection, for which a plugin may have to be run.
@@ -69,12 +69,12 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Follower(threading.Thread):
+class Reflector(threading.Thread):
     """Follows the objects that a field selector chooses, until it is told to stop."""
 
     def __init__(
         self,
-        identity: NodeIdentity,
+        identity: KubeletIdentity,
         path: str,
         selector: str,
         keep: Callable[[Json], Any],

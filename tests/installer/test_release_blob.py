@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent import credential_helper, credential_providers, registry, registry_auth, release
+from agent import credential_helper, credential_providers, registry_auth, release, release_blob
 from agent import install as agent_install
 from agent.credential_helper import HELPER, NOT_FOUND
 from agent.errors import InstallError
@@ -150,10 +150,10 @@ def test_a_challenge_that_came_over_plain_http_gets_no_credentials(monkeypatch: 
         given.append(credential)
         return "anonymous"
 
-    monkeypatch.setattr(registry, "token", token)
+    monkeypatch.setattr(release_blob, "token", token)
     challenge = ['Bearer realm="https://evil.example/token",service="a"']
     for url in ("http://registry.example/v2/", "https://registry.example/v2/"):
-        registry._authorization(
+        release_blob._authorization(
             urllib.request.OpenerDirector(), url, challenge, 1, lambda: Credential(USER, PASSWORD)
         )
     assert given == [None, Credential(USER, PASSWORD)]

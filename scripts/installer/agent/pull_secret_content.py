@@ -15,37 +15,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .image_reference import DOCKER_HUB, HUB_NAMES, Image, is_host, parse_image
 from .registry_auth import IDENTITY_TOKEN, Credential
 
 Json = dict[str, Any]
 
-DOCKER_HUB = "index.docker.io"  # as the credential helpers' protocol has it
-_HUB = ("docker.io", DOCKER_HUB, "registry-1.docker.io")
-HUB_API = "registry-1.docker.io"
-LONGEST_NAME = 255  # of a file
 LARGEST_CREDENTIAL = 16 << 10  # characters; tokens of clouds are some 2 KiB
 GLOBS = 64  # in a secret
 NAMED = 5  # entries of a secret that cannot be used, at most
 SECRETS_OF_POD, IMAGES_OF_POD = 32, 256
-# It becomes the name of a file; an address in brackets is none of these, and is refused.
-_HOST = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?(?::[0-9]{1,5})?")
-_PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"  # distribution's grammar of references
-_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
-_REFERENCE = re.compile(r"\w[\w.-]{0,127}|[a-z0-9+._-]+:[0-9a-f]{32,}", re.ASCII)
 _TYPES = {
     "kubernetes.io/dockerconfigjson": ".dockerconfigjson",
     "kubernetes.io/dockercfg": ".dockercfg",
 }
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image reference in its parts; ``name`` is as the pod has it, ``host`` in lower case."""
-
-    name: str
-    host: str
-    repository: str
-    reference: str  # tag or digest
 
 
 @dataclass(frozen=True)
@@ -91,31 +73,6 @@ class Content:
         return [*self._by_host.get(host, ()), *self._by_host.get("", ())]
 
 
-def is_host(name: str) -> bool:
-    """Whether a registry's host may be the name of a file."""
-    return len(name) <= LONGEST_NAME and bool(_HOST.fullmatch(name))
-
-
-def parse_image(name: str) -> Image | None:
-    """The parts of an image reference; None for one that names no image of a registry."""
-    rest, _, digest = name.partition("@")
-    head, slash, tail = rest.partition("/")
-    if slash and (
-        any(character in head for character in ".:") or head == "localhost" or head != head.lower()
-    ):
-        host, path = head.lower(), tail
-    else:
-        host, path = DOCKER_HUB, rest
-    host = DOCKER_HUB if host in _HUB else host
-    repository, _, tag = path.partition(":")
-    if host == DOCKER_HUB and "/" not in repository:
-        repository = f"library/{repository}"
-    reference = digest or tag or "latest"
-    if not (is_host(host) and _REPOSITORY.fullmatch(repository) and _REFERENCE.fullmatch(reference)):
-        return None
-    return Image(name, host, repository, reference)
-
-
 def read_secret(secret: Json) -> Content:
     """What a Secret, as the API's JSON, says of registries; never raises."""
     kind = str(secret.get("type"))
@@ -152,7 +109,7 @@ def _entry(key: str, auth: Mapping[str, Any]) -> Entry | str:
     host, slash, path = re.sub(r"^https?://", "", key.strip()).partition("/")
     host = host.lower()
     path = re.sub(r"^v[12](?:/|$)", "", path) if slash else ""
-    host = DOCKER_HUB if host in _HUB else host
+    host = DOCKER_HUB if host in HUB_NAMES else host
     # A glob stands for one part of a name or less.
     if not is_host(re.sub(r"\[[^\]:/]*\]|[*?]", "x", host)):
         return "names no registry"

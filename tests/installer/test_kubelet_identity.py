@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent.node_identity import IdentityError, NodeIdentity
+from agent.kubelet_identity import IdentityError, KubeletIdentity
 
 from tests.fakes.api_server import NODE, ApiServer
 from tests.fakes.kubelet_node import CERTIFICATE, KUBECONFIG, KubeletNode
@@ -29,7 +29,7 @@ def node(server: ApiServer, tmp_path: Path) -> KubeletNode:
     return KubeletNode(tmp_path / "root", server)
 
 
-def status(identity: NodeIdentity) -> int:
+def status(identity: KubeletIdentity) -> int:
     """What the API server says to a list of the node's pods."""
     connection = identity.connect(10)
     try:
@@ -42,12 +42,12 @@ def status(identity: NodeIdentity) -> int:
 
 def refused(node: KubeletNode) -> str:
     with pytest.raises(IdentityError) as caught:
-        NodeIdentity(node).connect(1)
+        KubeletIdentity(node).connect(1)
     return str(caught.value)
 
 
 def test_a_certificate_that_rotates_is_read_anew(node: KubeletNode, server: ApiServer) -> None:
-    identity = NodeIdentity(node)
+    identity = KubeletIdentity(node)
     assert status(identity) == 200
     node.identify("somebody-else", "system:node:other")
     assert status(identity) == 403
@@ -58,7 +58,7 @@ def test_a_certificate_that_rotates_is_read_anew(node: KubeletNode, server: ApiS
 
 def test_the_flag_may_stand_apart_and_the_bootstrap_is_another(node: KubeletNode) -> None:
     node.run_kubelet("--bootstrap-kubeconfig", "/etc/bootstrap", "--kubeconfig", KUBECONFIG)
-    assert status(NodeIdentity(node)) == 200
+    assert status(KubeletIdentity(node)) == 200
     node.run_kubelet("--bootstrap-kubeconfig=/etc/bootstrap")
     assert refused(node) == "the kubelet's --kubeconfig is none"
 
@@ -72,7 +72,7 @@ def test_data_in_the_kubeconfig_never_lies_on_a_disk(node: KubeletNode, server: 
     authority = base64.b64encode(server.authority.certificate.read_bytes()).decode()
     node.configure(encoded, **{"certificate-authority-data": authority})
     files = sorted(node.root.rglob("*"))
-    assert status(NodeIdentity(node)) == 200
+    assert status(KubeletIdentity(node)) == 200
     assert sorted(node.root.rglob("*")) == files
     links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     assert not [link for link in links if "identity" in str(link)]
@@ -80,7 +80,7 @@ def test_data_in_the_kubeconfig_never_lies_on_a_disk(node: KubeletNode, server: 
 
 def test_a_file_with_a_token_is_read_for_each_connection(node: KubeletNode, server: ApiServer) -> None:
     node.configure({"tokenFile": "token"})  # beside the kubeconfig
-    identity = NodeIdentity(node)
+    identity = KubeletIdentity(node)
     server.tokens["second"] = USER
     node.put("/var/lib/kubelet/token", "first\n")
     assert status(identity) == 401
@@ -93,12 +93,12 @@ def test_the_nodes_own_hosts_file_and_the_name_of_the_certificate(node: KubeletN
     node.put("/etc/hosts", "# comment\n127.0.0.1 localhost api.corp # more\n")
     url = f"https://api.corp:{node.server.port}"
     node.configure(user, server=url, **{"tls-server-name": "kubernetes.default", "proxy-url": "http://p:1"})
-    identity = NodeIdentity(node)
+    identity = KubeletIdentity(node)
     assert status(identity) == 200
     assert identity.ignored == {"proxy-url"}
     node.configure(user, server=url)  # the certificate is not for that name
     with pytest.raises(OSError, match=r"api\.corp"):
-        status(NodeIdentity(node))
+        status(KubeletIdentity(node))
 
 
 # The exec plugin
@@ -113,7 +113,7 @@ def test_the_plugin_of_eks(node: KubeletNode, server: ApiServer) -> None:
     )
     server.tokens[TOKEN] = USER
     now = [1795780000.0]  # 2026-11-27T11:46:40Z
-    identity = NodeIdentity(node, lambda: now[0])
+    identity = KubeletIdentity(node, lambda: now[0])
     assert [status(identity), status(identity)] == [200, 200]
     (call,) = Path(f"{plugin}.calls").read_text().splitlines()
     assert call == (
@@ -136,7 +136,7 @@ def test_the_plugin_of_eks(node: KubeletNode, server: ApiServer) -> None:
 def test_what_the_plugin_is_told_is_in_no_process_list(node: KubeletNode, server: ApiServer) -> None:
     server.tokens[TOKEN] = USER
     node.use_plugin(f'echo \'{{"status":{{"token":"{TOKEN}"}}}}\'')
-    assert status(NodeIdentity(node)) == 200
+    assert status(KubeletIdentity(node)) == 200
     (command,) = node.commands
     assert not [word for word in command if "regional endpoint" in word or TOKEN in word]
     assert "AWS_STS=regional endpoint\n" in node.texts[0]
@@ -150,7 +150,7 @@ def test_a_plugin_may_give_a_certificate(node: KubeletNode, server: ApiServer) -
         f'one() {{ sed "s/$/\\\\\\\\n/" "{node.root}/$1" | tr -d "\\n"; }}\n'
         'printf \'{"status":{"clientCertificateData":"%s","clientKeyData":"%s"}}\' "$(one cert)" "$(one key)"'
     )
-    assert status(NodeIdentity(node)) == 200
+    assert status(KubeletIdentity(node)) == 200
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_plugin_that_failed_is_not_run_again_by_each_who_follows(
 ) -> None:
     plugin = node.use_plugin('echo x >>"$0.calls"; exit 1')
     now = [1795780000.0]
-    identity = NodeIdentity(node, lambda: now[0])
+    identity = KubeletIdentity(node, lambda: now[0])
     for _ in range(20):
         with pytest.raises(IdentityError, match="failed with status 1"):
             identity.connect(1)
@@ -243,5 +243,5 @@ def test_a_server_of_another_authority_gets_nothing(
     node.put("/etc/kubernetes/pki/ca.crt", foreign.read_text())
     seen = len(server.requests)
     with pytest.raises(OSError, match="certificate verify failed"):
-        status(NodeIdentity(node))
+        status(KubeletIdentity(node))
     assert len(server.requests) == seen

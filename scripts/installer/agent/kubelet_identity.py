@@ -141,7 +141,7 @@ class Connection(http.client.HTTPSConnection):
                 socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
 
-class NodeIdentity:
+class KubeletIdentity:
     """Opens connections as the node. Several threads may do so."""
 
     def __init__(self, host: Host, now: Callable[[], float] = time.time) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from agent import containerd_config, registries
+from agent import containerd_config, soci_registries
 from agent.host import Host
-from agent.registries import OTHERS, WHOLE, Mirror, Registries
+from agent.soci_registries import OTHERS, WHOLE, Mirror, Registries
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB{}\n-----END CERTIFICATE-----\n"
 ROOT, OTHER_ROOT = "/etc/containerd/certs.d", "/etc/docker/certs.d"
@@ -38,7 +38,7 @@ def told(root: Path) -> Told:
             place = path if path.startswith("/") else f"{ROOT}/{path}/hosts.toml"
             host.write(place, text.encode())
         effective = containerd_config.flatten(tomllib.loads(config))
-        return registries.read(host, effective, version, mode)
+        return soci_registries.read(host, effective, version, mode)
 
     return read
 
@@ -289,7 +289,7 @@ def test_no_private_key_of_a_ca_file_is_copied(told: Told) -> None:
 def test_a_default_that_leads_elsewhere_keeps_soci_off_the_public_registries(told: Told) -> None:
     """Each of them would be dialled in vain, for half a minute an image."""
     found = told({"_default": 'server = "https://m.corp"\n', "quay.io": 'server = "https://quay.io"\n'})
-    assert set(found.kept_off) == set(registries.PUBLIC) - {"quay.io"}
+    assert set(found.kept_off) == set(soci_registries.PUBLIC) - {"quay.io"}
     assert "m.corp" in reasons(found)[OTHERS]
     assert not found.allows_parallel
 
@@ -311,10 +311,10 @@ def test_a_link_to_a_directory_elsewhere_is_followed_on_the_node(told: Told, roo
 
 def test_a_condition_names_three_registries_and_counts_the_rest(told: Told) -> None:
     found = told({f"r{number}.corp": 'client = "x"\n' for number in range(5)})
-    words = registries.in_words(found.limits)
+    words = soci_registries.in_words(found.limits)
     assert words.startswith("images of r0.corp are pulled whole: client certificate; ")
     assert words.endswith("; 2 more registries are limited, see soci-doctor")
-    assert registries.in_words(()) == ""
+    assert soci_registries.in_words(()) == ""
 
 
 # Whatever is written there
@@ -367,7 +367,7 @@ def test_whatever_hosts_toml_says_soci_asks_nothing_that_containerd_would_not(to
     found = told(files, version, mode)
     assert not set(found.mirrors) & set(found.kept_off)
     whole = {limit.registry for limit in found.limits if limit.effect == WHOLE} - {OTHERS}
-    assert whole <= set(found.kept_off) <= whole | set(registries.PUBLIC)
+    assert whole <= set(found.kept_off) <= whole | set(soci_registries.PUBLIC)
     for registry, mirrors in found.mirrors.items():
         directory = next(name for name in (registry, "_default") if name in files)
         for mirror in mirrors:
