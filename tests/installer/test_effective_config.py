@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from agent import containerd_config, detect, transaction
 from agent.errors import InstallError
-from agent.host import Host, Result
+from agent.host import Host, Result, Runner
 from agent.plan import Plan, Registration, Task, make_plan
 
-from tests.fakes.node import INSTALLER, run_here
+from tests.fakes.node import INSTALLER, daemon_processes, run_here
 from tests.fakes.settings import agent_settings
 from tests.installer.configurations import (
     CASES,
@@ -46,6 +46,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("series", series)
 
 
+class Machine(Host):
+    """This machine, but for its processes: it runs no kubelet."""
+
+    def __init__(self, processes: Path, runner: Runner) -> None:
+        super().__init__(Path("/"), runner)
+        self._processes = processes
+        for name, text in daemon_processes().items():
+            (processes / name).parent.mkdir(parents=True, exist_ok=True)
+            (processes / name).write_text(text)
+
+    def path(self, path: str) -> Path:
+        return self._processes / path.lstrip("/") if path.startswith("/proc") else super().path(path)
+
+
 class Daemon:
     """One containerd, and a directory of its configuration: outside /tmp, which is hidden when it judges."""
 
@@ -60,7 +74,7 @@ class Daemon:
             containerd_version=version,
         )
         settings = agent_settings(sha256={"amd64": "0" * 64})
-        host = Host(Path("/"), self._run)
+        host = Machine(folder, self._run)
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))
 
     def _run(
