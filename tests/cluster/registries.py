@@ -6,6 +6,7 @@ Its image starts in every case. It is loaded lazily, or the node says why it is 
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -404,8 +405,12 @@ class Reader:
     def counts(self) -> tuple[int, int, int]:
         """Passes over all files, reads and errors so far."""
         log = self.api.read_namespaced_pod_log(self.name, "default", tail_lines=1)
-        words = dict(word.split("=") for word in log.split())
-        return (int(words["passes"]), int(words["reads"]), int(words["errors"])) if words else (0, 0, 0)
+        if not log:
+            return 0, 0, 0
+        found = re.fullmatch(r"passes=(\d+) reads=(\d+) errors=(\d+)\s*", log)
+        assert found, f"{self.name} on {self.node} says: {log}"
+        passes, reads, errors = map(int, found.groups())
+        return passes, reads, errors
 
     def await_pass(self) -> int:
         """Errors, once each file has been read since now or before."""

@@ -210,6 +210,7 @@ def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_r
         assert second.await_pass() == 0
         assert second.is_lazy(scene)
     finally:
+        second.end()  # both hold the image
         first.close()
         second.close()
 
