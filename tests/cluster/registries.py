@@ -317,7 +317,6 @@ CASES = [
         user="ann",
     ),
     Case("429 without", PRIVATE, faults({**TOO_MANY, "times": 6}), secret=("ann", ANN.password), user="ann"),
-    Case("no parts of blobs", PUBLIC, behave(ranges=False), lazy=None, file_bytes=lazy_images.LARGE),
     # SOCI asks a second time for neither an index nor a span whose body broke off.
     Case(
         "bodies break off",

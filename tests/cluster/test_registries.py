@@ -216,6 +216,24 @@ def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_r
 
 
 @pytest.mark.slow
+def test_reads_fail_loudly_where_a_registry_serves_no_parts_of_blobs(api, scene: Scene) -> None:
+    """SOCI mounts such an image all the same; nothing that is read is wrong."""
+    case = Case("no parts of blobs", PUBLIC)
+    lazy_images.push(case.repository)
+    scene.behave()
+    registries.behave(ranges=False)(scene)
+    readers = [Reader(api, node, case) for node in SOCI_NODES]
+    try:
+        for reader in readers:
+            assert reader.start()
+            with pytest.raises(AssertionError, match="Input/output error"):
+                reader.await_pass()
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+@pytest.mark.slow
 def test_what_is_local_is_read_while_the_registry_is_away_for_two_minutes(api, scene: Scene) -> None:
     case = Case("registry away for 120 s", PUBLIC)
     lazy_images.push(case.repository)
