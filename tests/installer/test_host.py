@@ -77,3 +77,13 @@ def test_work_is_done_in_another_network_and_this_process_stays_in_its_own() -> 
     assert os.readlink("/proc/thread-self/ns/net") == here
     with pytest.raises(OSError, match="No such file"):
         in_network_of(2**22 + 1, lambda: None)
+
+
+def test_a_file_that_nobody_else_may_read_is_never_readable_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a plugin's list holds was, for as long as it took to reach the disk."""
+    modes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: modes.append(os.fstat(descriptor).st_mode & 0o777))
+    Host(tmp_path).write("/run/secret", b"s", 0o600)
+    assert modes[0] == 0o600

@@ -185,7 +185,9 @@ class Host:
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)  # another installer may be at work
-            with temporary.open("wb") as file:
+            temporary.unlink(missing_ok=True)
+            # Nobody else ever reads it, if nobody else may.
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
