@@ -2,7 +2,7 @@
 
 Protocol: OCI distribution specification, `GET /v2/<name>/manifests/<reference>`; tokens:
 distribution/distribution, docs/spec/auth/token.md and oauth.md. The agent has a reader of its own, for blobs
-(agent/registry.py).
+(agent/release_blob.py).
 """
 
 import base64

@@ -26,7 +26,7 @@ def look(cluster: LiveCluster, namespace: str, owner: str, node_selector: Mappin
         node_selector: the labels of its nodes.
     """
     try:
-        others = [other for other in _daemon_sets(cluster) if is_another(other, namespace, owner)]
+        others = [other for other in daemon_sets(cluster) if is_another(other, namespace, owner)]
         return refusal(cluster.items("/api/v1/nodes"), node_selector, others) if others else None
     except UnreadableError:
         return None
@@ -71,7 +71,7 @@ def unattended(cluster: LiveCluster) -> list[str]:
     Raises:
         UnreadableError: the cluster cannot be read.
     """
-    selectors = [_node_selector(daemon_set) for daemon_set in _daemon_sets(cluster)]
+    selectors = [_node_selector(daemon_set) for daemon_set in daemon_sets(cluster)]
     nodes = cluster.items("/api/v1/nodes", labelSelector=VERSION_LABEL)
     return sorted(
         node["metadata"]["name"]
@@ -80,7 +80,12 @@ def unattended(cluster: LiveCluster) -> list[str]:
     )
 
 
-def _daemon_sets(cluster: LiveCluster) -> Sequence[Object]:
+def daemon_sets(cluster: LiveCluster) -> Sequence[Object]:
+    """The installers' DaemonSets of all namespaces.
+
+    Raises:
+        UnreadableError: they cannot be read.
+    """
     return cluster.items(DAEMON_SETS, labelSelector=SELECTOR)
 
 

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Mapping
 import pulumi
 
 from .live_cluster import LiveCluster, Object, UnreadableError
-from .names import DOMAIN, INSTALLER
+from .names import DOMAIN
+from .other_installers import daemon_sets
 from .ownership import Ownership, owner_of
 from .rules import ARCHITECTURES
 from .settings import Settings
@@ -23,7 +24,6 @@ from .settings import Settings
 ANNOTATION = f"{DOMAIN}/release-digests"
 PATH = f'metadata.annotations["{ANNOTATION}"]'
 """Of the annotation, in the DaemonSet's properties."""
-_DAEMON_SETS = "/apis/apps/v1/daemonsets"
 
 Digests = Mapping[str, Mapping[str, str]]
 """The sha256 of releases' archives, by version and architecture."""
@@ -81,7 +81,7 @@ def read(cluster: LiveCluster, namespace: str, owner: str) -> Digests | None:
     Not afterwards: whoever may make a DaemonSet anywhere could have it remember what never was.
     """
     try:
-        found = cluster.items(_DAEMON_SETS, labelSelector=f"app.kubernetes.io/name={INSTALLER}")
+        found = daemon_sets(cluster)
     except UnreadableError:
         return None
     own = [item for item in found if item["metadata"]["namespace"] == namespace]
@@ -89,16 +89,15 @@ def read(cluster: LiveCluster, namespace: str, owner: str) -> Digests | None:
     return of_daemon_sets(own or predecessors)
 
 
-def of_daemon_sets(daemon_sets: Iterable[Object]) -> Digests:
+def of_daemon_sets(found: Iterable[Object]) -> Digests:
     """What the annotations say; of two, the later one. What is no digest is left out."""
     known: dict[str, dict[str, str]] = {}
-    for daemon_set in daemon_sets:
-        text = (daemon_set["metadata"].get("annotations") or {}).get(ANNOTATION, "{}")
+    for daemon_set in found:
         try:
-            found = json.loads(text)
+            said = json.loads((daemon_set["metadata"].get("annotations") or {}).get(ANNOTATION, "{}"))
         except ValueError:
             continue
-        for version, digests in found.items() if isinstance(found, dict) else ():
+        for version, digests in said.items() if isinstance(said, dict) else ():
             for architecture, digest in digests.items() if isinstance(digests, dict) else ():
                 is_one = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
                 if is_one and architecture in ARCHITECTURES and re.fullmatch(r"\d+\.\d+\.\d+", version):

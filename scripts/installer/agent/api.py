@@ -134,6 +134,11 @@ class Api:
         self.caller("DELETE", f"/api/v1/namespaces/{self.namespace}/pods/{self.pod_name}", None, "")
 
     @property
+    def on_node(self) -> Json:
+        """The node as what an Event is about."""
+        return {"apiVersion": "v1", "kind": "Node", "name": self.node_name, "uid": self.node_name}
+
+    @property
     def daemonset_path(self) -> str:
         return f"/apis/apps/v1/namespaces/{self.namespace}/daemonsets/{self.daemonset}"
 

@@ -188,13 +188,14 @@ def imports(text: str, path: str, dump: Mapping[Path, object]) -> list[str]:
 
     containerd 2 dumps the patterns, 1.7 the files that it found.
     """
-    listed = [*_strings(parse(text, path).get("imports")), *_strings(dump.get(("imports",)))]
+    listed = [*strings(parse(text, path).get("imports")), *strings(dump.get(("imports",)))]
     folder = path.rpartition("/")[0]
     absolute = (entry if entry.startswith("/") else f"{folder}/{entry}" for entry in listed)
     return list(dict.fromkeys(absolute))
 
 
-def _strings(value: object) -> list[str]:
+def strings(value: object) -> list[str]:
+    """The entries of a list as text; none of anything else."""
     return [str(entry) for entry in value] if isinstance(value, list) else []
 
 
@@ -235,7 +236,7 @@ def root(dump: Mapping[Path, object]) -> str:
 
 def names(dump: Mapping[Path, object], key: str) -> frozenset[str]:
     """A top-level list of names, such as ``required_plugins``."""
-    return frozenset(_strings(dump.get((key,))))
+    return frozenset(strings(dump.get((key,))))
 
 
 def verifiers(dump: Mapping[Path, object]) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from . import containerd_config
 from .containerd_config import CRI_1, CRI_2
 from .host import Host
+from .image_reference import HUB_API
 
 DEFAULT = "_default"  # the directory for each registry without one of its own
 ANY = "*"  # the same among `registry.mirrors`; here any registry that is not named
@@ -98,7 +99,7 @@ def split_port(address: str) -> tuple[str, str]:
 
 def default_host(registry: str) -> str:
     """Where a registry is by default."""
-    return "registry-1.docker.io" if registry == "docker.io" else registry
+    return HUB_API if registry == "docker.io" else registry
 
 
 def is_local(address: str) -> bool:
@@ -241,7 +242,7 @@ def _endpoint(url: str, table: Mapping[str, Any], directory: str, version: tuple
             _strings(value)
     found = Endpoint(
         can_pull="pull" in capabilities,
-        authorities=tuple(f"{posixpath.join(directory, path)}" for path in _files(table.get("ca"))),
+        authorities=tuple(posixpath.join(directory, path) for path in _files(table.get("ca"))),
         has_client=bool(_clients(table.get("client"))),
         skips_verify=table.get("skip_verify", False),
         headers=tuple(headers),
@@ -313,7 +314,7 @@ def _clients(value: object) -> list[object]:
 def _mirrors(effective: Mapping[containerd_config.Path, object], table: containerd_config.Path) -> Pulls:
     """What `mirrors` and `configs` say; containerd reads them where there is no `config_path`."""
     mirrors = {
-        name: _strings_of(values.get(("endpoint",)))
+        name: containerd_config.strings(values.get(("endpoint",)))
         for name, values in _tables(effective, (*table, "mirrors")).items()
     }
     configs = _tables(effective, (*table, "configs"))
@@ -363,7 +364,3 @@ def _tables(
         if key[: len(above)] == above and len(key) > len(above) + 1:
             found.setdefault(key[len(above)], {})[key[len(above) + 1 :]] = value
     return found
-
-
-def _strings_of(value: object) -> list[str]:
-    return [str(entry) for entry in value] if isinstance(value, list) else []

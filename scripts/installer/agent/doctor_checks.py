@@ -16,6 +16,8 @@ from .credential_providers import NO_PROVIDERS, Providers
 from .doctor_images import Image
 from .errors import clean
 from .kinds import PLAIN
+from .pull_secret_choice import CONFLICT
+from .pull_secret_files import UNREAD
 from .slots import FIRST, SECOND, Slot
 from .soci_registries import NOTHING, Registries
 
@@ -427,8 +429,13 @@ def _provider_needs_account(look: Look) -> Iterator[tuple[str, str]]:
             yield name, "its tokenAttributes require a service account"
 
 
+def _of_pull_secrets(look: Look, finding: str) -> Iterator[tuple[str, str]]:
+    """What the process for pull secrets says of this kind."""
+    return ((subject, cause) for kind, subject, cause in look.pull_secrets if kind == finding)
+
+
 @_check(
-    "conflicting-credentials",
+    CONFLICT,
     "warning",
     "pods of the node have different credentials for one registry, of which the daemon can have one only: "
     "images that it does not read are pulled whole, and what is lazily loaded of them fails to be read",
@@ -436,21 +443,17 @@ def _provider_needs_account(look: Look) -> Iterator[tuple[str, str]]:
     "different nodes",
 )
 def _conflicting_credentials(look: Look) -> Iterator[tuple[str, str]]:
-    for finding, subject, cause in look.pull_secrets:
-        if finding == "conflicting-credentials":
-            yield subject, cause
+    return _of_pull_secrets(look, CONFLICT)
 
 
 @_check(
-    "pull-secrets-unread",
+    UNREAD,
     "warning",
     "pull secrets of the node's pods do not reach the daemon: their images are pulled whole",
     "mend the secret that is named; else see the log of the container `credentials` of the node's installer",
 )
 def _pull_secrets_unread(look: Look) -> Iterator[tuple[str, str]]:
-    for finding, subject, cause in look.pull_secrets:
-        if finding == "pull-secrets-unread":
-            yield subject, cause
+    return _of_pull_secrets(look, UNREAD)
 
 
 # Pods and images
@@ -504,7 +507,7 @@ def why_whole(image: Image, look: Look) -> str:
     """The check that says why an image is not loaded lazily; empty when it is, or should not be."""
     if not look.is_lazy or image.is_lazy or not image.layers or image.of("unknown"):
         return ""
-    if image.name.partition("/")[0] in look.registries.kept_off:
+    if image.registry in look.registries.kept_off:
         return "hosts-not-carried"
     said = look.reasons.get(image.name, "")
     if image.index and look.soci_says("pull_modes", "soci_v2", "enable") is False:
@@ -553,9 +556,8 @@ def _said(look: Look, image: Image) -> str:
 
 def _said_to(look: Look, image: Image) -> str:
     """The same, with the credentials that the daemon has now."""
-    registry = image.name.partition("/")[0]
-    source = look.sources.get(registry)
-    return _said(look, image) + (f"; its credentials for {registry}: {source.found}" if source else "")
+    source = look.sources.get(image.registry)
+    return _said(look, image) + (f"; its credentials for {image.registry}: {source.found}" if source else "")
 
 
 PULL_ANEW = "then remove the image from the node (ctr -n k8s.io images rm), so that it is pulled anew"

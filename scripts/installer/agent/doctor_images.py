@@ -47,6 +47,11 @@ class Image:
         return self.names[0]
 
     @property
+    def registry(self) -> str:
+        """The host that the name begins with, as it is written."""
+        return self.name.partition("/")[0]
+
+    @property
     def size(self) -> int:
         return sum(layer.size for layer in self.layers)
 
@@ -216,7 +221,7 @@ def served(image: Image) -> str:
 
 def registries(found: Iterable[Image]) -> list[str]:
     """The hosts of the registries that images are named after."""
-    names = {image.name.partition("/")[0] for image in found if "/" in image.name}
+    names = {image.registry for image in found if "/" in image.name}
     return sorted(name for name in names if _HOST.fullmatch(name))
 
 

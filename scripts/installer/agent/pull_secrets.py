@@ -462,13 +462,12 @@ class Keeper:
                 raise ApiError(f"{method} {path}: {response.status}", response.status)
             return {}
 
-        on_node = {"apiVersion": "v1", "kind": "Node", "name": self._node, "uid": self._node}
         # One name for each message: no container that starts again says it again.
         digest = hashlib.sha256(f"{self._node} {message}".encode()).hexdigest()
         name = f"soci-credentials-{digest[:20]}"
         api = Api(self._node, os.environ.get("POD_NAME", ""), "", "", call)
         try:
-            api.emit(on_node, "Warning", "ConflictingCredentials", f"node {self._node}: {message}", name)
+            api.emit(api.on_node, "Warning", "ConflictingCredentials", f"node {self._node}: {message}", name)
         except ApiError as error:
             if 400 <= error.status < 500:
                 return

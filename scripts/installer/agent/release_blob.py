@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .containerd_registries import default_host
 from .registry_auth import Credential, basic, may_carry_credentials, parse_challenges, token
 
 ATTEMPTS = 3  # to authenticate: at the registry, and once more where it redirects to another place of its own
@@ -36,9 +37,7 @@ class Blob:
 
     @property
     def url(self) -> str:
-        # Docker Hub's registry is at another host than its images' names say.
-        host = "registry-1.docker.io" if self.registry == "docker.io" else self.registry
-        return f"{self.scheme}://{host}/v2/{self.repository}/blobs/{self.digest}"
+        return f"{self.scheme}://{default_host(self.registry)}/v2/{self.repository}/blobs/{self.digest}"
 
 
 def is_blob(address: str) -> bool:

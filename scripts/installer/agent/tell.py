@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import detect, drain, lazy, soci_registries
-from .api import Api, ApiError, Json, retry
+from .api import Api, ApiError, retry
 from .errors import InstallError, clean
 from .host import Host
 from .install import Installed
@@ -40,7 +40,9 @@ class Teller:
         if step in LOOKING or not self._is_heard:
             return
         try:
-            self._api.emit(self._on_node, "Normal", INSTALLING, f"node {self._api.node_name}: step {step}")
+            self._api.emit(
+                self._api.on_node, "Normal", INSTALLING, f"node {self._api.node_name}: step {step}"
+            )
             self._marks.set_condition(None, INSTALLING, f"step {step}")
         except ApiError as error:
             self._is_heard = False
@@ -150,7 +152,7 @@ class Teller:
 
     def event(self, kind: str, reason: str, message: str) -> None:
         """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""
-        self._api.emit(self._on_node, kind, reason, message)
+        self._api.emit(self._api.on_node, kind, reason, message)
         daemonset = self._api.get(self._api.daemonset_path)
         on_daemonset = {
             "apiVersion": "apps/v1",
@@ -160,11 +162,6 @@ class Teller:
             "uid": daemonset["metadata"]["uid"],
         }
         self._api.emit(on_daemonset, kind, reason, message)
-
-    @property
-    def _on_node(self) -> Json:
-        name = self._api.node_name
-        return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
 
 
 class Waiting:
