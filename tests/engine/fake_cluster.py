@@ -5,7 +5,7 @@ import datetime as dt
 import json
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from components.names import cluster_wide
 
 INSTALLER = "soci-installer"
 INSTALLER_CONTAINER = "installer"
+INSTALLED = {"soci-cluster.io/install": "true"}
+"""Labels of a node that is to get SOCI."""
 ANY_OTHER = "*"
 COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
@@ -170,6 +172,15 @@ class FakeNodes(threading.Thread):
     def remove(self, name: str) -> None:
         """Take a node away."""
         self.api.call("DELETE", f"/api/v1/nodes/{name}")
+
+    @contextlib.contextmanager
+    def having(self, nodes: Mapping[str, dict[str, str]]) -> Generator["FakeNodes"]:
+        """These nodes, each with its labels, for as long as the block runs."""
+        for name, labels in nodes.items():
+            self.add(name, labels)
+        yield self
+        for name in nodes:
+            self.remove(name)
 
     def kill(self, name: str) -> None:
         """Let a node's kubelet fall silent, and the API say what its node controller says then."""

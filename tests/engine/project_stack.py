@@ -70,15 +70,20 @@ class Stack:
         assert done.returncode != 0, f"pulumi up did not fail:\n{done.stdout}"
         return done.stdout
 
-    def interrupt_up(self, when: Callable[[], object]) -> None:
-        """Kill the engine in the middle of `pulumi up`, when ``when`` returns, as a CI system kills a job."""
-        engine = subprocess.Popen(
+    def begin_up(self, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """`pulumi up` that goes on beside the test; what it says goes to ``output``."""
+        return subprocess.Popen(
             ["pulumi", "up", *QUIET, "--stack", self.name],
             cwd=self.directory,
             env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
+
+    def interrupt_up(self, when: Callable[[], object]) -> None:
+        """Kill the engine in the middle of `pulumi up`, when ``when`` returns, as a CI system kills a job."""
+        engine = self.begin_up(subprocess.DEVNULL)
         try:
             when()
         finally:

@@ -3,7 +3,6 @@ lasts."""
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from moto_account import CREDENTIAL, TOKEN
 
 from tests.engine.conftest import EksStack
 from tests.engine.fake_cluster import ANY_OTHER, INSTALLER, FakeNodes
-from tests.engine.project_stack import QUIET, Stack
+from tests.engine.project_stack import Stack
 
 ROLE = "arn:aws:iam::123456789012:role/deployer"
 ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/deployer"
@@ -108,14 +107,7 @@ def test_credentials_that_end_in_the_middle_lose_nothing(
 ) -> None:
     cluster.failing[ANY_OTHER] = "download: not yet. Remedy: wait"
     stack.set(version="0.16.1")
-    up = subprocess.Popen(
-        ["pulumi", "up", *QUIET, "--stack", stack.name],
-        cwd=stack.directory,
-        env=stack.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    up = stack.begin_up()
     await_version(cluster, "0.16.1")
     cluster.api.call("DELETE", ACCOUNT)
     aws.end()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.fake_cluster import INSTALLER, FakeNodes
+from tests.engine.fake_cluster import INSTALLED, INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
 NODES = ("node-1", "node-2", "node-3")
@@ -20,12 +20,8 @@ TROUBLE = (
 @pytest.fixture(scope="module")
 def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
     """Three nodes that are to get SOCI and one that is not."""
-    for name in NODES:
-        answering.add(name, {"soci-cluster.io/install": "true"})
-    answering.add("bystander", {})
-    yield answering
-    for name in (*NODES, "bystander"):
-        answering.remove(name)
+    with answering.having({**dict.fromkeys(NODES, INSTALLED), "bystander": {}}) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")

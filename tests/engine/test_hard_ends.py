@@ -13,7 +13,7 @@ import pytest
 from background import free_port
 from kubernetes_api import MERGE_PATCH
 
-from tests.engine.fake_cluster import COMPLETED, INSTALLER, FakeNodes
+from tests.engine.fake_cluster import COMPLETED, INSTALLED, INSTALLER, FakeNodes
 from tests.engine.project_stack import Stack
 
 NODES = ("node-1", "node-2", "node-3")
@@ -27,11 +27,8 @@ PATIENCE_S = 60
 @pytest.fixture(scope="module")
 def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
     """Three nodes that are to get SOCI."""
-    for name in NODES:
-        answering.add(name, {"soci-cluster.io/install": "true"})
-    yield answering
-    for name in NODES:
-        answering.remove(name)
+    with answering.having(dict.fromkeys(NODES, INSTALLED)) as nodes:
+        yield nodes
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from kubernetes_api import ApiError
 
-from tests.engine.fake_cluster import INSTALLER, FakeNodes
+from tests.engine.fake_cluster import INSTALLED, INSTALLER, FakeNodes
 from tests.engine.project_stack import Stack
 
 NODES = ("own-1", "own-2")
@@ -66,11 +66,8 @@ def mirror(server: Mirror) -> Mirror:
 
 @pytest.fixture(scope="module")
 def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
-    for name in NODES:
-        answering.add(name, {"soci-cluster.io/install": "true"})
-    yield answering
-    for name in NODES:
-        answering.remove(name)
+    with answering.having(dict.fromkeys(NODES, INSTALLED)) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from kubernetes_api import Api, ApiError
 
 from tests.engine.fake_cluster import ControlPlane
 from tests.fakes.api_server import auth, pod, secret
-from tests.fakes.kubelet_node import KubeletNode, kept_credentials
+from tests.fakes.kubelet_node import KubeletNode, kept_credentials, status_of
 from tests.waiting import wait_for
 
 NODE, OTHER = "pull-secrets-own", "pull-secrets-other"
@@ -84,13 +84,7 @@ def password(node: KubeletNode) -> str:
 
 
 def status(node: KubeletNode, path: str) -> int:
-    connection = KubeletIdentity(node).connect(10)
-    try:
-        response = connection.ask("GET", path)
-        response.read()
-        return response.status
-    finally:
-        connection.close()
+    return status_of(KubeletIdentity(node), path)
 
 
 def test_a_node_reads_the_secrets_of_its_own_pods_and_no_others(api: Api, node: KubeletNode) -> None:

@@ -57,11 +57,8 @@ GPU, WEB = pool("gpu", mode="parallel"), pool("web", mode="lazy")
 @pytest.fixture(scope="module")
 def nodes(answering: FakeNodes) -> Iterator[FakeNodes]:
     """A node in each pool."""
-    for name, of in NODES.items():
-        answering.add(name, {"pool": of})
-    yield answering
-    for name in NODES:
-        answering.remove(name)
+    with answering.having({name: {"pool": of} for name, of in NODES.items()}) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")

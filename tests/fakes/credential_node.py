@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.node import INSTALLER
 
 HELPER = "docker-credential-soci-cluster"
@@ -20,6 +22,13 @@ RESPONSE = (
 )
 # What the helper runs on a node; of these busybox has all, and no flock.
 APPLETS = ("awk", "cat", "grep", "head", "id", "kill", "mkdir", "mv", "rm", "sed", "sleep", "tr")
+
+
+SHELLS = {
+    "dash": (("dash",), "mawk"),
+    "busybox": (("busybox", "sh"), "busybox"),
+    "bash": (("bash", "--posix"), "gawk"),
+}
 
 
 def response(secret: str, key: str = ECR, keep: str = "6h0m0s") -> str:
@@ -54,6 +63,15 @@ class CredentialNode:
         self.helper = path / HELPER
         self.helper.write_text(text)
         self.helper.chmod(0o755)
+
+    @classmethod
+    def under(cls, name: str, path: Path) -> "CredentialNode":
+        """A node with one of SHELLS; where this machine lacks it, the test is skipped and says so."""
+        shell, awk = SHELLS[name]
+        for program in (shell[0], awk):
+            if not shutil.which(program):
+                pytest.skip(f"there is no {program} here")
+        return cls(path, shell, awk)
 
     # What there is on the node
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.host import Host
+from agent.kubelet_identity import KubeletIdentity
 from agent.transaction import STATE
 from pki import Authority
 
@@ -124,3 +125,14 @@ def kept_credentials(host: Host) -> dict[str, str]:
         with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
             found[path.name] = path.read_text()
     return found
+
+
+def status_of(identity: KubeletIdentity, path: str) -> int:
+    """The status with which the API server answers a question of the node's."""
+    connection = identity.connect(10)
+    try:
+        response = connection.ask("GET", path)
+        response.read()
+        return response.status
+    finally:
+        connection.close()

@@ -4,13 +4,17 @@ store, which refuses whoever shows it a header of the registry (S3 does, to two 
 import base64
 import hashlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
 
 USER, PASSWORD, IDENTITY_TOKEN, TOKEN = "robot$soci", "hunter2:and more", "identity-hunter2", "token-hunter2"
 REPOSITORY = "team/soci-snapshotter"
@@ -174,3 +178,16 @@ def serving(certificate: tuple[Path, Path] | None = None) -> Generator[Registry]
     for server in (store, registry):
         server.shutdown()
         server.server_close()
+
+
+def recorded_connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The addresses to which this process opens connections from now on."""
+    asked: list[Any] = []
+    connect = socket.create_connection
+
+    def recorded(address: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(address)
+        return connect(address, *arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", recorded)
+    return asked

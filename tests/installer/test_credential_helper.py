@@ -10,26 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.credential_node import ECR, V1, CredentialNode, response
+from tests.fakes.credential_node import ECR, SHELLS, V1, CredentialNode, response
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the helper answers root only")
 
 NONE = (1, "credentials not found in native keychain\n")
 HUB = "https://index.docker.io/v1/"
-SHELLS = {
-    "dash": (("dash",), "mawk"),
-    "busybox": (("busybox", "sh"), "busybox"),
-    "bash": (("bash", "--posix"), "gawk"),
-}
 
 
 @pytest.fixture(params=SHELLS)
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> CredentialNode:
-    shell, awk = SHELLS[request.param]
-    for program in (shell[0], awk):
-        if not shutil.which(program):
-            pytest.skip(f"there is no {program} here")
-    return CredentialNode(tmp_path, shell, awk)
+    return CredentialNode.under(request.param, tmp_path)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from agent.errors import InstallError
 
 from tests.fakes.credential_node import ECR, CredentialNode, response
 from tests.fakes.node import KUBELET_PID, FakeHost, process
+from tests.installer.cloud_nodes import EKS_ECR
 
 EKS = "/etc/eks/image-credential-provider"
 FLAGS = (
@@ -20,18 +21,7 @@ FLAGS = (
     EKS,
 )
 # As nodeadm writes it (amazon-eks-ami, nodeadm/internal/kubelet/image-credential-provider.go).
-CONFIG = {
-    "apiVersion": "kubelet.config.k8s.io/v1",
-    "kind": "CredentialProviderConfig",
-    "providers": [
-        {
-            "name": "ecr-credential-provider",
-            "matchImages": ["*.dkr.ecr.*.amazonaws.com", "*.dkr-ecr.*.on.aws", "public.ecr.aws"],
-            "defaultCacheDuration": "12h0m0s",
-            "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
-        }
-    ],
-}
+CONFIG = json.loads(EKS_ECR.text)
 OF_AZURE = """\
 # acr
 apiVersion: kubelet.config.k8s.io/v1
@@ -72,7 +62,7 @@ def eks(fake_host: FakeHost) -> FakeHost:
 
 
 def with_entry(**changes: Any) -> dict[str, Any]:
-    return {**CONFIG, "providers": [{**CONFIG["providers"][0], **changes}]}  # ty: ignore[invalid-argument-type]
+    return {**CONFIG, "providers": [{**CONFIG["providers"][0], **changes}]}
 
 
 def test_a_node_of_eks(eks: FakeHost) -> None:

@@ -9,7 +9,7 @@ import pytest
 from agent.kubelet_identity import IdentityError, KubeletIdentity
 
 from tests.fakes.api_server import NODE, ApiServer
-from tests.fakes.kubelet_node import CERTIFICATE, KUBECONFIG, KubeletNode
+from tests.fakes.kubelet_node import CERTIFICATE, KUBECONFIG, KubeletNode, status_of
 
 PODS = f"/api/v1/pods?fieldSelector=spec.nodeName%3D{NODE}"
 USER = f"system:node:{NODE}"
@@ -31,13 +31,7 @@ def node(server: ApiServer, tmp_path: Path) -> KubeletNode:
 
 def status(identity: KubeletIdentity) -> int:
     """What the API server says to a list of the node's pods."""
-    connection = identity.connect(10)
-    try:
-        response = connection.ask("GET", PODS)
-        response.read()
-        return response.status
-    finally:
-        connection.close()
+    return status_of(identity, PODS)
 
 
 def refused(node: KubeletNode) -> str:

@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,15 @@ from agent.image_reference import parse_image
 from agent.pull_secret_content import read_secret
 
 from components.docker_credentials import Credentials, CredentialsError, of_registry
-from tests.fakes.credential_node import V1, CredentialNode, response
+from tests.fakes.credential_node import SHELLS, V1, CredentialNode, response
 from tests.fakes.registry_names import ENTRIES, NAMES, TOKEN
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="the helper answers root only")
-SHELLS = {
-    "dash": (("dash",), "mawk"),
-    "busybox": (("busybox", "sh"), "busybox"),
-    "bash": (("bash", "--posix"), "gawk"),
-}
 
 
 @pytest.fixture(params=SHELLS)
 def node(request: pytest.FixtureRequest, tmp_path: Path) -> CredentialNode:
-    shell, awk = SHELLS[request.param]
-    for program in (shell[0], awk):
-        if not shutil.which(program):
-            pytest.skip(f"there is no {program} here")
-    return CredentialNode(tmp_path / "node", shell, awk)
+    return CredentialNode.under(request.param, tmp_path / "node")
 
 
 def secret_of(auths: dict[str, Any]) -> dict[str, Any]:

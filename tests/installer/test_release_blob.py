@@ -1,7 +1,6 @@
 """A release out of an OCI registry: with the node's credentials, which go nowhere else."""
 
 import json
-import socket
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.fakes.oci_registry import (
     TOKEN,
     USER,
     Registry,
+    recorded_connections,
     serving,
     sha256,
 )
@@ -313,14 +313,7 @@ def test_a_node_without_internet_installs_from_its_registry_alone(
     oci: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole install: no name is looked up, no other address is asked, containerd is to fetch nothing."""
-    asked: list[Any] = []
-    connect = socket.create_connection
-
-    def recorded(address: Any, *arguments: Any, **options: Any) -> Any:
-        asked.append(address)
-        return connect(address, *arguments, **options)
-
-    monkeypatch.setattr(socket, "create_connection", recorded)
+    asked = recorded_connections(monkeypatch)
     oci.challenge, oci.redirects = "Bearer", ""
     furnish(root)
     node = FakeNode(root)

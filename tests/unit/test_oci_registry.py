@@ -1,7 +1,6 @@
 """A release in an OCI registry, as the deploying machine reads its digests."""
 
 import json
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,16 @@ from components.oci_registry import RegistryError, Repository, manifest
 from components.rules import is_oci, release_url
 from components.settings import SociConfigError
 from components.values import RefusedError
-from tests.fakes.oci_registry import IDENTITY_TOKEN, PASSWORD, REPOSITORY, USER, Registry, serving, sha256
+from tests.fakes.oci_registry import (
+    IDENTITY_TOKEN,
+    PASSWORD,
+    REPOSITORY,
+    USER,
+    Registry,
+    recorded_connections,
+    serving,
+    sha256,
+)
 
 CONTENT = {architecture: f"archive for {architecture}".encode() for architecture in ("amd64", "arm64")}
 FILES = {release.asset_name("0.16.1", name): content for name, content in CONTENT.items()}
@@ -68,14 +76,7 @@ def test_the_digests_are_those_of_the_layers(
 
 def test_nothing_but_the_registry_is_asked(oci: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a closed network every other question would take its whole time limit."""
-    asked: list[Any] = []
-    connect = socket.create_connection
-
-    def recorded(address: Any, *arguments: Any, **options: Any) -> Any:
-        asked.append(address)
-        return connect(address, *arguments, **options)
-
-    monkeypatch.setattr(socket, "create_connection", recorded)
+    asked = recorded_connections(monkeypatch)
     monkeypatch.setattr(oci_registry, "of_registry", nobody)
     assert release.pin("0.16.1", oci.release_url, {}) == DIGESTS
     assert set(asked) == {("127.0.0.1", oci.server_port)}
