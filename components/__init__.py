@@ -2,6 +2,7 @@
 
 from .arguments import NodeGroupArgs, SociClusterArgs, SociInstallerArgs
 from .cluster import SociCluster
+from .configuration import from_config
 from .installer import SociInstaller
 from .karpenter import ec2_node_class, node_pool, startup_taints
 from .own_nodes import (
@@ -14,7 +15,8 @@ from .own_nodes import (
     pool_labels,
     self_managed_group_taints,
 )
-from .settings import Settings, SociConfigError, from_config, plain_arguments
+from .problems import SociConfigError
+from .settings import Settings, plain_arguments
 from .workload import SampleWorkload, SampleWorkloadArgs
 
 __all__ = [

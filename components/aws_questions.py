@@ -12,9 +12,10 @@ from typing import Any
 
 import pulumi
 
-from . import eks_checks
-from .guards import Answers, Finding
-from .settings import Settings, SociConfigError, problem
+from . import eks_checks, problems
+from .guards import Answers
+from .problems import Finding, SociConfigError
+from .settings import Settings
 
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer | None]]
@@ -29,7 +30,7 @@ def checked(
     """Warn of what is slow or dear, refuse what AWS says cannot work, and hand on what AWS said.
 
     What depends on this output is registered after AWS has answered, and not at all after a refusal. The
-    refusals that need no answer are those of settings.py.
+    refusals that need no answer are those of configuration.py.
 
     Raises, in the output:
         SociConfigError: every refusal, a line each.
@@ -40,7 +41,7 @@ def checked(
         answers = await gather(settings, groups, asker(component))
         _warn(eks_checks.warnings_by_aws(settings, groups, answers), settings, component)
         if found := eks_checks.refusals_by_aws(settings, groups, answers):
-            raise SociConfigError("\n".join(_told(one, settings) for one in found))
+            raise SociConfigError("\n".join(problems.of_finding(settings, one) for one in found))
         return answers
 
     return pulumi.Output.from_input(ask_aws())
@@ -48,11 +49,7 @@ def checked(
 
 def _warn(found: Iterable[Finding], settings: Settings, component: pulumi.ComponentResource) -> None:
     for one in found:
-        pulumi.log.warn(_told(one, settings), component)
-
-
-def _told(one: Finding, settings: Settings) -> str:
-    return problem(settings, one.key, one.reason, one.remedy)
+        pulumi.log.warn(problems.of_finding(settings, one), component)
 
 
 def asker(component: pulumi.ComponentResource) -> Ask:

@@ -4,7 +4,7 @@ from typing import cast
 
 import pulumi
 
-from . import eks_cluster, existing_cluster, settings
+from . import configuration, eks_cluster, existing_cluster, settings
 from .arguments import SociClusterArgs, SociInstallerArgs
 from .cluster_access import ClusterAccess
 from .installer import SociInstaller
@@ -38,7 +38,7 @@ class SociCluster(pulumi.ComponentResource):
     def __init__(self, name: str, args: SociClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         given = dict(args)
         self._profile = str(given.pop("aws_profile", None) or "")
-        self._settings = settings.from_arguments(given)
+        self._settings = configuration.from_arguments(given)
         super().__init__("soci:index:SociCluster", name, settings.inputs(self._settings, given), opts)
         self._name = name
         access = self._reach()

@@ -8,8 +8,8 @@ import pulumi
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
+from .configuration import kubeconfig_content
 from .kubeconfig import read_kubeconfig
-from .settings import kubeconfig_content
 from .values import RefusedError
 
 

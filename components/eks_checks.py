@@ -9,17 +9,16 @@ import binascii
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from . import instance_types, kubernetes_versions
-from .guards import GUARDS, Answers, Finding, Plan, Shape, refuse, warn
+from .guards import GUARDS, Answers, Plan, Shape, refuse, warn
 from .instance_types import Accelerator
 from .own_nodes import pool_labels
+from .problems import Finding
+from .settings import Settings
 from .values import RefusedError
-
-if TYPE_CHECKING:  # settings.py runs these checks
-    from .settings import Settings
 
 # Zones without a control plane: the EKS guide, "View Amazon EKS networking requirements for VPC and subnets".
 REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
@@ -78,7 +77,7 @@ _CLUSTER_SUBNETS = {
 _SUBNETS = {**_CLUSTER_SUBNETS, "nodeSubnetIds": "node_subnet_ids"}
 
 
-def refusals(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Finding]:
+def refusals(settings: Settings, groups: Mapping[str, Settings]) -> list[Finding]:
     """What cannot work, as far as the settings tell.
 
     Args:
@@ -88,21 +87,17 @@ def refusals(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Fin
     return _found(Plan(settings, groups, _today()), refuses=True, asking=False)
 
 
-def warnings(settings: "Settings", groups: Mapping[str, "Settings"]) -> list[Finding]:
+def warnings(settings: Settings, groups: Mapping[str, Settings]) -> list[Finding]:
     """What will be slow or dear, as far as the settings tell."""
     return _found(Plan(settings, groups, _today()), refuses=False, asking=False)
 
 
-def refusals_by_aws(
-    settings: "Settings", groups: Mapping[str, "Settings"], answers: Answers
-) -> list[Finding]:
+def refusals_by_aws(settings: Settings, groups: Mapping[str, Settings], answers: Answers) -> list[Finding]:
     """What cannot work, as AWS's answers show."""
     return _found(Plan(settings, groups, _today(), answers), refuses=True, asking=True)
 
 
-def warnings_by_aws(
-    settings: "Settings", groups: Mapping[str, "Settings"], answers: Answers
-) -> list[Finding]:
+def warnings_by_aws(settings: Settings, groups: Mapping[str, Settings], answers: Answers) -> list[Finding]:
     """What will be slow or dear, as AWS's answers show."""
     return _found(Plan(settings, groups, _today(), answers), refuses=False, asking=True)
 
@@ -133,7 +128,7 @@ def types_with_different_amis(plan: Plan) -> Iterable[Finding]:
             yield from _refused(shape, shape.group.instance_types)
 
 
-def _takes_eks_ami(group: "Settings") -> bool:
+def _takes_eks_ami(group: Settings) -> bool:
     """Whether the AMI follows from the instance types."""
     return not group.ami_type and "amiId" not in group.eks_node_group_options
 
@@ -270,7 +265,7 @@ def unselected_group(plan: Plan) -> Iterable[Finding]:
                 yield Finding("nodeSelector", reason, f"pulumi config rm soci:nodeSelector{further}")
 
 
-def _label_values(group: "Settings", key: str) -> Collection[str] | None:
+def _label_values(group: Settings, key: str) -> Collection[str] | None:
     """The values that a label may have on a group's nodes; none when they do not have it, None when it is not
     known."""
     types = group.instance_types
@@ -324,7 +319,7 @@ def _is_tolerated_by_core_dns(taint: str) -> bool:
 # Their volumes
 
 
-def volume_iops(group: "Settings") -> int:
+def volume_iops(group: Settings) -> int:
     """The I/O operations per second of a group's volumes."""
     return group.volume_iops or max(3000, IOPS_PER_MIB_S * group.volume_throughput)
 
@@ -384,7 +379,7 @@ def sample_larger_than_volume(plan: Plan) -> Iterable[Finding]:
             yield shape.finding("volumeGiB", reason, _set("volumeGiB", least))
 
 
-def _holds_images_elsewhere(group: "Settings") -> bool:
+def _holds_images_elsewhere(group: Settings) -> bool:
     """Whether images are on the instances' own disks."""
     return group.instance_store and all(
         instance_types.is_readable(one) and instance_types.has_instance_store(one)

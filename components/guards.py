@@ -8,10 +8,10 @@ refusal would be worse than a late one. The guards of EKS are in eks_checks.py.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-if TYPE_CHECKING:  # settings.py runs the guards
-    from .settings import Settings
+from .problems import Finding
+from .settings import Settings
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,12 @@ class Answers:
     """The status of each Kubernetes release, as aws:eks/getClusterVersions gives it."""
 
 
-class Finding(NamedTuple):
-    """Something that is wrong."""
-
-    key: str
-    """The setting's, without `soci:`; in a group of soci:nodeGroups the path to it."""
-    reason: str
-    remedy: str
-    """For the flat key; settings.py turns it to the group's own."""
-
-
 @dataclass(frozen=True)
 class Shape:
     """A node group's settings, and what comes before their keys: nothing, or the path of the group."""
 
     place: str
-    group: "Settings"
+    group: Settings
 
     def finding(self, key: str, reason: str, remedy: str) -> Finding:
         """A finding about one of this group's keys."""
@@ -63,8 +53,8 @@ class Shape:
 class Plan:
     """Everything that a guard may look at."""
 
-    settings: "Settings"
-    groups: Mapping[str, "Settings"]
+    settings: Settings
+    groups: Mapping[str, Settings]
     today: date
     aws: Answers = Answers()
 

@@ -10,6 +10,7 @@ import pulumi
 import pulumi_kubernetes as k8s
 
 from . import (
+    configuration,
     failure,
     image_pull_secrets,
     other_installers,
@@ -22,6 +23,7 @@ from . import (
 from .arguments import SociInstallerArgs
 from .cluster_access import access_of
 from .names import DOMAIN, INSTALLER, PULL_SECRET, cluster_wide
+from .problems import SociConfigError
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 MOUNT_PATH = "/opt/soci-cluster"
@@ -56,7 +58,7 @@ class SociInstaller(pulumi.ComponentResource):
         self, name: str, args: SociInstallerArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         chosen = {key: value for key, value in args.items() if key not in NO_SETTINGS}
-        self._settings = settings.from_arguments(chosen, settings.INSTALLER_SCOPES)
+        self._settings = configuration.from_arguments(chosen, settings.INSTALLER_SCOPES)
         super().__init__("soci:index:SociInstaller", name, settings.inputs(self._settings, chosen), opts)
         self._name = name
         self._is_absent = self._settings.state == "absent"
@@ -402,7 +404,7 @@ def nodes_annotation(nodes: pulumi.Input[Any]) -> dict[str, pulumi.Input[str]]:
 
 
 def _refuse_part(part: Any) -> Any:
-    raise settings.SociConfigError(
+    raise SociConfigError(
         f"nodes: a {type(part).__name__} cannot be compared. Remedy: pass what the nodes are made from, such "
         "as [group.id, group.launch_template, group.version, group.release_version] and the node count"
     )

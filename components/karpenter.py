@@ -11,7 +11,7 @@ from typing import Any
 from .names import STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
 from .own_nodes import STARTUP, Taint, pool_labels
-from .settings import SociConfigError
+from .problems import SociConfigError
 
 Manifest = dict[str, Any]
 """An object of Kubernetes, with `apiVersion`, `kind`, `metadata` and `spec`, as YAML would hold it."""

@@ -6,9 +6,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pulumi
+
 # What comes before the @ of an address (that of an image's digest excepted), what comes after its ? or #, and
 # what YAML calls an entry of a mapping, as a kubeconfig holds its token.
 _CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
+
+
+def is_config_secret(key: str) -> bool:
+    """Whether Pulumi's configuration calls the value of a key, without its `soci:`, a secret."""
+    # The variable is where `get_config_env` finds the values, too.
+    name = f"soci:{key}"
+    return pulumi.runtime.is_config_secret(name) or name in pulumi.runtime.get_config_secret_keys_env()
 
 
 def shortened(value: Any) -> str:

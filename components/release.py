@@ -8,8 +8,8 @@ from typing import Any
 import pulumi
 
 from . import http_read, oci_registry
+from .problems import SociConfigError
 from .rules import ARCHITECTURES, is_oci
-from .settings import SociConfigError
 
 MAX_BYTES = 4096
 TITLE = "org.opencontainers.image.title"  # of a layer: its file's name, as ORAS writes it

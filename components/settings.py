@@ -1,38 +1,27 @@
-"""Settings of SociCluster, each declared once: from raw values to a validated, typed `Settings`.
+"""Settings of SociCluster, each declared once: type, default, rule, text and scope.
 
 Everything else that knows the settings is derived from the declarations here or generated from them by
 `make generate`: the `config` block of Pulumi.yaml, the arguments of the components (arguments.py), what
 SociCluster hands on to SociInstaller, the node's settings.json (program.py), the tables of the documents.
-
-The same rules serve the Pulumi project (`from_config`: the `soci:*` keys) and the library (`from_arguments`:
-the arguments of the components). All problems are collected and raised at once, each with key, value, reason
-and remedy.
+How they are read is in configuration.py.
 """
 
-import difflib
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from enum import Enum
-from os import PathLike
 from typing import Any
 
 import pulumi
 
-from . import eks_checks, eks_rules, kubeconfig, pass_through, redaction, rules
+from . import kubeconfig, pass_through, redaction, rules
 from .image_pull_secrets import read as read_image_pull_secrets
 from .names import DEFAULT_NAMESPACE
-from .values import KINDS, RefusedError, entries
 
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
 MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
 
 
 _PROXY_REMEDY = "set soci:{} http://HOST:PORT"
-
-
-class SociConfigError(pulumi.RunError):
-    """Settings that cannot work. Every line of the message names key, value, reason and remedy."""
 
 
 class Scope(Enum):
@@ -496,94 +485,34 @@ class Settings:
     )
 
 
-def from_config(config: Mapping[str, str]) -> Settings:
-    """Read the settings from Pulumi's configuration as `pulumi.runtime.get_config_env()` gives it (other
-    projects' keys ignored).
-
-    Raises:
-        SociConfigError: unknown keys, bad values, impossible combinations; all of them at once.
-    """
-    raw = {key.removeprefix("soci:"): value for key, value in config.items() if key.startswith("soci:")}
-    return _validate(raw)
+def declaration(item: "Field[Any]") -> Declaration:
+    """What a field says about itself."""
+    return item.metadata["declaration"]
 
 
-def from_arguments(arguments: Mapping[str, Any], scopes: Collection[Scope] = tuple(Scope)) -> Settings:
-    """Read the settings from the arguments of a component that takes those of these scopes (by the field
-    names of `Settings`). Raises as `from_config` does."""
-    given = _without_none(arguments)
-    foreign = [item.name for item in fields(Settings) if declaration(item).scope not in scopes]
-    problems = [
-        _no_argument(name, given[name], "take it away, or use SociCluster")
-        for name in foreign
-        if name in given
-    ]
-    return _validate(_with_keys(given), problems, makes_cluster=Scope.EKS in scopes)
+def default_of(item: "Field[Any]") -> Any:
+    """The default value of a dataclass field."""
+    return item.default if item.default is not MISSING else item.default_factory()  # ty: ignore[not-callable]
 
 
-def _with_keys(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a program under the configuration's keys; those of the node groups, too."""
-    raw = {_KEYS.get(name, name): value for name, value in given.items()}
-    groups = raw.get("nodeGroups")
-    if isinstance(groups, Mapping):
-        raw["nodeGroups"] = {
-            name: _with_keys(group) if isinstance(group, Mapping) else group for name, group in groups.items()
-        }
-    return raw
+def config_key(item: "Field[Any]") -> str:
+    """The configuration key of a field of `Settings`, without its `soci:`."""
+    head, *rest = item.name.split("_")
+    return declaration(item).key or head + "".join(word.capitalize() for word in rest)
+
+
+KEYS = {item.name: config_key(item) for item in fields(Settings)}
+"""The configuration key of each field's name."""
+FIELDS = {config_key(item): item for item in fields(Settings)}
+"""The field of each configuration key."""
+GROUP_FIELDS = {key: item for key, item in FIELDS.items() if declaration(item).scope is Scope.NODE_GROUP}
+"""Those that a node group may have as its own."""
 
 
 def node_groups_of(settings: Settings) -> dict[str, Settings]:
     """The node groups of a cluster, by name: the settings as each of them has them."""
     groups = {name: replace(settings, node_groups={}, **own) for name, own in settings.node_groups.items()}
     return groups or {"nodes": settings}
-
-
-def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
-    """Read the settings from the arguments of SampleWorkload, which takes the fields of `SampleSettings` but
-    `enabled`, and calls the limit `timeout_seconds`. Raises as `from_config` does."""
-    given = _without_none(arguments)
-    keys = {
-        "version": "version",
-        "timeout_seconds": "rolloutTimeoutSeconds",
-        "image_pull_secrets": "imagePullSecrets",
-    }
-    parts = [item.name for item in fields(SampleSettings) if item.name != "enabled"]
-    problems = [
-        _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
-        for name, value in given.items()
-        if name not in (*keys, *parts)
-    ]
-    raw = {key: given[name] for name, key in keys.items() if name in given}
-    return _validate(
-        raw | {"sampleWorkload": {name: given[name] for name in parts if name in given}}, problems
-    )
-
-
-def _without_none(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _no_argument(name: str, value: Any, remedy: str) -> str:
-    return _problem(_KEYS.get(name, name), value, "is no argument of this component", remedy)
-
-
-def kubeconfig_content(given: Any) -> pulumi.Output[str]:
-    """The content of a kubeconfig given as a component's argument: an output, or what soci:kubeconfig may be;
-    empty for none.
-
-    Raises:
-        SociConfigError: it is no kubeconfig; of an output, when it is known.
-    """
-    if isinstance(given, pulumi.Output):
-        return given.apply(_content)
-    return pulumi.Output.from_input(_content(given))
-
-
-def _content(given: Any) -> str:
-    try:
-        return kubeconfig.read_kubeconfig(kubeconfig.as_text(given)) if given else ""
-    except RefusedError as refused:
-        problem = _problem("kubeconfig", given, refused.reason, refused.remedy)
-    raise SociConfigError(problem)
 
 
 def plain(value: Any) -> Any:
@@ -596,7 +525,8 @@ def plain(value: Any) -> Any:
 
 
 def plain_arguments(settings: Settings, scopes: Collection[Scope] = tuple(Scope)) -> dict[str, Any]:
-    """The settings of these scopes as the arguments of a component: the inverse of `from_arguments`."""
+    """The settings of these scopes as the arguments of a component: what
+    `configuration.from_arguments` reads."""
     return {
         item.name: plain(getattr(settings, item.name))
         for item in fields(Settings)
@@ -617,281 +547,5 @@ def inputs(settings: Settings, given: Iterable[str]) -> dict[str, Any]:
 def protected(names: Iterable[str], value: Any) -> Any:
     """A value made of the settings of these names, as the state may hold it: a secret where Pulumi's
     configuration calls one of them so."""
-    return pulumi.Output.secret(value) if any(_is_config_secret(_KEYS[name]) for name in names) else value
-
-
-def declaration(item: "Field[Any]") -> Declaration:
-    """What a field says about itself."""
-    return item.metadata["declaration"]
-
-
-def default_of(item: "Field[Any]") -> Any:
-    """The default value of a dataclass field."""
-    return item.default if item.default is not MISSING else item.default_factory()  # ty: ignore[not-callable]
-
-
-def config_key(item: "Field[Any]") -> str:
-    """The configuration key of a field of `Settings`, without its `soci:`."""
-    head, *rest = item.name.split("_")
-    return declaration(item).key or head + "".join(word.capitalize() for word in rest)
-
-
-_KEYS = {item.name: config_key(item) for item in fields(Settings)}
-_FIELDS = {config_key(item): item for item in fields(Settings)}
-
-
-def _is_config_secret(key: str) -> bool:
-    # The variable is where `get_config_env` finds the values, too.
-    name = f"soci:{key}"
-    return pulumi.runtime.is_config_secret(name) or name in pulumi.runtime.get_config_secret_keys_env()
-
-
-_GROUP_FIELDS = {key: item for key, item in _FIELDS.items() if declaration(item).scope is Scope.NODE_GROUP}
-
-
-class _Reading:
-    """Raw values being read: the problems so far, and the paths of the values that were refused."""
-
-    def __init__(self, problems: Iterable[str] = ()) -> None:
-        self.problems = list(problems)
-        self.refused: set[str] = set()
-
-    def fields(
-        self, raw: Mapping[str, Any], known: Mapping[str, "Field[Any]"], path: str = ""
-    ) -> dict[str, Any]:
-        """The values that are good, by field name; `path` is what comes before their keys."""
-        values: dict[str, Any] = {}
-        for key, value in raw.items():
-            if key not in known:
-                self.problems.append(_unknown(path, key, value, known))
-                continue
-            try:
-                values[known[key].name] = self._read(known[key], value, path + key)
-            except RefusedError as refused:
-                self.refuse(path + key, value, refused)
-        return values
-
-    def _read(self, item: "Field[Any]", value: Any, path: str) -> Any:
-        if item.name != "node_groups":
-            return _read(item, value)
-        return {name: self._group(name, own, f"{path}.{name}") for name, own in entries(value).items()}
-
-    def _group(self, name: str, own: Any, path: str) -> dict[str, Any]:
-        try:
-            rules.group_name(name)
-            return self.fields(entries(own), _GROUP_FIELDS, f"{path}.")
-        except RefusedError as refused:
-            self.refuse(path, own, refused)
-            return {}
-
-    def refuse(self, path: str, value: Any, refused: RefusedError) -> None:
-        """Note a value that cannot be: the whole of it, or those entries of it that the refusal names."""
-        self.refused.add(path)
-        for entry in refused.entries or [refused]:
-            at = f"{path}.{entry.entry}" if entry.entry else path
-            own_remedy = _removal(at) if entry.entry else _remedy(_field_at(path))
-            remedy = _in_group(entry.remedy or own_remedy, path)
-            self.problems.append(_problem(at, entry.value if entry.entry else value, entry.reason, remedy))
-
-
-def _validate(
-    raw: Mapping[str, Any], problems: Iterable[str] = (), *, makes_cluster: bool = True
-) -> Settings:
-    reading = _Reading(problems)
-    values = reading.fields(raw, _FIELDS)
-    if values.get("cluster") == "existing" and values.get("kubeconfig"):
-        try:
-            values["kubeconfig"] = kubeconfig.read_kubeconfig(values["kubeconfig"])
-        except RefusedError as refused:
-            reading.refuse("kubeconfig", raw["kubeconfig"], refused)
-            del values["kubeconfig"]
-    settings = Settings(**values)
-    # The installer alone may be on any cluster, of which nothing is known here.
-    found = _combinations(settings) if makes_cluster else _any_cluster(settings)
-    for path, reason, remedy in found:
-        # Report each value once; what a group takes from a flat key is that key's.
-        if not reading.refused & {path, path.rpartition(".")[2], "cluster"}:
-            shown = raw.get(path, _value_at(settings, path))
-            reading.problems.append(_problem(path, shown, reason, _in_group(remedy, path, settings)))
-    if reading.problems:
-        raise SociConfigError("\n".join(reading.problems))
-    return settings
-
-
-def _read(item: "Field[Any]", value: Any) -> Any:
-    """The value of a field, read by the field's rule, else by its type."""
-    if item.type is SampleSettings:
-        return _sample_workload(value)
-    rule = declaration(item).rule or KINDS[item.type].read
-    return rule(value)
-
-
-def _group_of(path: str) -> str:
-    """What comes before the keys of the node group that a path leads to; empty outside of groups."""
-    group = re.match(r"nodeGroups\.[^.]*\.", path)
-    return group[0] if group else ""
-
-
-def _field_at(path: str) -> "Field[Any]":
-    """The setting that a path leads to, or into."""
-    return _FIELDS[path.removeprefix(_group_of(path)).partition(".")[0]]
-
-
-def _value_at(settings: Settings, path: str) -> Any:
-    group = _group_of(path)
-    of = node_groups_of(settings)[group.split(".")[1]] if group else settings
-    return getattr(of, _field_at(path).name)
-
-
-def _in_group(remedy: str, path: str, settings: Settings | None = None) -> str:
-    """A remedy for the value at this path: that for a flat key, turned to the group's own.
-
-    With the settings, only where that is possible: what is removed, or an entry that comes after others, is
-    the flat key's when the group has its value from there.
-    """
-    group = _group_of(path)
-    own = settings.node_groups[group.split(".")[1]] if settings and group else _KEYS
-
-    def turned(command: "re.Match[str]") -> str:
-        verb, quote, key, entry = command.groups()
-        item = _GROUP_FIELDS.get(key)
-        must_be_there = verb == "rm" or entry not in ("", "[0]")
-        if not item or (must_be_there and item.name not in own):
-            return command[0]
-        return f"config {verb} --path {quote}soci:{group}{key}{entry}"
-
-    pattern = r"config (set|rm) (?:--path )?('?)soci:(\w+)((?:\[\d+\])?)"
-    return re.sub(pattern, turned, remedy) if group else remedy
-
-
-def _sample_workload(value: Any) -> SampleSettings:
-    known = {item.name: item for item in fields(SampleSettings)}
-    given = entries(plain(value))
-    if unknown := sorted(given.keys() - known.keys()):
-        raise RefusedError(
-            f"'{unknown[0]}' is not one of enabled, image and command",
-            f"pulumi config rm --path soci:sampleWorkload.{unknown[0]}",
-        )
-    chosen: dict[str, Any] = {}
-    for name, part in given.items():
-        try:
-            chosen[name] = _read(known[name], part)
-        except RefusedError as refused:
-            raise RefusedError(f"{name}: {refused.reason}", refused.remedy or _remedy(known[name])) from None
-    return SampleSettings(**chosen)
-
-
-def _remedy(item: "Field[Any]") -> str:
-    """The command that mends a bad value: the setting's own, else one back to the default."""
-    default = default_of(item)
-    if remedy := declaration(item).remedy:
-        return f"pulumi config {remedy}"
-    return f"pulumi config set soci:{config_key(item)} {default}" if default else _removal(config_key(item))
-
-
-def _removal(path: str) -> str:
-    return f"pulumi config rm {'--path ' if '.' in path else ''}soci:{path}"
-
-
-def _problem(key: str, value: Any, reason: str, remedy: str) -> str:
-    """One line of the refusal; the key is a path where the value is inside of another."""
-    told = f"{reason}. Remedy: {remedy}"
-    top = key.partition(".")[0]
-    item = _FIELDS.get(top)
-    if _is_config_secret(top):
-        # What is told of a setting that is made for credentials holds none.
-        told = told if item and declaration(item).is_secret else redaction.without_secret(told, value)
-        return f"soci:{key} [secret]: {told}"
-    credentials = redaction.credentials_in(value)
-    if credentials or _may_be_secret(top, value):
-        return f"soci:{key} [not shown]: {redaction.without_secret(told, credentials)}"
-    return f"soci:{key} '{redaction.shortened(plain(value))}': {told}"
-
-
-def problem(settings: Settings, path: str, reason: str, remedy: str) -> str:
-    """One line about a setting that was read: its key or path, value, reason and remedy, without what may be
-    secret."""
-    return _problem(path, _value_at(settings, path), reason, _in_group(remedy, path, settings))
-
-
-def _may_be_secret(key: str, value: Any) -> bool:
-    """Whether a value may hold credentials: that of a setting made for them, also where its name is misspelt,
-    and what looks like a kubeconfig in the wrong place."""
-    item = _FIELDS.get(key) or _FIELDS.get(_closest(key, _FIELDS))
-    if (not item or item.type is str) and not _is_scalar(value):
-        return True
-    if not item or not declaration(item).is_secret or not value:
-        return False
-    return item.type is not str or not kubeconfig.is_path(str(value))
-
-
-def _is_scalar(value: Any) -> bool:
-    if isinstance(value, str):
-        return not kubeconfig.is_content(value)
-    return isinstance(value, int | float | PathLike)
-
-
-def _unknown(path: str, key: str, value: Any, known: Mapping[str, "Field[Any]"]) -> str:
-    """The problem of a key that is none of the known ones at this path."""
-    closest = _closest(key, known)
-    reason = "there is no such setting"
-    if path:
-        reason += " of a node group" + (f" (soci:{key} is one of the cluster)" if key in _FIELDS else "")
-    hint = f"did you mean soci:{path}{closest}? " if closest and key not in _FIELDS else ""
-    return _problem(path + key, value, reason, hint + _removal(path + key))
-
-
-def _closest(key: str, among: Mapping[str, "Field[Any]"]) -> str:
-    """The setting that a misspelt key means; empty when there is none that is near."""
-    by_lower_case = {known.lower(): known for known in among}
-    found = difflib.get_close_matches(key.lower(), by_lower_case, n=1)
-    return by_lower_case[found[0]] if found else ""
-
-
-def _combinations(settings: Settings) -> list[tuple[str, str, str]]:
-    """Problems between values that are each good alone: key (of a node group's setting, its path), reason,
-    remedy."""
-    rules_of_cluster = _existing_cluster if settings.cluster == "existing" else _eks_cluster
-    return [*_any_cluster(settings), *rules_of_cluster(settings)]
-
-
-def _any_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    oldest = MODES.get(settings.mode, rules.OLDEST_VERSION)
-    if tuple(map(int, settings.version.split("."))) >= oldest:
-        return []
-    version = ".".join(map(str, oldest))
-    return [("mode", f"needs SOCI {version} or newer", f"pulumi config set soci:version {version}")]
-
-
-def _meaningless(settings: Settings, scopes: Collection[Scope], cluster: str) -> list[tuple[str, str, str]]:
-    """Settings of these scopes that were set although the cluster is of the other kind."""
-    return [
-        (key, f"has a meaning only with soci:cluster {cluster}", _removal(key))
-        for key, item in _FIELDS.items()
-        if declaration(item).scope in scopes and getattr(settings, item.name) != default_of(item)
-    ]
-
-
-def _existing_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    problems = _meaningless(settings, (Scope.EKS, Scope.NODE_GROUP), "eks")
-    if not settings.kubeconfig:
-        remedy = "pulumi config set soci:kubeconfig ~/.kube/config"
-        return [
-            *problems,
-            ("kubeconfig", "soci:cluster existing needs the kubeconfig of that cluster", remedy),
-        ]
-    try:
-        kubeconfig.cluster_server(settings.kubeconfig, settings.context)
-    except RefusedError as refused:
-        key = "context" if isinstance(refused, kubeconfig.NoContextError) else "kubeconfig"
-        problems.append((key, refused.reason, refused.remedy))
-    return problems
-
-
-def _eks_cluster(settings: Settings) -> list[tuple[str, str, str]]:
-    problems = _meaningless(settings, (Scope.EXISTING,), "existing")
-    groups = node_groups_of(settings)
-    for name, group in groups.items():
-        path = f"nodeGroups.{name}." if settings.node_groups else ""
-        problems += [(path + key, reason, remedy) for key, reason, remedy in eks_rules.node_group(group)]
-    return [*problems, *eks_rules.subnets(settings), *eks_checks.refusals(settings, groups)]
+    is_secret = any(redaction.is_config_secret(KEYS[name]) for name in names)
+    return pulumi.Output.secret(value) if is_secret else value

@@ -4,7 +4,7 @@ upgrade."""
 import pulumi
 import pulumi_kubernetes as k8s
 
-from . import failure, image_pull_secrets, settings
+from . import configuration, failure, image_pull_secrets, settings
 from .arguments import SampleWorkloadArgs
 from .cluster_access import access_of
 from .installer import labels
@@ -26,7 +26,7 @@ class SampleWorkload(pulumi.ComponentResource):
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         given = {key: value for key, value in args.items() if key not in ("kubeconfig", "context")}
-        chosen = settings.from_sample_arguments(given)
+        chosen = configuration.from_sample_arguments(given)
         shown = {
             key: settings.protected(["sample_workload"], value)
             for key, value in given.items()

@@ -7,6 +7,7 @@ from dataclasses import Field, fields
 from typing import Any
 
 from components.settings import (
+    GROUP_FIELDS,
     INSTALLER_SCOPES,
     SampleSettings,
     Scope,
@@ -37,7 +38,7 @@ def project_block() -> str:
     lines = ["config:"]
     for item in fields(Settings):
         lines.append(f"  {config_key(item)}:")
-        # A list of texts and objects has no type that Pulumi knows: settings.py alone checks it.
+        # A list of texts and objects has no type that Pulumi knows: the program alone checks it.
         lines += [] if item.type == tuple[Any, ...] else [f"    type: {_type(item)}"]
         lines += ["    items: {type: string}"] if item.type == tuple[str, ...] else []
         lines.append(f"    description: {_json(declaration(item).text)}")
@@ -85,7 +86,7 @@ def arguments_module() -> str:
         _class(
             "NodeGroupArgs",
             "One node group of a new EKS cluster; what it does not say is as SociClusterArgs says.",
-            _rows(item for item in fields(Settings) if declaration(item).scope is Scope.NODE_GROUP),
+            _rows(GROUP_FIELDS.values()),
             has_defaults=False,
         ),
         _class(

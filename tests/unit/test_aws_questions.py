@@ -13,7 +13,8 @@ from moto import mock_aws
 
 from components import SociCluster, aws_questions
 from components.guards import Answers
-from components.settings import Settings, SociConfigError
+from components.problems import SociConfigError
+from components.settings import Settings
 from tests.unit.mocks import DIGESTS, Recorder
 
 SUBNET = {

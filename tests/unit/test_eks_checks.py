@@ -10,16 +10,10 @@ from typing import Any
 import pytest
 
 from components import eks_checks
+from components.configuration import from_arguments, from_config
 from components.guards import GUARDS, Answers, Guard, Plan
-from components.settings import (
-    INSTALLER_SCOPES,
-    SampleSettings,
-    Settings,
-    SociConfigError,
-    from_arguments,
-    from_config,
-    problem,
-)
+from components.problems import Finding, SociConfigError, of_finding
+from components.settings import INSTALLER_SCOPES, SampleSettings, Settings
 from tests.unit.mocks import TODAY
 
 IGW = {"cidrBlock": "0.0.0.0/0", "gatewayId": "igw-1", "natGatewayId": ""}
@@ -749,7 +743,8 @@ def test_an_entry_of_a_list_is_replaced_where_the_list_is() -> None:
     groups = {"a": {}, "b": {"node_subnet_ids": ["subnet-a", "subnet-b"]}}
     chosen = Settings(node_groups=groups, node_subnet_ids=("subnet-c", "subnet-b"))
     replaced = "pulumi config set --path 'soci:nodeSubnetIds[1]' subnet-…"
-    lines = [problem(chosen, f"nodeGroups.{name}.nodeSubnetIds", "no", replaced) for name in groups]
+    found = [Finding(f"nodeGroups.{name}.nodeSubnetIds", "no", replaced) for name in groups]
+    lines = [of_finding(chosen, one) for one in found]
     assert [line.partition(" Remedy: ")[2] for line in lines] == [
         replaced,
         "pulumi config set --path 'soci:nodeGroups.b.nodeSubnetIds[1]' subnet-…",

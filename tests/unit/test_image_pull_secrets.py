@@ -10,8 +10,9 @@ import pytest
 from pulumi.runtime import rpc
 
 from components import SampleWorkload, SociCluster, SociConfigError, image_pull_secrets
+from components.configuration import from_arguments, from_config
 from components.image_pull_secrets import Login, docker_config, read
-from components.settings import from_arguments, from_config, plain_arguments
+from components.settings import plain_arguments
 from components.values import RefusedError
 from tests.unit.mocks import DIGESTS, Recorder, install
 

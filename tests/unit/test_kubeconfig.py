@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from components import SociInstaller
+from components.configuration import from_arguments, from_config, kubeconfig_content
 from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
 from components.live_cluster import LiveCluster, UnreachableError
-from components.settings import SociConfigError, from_arguments, from_config, kubeconfig_content
+from components.problems import SociConfigError
 from tests.unit.mocks import Recorder
 
 SERVER = "https://10.0.0.9:6443"

@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from components import SociCluster, SociClusterArgs, SociConfigError, from_config
+from components.configuration import from_arguments
 from components.eks_rules import ami_type
 from components.node_groups import NODE_POLICIES, launch_template, node_group
-from components.settings import Settings, from_arguments, node_groups_of, plain_arguments
+from components.settings import Settings, node_groups_of, plain_arguments
 from tests.unit.mocks import ANSWERS, DIGESTS, Recorder, transformed
 
 # What pulumi-eks gives the launch template and the node group (nodegroup.ts of 4.4).

@@ -9,8 +9,8 @@ import pytest
 from components import oci_registry, release
 from components.docker_credentials import Credentials, CredentialsError
 from components.oci_registry import RegistryError, Repository, manifest
+from components.problems import SociConfigError
 from components.rules import is_oci, release_url
-from components.settings import SociConfigError
 from components.values import RefusedError
 from tests.fakes.oci_registry import (
     IDENTITY_TOKEN,

@@ -17,7 +17,7 @@ from components import (
     node_groups,
     pass_through,
 )
-from components.settings import _FIELDS, Settings
+from components.settings import FIELDS, Settings
 from tests.unit.mocks import DIGESTS, Recorder, transformed
 
 
@@ -103,7 +103,7 @@ def test_every_argument_that_is_set_here_is_owned(
     for setting in settings.values():
         assert {
             name.removeprefix("soci:") for name in setting.replace(" and", ",").split(", ")
-        } <= _FIELDS.keys()
+        } <= FIELDS.keys()
     made(run, tags={"a": "b"}, node_taints=["a:PreferNoSchedule"], capacity_type="spot", autoscaled=True)
     made(run, vpc_id="vpc-1", subnet_ids=["subnet-1", "subnet-2"], node_subnet_ids=["subnet-1"])
     name = {eks.Cluster: "soci-eks", eks.ManagedNodeGroup: "soci-nodes"}[component]

@@ -6,7 +6,7 @@ from email.message import Message
 import pytest
 
 from components import http_read, release
-from components.settings import SociConfigError
+from components.problems import SociConfigError
 
 NAME = "soci-snapshotter-0.16.1-linux-amd64-static.tar.gz"
 URL = "https://mirror.example/releases"

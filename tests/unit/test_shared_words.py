@@ -23,14 +23,14 @@ from agent.log import Log
 from agent.marks import Marks, has_startup_taint
 from agent.slots import FIRST
 
-from components import failure, names, oci_registry, settings
+from components import configuration, failure, names, oci_registry, settings
 from components import release as releases
 from components.program import node_settings
 from components.rules import is_oci
 from tests.fakes.api import FakeApi
 from tests.unit.mocks import DIGESTS, Recorder, install
 
-ONE = settings.from_arguments({"version": "0.16.1", "sha256": DIGESTS})
+ONE = configuration.from_arguments({"version": "0.16.1", "sha256": DIGESTS})
 
 
 def another(value: Any) -> Any:

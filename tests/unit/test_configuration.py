@@ -10,15 +10,14 @@ import pulumi
 import pytest
 import yaml
 
+from components.configuration import from_arguments, from_config
+from components.problems import SociConfigError
 from components.settings import (
-    _FIELDS,
+    FIELDS,
     SampleSettings,
     Settings,
-    SociConfigError,
     config_key,
     declaration,
-    from_arguments,
-    from_config,
     plain_arguments,
 )
 
@@ -262,7 +261,7 @@ def test_nothing_set_gives_the_defaults() -> None:
 
 def test_defaults_of_the_project_file_are_those_of_the_library() -> None:
     declared = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text())["config"]
-    assert set(declared) == set(_FIELDS)
+    assert set(declared) == set(FIELDS)
     as_config = {
         f"soci:{key}": value["default"] if isinstance(value["default"], str) else json.dumps(value["default"])
         for key, value in declared.items()
@@ -335,7 +334,7 @@ def test_a_release_tag_as_people_paste_it_is_a_version(tag: str) -> None:
     ],
 )
 def test_a_value_means_what_was_written(key: str, value: str, meant: object) -> None:
-    assert getattr(from_config({f"soci:{key}": value}), _FIELDS[key].name) == meant
+    assert getattr(from_config({f"soci:{key}": value}), FIELDS[key].name) == meant
 
 
 @pytest.mark.parametrize(
