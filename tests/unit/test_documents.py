@@ -9,6 +9,8 @@ import pytest
 import result_picture
 from between import between
 
+from components import Settings
+
 
 @pytest.mark.parametrize(
     ("name", "generator"), generate.GENERATED, ids=[name for name, _ in generate.GENERATED]
@@ -41,6 +43,23 @@ def test_every_test_that_a_document_names_exists() -> None:
     named = set(re.findall(r"`(test_\w+)`", documents))
     assert named
     assert {name for name in named if f"def {name}(" not in sources} == set()
+
+
+def test_programs_and_commands_to_copy_install_the_default_version() -> None:
+    """In programs `version` has no default, so that it is written in each of them."""
+    root = generate.REPOSITORY
+    programs = sorted(root.glob("examples/*/__main__.py"))
+    documents = [root / "README.md", *sorted(root.glob("docs/*.md"))]
+    patterns = {
+        r'"version": "(\d+\.\d+\.\d+)"': [*programs, *documents],
+        r"\bV=(\d+\.\d+\.\d+) U=\S+/v\1\b": documents,
+        r"Remedy: pulumi config set soci:version (\S+)": documents,
+    }
+    for pattern, files in patterns.items():
+        found = {file: set(re.findall(pattern, file.read_text())) for file in files}
+        assert any(found.values()), pattern
+        others = {file.relative_to(root): names - {Settings().version} for file, names in found.items()}
+        assert {file: names for file, names in others.items() if names} == {}
 
 
 def test_every_check_of_the_node_is_in_the_documents() -> None:
