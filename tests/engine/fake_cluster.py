@@ -22,6 +22,7 @@ INSTALLER_CONTAINER = "installer"
 INSTALLED = {"soci-cluster.io/install": "true"}
 """Labels of a node that is to get SOCI."""
 ANY_OTHER = "*"
+BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 COMPLETED = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 
 
@@ -48,7 +49,11 @@ class ControlPlane:
         for name, arguments in self._arguments().items():
             command = [str(programs / name), *arguments]
             self.processes[name] = Process(self.state / f"{name}.log", command)
-        self._await_ready()
+            if name == "kube-apiserver":
+                # The controller manager ends when it may not ask for /healthz within ten seconds.
+                self._await(f"{BINDINGS}/system:public-info-viewer")
+                self._await(f"{BINDINGS}/system:kube-controller-manager")
+        self._await("/api/v1/namespaces/default/serviceaccounts/default")
 
     @classmethod
     @contextlib.contextmanager
@@ -75,11 +80,11 @@ class ControlPlane:
         content["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self.port}"
         path.write_text(json.dumps(content))
 
-    def _await_ready(self, patience_s: float = 60) -> None:
+    def _await(self, path: str, patience_s: float = 180) -> None:
         api, deadline = self.api(), time.monotonic() + patience_s
         while time.monotonic() < deadline:
             with contextlib.suppress(Exception):
-                api.call("GET", "/api/v1/namespaces/default/serviceaccounts/default")
+                api.call("GET", path)
                 return
             time.sleep(0.1)
         raise TimeoutError("the API server is not ready: " + self.processes["kube-apiserver"].words())
