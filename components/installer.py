@@ -28,6 +28,7 @@ from .problems import SociConfigError
 RBAC_GROUP = "rbac.authorization.k8s.io"
 MOUNT_PATH = "/opt/soci-cluster"
 GRACE_SECONDS = 120
+NO_LIMIT = 2**31 - 1  # of an int32; a node may wait for its pods for days
 NODES_ANNOTATION = f"{DOMAIN}/nodes"
 NO_SETTINGS = ("kubeconfig", "context", "nodes")  # arguments that are none
 
@@ -275,6 +276,7 @@ class SociInstaller(pulumi.ComponentResource):
 
     def _containers(self) -> list[k8s.core.v1.ContainerArgsDict]:
         """The installer, and beside it the process that hands pull secrets to the daemon."""
+        verified: k8s.core.v1.ProbeArgsDict = {"exec_": {"command": ["test", "-e", "/run/soci-verified"]}}
         installer: k8s.core.v1.ContainerArgsDict = {
             "name": "installer",
             "image": self._settings.installer_image,
@@ -287,10 +289,9 @@ class SociInstaller(pulumi.ComponentResource):
                 {"name": "DAEMONSET_NAME", "value": INSTALLER},
             ],
             # Ready means verified: the provider's wait for the DaemonSet is the wait for SOCI on every node.
-            "readiness_probe": {
-                "exec_": {"command": ["test", "-e", "/run/soci-verified"]},
-                "period_seconds": 1,
-            },
+            # Each question starts a process in the container, so it is asked often only until the first yes.
+            "startup_probe": {**verified, "period_seconds": 1, "failure_threshold": NO_LIMIT},
+            "readiness_probe": {**verified, "period_seconds": 10, "failure_threshold": 1},
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
             "security_context": {"privileged": True},
             "termination_message_policy": "File",

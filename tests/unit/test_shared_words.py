@@ -188,7 +188,8 @@ def test_the_agent_finds_in_its_pod_what_it_looks_for(
 def test_the_kubelet_looks_for_the_file_by_which_the_agent_says_that_it_is_done(
     container: dict[str, Any],
 ) -> None:
-    assert container["readinessProbe"]["exec"]["command"] == ["test", "-e", str(program.READY_FILE)]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["exec"]["command"] == ["test", "-e", str(program.READY_FILE)]
 
 
 BEARER = {"bearer": {"realm": "https://a/t", "scope": "r:a/b:pull,push", "service": "s"}}
