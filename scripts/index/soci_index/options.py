@@ -1,0 +1,79 @@
+"""Options that several subcommands have."""
+
+import argparse
+import os
+import re
+from pathlib import Path
+
+from . import tools
+
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def size(text: str) -> int:
+    """A number of bytes: 4194304, 4MiB, 10g. Raises ArgumentTypeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write bytes, or 4MiB, or 20GiB")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def count(text: str) -> int:
+    """A whole number from 1. Raises ArgumentTypeError."""
+    if not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 9999")
+    return int(text)
+
+
+def add_tools(parser: argparse.ArgumentParser) -> None:
+    """How the programs that do the work are had."""
+    group = parser.add_argument_group("programs", "found on PATH, or fetched once with a checked SHA-256")
+    group.add_argument("--soci", default="", metavar="PROGRAM", help="the soci program")
+    group.add_argument("--oras", default="", metavar="PROGRAM", help="the oras program")
+    group.add_argument(
+        "--soci-version", default=tools.SOCI_VERSION, metavar="X.Y.Z", help="release; default: %(default)s"
+    )
+    group.add_argument(
+        "--soci-sha256", default="", metavar="HEX", help="of its archive; default: its checksum file's"
+    )
+    group.add_argument(
+        "--soci-releases", default=tools.SOCI_RELEASES, metavar="URL", help="a mirror of SOCI's releases"
+    )
+    group.add_argument(
+        "--oras-releases", default=tools.ORAS_RELEASES, metavar="URL", help="a mirror of oras's releases"
+    )
+    group.add_argument(
+        "--cache",
+        type=Path,
+        default=tools.cache_directory(),
+        metavar="DIRECTORY",
+        help="keeps programs and zTOCs; default: %(default)s",
+    )
+
+
+def wanted_tools(parsed: argparse.Namespace) -> tools.Wanted:
+    """What the options of `add_tools` ask for."""
+    return tools.Wanted(
+        parsed.soci,
+        parsed.oras,
+        parsed.soci_version,
+        parsed.soci_sha256,
+        parsed.soci_releases,
+        parsed.oras_releases,
+    )
+
+
+def add_registries(parser: argparse.ArgumentParser) -> None:
+    """How registries are reached. Credentials are those of `docker login` and its helpers, and of AWS."""
+    group = parser.add_argument_group(
+        "registries", "credentials: docker login and its helpers, or AWS's for ECR"
+    )
+    group.add_argument(
+        "--plain-http", action="append", default=[], metavar="HOST[:PORT]", help="a registry without TLS"
+    )
+    group.add_argument("--ca-file", default="", metavar="FILE", help="the authority of registries, PEM")
+
+
+def default_jobs() -> int:
+    """As many layers at a time as this process has cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
