@@ -36,9 +36,13 @@ PIECE = 1 << 20
 SERVICE = "lab-registry"
 ECR_EXPIRED = "Your authorization token has expired. Reauthenticate and try again."
 ECR_TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
-PASSED_ON = ("Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Accept-Ranges")
+PASSED_ON = (
+    *("Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Accept-Ranges"),
+    *("Location", "Range", "Docker-Upload-UUID", "OCI-Subject"),  # of a push
+)
+IMAGE_CONFIGS = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
 OF_A_REPOSITORY = re.compile(
-    r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs|referrers|tags)/(?P<name>[^/]+)"
+    r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs|referrers|tags)/(?P<name>uploads/[^/]*|[^/]+)"
 )
 
 
@@ -75,7 +79,9 @@ class Fault:
         times: so many requests meet it; None: all, until it is taken away.
         kinds: of requests, as `Request.kind`; empty for all.
         agent: what the user agent contains, in lower case.
+        path: what the path contains.
         cut_after: bytes of the right answer's body after which the connection is reset.
+        gate: is waited for before the answer.
     """
 
     status: int = 0
@@ -85,7 +91,9 @@ class Fault:
     kinds: tuple[str, ...] = ()
     agent: str = ""
     repository: str = "*"
+    path: str = ""
     cut_after: int | None = None
+    gate: threading.Event | None = None
 
 
 @dataclass
@@ -239,7 +247,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self.listener.heard.wait(self.timeout)
         self.listener.answer(self)
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 (http.server wants these names)
+    do_HEAD = do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815 (http.server wants these names)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         pass
@@ -295,7 +303,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
 
     def pass_on(self, upstream: str, path: str, ranges: bool, cut_after: int | None) -> None:
         """Answer with what the upstream answers to the path."""
-        names = ("Accept", "Range") if ranges else ("Accept",)
+        names = ("Accept", "Content-Type", *(("Range", "Content-Range") if ranges else ()))
         wanted = {name: self.headers[name] for name in names if name in self.headers}
         answer = self._ask(upstream, path, wanted)
         headers = {name: answer.headers[name] for name in PASSED_ON if name in answer.headers}
@@ -320,7 +328,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             if not self.upstream:
                 self.upstream = http.client.HTTPConnection(upstream.removeprefix("http://"), timeout=60)
             try:
-                self.upstream.request(self.command, path, headers=headers)
+                self.upstream.request(self.command, path, self.body or None, headers)
                 return self.upstream.getresponse()
             except (http.client.HTTPException, OSError):
                 self.upstream.close()
@@ -350,6 +358,8 @@ class AwkwardRegistry:
             (403, "AccessDenied"), or (400, "ExpiredToken") when the credentials ended that signed it.
         prefix: of all paths, in the place of /v2, as registries have that keep several in one.
         required_headers: without which nothing is answered, as some mirrors do.
+        writes: whether images can be pushed.
+        artifacts: whether manifests can be pushed that are of no image.
         faults: the first that fits a request is what it meets.
     """
 
@@ -400,6 +410,8 @@ class AwkwardRegistry:
         self.store_refusal = (403, "AccessDenied")
         self.prefix = "/v2"
         self.required_headers: dict[str, str] = {}
+        self.writes = False
+        self.artifacts = True
         self.faults: list[Fault] = []
 
     @property
@@ -434,6 +446,11 @@ class AwkwardRegistry:
     def count(self, since: float = 0, **wanted: object) -> int:
         return len(self.requests(since, **wanted))
 
+    def forget(self) -> None:
+        """Know of no request any more."""
+        with self._lock:
+            self._requests.clear()
+
     def issue(self, user: str, repositories: tuple[str, ...] = ("*",)) -> str:
         """A new token of the user's, good for token_seconds."""
         token = base64.b64encode(secrets.token_bytes(1400)).decode()  # of the size and letters of ECR's
@@ -458,15 +475,18 @@ class AwkwardRegistry:
         kind, repository, inner = self._kind(path)
         self._note(exchange, kind, repository)
         fault = self._fault(exchange.note)
+        if fault and fault.gate:
+            fault.gate.wait()
         if fault and fault.status:
             exchange.reply(fault.status, fault.headers, fault.body)
         elif any(exchange.headers.get(name) != value for name, value in self.required_headers.items()):
             exchange.refuse(403, "DENIED", "a header is missing")
         elif kind == "token":
             self._give_token(exchange, query)
-        elif kind == "unknown" or exchange.command not in ("GET", "HEAD"):
+        elif kind == "unknown" or not (self.writes or exchange.command in ("GET", "HEAD")):
             exchange.refuse(404, "NOT_FOUND", "there is nothing")
         elif self._lets_in(exchange, repository):
+            inner = f"{inner}?{query}" if query and exchange.command not in ("GET", "HEAD") else inner
             self._serve(exchange, kind, repository, inner, fault.cut_after if fault else None)
 
     def _kind(self, path: str) -> tuple[str, str, str]:
@@ -492,10 +512,17 @@ class AwkwardRegistry:
         lacks = is_index and fits(repository, self.without_index)
         if lacks or (kind == "referrers" and not self.referrers):
             exchange.refuse(404, "NOT_FOUND", "there is nothing")
-        elif kind == "blobs" and self.redirects:
+        elif kind == "manifests" and exchange.command == "PUT" and not self._takes(exchange.body):
+            exchange.refuse(400, "MANIFEST_INVALID", "manifest invalid: unsupported config media type")
+        elif kind == "blobs" and self.redirects and exchange.command in ("GET", "HEAD"):
             exchange.reply(307, {"Location": self._link(path)})
         else:
             exchange.pass_on(self.upstream, path, self.ranges or kind != "blobs", cut_after)
+
+    def _takes(self, body: bytes) -> bool:
+        """Whether a manifest may be pushed."""
+        config = json.loads(body).get("config")
+        return self.artifacts or not config or config["mediaType"] in IMAGE_CONFIGS
 
     def _lets_in(self, exchange: Exchange, repository: str) -> bool:
         """Whether the client may go on; else it has its answer."""
@@ -534,7 +561,8 @@ class AwkwardRegistry:
             error = ',error="insufficient_scope"'
         elif scheme:
             error = ',error="invalid_token"'
-        scope = f',scope="repository:{repository}:pull"' if repository else ""
+        rights = "pull" if exchange.command in ("GET", "HEAD") else "pull,push"
+        scope = f',scope="repository:{repository}:{rights}"' if repository else ""
         challenge = f'Bearer realm="{exchange.base_url}/token",service="{SERVICE}"{scope}{error}'
         exchange.refuse(401, "UNAUTHORIZED", "authentication required", {"Www-Authenticate": challenge})
         return False
@@ -610,6 +638,7 @@ class AwkwardRegistry:
                     (not fault.kinds or request.kind in fault.kinds)
                     and fault.agent in request.agent.lower()
                     and fits(request.repository, [fault.repository])
+                    and fault.path in request.path
                     and fault.times != 0
                 ):
                     if fault.times is not None:

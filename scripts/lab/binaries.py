@@ -120,6 +120,11 @@ def _distribution() -> Target:
     return Target(HERE / "go/distribution", {"distribution": "."}, _linker_flags())
 
 
+def _oras() -> Target:
+    version = f"oras.land/oras/internal/version.Version={VERSIONS['oras']}"
+    return Target(HERE / "go/oras", {"oras": "oras.land/oras/cmd/oras"}, _linker_flags(version))
+
+
 def _karpenter() -> Target:
     # Karpenter's own controllers with its provider kwok, which makes Node objects in the place of instances.
     programs = {"karpenter": "sigs.k8s.io/karpenter/kwok", "karpenter-crds": "."}
@@ -136,6 +141,7 @@ def target(name: str) -> Target:
         "soci": _soci,
         "registry": _registry,
         "distribution": _distribution,
+        "oras": _oras,
         "pulumi": _pulumi,
         "karpenter": _karpenter,
     }

@@ -51,7 +51,7 @@ OWN_FILES = (
     "registry",
     "run",
 )
-TEST_PROGRAMS = ("karpenter", "distribution")  # which `lab build` makes, too, though no lab runs them
+TEST_PROGRAMS = ("karpenter", "distribution", "oras")  # which `lab build` makes, too, though no lab runs them
 STARTED = time.monotonic()
 PRINTING = threading.Lock()
 

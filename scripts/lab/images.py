@@ -239,7 +239,7 @@ def _push_all(scratch: Path, data: Path) -> None:
     write_layout(pause, [_pause_layer(scratch)], {"Entrypoint": ["/pause"]})
     write_layout(python, [tree_layer(base.python_root())], {"Cmd": ["python3"], "Env": [DEFAULT_PATH]})
     write_layout(sample, _sample_layers(), {"Cmd": ["/opt/sample/read-working-set"], "Env": ["PATH=/bin"]})
-    _run([str(soci), "convert", str(sample), str(indexed)])
+    _run([str(soci), "convert", "--standalone", "--format", "oci-dir", str(sample), str(indexed)])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

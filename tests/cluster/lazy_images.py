@@ -37,7 +37,17 @@ def push(repository: str, file_bytes: int = SMALL) -> None:
         soci = str(binaries.build("soci") / "soci")
         options = ["--quiet", "--insecure-policy", "--dest-tls-verify=false", "--all"]
         for command in (
-            [soci, "convert", "-span-size", str(SPAN_BYTES), plain, indexed],
+            [
+                soci,
+                "convert",
+                "--standalone",
+                "--format",
+                "oci-dir",
+                "--span-size",
+                str(SPAN_BYTES),
+                plain,
+                indexed,
+            ],
             ["skopeo", "copy", *options, f"oci:{indexed}", f"docker://{REGISTRY}/{repository}:1"],
         ):
             subprocess.run(command, check=True, capture_output=True)

@@ -30,6 +30,7 @@ from settings import HERE as LAB
         ("soci", "github.com/awslabs/soci-snapshotter", VERSIONS["soci"]),
         ("registry", "github.com/google/go-containerregistry", VERSIONS["registry"]),
         ("distribution", "github.com/distribution/distribution/v3", VERSIONS["distribution"]),
+        ("oras", "oras.land/oras", VERSIONS["oras"]),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", VERSIONS["pulumi"]),
         ("karpenter", "sigs.k8s.io/karpenter", VERSIONS["karpenter"]),
         ("karpenter", "github.com/aws/karpenter-provider-aws", VERSIONS["karpenter"]),

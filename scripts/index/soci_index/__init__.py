@@ -3,9 +3,17 @@
 Standard library only, as the installer's agent: a Job runs it from a ConfigMap in a stock Python image. Its
 rooms:
 
-    command     the command line, and which subcommand it is for
-    options     what several subcommands have in common
-    index       `soci-index IMAGE...`
+    command     the command line: which subcommand it is for; `options`: what several have in common
+    index       `soci-index IMAGE...`: its options, and a run of it
+    sources     which images: named, listed, in Kubernetes' manifests, in a cluster
+    references  an image reference in its parts, and where the indexed image goes
+    indexer     one image: read, planned, put together, pushed
+    layers      which layers can have a zTOC, and why the others cannot
+    ztocs       the zTOC of a layer: kept, or made of that layer alone
+    assemble    the indexed image out of its manifests and zTOCs; `oci`: as Go writes JSON
+    registry    registries, as oras talks to them; `credentials`: who we are to them
     tools       the two programs that do the work: found, or fetched and checked
+    processes   the programs that run: none outlives the run
+    outcome     what came of each image; `progress`: what is seen before
     errors      why something is not done
 """

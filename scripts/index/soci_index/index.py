@@ -1,25 +1,233 @@
 """`soci-index IMAGE...`: the images' index, made and pushed."""
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from . import options
+from . import options, references, sources, tools
+from .assemble import normal_platform
+from .credentials import Credentials
+from .errors import SociIndexError, UsageError
+from .indexer import Indexer, Wanted
+from .outcome import Outcome, exit_status, page
+from .processes import Children, StoppedError, ending_by_signals
+from .progress import Progress
+from .references import Reference
+from .registry import Registry
+from .ztocs import Cache, DiskBudget, Maker
+
+IMAGES_AT_ONCE = 4
+USAGE, INTERRUPTED = 2, 130
+FREE_SHARE = 0.8  # of the free disk, unless --disk says otherwise
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="soci-index",
-        description="Give images their SOCI index.",
-        epilog="Exit status: 0 every image has its index, or needs none; 1 some failed; 2 usage.",
+        description="Give images their SOCI index: of all platforms, without containerd, without root.",
+        epilog="Exit status: 0 every image has its index, or needs none; 1 some failed; 2 usage. "
+        "Another command: soci-index advise --help.",
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="name:tag or name@digest")
+    which = parser.add_argument_group("images")
+    which.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="one image a line, or Kubernetes manifests (helm template); - for standard input",
+    )
+    which.add_argument("--cluster", action="store_true", help="the images of a cluster's pods")
+    which.add_argument("--context", default="", metavar="NAME", help="of the kubeconfig, for --cluster")
+    which.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="how kubectl is run")
+    which.add_argument(
+        "--platform", action="append", default=[], metavar="OS/ARCH", help="only this one; repeatable"
+    )
+    where = parser.add_argument_group("where the indexed image goes", "by default TAG-soci beside the image")
+    name = where.add_mutually_exclusive_group()
+    name.add_argument("--suffix", default="-soci", help="of its tag; default: %(default)s")
+    name.add_argument("--to-tag", default="", metavar="TAG", help="its tag, of a single image")
+    name.add_argument("--replace", action="store_true", help="move the image's own tag to it")
+    where.add_argument(
+        "--to-repository",
+        default="",
+        metavar="NAME",
+        help="another repository; with a / at its end, what stands before the images' own",
+    )
+    how = parser.add_argument_group("the index")
+    how.add_argument(
+        "--index-version",
+        choices=("v2", "v1"),
+        default="v2",
+        help="v2: in the image, which gets a new digest; v1: beside the image, which stays as it is",
+    )
+    how.add_argument("--span-size", type=options.size, default=4 << 20, metavar="SIZE", help="default: 4MiB")
+    how.add_argument(
+        "--min-layer-size", type=options.size, default=10 << 20, metavar="SIZE", help="default: 10MiB"
+    )
+    how.add_argument("--force", action="store_true", help="make an index that is there already anew")
+    how.add_argument("--unsigned", action="store_true", help="index signed images, without their signature")
+    work = parser.add_argument_group("work")
+    work.add_argument(
+        "--jobs", type=options.count, default=options.default_jobs(), metavar="N", help="layers at a time"
+    )
+    work.add_argument(
+        "--disk",
+        type=options.size,
+        default=0,
+        metavar="SIZE",
+        help="for layers; default: most of what is free",
+    )
+    work.add_argument("--output", choices=("table", "json"), default="table")
+    work.add_argument("--quiet", action="store_true", help="no progress")
     options.add_registries(parser)
     options.add_tools(parser)
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    if not (parsed.images or parsed.file or parsed.cluster):
+        parser.error("name images, or --file, or --cluster")
+    if parsed.context and not parsed.cluster:
+        parser.error("--context is for --cluster")
+    if parsed.index_version == "v1" and (parsed.to_tag or parsed.replace or parsed.suffix != "-soci"):
+        parser.error("an index v1 lies beside the image: it has no tag")
+    return parsed
 
 
 def main(arguments: Sequence[str]) -> int:
     """Index, print, and return the exit status."""
-    parse(arguments)
-    return 0
+    parsed = parse(arguments)
+    try:
+        targets = _targets(parsed)
+        outcomes = _run(parsed, targets)
+    except UsageError as error:
+        print(f"soci-index: {error}", file=sys.stderr)
+        return USAGE
+    except SociIndexError as error:
+        print(f"soci-index: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("soci-index: stopped; what was made is kept, and used the next time", file=sys.stderr)
+        return INTERRUPTED
+    if parsed.output == "json":
+        print(json.dumps({"images": [outcome.to_json() for outcome in outcomes]}, indent=2))
+    else:
+        for line in page(outcomes):
+            print(line)
+    return exit_status(outcomes)
+
+
+def _targets(parsed: argparse.Namespace) -> list[tuple[Reference, Reference]]:
+    """Each image, and where its indexed one goes."""
+    names = [*parsed.images]
+    for file in parsed.file:
+        names += sources.of_text(_text(file), file)
+    if parsed.cluster:
+        names += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context)
+    images = {reference.pinned: reference for reference in map(references.parse, sources.unique(names))}
+    if not images:
+        raise UsageError("there is no image in what was given", "name one")
+    if len(images) > 1 and (
+        parsed.to_tag or (parsed.to_repository and not parsed.to_repository.endswith("/"))
+    ):
+        cause = f"--to-tag and --to-repository NAME are for one image; there are {len(images)}"
+        raise UsageError(cause, "--suffix, or --to-repository NAME/ with a slash at its end")
+    is_beside = parsed.index_version == "v1"
+    return [
+        (
+            image,
+            references.target_of(
+                image,
+                suffix=parsed.suffix,
+                tag=parsed.to_tag,
+                repository=parsed.to_repository,
+                in_place=parsed.replace or (is_beside and bool(image.tag)),
+            ),
+        )
+        for image in images.values()
+    ]
+
+
+def _text(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read ({error})", "check --file") from error
+
+
+def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Reference]]) -> list[Outcome]:
+    wanted = Wanted(
+        version=parsed.index_version,
+        platforms=tuple(map(_platform, parsed.platform)),
+        span_bytes=parsed.span_size,
+        min_layer_bytes=parsed.min_layer_size,
+        is_forced=parsed.force,
+        is_unsigned=parsed.unsigned,
+    )
+    progress, children = Progress(is_quiet=parsed.quiet), Children()
+    with ending_by_signals(children.stop), _workplace(parsed.cache) as work:
+        programs = tools.get(options.wanted_tools(parsed), parsed.cache, progress.say)
+        registry = Registry(
+            programs.oras, children, work, Credentials(work), tuple(parsed.plain_http), parsed.ca_file
+        )
+        cache = Cache(parsed.cache, programs.soci_version, wanted.span_bytes)
+        budget = DiskBudget(parsed.disk or int(shutil.disk_usage(work).free * FREE_SHARE))
+        maker = Maker(programs, children, registry, cache, budget, work, wanted.span_bytes)
+        indexer = Indexer(wanted, registry, maker, progress, parsed.jobs)
+        pool = ThreadPoolExecutor(IMAGES_AT_ONCE)
+        try:
+            return list(pool.map(lambda pair: indexer.index(*pair), targets))
+        except StoppedError:
+            raise KeyboardInterrupt from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+            indexer.close()
+
+
+def _platform(text: str) -> tuple[str, str, str, str]:
+    parts = text.split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise UsageError(f"--platform {text!r} is no platform", "linux/amd64, linux/arm64, linux/arm/v7")
+    return normal_platform(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
+
+
+@contextlib.contextmanager
+def _workplace(cache: Path) -> Generator[Path]:
+    """A directory for this run, which ends with it; those of runs that were killed are removed."""
+    try:
+        top = cache / "work"
+        top.mkdir(parents=True, exist_ok=True)
+        for old in top.iterdir():
+            _remove_if_left(old)
+        work = Path(tempfile.mkdtemp(dir=top))
+    except OSError as error:
+        raise SociIndexError(
+            f"{cache} cannot be written ({error})", "--cache with another directory"
+        ) from error
+    lock = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_if_left(directory: Path) -> None:
+    """Remove a run's directory unless the run, which holds its lock, is alive."""
+    with contextlib.suppress(OSError):
+        lock = os.open(directory, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(directory, ignore_errors=True)
+        finally:
+            os.close(lock)

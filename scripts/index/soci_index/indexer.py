@@ -1,0 +1,422 @@
+"""One image: read, its layers' zTOCs made, put together, pushed."""
+
+import json
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import assemble, oci
+from .assemble import Documents, Image, Member
+from .errors import SociIndexError
+from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES, Kind, kind_of
+from .oci import Json
+from .outcome import Outcome, Platform, Skipped, Status
+from .progress import Progress
+from .references import Reference
+from .registry import NotFoundError, Registry, RegistryError
+from .ztocs import Made, Maker
+
+ASKED_AT_ONCE = 8  # manifests of an image
+SIGNATURES = (
+    "application/vnd.cncf.notary.signature",
+    "application/vnd.dev.cosign.",
+    "application/vnd.dev.sigstore.bundle",
+)
+REFUSED_ARTIFACT = ("unsupported", "invalid", "400", "415", "media type", "mediatype")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, of every image.
+
+    Attributes:
+        version: of the SOCI index, v1 or v2.
+        platforms: normal ones; none for all of the image.
+        is_forced: an index that is there is made anew, and a tag that holds something else is moved.
+        is_unsigned: the indexed image needs no signature, also when the image has one.
+    """
+
+    version: str = "v2"
+    platforms: tuple[tuple[str, str, str, str], ...] = ()
+    span_bytes: int = DEFAULT_SPAN_BYTES
+    min_layer_bytes: int = DEFAULT_MIN_BYTES
+    is_forced: bool = False
+    is_unsigned: bool = False
+
+
+@dataclass
+class _Work:
+    """What is known of a platform that is to be indexed."""
+
+    member: Member
+    report: Platform
+    layers: list[Json] = field(default_factory=list)
+
+
+class Indexer:
+    """Indexes images. Several may be worked on at a time; a layer that they share is made once."""
+
+    def __init__(
+        self, wanted: Wanted, registry: Registry, maker: Maker, progress: Progress, jobs: int
+    ) -> None:
+        self._wanted, self._registry, self._maker = wanted, registry, maker
+        self._cache, self._progress = maker.cache, progress
+        self._layers = ThreadPoolExecutor(jobs)
+        self._questions = ThreadPoolExecutor(ASKED_AT_ONCE)
+        self._made: dict[Path, Future[tuple[Made, int]]] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Start nothing any more."""
+        for pool in (self._layers, self._questions):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def index(self, source: Reference, target: Reference) -> Outcome:
+        """Give an image its index, at the target; whatever goes wrong is in the outcome.
+
+        Raises:
+            StoppedError: the run is being ended.
+        """
+        outcome = Outcome(source.name, target=target.name)
+        begin = time.monotonic()
+        try:
+            if self._wanted.version == "v1":
+                self._index_v1(source, target, outcome)
+            else:
+                self._index_v2(source, target, outcome)
+        except SociIndexError as error:
+            outcome.status, outcome.problem = Status.FAILED, str(error)
+        if outcome.status in (Status.FAILED, Status.NOTHING):
+            outcome.target = outcome.digest = ""
+        outcome.seconds = time.monotonic() - begin
+        return outcome
+
+    # Version 2: in the image
+
+    def _index_v2(self, source: Reference, target: Reference, outcome: Outcome) -> None:
+        image = self._read(source, outcome)
+        works = self._plan(source, image, outcome)
+        if not works:
+            outcome.status = Status.NOTHING
+            return
+        if self._is_there(source, target, image, works, outcome):
+            outcome.status = Status.PRESENT
+            return
+        self._refuse_signed(source, image, works)
+        made = self._ztocs(source, works, outcome)
+        indexes = {
+            work.member.digest: assemble.soci_index([made[place].index for place in self._places(work)], "v2")
+            for work in works
+        }
+        for work in works:
+            work.report.index = oci.digest_of(indexes[work.member.digest])
+        documents = assemble.with_index(image, indexes)
+        if target.place != source.place:
+            self._registry.copy(source, image.root["digest"], target)
+        elif target.tag == source.tag and not source.digest:
+            self._refuse_moved(source, image)
+            outcome.notes.append(f"what {source.tag} was before is {source.place}@{image.root['digest']}")
+        self._push(documents, made.values(), target, target.tag, outcome)
+        outcome.digest = documents.root["digest"]
+        outcome.status = Status.INDEXED
+
+    def _is_there(
+        self, source: Reference, target: Reference, image: Image, works: Sequence[_Work], outcome: Outcome
+    ) -> bool:
+        """Whether the image has its index, at its own tag or at the target."""
+        if self._wanted.is_forced:
+            return False
+        if all(work.member.soci_digest for work in works):
+            digests = {work.member.soci_digest for work in works}
+            if all(self._ask(lambda digest: self._registry.has(source, digest), digests)):
+                for work in works:
+                    work.report.index = work.member.soci_digest
+                outcome.target, outcome.digest = source.name, image.root["digest"]
+                return True
+        if target.pinned == source.pinned:
+            return False
+        try:
+            there = self._read(target, Outcome(target.name))
+        except SociIndexError:  # if it may not be read, or not be written, the push says so
+            return False
+        indexed = {_content_key(member): member.soci_digest for member in there.members if member.soci_digest}
+        if not indexed:
+            cause = f"{target.name} is there, and is no indexed image"
+            raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
+        found = [indexed.get(_content_key(work.member), "") for work in works]
+        if all(found):
+            for work, digest in zip(works, found, strict=True):
+                work.report.index = digest
+            outcome.digest = there.root["digest"]
+            return True
+        return False
+
+    def _refuse_signed(self, source: Reference, image: Image, works: Sequence[_Work]) -> None:
+        if self._wanted.is_unsigned:
+            return
+        digests = {image.root["digest"], *(work.member.digest for work in works)}
+        signed = [
+            found for found in self._ask(lambda digest: self._signature(source, digest), digests) if found
+        ]
+        if signed:
+            cause = (
+                f"{source.name} is signed ({signed[0]}), and a signature does not hold for the indexed image"
+            )
+            remedy = (
+                "--index-version v1 leaves image and signature as they are; or --unsigned, and sign the "
+                "indexed image yourself"
+            )
+            raise SociIndexError(cause, remedy)
+
+    def _signature(self, source: Reference, digest: str) -> str:
+        """What signs a manifest; empty for nothing."""
+        tag = f"{digest.replace(':', '-')}.sig"  # cosign's, where a registry has no referrers
+        if self._registry.has(source, tag):
+            return f"tag {tag}"
+        types = [str(found.get("artifactType", "")) for found in self._registry.referrers(source, digest)]
+        return next((f"a referrer, {found}" for found in types if found.startswith(SIGNATURES)), "")
+
+    def _refuse_moved(self, source: Reference, image: Image) -> None:
+        """What is at the tag now must be what was read: a push in between would be lost."""
+        if self._registry.manifest(source, source.tag)[0]["digest"] != image.root["digest"]:
+            raise SociIndexError(f"{source.name} was pushed anew in the meantime", "run this again")
+
+    # Version 1: beside the image
+
+    def _index_v1(self, source: Reference, target: Reference, outcome: Outcome) -> None:
+        image = self._read(source, outcome)
+        works = self._plan(source, image, outcome)
+        if not works:
+            outcome.status = Status.NOTHING
+            return
+        is_elsewhere = target.place != source.place
+        wanted = (
+            works
+            if self._wanted.is_forced
+            else [work for work in works if not self._has_v1(target if is_elsewhere else source, work)]
+        )
+        outcome.digest = image.root["digest"]
+        if not wanted:
+            outcome.status = Status.PRESENT
+            return
+        made = self._ztocs(source, wanted, outcome)
+        if is_elsewhere:
+            self._registry.copy(source, image.root["digest"], target, target.tag)
+        for work in wanted:
+            index = assemble.soci_index(
+                [made[place].index for place in self._places(work)], "v1", work.member.descriptor
+            )
+            documents = Documents()
+            documents.add("", assemble.EMPTY)
+            documents.root = documents.add(oci.MANIFEST, index)
+            work.report.index = documents.root["digest"]
+            self._push(documents, [made[place] for place in self._places(work)], target, "", outcome)
+        outcome.status = Status.INDEXED
+
+    def _has_v1(self, place: Reference, work: _Work) -> bool:
+        for found in self._registry.referrers(place, work.member.digest):
+            if found.get("artifactType") == assemble.ARTIFACT_TYPES["v1"]:
+                work.report.index = str(found["digest"])
+                return True
+        return False
+
+    # Both
+
+    def _read(self, source: Reference, outcome: Outcome) -> Image:
+        """The image, with all its manifests.
+
+        Raises:
+            SociIndexError: it is not there, or is no image.
+        """
+        root, content = self._registry.manifest(source, source.digest or source.tag)
+        media_type = str(root.get("mediaType", ""))
+        if media_type.startswith(oci.SCHEMA1):
+            cause = f"{source.name} is of the schema 1 that registries have left"
+            raise SociIndexError(cause, "build the image again, or pull and push it with a current tool")
+        parsed = json.loads(content)
+        if media_type in oci.INDEX_TYPES:
+            members = self._ask(
+                lambda descriptor: self._member(source, descriptor, outcome), parsed["manifests"]
+            )
+            return Image(root, parsed, members)
+        config = parsed.get("config") or {}
+        if media_type not in oci.MANIFEST_TYPES or config.get("mediaType") not in oci.CONFIG_TYPES:
+            kind = config.get("mediaType") or media_type
+            raise SociIndexError(f"{source.name} is no container image ({kind})", "name an image")
+        platform = self._platform(source, config)
+        descriptor = {key: root[key] for key in ("mediaType", "digest", "size")} | {"platform": platform}
+        return Image(root, None, [Member(descriptor, parsed, platform)])
+
+    def _member(self, source: Reference, descriptor: Json, outcome: Outcome) -> Member:
+        platform = descriptor.get("platform")
+        if descriptor.get("mediaType") not in oci.MANIFEST_TYPES:
+            if descriptor.get("mediaType") in oci.INDEX_TYPES:
+                outcome.notes.append(f"an index in its index, {descriptor['digest']}, is carried as it is")
+            return Member(descriptor, None, platform)
+        try:
+            content = json.loads(self._registry.manifest(source, descriptor["digest"])[1])
+        except NotFoundError:
+            where = assemble.platform_text(platform)
+            outcome.notes.append(f"{where} is in its index, but not in the registry ({descriptor['digest']})")
+            return Member(descriptor, None, platform)
+        member = Member(descriptor, content, platform)
+        config = content.get("config") or {}
+        if platform is None and not member.is_attestation and config.get("mediaType") in oci.CONFIG_TYPES:
+            return Member(descriptor, content, self._platform(source, config))
+        return member
+
+    def _platform(self, source: Reference, config: Json) -> Json:
+        """The platform in an image's config, as containerd normalizes it."""
+        content = json.loads(self._registry.small_blob(source, config["digest"]))
+        system, architecture, variant, _ = assemble.normal_platform(content)
+        features = {key: content[key] for key in ("os.version", "os.features") if content.get(key)}
+        return {"architecture": architecture, "os": system, **features} | (
+            {"variant": variant} if variant else {}
+        )
+
+    def _plan(self, source: Reference, image: Image, outcome: Outcome) -> list[_Work]:
+        """The platforms that get an index, with their layers that get a zTOC; what does not is reported.
+
+        Raises:
+            SociIndexError: a platform that is wanted is not there.
+        """
+        known: dict[tuple[str, str, str, str], Member] = {}
+        for member in image.members:
+            of = member.platform
+            if (
+                not of
+                or "unknown" in (of.get("os"), of.get("architecture"))
+                or member.is_attestation
+                or assemble.is_soci_index(member.descriptor)
+            ):
+                continue
+            if assemble.normal_platform(of) in known:
+                text = assemble.platform_text(of)
+                outcome.notes.append(
+                    f"{text} is there twice; SOCI indexes the first ({member.digest} is not)"
+                )
+            else:
+                known[assemble.normal_platform(of)] = member
+        self._refuse_missing(source, known)
+        works = []
+        for normal, member in known.items():
+            if self._wanted.platforms and normal not in self._wanted.platforms:
+                continue
+            work = _Work(member, Platform(assemble.platform_text(member.platform)))
+            outcome.platforms.append(work.report)
+            if normal[0] != "linux":
+                work.report.why = f"SOCI is for Linux, not for {normal[0]}; carried as it is"
+            elif member.content is None:
+                work.report.why = "its manifest is not in the registry"
+            else:
+                self._plan_layers(work, member.content)
+            if work.layers:
+                works.append(work)
+        return works
+
+    def _refuse_missing(self, source: Reference, known: Iterable[tuple[str, str, str, str]]) -> None:
+        for wanted in self._wanted.platforms:
+            if wanted not in known:
+                there = ", ".join("/".join(part for part in parts[:3] if part) for parts in known) or "none"
+                text = "/".join(part for part in wanted[:3] if part)
+                raise SociIndexError(
+                    f"{source.name} has no platform {text}; it has {there}", "--platform with one"
+                )
+
+    def _plan_layers(self, work: _Work, manifest: Json) -> None:
+        for layer in manifest.get("layers") or []:
+            kind = kind_of(layer, self._wanted.min_layer_bytes)
+            if kind is Kind.INDEXABLE:
+                work.layers.append(layer)
+            else:
+                why = kind.value
+                if kind is Kind.SMALL:
+                    why += f" of {self._wanted.min_layer_bytes / (1 << 20):g} MiB"
+                work.report.skipped.append(Skipped(layer["digest"], int(layer["size"]), why))
+        work.report.ztocs = len(work.layers)
+        if not work.layers:
+            work.report.why = "nothing to index: no layer can have a zTOC"
+
+    def _places(self, work: _Work) -> list[Path]:
+        """Where the zTOCs of a platform's layers are kept."""
+        return [self._cache.place(layer) for layer in work.layers]
+
+    def _ztocs(self, source: Reference, works: Sequence[_Work], outcome: Outcome) -> dict[Path, Made]:
+        """The zTOCs of all layers, by where they are kept."""
+        layers = {self._cache.place(layer): layer for work in works for layer in work.layers}
+        own = set()
+        with self._lock:
+            for place, layer in layers.items():
+                if place not in self._made:
+                    self._made[place] = self._layers.submit(self._ztoc, source, layer)
+                    own.add(place)
+            futures = {place: self._made[place] for place in layers}
+        found, problems = {}, []
+        for place, future in futures.items():
+            try:
+                found[place], moved = future.result()
+            except SociIndexError as error:
+                problems.append(error)
+                continue
+            is_made_here = bool(moved) and place in own
+            outcome.made += is_made_here
+            outcome.kept += not is_made_here
+            outcome.read_bytes += moved if is_made_here else 0
+        if problems:
+            raise problems[0]
+        return found
+
+    def _ztoc(self, source: Reference, layer: Json) -> tuple[Made, int]:
+        """A layer's zTOC, and how many bytes of it were read for that."""
+        known = None if self._wanted.is_forced else self._cache.get(layer)
+        if known:
+            return known, 0
+        size = int(layer["size"])
+        with self._progress.layer(source.name, layer["digest"], size) as moved:
+            return self._maker.make(source, layer, moved), size
+
+    def _push(
+        self, documents: Documents, ztocs: Iterable[Made], target: Reference, tag: str, outcome: Outcome
+    ) -> None:
+        """Push what an OCI layout holds that is made of the documents and the zTOCs."""
+        layout = Path(tempfile.mkdtemp(prefix="push-", dir=self._registry.scratch))
+        try:
+            blobs = layout / "blobs" / "sha256"
+            blobs.mkdir(parents=True)
+            for digest, content in documents.blobs.items():
+                (blobs / digest.removeprefix("sha256:")).write_bytes(content)
+                outcome.pushed_bytes += len(content)
+            for made in ztocs:
+                place = blobs / made.descriptor["digest"].removeprefix("sha256:")
+                if not place.exists():
+                    place.symlink_to(made.file)
+                    outcome.pushed_bytes += made.descriptor["size"]
+            (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+            index = {"schemaVersion": 2, "manifests": [documents.root]}
+            (layout / "index.json").write_bytes(oci.index_bytes(index))
+            self._registry.push(layout, documents.root["digest"], target, tag)
+        except RegistryError as error:
+            if any(mark in error.cause.lower() for mark in REFUSED_ARTIFACT):
+                other = "v1 puts it beside the image, by a fallback tag if need be" if tag else "use v2"
+                remedy = f"this registry may not take artifacts: --to-repository in another one; {other}"
+                raise RegistryError(error.cause, remedy) from error
+            raise
+        finally:
+            shutil.rmtree(layout, ignore_errors=True)
+
+    def _ask(self, question: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
+        """The answers to several questions to a registry, at once."""
+        return list(self._questions.map(question, things))
+
+
+def _content_key(member: Member) -> tuple[str, ...]:
+    """What two manifests of the same content have in common, whatever their annotations and types."""
+    content = member.content or {}
+    config = content.get("config") or {}
+    return (str(config.get("digest")), *(str(layer.get("digest")) for layer in content.get("layers") or []))
