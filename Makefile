@@ -4,7 +4,7 @@ SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/installer/docker-cred
 	scripts/lab/node/ecr-credential-provider
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup build up down doctor bench test lint types unit installer engine cluster faults life registries generate format
+.PHONY: help setup build up down doctor bench test lint types unit installer index engine cluster faults life registries generate format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -27,7 +27,7 @@ bench: setup ## measure pod start with and without SOCI again, on the running la
 	@.venv/bin/python scripts/bench/pod_start.py
 
 test: setup ## everything below, with the time of each stage
-	@scripts/stages lint types unit build installer engine cluster
+	@scripts/stages lint types unit build installer index engine cluster
 
 lint: setup ## ruff (lint and format) and shellcheck
 	@.venv/bin/ruff check $(PYTHON_FILES)
@@ -46,6 +46,9 @@ installer: build ## agent and host script: fake host root, real containerd binar
 	@$(PYTEST) tests/installer
 	@$(PYTEST) tests/faults --ignore tests/faults/nodes
 
+index: build ## soci-index: the real oras, the lab's soci, registries with habits
+	@$(PYTEST) tests/index
+
 # Two modules at a time; those of the most tests first.
 engine: build ## the real Pulumi engine runs the real program against a real API server
 	@$(PYTEST) -n 2 --dist loadfile tests/engine
@@ -59,6 +62,7 @@ faults: build ## every test: faults at every call, every containerd, on real nod
 	@$(PYTEST) tests/unit --full || failed=1; \
 	$(PYTEST) tests/faults --ignore tests/faults/nodes --full --log-cli-level INFO || failed=1; \
 	$(PYTEST) tests/installer --full || failed=1; \
+	$(PYTEST) tests/index --full || failed=1; \
 	$(PYTEST) tests/engine --full || failed=1; \
 	$(PYTEST) tests/cluster --full || failed=1; \
 	$(PYTEST) tests/faults/nodes --full || failed=1; \

@@ -112,6 +112,24 @@ def test_the_span_is_the_one_asked_for(
     )
 
 
+def test_a_prefetch_list_is_the_one_that_soci_makes(
+    command: Command, repository: Repository, place: str, tmp_path: Path
+) -> None:
+    two_platforms(repository, "1")
+    paths = ["/opt/base/1", "opt/amd64/2", "/opt/plain/0", "/opt/base/0", "/opt/none"]
+    listed = tmp_path / "prefetch.json"
+    listed.write_text(json.dumps(paths))
+    flags = ("--span-size", "65536")
+    [found] = command.json(f"{place}:1", *flags, "--prefetch", str(listed))
+    expected = whole(
+        command.programs, f"{repository.place}:1", tmp_path, *flags, "--prefetch-files-json", str(listed)
+    )
+    assert found["digest"] == expected
+    assert "linux/amd64: no indexed layer has /opt/none" in found["notes"]
+    assert command.json(f"{place}:1", *flags, "--prefetch", str(listed))[0]["status"] == "present"
+    assert command.json(f"{place}:1", *flags)[0]["digest"] != expected
+
+
 def test_every_blob_of_the_indexed_image_is_in_the_registry(
     command: Command, repository: Repository, place: str
 ) -> None:

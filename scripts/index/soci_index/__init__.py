@@ -10,6 +10,7 @@ rooms:
     indexer     one image: read, planned, put together, pushed
     layers      which layers can have a zTOC, and why the others cannot
     ztocs       the zTOC of a layer: kept, or made of that layer alone
+    prefetch    the prefetch lists of an image's layers, out of their zTOCs
     assemble    the indexed image out of its manifests and zTOCs; `oci`: as Go writes JSON
     registry    registries, as oras talks to them; `credentials`: who we are to them
     tools       the two programs that do the work: found, or fetched and checked

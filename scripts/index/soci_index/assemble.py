@@ -94,20 +94,23 @@ def normal_platform(platform: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return system, architecture, variant, str(platform.get("os.version") or "")
 
 
-def soci_index(made: Sequence[Json], version: str, subject: Json | None = None) -> bytes:
+def soci_index(
+    made: Sequence[Json], version: str, subject: Json | None = None, prefetch: Sequence[Json] = ()
+) -> bytes:
     """The SOCI index of one platform.
 
     Args:
         made: of each layer with a zTOC, in the image's order, the SOCI index that `soci` made of it alone.
         version: v1 or v2.
         subject: for v1, the descriptor of the platform's manifest.
+        prefetch: descriptors of prefetch lists.
     """
     first = made[0]
     return oci.manifest_bytes(
         {
             **first,
             "config": {**first["config"], "mediaType": ARTIFACT_TYPES[version]},
-            "layers": [descriptor for of_layer in made for descriptor in of_layer["layers"]],
+            "layers": [*(descriptor for of_layer in made for descriptor in of_layer["layers"]), *prefetch],
             "subject": {key: subject[key] for key in ("mediaType", "digest", "size")} if subject else None,
         }
     )

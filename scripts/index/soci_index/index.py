@@ -18,6 +18,7 @@ from .assemble import normal_platform
 from .credentials import Credentials
 from .errors import SociIndexError, UsageError
 from .indexer import Indexer, Wanted
+from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES
 from .outcome import Outcome, exit_status, page
 from .processes import Children, StoppedError, ending_by_signals
 from .progress import Progress
@@ -72,11 +73,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="v2",
         help="v2: in the image, which gets a new digest; v1: beside the image, which stays as it is",
     )
-    how.add_argument("--span-size", type=options.size, default=4 << 20, metavar="SIZE", help="default: 4MiB")
+    how.add_argument("--span-size", type=options.size, metavar="SIZE", help="default: 4MiB")
     how.add_argument(
-        "--min-layer-size", type=options.size, default=10 << 20, metavar="SIZE", help="default: 10MiB"
+        "--min-layer-size", type=options.size, metavar="SIZE", help="of layers with a zTOC; default: 10MiB"
     )
-    how.add_argument("--force", action="store_true", help="make an index that is there already anew")
+    how.add_argument(
+        "--prefetch",
+        default="",
+        metavar="FILE",
+        help="a JSON list of files to fetch before a container starts",
+    )
+    how.add_argument(
+        "--force", action="store_true", help="move a tag that holds something else than an indexed image"
+    )
     how.add_argument("--unsigned", action="store_true", help="index signed images, without their signature")
     work = parser.add_argument_group("work")
     work.add_argument(
@@ -167,14 +176,16 @@ def _text(file: str) -> str:
 def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Reference]]) -> list[Outcome]:
     wanted = Wanted(
         version=parsed.index_version,
-        platforms=tuple(map(_platform, parsed.platform)),
-        span_bytes=parsed.span_size,
-        min_layer_bytes=parsed.min_layer_size,
+        platforms=tuple(map(platform, parsed.platform)),
+        span_bytes=parsed.span_size or DEFAULT_SPAN_BYTES,
+        min_layer_bytes=DEFAULT_MIN_BYTES if parsed.min_layer_size is None else parsed.min_layer_size,
+        prefetch=_prefetch(parsed.prefetch),
+        is_exact=bool(parsed.span_size or parsed.prefetch),
         is_forced=parsed.force,
         is_unsigned=parsed.unsigned,
     )
     progress, children = Progress(is_quiet=parsed.quiet), Children()
-    with ending_by_signals(children.stop), _workplace(parsed.cache) as work:
+    with ending_by_signals(children.stop), workplace(parsed.cache) as work:
         programs = tools.get(options.wanted_tools(parsed), parsed.cache, progress.say)
         registry = Registry(
             programs.oras, children, work, Credentials(work), tuple(parsed.plain_http), parsed.ca_file
@@ -193,7 +204,20 @@ def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Referenc
             indexer.close()
 
 
-def _platform(text: str) -> tuple[str, str, str, str]:
+def _prefetch(file: str) -> tuple[str, ...]:
+    if not file:
+        return ()
+    try:
+        paths = json.loads(_text(file))
+    except ValueError:
+        paths = None
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise UsageError(f"{file} is no JSON list of paths", '["/opt/app/model.bin"]')
+    return tuple(path.strip() for path in paths if path.strip())
+
+
+def platform(text: str) -> tuple[str, str, str, str]:
+    """A platform as it is compared: linux/arm64. Raises UsageError."""
     parts = text.split("/")
     if len(parts) not in (2, 3) or not all(parts):
         raise UsageError(f"--platform {text!r} is no platform", "linux/amd64, linux/arm64, linux/arm/v7")
@@ -201,7 +225,7 @@ def _platform(text: str) -> tuple[str, str, str, str]:
 
 
 @contextlib.contextmanager
-def _workplace(cache: Path) -> Generator[Path]:
+def workplace(cache: Path) -> Generator[Path]:
     """A directory for this run, which ends with it; those of runs that were killed are removed."""
     try:
         top = cache / "work"

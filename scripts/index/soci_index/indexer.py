@@ -5,13 +5,13 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import assemble, oci
+from . import assemble, oci, prefetch
 from .assemble import Documents, Image, Member
 from .errors import SociIndexError
 from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES, Kind, kind_of
@@ -38,7 +38,9 @@ class Wanted:
     Attributes:
         version: of the SOCI index, v1 or v2.
         platforms: normal ones; none for all of the image.
-        is_forced: an index that is there is made anew, and a tag that holds something else is moved.
+        prefetch: paths of files that nodes fetch before a container starts.
+        is_exact: an index that is there counts only if it is the same.
+        is_forced: a tag that holds something else than an indexed image is moved.
         is_unsigned: the indexed image needs no signature, also when the image has one.
     """
 
@@ -46,6 +48,8 @@ class Wanted:
     platforms: tuple[tuple[str, str, str, str], ...] = ()
     span_bytes: int = DEFAULT_SPAN_BYTES
     min_layer_bytes: int = DEFAULT_MIN_BYTES
+    prefetch: tuple[str, ...] = ()
+    is_exact: bool = False
     is_forced: bool = False
     is_unsigned: bool = False
 
@@ -105,57 +109,83 @@ class Indexer:
         if not works:
             outcome.status = Status.NOTHING
             return
-        if self._is_there(source, target, image, works, outcome):
+        there = self._read_target(source, target)
+        if not self._wanted.is_exact and self._is_there(source, there, image, works, outcome):
             outcome.status = Status.PRESENT
             return
         self._refuse_signed(source, image, works)
         made = self._ztocs(source, works, outcome)
-        indexes = {
-            work.member.digest: assemble.soci_index([made[place].index for place in self._places(work)], "v2")
-            for work in works
-        }
-        for work in works:
-            work.report.index = oci.digest_of(indexes[work.member.digest])
+        lists = Documents()
+        indexes = {work.member.digest: self._soci_index(work, made, lists, outcome) for work in works}
         documents = assemble.with_index(image, indexes)
+        documents.blobs |= lists.blobs
+        outcome.digest = documents.root["digest"]
+        if there and there.root["digest"] == outcome.digest:
+            outcome.status = Status.PRESENT
+            return
         if target.place != source.place:
             self._registry.copy(source, image.root["digest"], target)
         elif target.tag == source.tag and not source.digest:
             self._refuse_moved(source, image)
             outcome.notes.append(f"what {source.tag} was before is {source.place}@{image.root['digest']}")
         self._push(documents, made.values(), target, target.tag, outcome)
-        outcome.digest = documents.root["digest"]
         outcome.status = Status.INDEXED
 
-    def _is_there(
-        self, source: Reference, target: Reference, image: Image, works: Sequence[_Work], outcome: Outcome
-    ) -> bool:
-        """Whether the image has its index, at its own tag or at the target."""
-        if self._wanted.is_forced:
-            return False
-        if all(work.member.soci_digest for work in works):
-            digests = {work.member.soci_digest for work in works}
-            if all(self._ask(lambda digest: self._registry.has(source, digest), digests)):
-                for work in works:
-                    work.report.index = work.member.soci_digest
-                outcome.target, outcome.digest = source.name, image.root["digest"]
-                return True
+    def _read_target(self, source: Reference, target: Reference) -> Image | None:
+        """What is at the target's tag; None for nothing, and for the source itself.
+
+        Raises:
+            SociIndexError: it is something else than an indexed image.
+        """
         if target.pinned == source.pinned:
-            return False
+            return None
         try:
             there = self._read(target, Outcome(target.name))
         except SociIndexError:  # if it may not be read, or not be written, the push says so
-            return False
-        indexed = {_content_key(member): member.soci_digest for member in there.members if member.soci_digest}
-        if not indexed:
+            return None
+        if not self._wanted.is_forced and not any(member.soci_digest for member in there.members):
             cause = f"{target.name} is there, and is no indexed image"
             raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
-        found = [indexed.get(_content_key(work.member), "") for work in works]
-        if all(found):
-            for work, digest in zip(works, found, strict=True):
-                work.report.index = digest
-            outcome.digest = there.root["digest"]
-            return True
-        return False
+        return there
+
+    def _is_there(
+        self, source: Reference, there: Image | None, image: Image, works: Sequence[_Work], outcome: Outcome
+    ) -> bool:
+        """Whether the image has an index, at its own tag or at the target."""
+        digests = [work.member.soci_digest for work in works]
+        if all(digests) and all(self._ask(lambda digest: self._registry.has(source, digest), digests)):
+            outcome.target, outcome.digest = source.name, image.root["digest"]
+        elif there:
+            indexed = {_content_key(member): member.soci_digest for member in there.members}
+            digests = [indexed.get(_content_key(work.member), "") for work in works]
+            outcome.digest = there.root["digest"] if all(digests) else ""
+        if not outcome.digest:
+            return False
+        for work, digest in zip(works, digests, strict=True):
+            work.report.index = digest
+        return True
+
+    def _soci_index(
+        self, work: _Work, made: Mapping[Path, Made], lists: Documents, outcome: Outcome
+    ) -> bytes:
+        """A platform's SOCI index; its prefetch lists are added to the documents."""
+        version = self._wanted.version
+        of_layers = [made[place] for place in self._places(work)]
+        described = []
+        if self._wanted.prefetch:
+            layers = [
+                (layer["digest"], prefetch.read(found.file.read_bytes()))
+                for layer, found in zip(work.layers, of_layers, strict=True)
+            ]
+            artifacts, missing = prefetch.artifacts(layers, self._wanted.prefetch)
+            for digest, content in artifacts.items():
+                annotations = {assemble.LAYER_DIGEST: digest}
+                described.append(lists.add(prefetch.MEDIA_TYPE, content) | {"annotations": annotations})
+            outcome.notes += [f"{work.report.name}: no indexed layer has {path}" for path in missing]
+        subject = work.member.descriptor if version == "v1" else None
+        index = assemble.soci_index([layer.index for layer in of_layers], version, subject, described)
+        work.report.index = oci.digest_of(index)
+        return index
 
     def _refuse_signed(self, source: Reference, image: Image, works: Sequence[_Work]) -> None:
         if self._wanted.is_unsigned:
@@ -198,7 +228,7 @@ class Indexer:
         is_elsewhere = target.place != source.place
         wanted = (
             works
-            if self._wanted.is_forced
+            if self._wanted.is_exact
             else [work for work in works if not self._has_v1(target if is_elsewhere else source, work)]
         )
         outcome.digest = image.root["digest"]
@@ -209,13 +239,10 @@ class Indexer:
         if is_elsewhere:
             self._registry.copy(source, image.root["digest"], target, target.tag)
         for work in wanted:
-            index = assemble.soci_index(
-                [made[place].index for place in self._places(work)], "v1", work.member.descriptor
-            )
             documents = Documents()
             documents.add("", assemble.EMPTY)
+            index = self._soci_index(work, made, documents, outcome)
             documents.root = documents.add(oci.MANIFEST, index)
-            work.report.index = documents.root["digest"]
             self._push(documents, [made[place] for place in self._places(work)], target, "", outcome)
         outcome.status = Status.INDEXED
 
@@ -374,7 +401,7 @@ class Indexer:
 
     def _ztoc(self, source: Reference, layer: Json) -> tuple[Made, int]:
         """A layer's zTOC, and how many bytes of it were read for that."""
-        known = None if self._wanted.is_forced else self._cache.get(layer)
+        known = self._cache.get(layer)
         if known:
             return known, 0
         size = int(layer["size"])

@@ -62,11 +62,12 @@ def parse(name: str) -> Reference:
     repository, colon, tag = path.partition(":")
     if host == DOCKER_HUB and "/" not in repository:
         repository = f"library/{repository}"
+    is_cut = bool(colon) and not tag
     tag = tag or ("" if digest else "latest")
-    if not (
+    if is_cut or not (
         _HOST.fullmatch(host)
         and _REPOSITORY.fullmatch(repository)
-        and (_TAG.fullmatch(tag) if tag or colon else True)
+        and (_TAG.fullmatch(tag) if tag else True)
         and (_DIGEST.fullmatch(digest) if at else True)
     ):
         raise UsageError(f"{name!r} is no image reference", "write registry/repository:tag, or @sha256:…")
@@ -97,10 +98,7 @@ def target_of(
     place = source
     if repository:
         whole = f"{repository}{source.repository}" if repository.endswith("/") else repository
-        place = parse(f"{whole}:{chosen}")
-        if (
-            place.repository + ":" + place.tag != (whole.partition("/")[2] + ":" + chosen)
-            and "/" not in whole
-        ):
+        if ":" in whole.rpartition("/")[2] or "@" in whole:
             raise UsageError(f"{repository!r} is no repository", "registry.example/team/image")
+        place = parse(f"{whole}:{chosen}")
     return replace(place, name=f"{place.place}:{chosen}", tag=chosen, digest="")

@@ -15,8 +15,9 @@ from .processes import Children
 from .references import Reference
 
 _NOT_FOUND = ("not found", "name unknown", "manifest unknown")
+_UNKNOWN_USER = ("unauthorized", "credential not found")
 _REFUSALS = (
-    (("401", "unauthorized"), "docker login {host}, with an account that may read and write {place}"),
+    (("401", *_UNKNOWN_USER), "docker login {host}, with an account that may read and write {place}"),
     (
         ("403", "denied", "forbidden"),
         "give the account of docker login {host} the right to read and write {place}",
@@ -146,7 +147,8 @@ def refusal(place: Reference, errors: str) -> RegistryError:
     said = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
     words = said[0].removeprefix("Error:").strip() if said else "oras ended without a word"
     lower = errors.lower()
-    if any(mark in lower for mark in _NOT_FOUND) and "unauthorized" not in lower:
+    is_unknown = any(mark in lower for mark in _UNKNOWN_USER)
+    if not is_unknown and any(mark in lower for mark in _NOT_FOUND):
         return NotFoundError(f"{place.host}: {words}", f"check the name: {place.name}")
     for marks, remedy in _REFUSALS:
         if any(mark in lower for mark in marks):

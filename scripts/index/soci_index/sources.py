@@ -89,5 +89,6 @@ def _yaml(text: str, name: str) -> list[Any]:
     try:
         return list(yaml.safe_load_all(text))
     except yaml.YAMLError as error:
-        where = str(error).splitlines()[-1].strip()
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark else str(error)
         raise UsageError(f"{name} is no YAML ({where})", "render it first, as helm template does") from error
