@@ -12,8 +12,10 @@ import distribution
 import pytest
 from awkward_registry import Auth, AwkwardRegistry, User, certificate
 from pki import Authority
-from soci_index import credentials
+from release import release_directory
+from soci_index import credentials, tools
 from soci_index.credentials import Credentials
+from soci_index.errors import SociIndexError
 from soci_index.processes import Children
 from soci_index.references import parse
 from soci_index.registry import Registry
@@ -198,7 +200,21 @@ def test_awss_own_helper_comes_before_the_cli_and_a_login_before_both(aws: Path,
 def test_a_refusal_of_the_aws_cli_is_told(aws: Path, tmp_path: Path) -> None:
     aws.write_text(AWS.format(log=tmp_path / "log", words="never", token="secret"))
     aws.chmod(0o755)
-    with pytest.raises(
-        credentials.SociIndexError, match=r"Unable to locate credentials.*docker login public\.ecr"
-    ):
+    with pytest.raises(SociIndexError, match=r"Unable to locate credentials.*docker login public\.ecr"):
         Credentials(tmp_path).environment("public.ecr.aws")
+
+
+def test_soci_comes_out_of_a_registry_too(command: Command, repository: Repository, place: str) -> None:
+    """The artifact is the one that soci:releaseUrl takes."""
+    machine = tools.architecture()
+    asset = f"soci-snapshotter-{tools.SOCI_VERSION}-linux-{machine}-static.tar.gz"
+    release = release_directory() / f"releases/v{tools.SOCI_VERSION}" / asset
+    oras = command.programs["oras"]
+    push = [str(oras), "push", "--no-tty", "--plain-http", f"{repository.place}:v{tools.SOCI_VERSION}", asset]
+    subprocess.run(push, check=True, capture_output=True, cwd=release.parent)
+    wanted = tools.Wanted(oras=str(oras), soci_releases=f"oci+http://{place}")
+    found = tools.get(wanted, command.cache)
+    assert found.soci.read_bytes() == command.programs["soci"].read_bytes()
+    other = tools.Wanted(oras=str(oras), soci_releases=f"oci+http://{place}", soci_version="0.15.0")
+    with pytest.raises(SociIndexError, match=r"has no release 0\.15\.0"):
+        tools.get(other, command.cache)

@@ -1,5 +1,6 @@
 """`soci-index IMAGE...` on a registry: what is kept, what is skipped, what is refused, and what it costs."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from tests.index.made_images import (
     ARM64,
     FOREIGN,
     GZIP,
+    INDEX,
     MANIFEST,
     UNKNOWN,
     WINDOWS,
@@ -247,6 +249,17 @@ def test_what_is_no_image_is_named(command: Command, repository: Repository, pla
     assert f"{place}:1 is no container image ({chart})" in found[0]["problem"]
     assert "not found" in found[1]["problem"]
     assert f"check the name: {place}:none" in found[1]["problem"]
+
+
+def test_an_index_that_is_damaged_is_named_and_the_other_image_is_indexed(
+    command: Command, repository: Repository, place: str
+) -> None:
+    damaged = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{"mediaType": MANIFEST, "size": 1}]}
+    repository.manifest(json.dumps(damaged).encode(), INDEX, "damaged")
+    repository.image([layer("base")], tag="1")
+    found = command.json(f"{place}:damaged", f"{place}:1", status=1)
+    assert [image["status"] for image in found] == ["failed", "indexed"]
+    assert f"{place}:damaged has a manifest that is none" in found[0]["problem"]
 
 
 def test_a_registry_that_takes_no_artifacts_is_named_and_its_tag_is_not_there(

@@ -96,6 +96,15 @@ class Indexer:
                 self._index_v2(source, target, outcome)
         except SociIndexError as error:
             outcome.status, outcome.problem = Status.FAILED, str(error)
+        except OSError as error:
+            problem = SociIndexError(
+                f"the cache cannot be used ({error})", "--cache on a disk with more room"
+            )
+            outcome.status, outcome.problem = Status.FAILED, str(problem)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            cause = f"{source.name} has a manifest that is none ({type(error).__name__}: {error})"
+            problem = SociIndexError(cause, "push the image again")
+            outcome.status, outcome.problem = Status.FAILED, str(problem)
         if outcome.status in (Status.FAILED, Status.NOTHING):
             outcome.target = outcome.digest = ""
         outcome.seconds = time.monotonic() - begin

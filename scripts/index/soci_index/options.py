@@ -37,7 +37,10 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
         "--soci-sha256", default="", metavar="HEX", help="of its archive; default: its checksum file's"
     )
     group.add_argument(
-        "--soci-releases", default=tools.SOCI_RELEASES, metavar="URL", help="a mirror of SOCI's releases"
+        "--soci-releases",
+        default=tools.SOCI_RELEASES,
+        metavar="URL",
+        help="a mirror of SOCI's releases, or oci://REPOSITORY",
     )
     group.add_argument(
         "--oras-releases", default=tools.ORAS_RELEASES, metavar="URL", help="a mirror of oras's releases"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from .credentials import Credentials
+from .credentials import Credentials, is_ecr
 from .errors import SociIndexError
 from .oci import Json
 from .processes import Children
@@ -150,6 +150,11 @@ def refusal(place: Reference, errors: str) -> RegistryError:
     is_unknown = any(mark in lower for mark in _UNKNOWN_USER)
     if not is_unknown and any(mark in lower for mark in _NOT_FOUND):
         return NotFoundError(f"{place.host}: {words}", f"check the name: {place.name}")
+    if is_unknown and is_ecr(place.host):
+        remedy = (
+            "docker-credential-ecr-login or the AWS CLI on PATH, and a role that may read and write there"
+        )
+        return RegistryError(f"{place.host}: {words}", remedy)
     for marks, remedy in _REFUSALS:
         if any(mark in lower for mark in marks):
             return RegistryError(f"{place.host}: {words}", remedy.format(host=place.host, place=place.place))

@@ -9,6 +9,7 @@ oras_<version>_checksums.txt.
 
 import hashlib
 import http.client
+import json
 import os
 import platform
 import re
@@ -35,6 +36,7 @@ ORAS_SHA256 = {
     "arm64": "15702c6e3a4a56a8bd8ac5c17efdbcab56d9bada661ccbcf017f5b10c1d89399",
 }
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+TITLE = "org.opencontainers.image.title"  # of a layer: its file's name, as oras writes it
 MAX_BYTES = 200 << 20
 TIMEOUT_SECONDS = 30
 
@@ -57,8 +59,9 @@ class Wanted:
         oras: likewise.
         soci_version: of the release.
         soci_sha256: of its archive; empty to read it from the release's checksum file.
-        soci_releases: where SOCI's releases are: URL of a mirror.
-        oras_releases: likewise.
+        soci_releases: where SOCI's releases are: the URL of a mirror, or `oci://REGISTRY/REPOSITORY`, an
+            artifact tagged with the version, whose layers are the archives; `oci+http://` without TLS.
+        oras_releases: likewise, a URL.
     """
 
     soci: str = ""
@@ -80,8 +83,8 @@ def get(wanted: Wanted, cache: Path, say: Callable[[str], None] = lambda text: N
     Raises:
         SociIndexError: a program cannot be had, or is too old.
     """
-    soci = _named(wanted.soci, "soci") or _soci_of_release(wanted, cache, say)
     oras = _named(wanted.oras, "oras") or _oras_of_release(wanted, cache, say)
+    soci = _named(wanted.soci, "soci") or _soci_of_release(wanted, oras, cache, say)
     return Tools(soci, oras, soci_version(soci))
 
 
@@ -151,7 +154,7 @@ def _named(given: str, name: str) -> Path | None:
     return Path(on_path).absolute() if on_path else None
 
 
-def _soci_of_release(wanted: Wanted, cache: Path, say: Callable[[str], None]) -> Path:
+def _soci_of_release(wanted: Wanted, oras: Path, cache: Path, say: Callable[[str], None]) -> Path:
     version = wanted.soci_version
     asset = f"soci-snapshotter-{version}-linux-{architecture()}-static.tar.gz"
     url = f"{wanted.soci_releases.rstrip('/')}/v{version}/{asset}"
@@ -159,6 +162,9 @@ def _soci_of_release(wanted: Wanted, cache: Path, say: Callable[[str], None]) ->
     remedy = "--soci-releases with a mirror, --soci with the program, or check the network and proxy"
     if target.exists():
         return target
+    if wanted.soci_releases.startswith(("oci://", "oci+http://")):
+        say(f"fetching soci {version} from {wanted.soci_releases}")
+        return _soci_of_registry(wanted, oras, asset, target)
     sha256 = wanted.soci_sha256
     if not sha256:
         with _open(f"{url}.sha256sum", remedy) as answer:
@@ -167,6 +173,36 @@ def _soci_of_release(wanted: Wanted, cache: Path, say: Callable[[str], None]) ->
             raise SociIndexError(f"{url}.sha256sum is no checksum of {asset}", remedy)
     say(f"fetching soci {version} from {url}")
     return _fetch_program(url, sha256, target, remedy)
+
+
+def _soci_of_registry(wanted: Wanted, oras: Path, asset: str, target: Path) -> Path:
+    """The program out of an artifact's layer: the one with the archive's name, whose digest oras checks."""
+    kind, _, repository = wanted.soci_releases.rstrip("/").partition("://")
+    options = ["--plain-http"] if kind == "oci+http" else []
+    remedy = "check --soci-releases, and docker login"
+    version, why = wanted.soci_version, ""
+    for tag in (f"v{version}", version):
+        fetch = [str(oras), "manifest", "fetch", *options, f"{repository}:{tag}"]
+        done = subprocess.run(fetch, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+        why = (done.stderr.strip().splitlines() or ["no answer"])[0]
+    else:
+        raise SociIndexError(f"{repository} has no release {version}: {why}", remedy)
+    layers = json.loads(done.stdout).get("layers") or []
+    titles = {str((layer.get("annotations") or {}).get(TITLE)): layer["digest"] for layer in layers}
+    digest = titles.get(asset, "")
+    if not digest or (wanted.soci_sha256 and digest != f"sha256:{wanted.soci_sha256}"):
+        named = f" of sha256 {wanted.soci_sha256}" if wanted.soci_sha256 else ""
+        raise SociIndexError(f"{repository}:{tag} has no layer {asset}{named}", remedy)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "archive"
+        fetch = [str(oras), "blob", "fetch", *options, "--output", str(file), f"{repository}@{digest}"]
+        done = subprocess.run(fetch, capture_output=True, text=True, check=False)
+        if done.returncode:
+            why = (done.stderr.strip().splitlines() or ["no answer"])[0]
+            raise SociIndexError(f"{repository}@{digest} cannot be had: {why}", remedy)
+        return _fetch_program(file.as_uri(), digest.removeprefix("sha256:"), target, remedy)
 
 
 def _oras_of_release(wanted: Wanted, cache: Path, say: Callable[[str], None]) -> Path:
