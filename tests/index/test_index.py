@@ -13,9 +13,9 @@ from tests.index.conftest import Command
 from tests.index.made_images import (
     AMD64,
     ARM64,
+    CONFIG,
     FOREIGN,
     GZIP,
-    INDEX,
     MANIFEST,
     UNKNOWN,
     WINDOWS,
@@ -251,11 +251,11 @@ def test_what_is_no_image_is_named(command: Command, repository: Repository, pla
     assert f"check the name: {place}:none" in found[1]["problem"]
 
 
-def test_an_index_that_is_damaged_is_named_and_the_other_image_is_indexed(
+def test_a_manifest_that_is_damaged_is_named_and_the_other_image_is_indexed(
     command: Command, repository: Repository, place: str
 ) -> None:
-    damaged = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [{"mediaType": MANIFEST, "size": 1}]}
-    repository.manifest(json.dumps(damaged).encode(), INDEX, "damaged")
+    damaged = {"schemaVersion": 2, "mediaType": MANIFEST, "config": {"mediaType": CONFIG}, "layers": []}
+    repository.manifest(json.dumps(damaged).encode(), MANIFEST, "damaged")
     repository.image([layer("base")], tag="1")
     found = command.json(f"{place}:damaged", f"{place}:1", status=1)
     assert [image["status"] for image in found] == ["failed", "indexed"]
