@@ -297,7 +297,9 @@ def _facts(report: Json) -> Iterator[str]:
         f"mounts: {mounts['lazyLayers']} lazily loaded layers, {mounts['containers']} containers, "
         f"{mounts['dead']} dead; background fetch {report['daemon']['backgroundFetch']}"
     )
-    # An installer from before there were any does not say it.
+    # An installer from before there were any says neither of these.
+    if hardware := report.get("hardware"):
+        yield f"hardware: {hardware['inWords']}; {hardware['chosen']}"
     for entry in report.get("credentials", ()):
         yield f"credentials for {entry['registry']}: {entry['source']}"
     yield from (f"not known: {what}" for what in report["notKnown"])

@@ -17,6 +17,7 @@ from agent import (
     soci_config,
     soci_registries,
     transaction,
+    tuning,
 )
 from agent.host import Result
 
@@ -183,7 +184,9 @@ class DoctorNode(FakeHost):
         self.put(f"/etc/containerd/certs.d/{REGISTRY}/hosts.toml", f'server = "http://{REGISTRY}"\n')
         effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
         told = soci_registries.read(self, effective, (2, 3, 7), settings.mode)
-        self.put(slots.FIRST.config, soci_config.render(settings, told, False))
+        self.put(
+            slots.FIRST.config, soci_config.render(settings, told, False, tuning.choose(tuning.Hardware()))
+        )
         self.put(f"{transaction.STATE}/journal", "state=committed\ntransaction=1\n")
         plan = f"slot=soci\ncontainerd_program=containerd\ncontainerd_config={ROOT_FILE}\npath=/bin\n"
         self.put(f"{transaction.STATE}/txn/1/plan.env", plan)

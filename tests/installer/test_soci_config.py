@@ -8,6 +8,7 @@ import pytest
 from agent import soci_config
 from agent.settings import Settings
 from agent.soci_registries import NOTHING, Mirror, Registries
+from agent.tuning import Hardware, choose
 
 from tests.fakes.settings import agent_settings
 
@@ -16,8 +17,12 @@ def settings(mode: str, index_versions: tuple[str, ...] = ("v2", "v1")) -> Setti
     return agent_settings(mode=mode, index_versions=index_versions)
 
 
-def rendered(mode: str, registries: Registries) -> dict[str, Any]:
-    return tomllib.loads(soci_config.render(settings(mode), registries, discard_unpacked_layers=False))
+UNKNOWN = Hardware()
+
+
+def rendered(mode: str, registries: Registries = NOTHING, hardware: Hardware = UNKNOWN) -> dict[str, Any]:
+    text = soci_config.render(settings(mode), registries, False, choose(hardware))
+    return tomllib.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -31,8 +36,7 @@ def rendered(mode: str, registries: Registries) -> dict[str, Any]:
 )
 def test_modes(mode: str, versions: tuple[str, ...], enabled: set[str]) -> None:
     """An image with a v1 index is lazy only where that is switched on (soci#1655)."""
-    text = soci_config.render(settings(mode, versions), NOTHING, discard_unpacked_layers=False)
-    data = tomllib.loads(text)
+    data = tomllib.loads(soci_config.render(settings(mode, versions), NOTHING, False, choose(UNKNOWN)))
     modes = data["pull_modes"]
     assert {name for name, keys in modes.items() if keys["enable"]} == enabled
     fallback = modes["parallel_pull_unpack"].get("experimental_parallel_pull_as_fallback", False)
@@ -79,3 +83,35 @@ def test_a_registry_that_is_kept_off_is_left_to_containerd_in_each_mode(mode: st
 def test_without_a_way_to_name_all_registries_nothing_is_pulled_in_parallel(mode: str) -> None:
     parallel = rendered(mode, Registries(allows_parallel=False))["pull_modes"]["parallel_pull_unpack"]
     assert parallel == {"enable": False}
+
+
+def test_a_prefetch_list_of_an_image_is_used_and_has_time_to_end() -> None:
+    """SOCI's own default leaves it alone, and 30 s end the mount of a layer whose prefetch takes longer."""
+    data = rendered("lazy")
+    assert data["prefetch"]["enable"] is True
+    assert data["mount_timeout_sec"] > 30
+
+
+def test_background_fetch_is_not_bound_to_eight_mebibytes_a_second() -> None:
+    """SOCI's defaults: 30 s of silence, then one span of 4 MiB in 500 ms, on any link."""
+    fetch = rendered("lazy")["background_fetch"]
+    assert 4 * 1000 / fetch["fetch_period_msec"] > 125  # MiB/s: 1 Gbit/s
+    assert fetch["silence_period_msec"] < 5000
+    assert fetch["max_queue_size"] > 300
+
+
+@pytest.mark.parametrize(
+    ("hardware", "downloads", "unpacks"),
+    [
+        (Hardware(), 20, 12),
+        (Hardware(cores=2, memory=8 << 30), 10, 2),
+        (Hardware(cores=8, memory=32 << 30), 20, 8),
+        (Hardware(cores=96, memory=1 << 40), 20, 12),
+        (Hardware(cores=16, memory=3 << 30), 20, 3),
+    ],
+)
+def test_parallel_pull_fits_the_node(hardware: Hardware, downloads: int, unpacks: int) -> None:
+    found = rendered("parallel", hardware=hardware)["pull_modes"]["parallel_pull_unpack"]
+    assert found["max_concurrent_downloads_per_image"] == downloads
+    assert found["max_concurrent_unpacks_per_image"] == unpacks
+    assert found["concurrent_download_chunk_size"] == "16mb"

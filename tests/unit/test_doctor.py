@@ -115,6 +115,7 @@ def report(node: str, *findings: dict[str, str]) -> dict[str, Any]:
             "uptimeSeconds": 7200,
             "backgroundFetch": "on, progress not known",
         },
+        "hardware": {"inWords": "2 cores, 4.0 GiB of memory", "chosen": "parallel pulls: as it must"},
         "mounts": {"lazyLayers": 6, "containers": 2, "dead": 0},
         "images": [image("registry.example/sample:1"), image("docker.io/library/nginx:latest", "whole")],
         "credentials": CREDENTIALS,
@@ -235,6 +236,12 @@ def test_of_one_node_it_is_shown_with_which_credentials_registries_are_read(clus
     _, output, _ = cluster.run(capsys, "node1")
     assert "credentials for registry.example: provider ecr-credential-provider\n" in output
     assert "credentials for docker.io: none\n" in output
+
+
+def test_of_one_node_its_hardware_is_shown_and_what_was_made_of_it(cluster, capsys):
+    cluster.add("node1")
+    _, output, _ = cluster.run(capsys, "node1")
+    assert "hardware: 2 cores, 4.0 GiB of memory; parallel pulls: as it must\n" in output
 
 
 def test_an_installer_from_before_credentials_is_shown_without(cluster, capsys):

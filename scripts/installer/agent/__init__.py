@@ -8,8 +8,8 @@ Standard library only: it runs in a stock Python image. Its rooms:
     kubelet     the kubelet as it runs: its unit, its sockets; `credential_providers`: its plugins;
                 `credential_helper`: who asks them for the daemon
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
-                `containerd_config`, `soci_config`, `daemon_environment` and `nodeadm`; `slots`, `adoption`:
-                the daemon and its unit
+                `containerd_config`, `soci_config`, `daemon_environment` and `nodeadm`; `tuning`: what
+                the node's hardware makes of these; `slots`, `adoption`: the daemon and its unit
     soci_registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
     install     what is done, in which order; `release`: the download, `release_blob`: out of a registry,
@@ -26,6 +26,7 @@ Standard library only: it runs in a stock Python image. Its rooms:
     tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:
                 how each image is served
+    reads       which files a container reads until it is ready; `file_reads`: as the kernel tells
     watch       the small process that stays
     host        the node's files and commands; `ctr`: its containerd's client; `errors`: why a run ends;
                 `block_yaml`: the YAML of Kubernetes' files

@@ -6,6 +6,8 @@
 
 ``python3 -B -m agent doctor``: only look, and print what is wrong.
 
+``python3 -B -m agent reads``: only look, and print which files a container reads.
+
 ``python3 -B -m agent credentials``: in a container of its own, hand pull secrets to the daemon.
 """
 
@@ -19,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import drift, heal, lazy, owner, pull_secret_files, settings
+from . import drift, heal, lazy, owner, pull_secret_files, settings, tuning
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -84,6 +86,8 @@ class Agent:
         seconds = time.monotonic() - started
         self.log.add(done.steps)
         self.log(f"verified in {seconds:.2f} s, containerd restarts {done.containerd_restarts}")
+        hardware = tuning.read_hardware(self.host)
+        self.log(f"{hardware.in_words}; {tuning.choose(hardware).in_words}")
         conflicts = pull_secret_files.conflicts(self.host)
         self.teller.success(wanted.version, wanted.mode, done, seconds, conflicts)
         evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
@@ -236,6 +240,10 @@ def main() -> int:
         from . import doctor  # no install needs it
 
         return doctor.main()
+    if sys.argv[1:2] == ["reads"]:
+        from . import reads  # nor this
+
+        return reads.main(sys.argv[2:])
     if sys.argv[1:] == ["credentials"]:
         follow_pull_secrets()
     environment = os.environ

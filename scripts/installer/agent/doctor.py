@@ -27,6 +27,7 @@ from . import (
     slots,
     soci_registries,
     transaction,
+    tuning,
 )
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS
@@ -161,6 +162,7 @@ class _Examination:
             "slot": slot.name,
             "versions": self._versions(program, kubelet, daemon, kernel),
             "daemon": self._daemon(daemon, look),
+            "hardware": self._hardware(),
             "mounts": {"lazyLayers": self._fuse_mounts(slot), "containers": len(mounts), "dead": len(dead)},
             "images": [
                 doctor_images.described(image, doctor_checks.why_whole(image, look)) for image in images
@@ -249,6 +251,17 @@ class _Examination:
             "uptimeSeconds": age(stat, float(uptime[0])) if uptime and stat else None,
             # How far it got, and what it moved of each image, the daemon tells by its metrics only.
             "backgroundFetch": "on, progress not known" if is_on else "off",
+        }
+
+    def _hardware(self) -> dict[str, Any]:
+        """The node's, and what a new installation makes of it."""
+        found = tuning.read_hardware(self.host)
+        chosen = tuning.choose(found).in_words
+        return {
+            "cores": found.cores,
+            "memoryBytes": found.memory,
+            "inWords": found.in_words,
+            "chosen": chosen,
         }
 
     def _versions(self, program: str, kubelet: Unit, daemon: Unit, kernel: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from . import (
     daemon_environment,
     soci_config,
     soci_registries,
+    tuning,
 )
 from .adoption import Snapshotter
 from .credential_providers import NO_PROVIDERS, Providers
@@ -24,8 +25,10 @@ from .settings import Settings
 from .slots import FIRST, SECOND, Slot
 from .soci_registries import Registries
 from .transaction import PROGRAMS, STATE, File, Role
+from .tuning import Hardware
 
 UNITS = "/etc/systemd/system"
+UNKNOWN = Hardware()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class Target(Place):
     registries: Registries
     environment: Mapping[str, str]  # of the daemon, as `daemon_environment.of_daemon` has it
     providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
+    hardware: Hardware = UNKNOWN  # the node's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ def _template(name: str) -> Callable[[Target], str]:
             "@SNAPSHOTTER_UNITS@": f"{FIRST.unit} {SECOND.unit}",
             "@EXEC_START@": target.snapshotter.exec_start(target.program),
             "@ENVIRONMENT_FILE@": target.slot.environment,
+            "@PREFETCH_WORKERS@": str(tuning.choose(target.hardware).prefetch_workers),
         }
         content = (target.payload / name).read_text()
         for word, meaning in words.items():
@@ -86,7 +91,8 @@ def _template(name: str) -> Callable[[Target], str]:
 def _soci_config(target: Target) -> str:
     table = containerd_config.image_table(target.effective)
     discard = bool(target.effective.get((*table, "discard_unpacked_layers")))
-    return soci_config.render(target.settings, target.registries, discard)
+    tuned = tuning.choose(target.hardware)
+    return soci_config.render(target.settings, target.registries, discard, tuned)
 
 
 def _environment(target: Target) -> str | None:

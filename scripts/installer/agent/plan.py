@@ -23,6 +23,7 @@ from . import (
     slots,
     soci_registries,
     transaction,
+    tuning,
 )
 from .ctr import Ctr
 from .errors import InstallError
@@ -198,6 +199,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
             registries=told,
             environment=variables,
             providers=providers,
+            hardware=tuning.read_hardware(host),
         ),
     )
     action = "start"

@@ -1,0 +1,261 @@
+"""``python3 -B -m agent reads IMAGE``: which files the next container of an image reads until it is ready.
+
+It waits for a container of the image to be made on this node, follows the reads of its files, and ends when
+a line of its output matches ``--line``, ``--seconds`` after its start, when its standard input ends, or when
+no container came in ``--wait`` seconds. What it says are lines of JSON: ``started`` with the pod, then
+``reads``. ``soci-index advise`` is who calls it.
+
+The container's root file system is seen as it is mounted, which is some tenths of a second before its process
+is started, by the kernel's word that the node's mounts have changed (proc(5), mountinfo).
+"""
+
+import argparse
+import json
+import os
+import re
+import select
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from . import detect, doctor_images, transaction
+from .ctr import Ctr
+from .doctor import fuse_mounts
+from .errors import InstallError
+from .file_reads import FileReads
+from .host import Host
+
+POD = "io.kubernetes.pod"
+CONTAINER = "io.kubernetes.container.name"
+TICK_SECONDS = 0.2
+LOG_BYTES = 1 << 16  # of a container's output that is looked at in one tick
+MOST_AT_ONCE = 20  # containers whose image is not known yet
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Until:
+    """When a recording ends: seconds after the container's start, or a line of its output; ``wait`` is for
+    its start."""
+
+    seconds: float
+    line: str = ""
+    wait: float = 600.0
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container of the image, as containerd has it."""
+
+    id: str
+    namespace: str
+    pod: str
+    uid: str
+    name: str
+
+    @property
+    def logs(self) -> str:
+        """The directory of its output on the node (kubelet, pkg/kuberuntime, BuildContainerLogsDirectory)."""
+        return f"/var/log/pods/{self.namespace}_{self.pod}_{self.uid}/{self.name}"
+
+
+class Recording:
+    """The reads of one container, from the mount of its files on.
+
+    Args:
+        host: the node.
+        ctr: its containerd.
+        image: the name that a pod has.
+        until: when it ends.
+        say: is told what happens, a JSON object each.
+    """
+
+    def __init__(self, host: Host, ctr: Ctr, image: str, until: Until, say: Callable[[Json], None]) -> None:
+        self._host = host
+        self._ctr = ctr
+        self._image = image
+        self._until = until
+        self._say = say
+        self._known = set(root_file_systems(self._mounts()))
+
+    def run(self, is_over: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the container and record; whether there was one. ``is_over`` ends it early.
+
+        Raises:
+            InstallError: the kernel does not tell of reads.
+        """
+        with self._host.path("/proc/1/mountinfo").open() as changes:
+            poll = select.poll()
+            poll.register(changes, select.POLLPRI | select.POLLERR)
+            deadline = time.monotonic() + self._until.wait
+            while time.monotonic() < deadline and not is_over():
+                poll.poll(TICK_SECONDS * 1000)
+                found = self._new_container()
+                if found:
+                    try:
+                        self._follow(*found, is_over)
+                    finally:
+                        found[1].close()
+                    return True
+        return False
+
+    def _mounts(self) -> str:
+        return self._host.read_text("/proc/1/mountinfo")
+
+    def _new_container(self) -> tuple[Container, FileReads, str] | None:
+        """A new container of the image, whose files are followed already, and where they are mounted."""
+        present = root_file_systems(self._mounts())
+        new = [point for point in present if point not in self._known]
+        self._known = set(present)
+        followed: dict[str, FileReads] = {}
+        try:
+            for point in new[:MOST_AT_ONCE]:  # first of all: their processes are about to start
+                try:
+                    followed[point] = FileReads(point, str(self._host.path(point)))
+                except OSError:  # it has gone again
+                    continue
+            for point in list(followed):
+                container = self._container(PurePosixPath(point).parent.name)
+                if container:
+                    return container, followed.pop(point), point
+        finally:
+            for reads in followed.values():
+                reads.close()
+        return None
+
+    def _container(self, name: str) -> Container | None:
+        """The container by its identifier, if it is one of the image and not a pod's sandbox."""
+        info = doctor_images.read_json(self._ctr.run("containers", "info", name).encode())
+        labels = info.get("Labels") or {}
+        if CONTAINER not in labels or not self._is_of_image(str(info.get("Image", ""))):
+            return None
+        words = (str(labels.get(f"{POD}.{word}", "")) for word in ("namespace", "name", "uid"))
+        return Container(name, *words, str(labels[CONTAINER]))
+
+    def _is_of_image(self, name: str) -> bool:
+        if name == self._image:
+            return True
+        names = doctor_images.names_by_digest(self._ctr.run("images", "ls"))
+        return any(name in of_digest and self._image in of_digest for of_digest in names.values())
+
+    def _follow(
+        self, container: Container, reads: FileReads, mount_point: str, is_over: Callable[[], bool]
+    ) -> None:
+        self._say({"started": {"namespace": container.namespace, "pod": container.pod}})
+        ended = ""
+        poll = select.poll()
+        poll.register(reads.fileno(), select.POLLIN)
+        output = Output(self._host, container.logs, self._until.line)
+        lazy = lazy_layers(self._mounts(), mount_point)
+        while not ended:
+            poll.poll(TICK_SECONDS * 1000)
+            reads.collect()
+            if output.has_line():
+                ended = "line"
+            elif time.monotonic() - reads.start > self._until.seconds:
+                ended = "seconds"
+            elif is_over():
+                ended = "input"
+        seconds = time.monotonic() - reads.start
+        self._say({"reads": described(reads, ended, seconds, lazy)})
+
+
+class Output:
+    """What a container writes, as the kubelet keeps it, looked through for a line."""
+
+    def __init__(self, host: Host, folder: str, line: str) -> None:
+        self._host = host
+        self._folder = folder
+        self._line = re.compile(line) if line else None
+        self._at = 0
+
+    def has_line(self) -> bool:
+        """Whether a line that was written since the last look matches; without a pattern never."""
+        if self._line is None:
+            return False
+        files = sorted(self._host.path(self._folder).glob("*.log"))
+        if not files:
+            return False
+        with files[-1].open("rb") as file:
+            file.seek(self._at)
+            text = file.read(LOG_BYTES)
+        whole = text[: text.rfind(b"\n") + 1] or (text if len(text) == LOG_BYTES else b"")
+        self._at += len(whole)
+        # TIME STREAM F|P TEXT (CRI's log format)
+        lines = (line.split(" ", 3)[-1] for line in whole.decode(errors="replace").splitlines())
+        return any(self._line.search(line) for line in lines)
+
+
+def root_file_systems(mountinfo: str) -> list[str]:
+    """Where the root file systems of the kubelet's containers are mounted: .../k8s.io/<id>/rootfs."""
+    return sorted(
+        point
+        for point in detect.mount_points(mountinfo)
+        if point.endswith("/rootfs") and PurePosixPath(point).parent.parent.name == "k8s.io"
+    )
+
+
+def lazy_layers(mountinfo: str, mount_point: str) -> int:
+    """How many of the layers below an overlay are loaded lazily."""
+    fuse = fuse_mounts(mountinfo, "")
+    for line in mountinfo.splitlines():
+        words = line.split()
+        if words[4:5] == [mount_point]:
+            # containerd gives relative names when there are many; newer kernels list each one by itself.
+            options = (option.partition("=") for option in words[-1].split(","))
+            below = (value.split(":") for name, _, value in options if name in ("lowerdir", "lowerdir+"))
+            layers = [layer for some in below for layer in some]
+            return sum(any(mounted.endswith(f"/{layer.lstrip('/')}") for mounted in fuse) for layer in layers)
+    return 0
+
+
+def described(reads: FileReads, ended: str, seconds: float, lazy: int) -> Json:
+    """A recording for a program that reads it."""
+    return {
+        "endedBy": ended,
+        "seconds": round(seconds, 3),
+        "isComplete": reads.is_complete,
+        "lazyLayers": lazy,
+        "files": [
+            {"path": read.path, "size": read.size, "milliseconds": read.milliseconds, "ranges": read.ranges}
+            for read in reads.reads()
+        ],
+    }
+
+
+def say(words: Mapping[str, object]) -> None:
+    """A line of JSON for the caller."""
+    print(json.dumps(words), flush=True)
+
+
+def has_ended() -> bool:
+    """Whether the caller has closed our standard input, or is gone."""
+    ready, _, _ = select.select([sys.stdin], [], [], 0)
+    return bool(ready) and not os.read(sys.stdin.fileno(), 1024)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Record; 0 when there was a container."""
+    parser = argparse.ArgumentParser(prog="agent reads")
+    parser.add_argument("image")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--wait", type=float, default=600.0)
+    parser.add_argument("--line", default="")
+    wanted = parser.parse_args(arguments)
+    host = Host()
+    plan = transaction.recorded_plan(host)
+    address = plan.get("containerd_address", "/run/containerd/containerd.sock")
+    ctr = Ctr(host, address, plan.get("path", "/usr/local/bin:/usr/bin:/bin"))
+    until = Until(wanted.seconds, wanted.line, wanted.wait)
+    try:
+        was_there = Recording(host, ctr, wanted.image, until, say).run(has_ended)
+    except InstallError as error:
+        say({"problem": f"{error.cause}. Remedy: {error.remedy}"})
+        return 1
+    if not was_there:
+        say({"problem": f"no container of {wanted.image} was started here. Remedy: start a pod with it"})
+    return 0 if was_there else 1

@@ -1,0 +1,73 @@
+"""How SOCI's daemon is set for this node: from its cores and its memory, as the kernel tells them.
+
+The link is no part of it: on EC2 the kernel does not know its speed, and a change of the configuration
+restarts the daemon. What an image gains on which link is said by ``soci-index advise``.
+"""
+
+import re
+from dataclasses import dataclass
+
+from .host import Host
+
+GIB = 1 << 30
+# AWS's own values for large nodes (nodeadm's FastImagePull), and the most that is ever chosen.
+MOST_DOWNLOADS, MOST_UNPACKS = 20, 12
+# Behind a cap of 8 MB/s for each connection, ten of them made two cores pull 2.4 times as fast.
+DOWNLOADS_OF_SMALL_NODES = 10
+LEAST_PREFETCH_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a node has; 0 where the kernel did not say."""
+
+    cores: int = 0
+    memory: int = 0  # bytes
+
+    @property
+    def in_words(self) -> str:
+        if not self.cores or not self.memory:
+            return "a node whose cores and memory are not known"
+        return f"{self.cores} cores, {self.memory / GIB:.1f} GiB of memory"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What follows from the hardware.
+
+    ``downloads`` and ``unpacks`` are of one image that is pulled in parallel, ``chunk`` is one request of it
+    in SOCI's words; ``prefetch_workers`` are the connections of one layer's prefetch, SOCI's GOMAXPROCS.
+    """
+
+    downloads: int
+    chunk: str
+    unpacks: int
+    prefetch_workers: int
+
+    @property
+    def in_words(self) -> str:
+        parallel = f"{self.downloads} connections an image, {self.chunk} each, {self.unpacks} layers unpacked"
+        return f"parallel pulls: {parallel} at a time; prefetch: {self.prefetch_workers} connections a layer"
+
+
+def choose(hardware: Hardware) -> Tuning:
+    """The settings of the daemon for a node; AWS's for large nodes where its hardware is not known.
+
+    A layer is unpacked by one core. More of them at a time than there are cores only share these, and each
+    one fills memory with what is not yet on the disk.
+    """
+    is_small = 0 < hardware.cores <= 2 or 0 < hardware.memory < 2 * GIB
+    by_memory = max(1, round(hardware.memory / GIB)) if hardware.memory else MOST_UNPACKS
+    return Tuning(
+        downloads=DOWNLOADS_OF_SMALL_NODES if is_small else MOST_DOWNLOADS,
+        chunk="16mb",
+        unpacks=min(MOST_UNPACKS, hardware.cores or MOST_UNPACKS, by_memory),
+        prefetch_workers=max(LEAST_PREFETCH_WORKERS, hardware.cores),
+    )
+
+
+def read_hardware(host: Host) -> Hardware:
+    """The node's hardware, from /proc."""
+    cores = len(re.findall(r"^processor\s*:", host.read_text("/proc/cpuinfo"), re.MULTILINE))
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", host.read_text("/proc/meminfo"), re.MULTILINE)
+    return Hardware(cores, int(memory[1]) << 10 if memory else 0)

@@ -1,0 +1,139 @@
+"""A recording of a container's reads: found by its image, followed from its mount, ended in time."""
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent.ctr import Ctr
+from agent.host import Host, Result
+from agent.reads import Output, Recording, Until, lazy_layers, root_file_systems
+
+from tests.fakes.overlay import Overlay, overlay
+
+IMAGE = "registry.example/team/train:1"
+DIGEST = "sha256:" + "a" * 64
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay")
+NAMES = f"REF TYPE DIGEST\n{IMAGE} t {DIGEST}\nregistry.example/team/train@{DIGEST} t {DIGEST}\n"
+
+
+def labels(container: str = "main") -> dict[str, str]:
+    pod = {f"io.kubernetes.pod.{key}": value for key, value in (("namespace", "ml"), ("name", "train-0"))}
+    of_container = {"io.kubernetes.container.name": container} if container else {}
+    return {**pod, "io.kubernetes.pod.uid": "u1", **of_container}
+
+
+class Node(Host):
+    """This machine, with a containerd that knows some containers, by what a script does when it is asked."""
+
+    def __init__(self, containers: dict[str, dict[str, Any]]) -> None:
+        super().__init__(Path("/"), self._answer)
+        self.containers = containers
+
+    def _answer(self, command: Sequence[str], *rest: object) -> Result:
+        words = command[command.index("k8s.io") + 1 :]
+        if words[:2] == ("images", "ls"):
+            return Result(0, NAMES, "")
+        return Result(0, json.dumps(self.containers.get(words[2], {})), "")
+
+
+def record(node: Node, until: Until, *containers: Overlay) -> list[dict[str, Any]]:
+    """What is said while the containers come, and the last one reads."""
+    said: list[dict[str, Any]] = []
+    started = threading.Event()
+
+    def say(words: dict[str, Any]) -> None:
+        said.append(words)
+        started.set()
+
+    recording = Recording(node, Ctr(node, "/x.sock", "/bin"), IMAGE, until, say)
+    over = threading.Event()
+    thread = threading.Thread(target=recording.run, args=(over.is_set,))
+    thread.start()
+    try:
+        for container in containers:
+            container.mount()
+        assert started.wait(30)
+        containers[-1].run(lambda: Path("/model.bin").read_bytes())
+    finally:
+        over.set()
+        thread.join()
+    return said
+
+
+@AS_ROOT
+@pytest.mark.parametrize("name", [IMAGE, f"registry.example/team/train@{DIGEST}"])
+def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
+    """Its pod's sandbox and other containers have such mounts, too; containerd may call it by its digest."""
+    node = Node(
+        {
+            "sandbox": {"Image": "pause:3", "Labels": labels("")},
+            "other": {"Image": "registry.example/other:1", "Labels": labels("side")},
+            "mine": {"Image": name, "Labels": labels()},
+        }
+    )
+    files = {"model.bin": b"x" * 5000}
+    with overlay({}, "sandbox") as sandbox, overlay({}, "other") as other, overlay(files, "mine") as mine:
+        said = record(node, Until(60), sandbox, other, mine)
+    assert said[0] == {"started": {"namespace": "ml", "pod": "train-0"}}
+    found = said[1]["reads"]
+    assert found["endedBy"] == "input"
+    assert [(file["path"], file["size"]) for file in found["files"]] == [("/model.bin", 5000)]
+
+
+@AS_ROOT
+def test_without_a_container_it_ends_and_says_nothing() -> None:
+    said: list[dict[str, Any]] = []
+    node = Node({})
+    recording = Recording(node, Ctr(node, "/x.sock", "/bin"), IMAGE, Until(60, wait=0.3), said.append)
+    assert not recording.run()
+    assert not said
+
+
+def test_a_line_is_found_once_it_is_whole(tmp_path: Path) -> None:
+    host = Host(tmp_path, lambda *words: Result(127, "", ""))
+    log = tmp_path / "var/log/pods/ml_train-0_u1/main/0.log"
+    output = Output(host, "/var/log/pods/ml_train-0_u1/main", r"^ready in \d+")
+    assert not output.has_line()
+    log.parent.mkdir(parents=True)
+    log.write_text("2026-11-27T05:00:00.0Z stdout F importing\n2026-11-27T05:00:01.0Z stdout F ready i")
+    assert not output.has_line()
+    with log.open("a") as file:
+        file.write("n 4 s\n")
+    assert output.has_line()
+
+
+def test_a_line_of_binary_noise_is_passed(tmp_path: Path) -> None:
+    host = Host(tmp_path, lambda *words: Result(127, "", ""))
+    log = tmp_path / "logs/0.log"
+    log.parent.mkdir()
+    log.write_bytes(b"\xff" * (1 << 17) + b"\nT stdout F ready\n")
+    output = Output(host, "/logs", "ready")
+    assert [output.has_line() for _ in range(4)] == [False, False, True, False]
+
+
+FUSE = "9 9 0:1 / /var/lib/soci-snapshotter-grpc/snapshotter/snapshots/{}/fs rw - fuse.rawBridge soci rw\n"
+ROOT = "/run/containerd/io.containerd.runtime.v2.task/k8s.io/c1/rootfs"
+SNAPSHOTS = "/var/lib/soci-snapshotter-grpc/snapshotter/snapshots"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        f"ro,lowerdir={SNAPSHOTS}/3/fs:{SNAPSHOTS}/2/fs:{SNAPSHOTS}/1/fs,upperdir=x",
+        "ro,lowerdir=3/fs:2/fs:1/fs,upperdir=x",
+        f"ro,lowerdir+={SNAPSHOTS}/3/fs,lowerdir+={SNAPSHOTS}/2/fs,lowerdir+={SNAPSHOTS}/1/fs,upperdir=x",
+    ],
+)
+def test_lazily_loaded_layers_are_counted(options: str) -> None:
+    mountinfo = FUSE.format(2) + FUSE.format(3) + f"9 9 0:9 / {ROOT} rw - overlay overlay {options}\n"
+    assert lazy_layers(mountinfo, ROOT) == 2
+
+
+def test_root_file_systems_are_those_of_the_kubelets_containers() -> None:
+    other = ROOT.replace("k8s.io", "moby")
+    lines = [f"9 9 0:9 / {point} rw - overlay overlay rw\n" for point in (ROOT, other, "/a/rootfs")]
+    assert root_file_systems("".join(lines)) == [ROOT]
