@@ -43,17 +43,18 @@ class Node(Host):
 def record(node: Node, until: Until, *containers: Overlay) -> list[dict[str, Any]]:
     """What is said while the containers come, and the last one reads."""
     said: list[dict[str, Any]] = []
-    started = threading.Event()
+    waits, started = threading.Event(), threading.Event()
 
     def say(words: dict[str, Any]) -> None:
         said.append(words)
-        started.set()
+        (waits if "waits" in words else started).set()
 
     recording = Recording(node, Ctr(node, "/x.sock", "/bin"), IMAGE, until, say)
     over = threading.Event()
     thread = threading.Thread(target=recording.run, args=(over.is_set,))
     thread.start()
     try:
+        assert waits.wait(30)
         for container in containers:
             container.mount()
         assert started.wait(30)
@@ -78,8 +79,8 @@ def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
     files = {"model.bin": b"x" * 5000}
     with overlay({}, "sandbox") as sandbox, overlay({}, "other") as other, overlay(files, "mine") as mine:
         said = record(node, Until(60), sandbox, other, mine)
-    assert said[0] == {"started": {"namespace": "ml", "pod": "train-0"}}
-    found = said[1]["reads"]
+    assert said[:2] == [{"waits": IMAGE}, {"started": {"namespace": "ml", "pod": "train-0"}}]
+    found = said[2]["reads"]
     assert found["endedBy"] == "input"
     assert [(file["path"], file["size"]) for file in found["files"]] == [("/model.bin", 5000)]
 
@@ -90,7 +91,7 @@ def test_without_a_container_it_ends_and_says_nothing() -> None:
     node = Node({})
     recording = Recording(node, Ctr(node, "/x.sock", "/bin"), IMAGE, Until(60, wait=0.3), said.append)
     assert not recording.run()
-    assert not said
+    assert said == [{"waits": IMAGE}]
 
 
 def test_a_line_is_found_once_it_is_whole(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ rooms:
     prefetch    the prefetch lists of an image's layers, out of their zTOCs
     assemble    the indexed image out of its manifests and zTOCs; `oci`: as Go writes JSON
     registry    registries, as oras talks to them; `credentials`: who we are to them
+    advise      `soci-index advise IMAGE`; `node_recording`: the reads of a container, on its node,
+                `recorded_reads`: in which layers they are, `image_layers` and `layer_files`: what is where in
+                these, `load_model`: what each way of loading takes, `advice`: which one is the best
     tools       the two programs that do the work: found, or fetched and checked
     processes   the programs that run: none outlives the run
     outcome     what came of each image; `progress`: what is seen before

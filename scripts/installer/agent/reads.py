@@ -2,8 +2,8 @@
 
 It waits for a container of the image to be made on this node, follows the reads of its files, and ends when
 a line of its output matches ``--line``, ``--seconds`` after its start, when its standard input ends, or when
-no container came in ``--wait`` seconds. What it says are lines of JSON: ``started`` with the pod, then
-``reads``. ``soci-index advise`` is who calls it.
+no container came in ``--wait`` seconds. What it says are lines of JSON: ``waits`` once it sees every start,
+``started`` with the pod, then ``reads``. ``soci-index advise`` is who calls it.
 
 The container's root file system is seen as it is mounted, which is some tenths of a second before its process
 is started, by the kernel's word that the node's mounts have changed (proc(5), mountinfo).
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from . import detect, doctor_images, transaction
+from . import detect, doctor_images, transaction, tuning
 from .ctr import Ctr
 from .doctor import fuse_mounts
 from .errors import InstallError
@@ -88,6 +88,7 @@ class Recording:
         Raises:
             InstallError: the kernel does not tell of reads.
         """
+        self._say({"waits": self._image})
         with self._host.path("/proc/1/mountinfo").open() as changes:
             poll = select.poll()
             poll.register(changes, select.POLLPRI | select.POLLERR)
@@ -161,7 +162,8 @@ class Recording:
             elif is_over():
                 ended = "input"
         seconds = time.monotonic() - reads.start
-        self._say({"reads": described(reads, ended, seconds, lazy)})
+        cores = tuning.read_hardware(self._host).cores
+        self._say({"reads": {**described(reads, ended, seconds, lazy), "cores": cores}})
 
 
 class Output:

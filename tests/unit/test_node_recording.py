@@ -1,0 +1,139 @@
+"""A recording by kubectl: a program in its place plays the cluster."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from soci_index import recorded_reads
+from soci_index.errors import SociIndexError
+from soci_index.node_recording import Cluster, Wanted, record
+
+IMAGE = "registry.example/team/train:1"
+READS = {
+    "endedBy": "input",
+    "seconds": 2.5,
+    "isComplete": True,
+    "lazyLayers": 3,
+    "cores": 2,
+    "files": [{"path": "/a", "size": 10, "milliseconds": 5, "ranges": [[0, 10]]}],
+}
+# Plays kubectl, and in `exec` the installer's pod: it says what is in a file.
+KUBECTL = """#!{python}
+import json, pathlib, sys
+here = pathlib.Path(__file__).parent
+words = sys.argv[2:]  # behind --context
+with (here / "asked").open("a") as asked:
+    asked.write(json.dumps(words) + "\\n")
+if words[:2] == ["get", "pods"]:
+    print((here / "pods.json").read_text())
+elif words[:2] == ["get", "pod"]:
+    print((here / "pod.json").read_text())
+elif words[0] == "create":
+    (here / "created").write_text(sys.stdin.read())
+elif words[0] == "exec":
+    print("a line that is no JSON")
+    for line in (here / "says").read_text().splitlines():
+        if line == "wait for the end of standard input":
+            sys.stdin.read()
+        elif line.startswith("fail "):
+            print(line.removeprefix("fail "), file=sys.stderr)
+            print("command terminated with exit code 1", file=sys.stderr)
+            sys.exit(1)
+        else:
+            print(line, flush=True)
+"""
+
+
+class FakeCluster:
+    """A cluster of one node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        program = folder / "kubectl"
+        program.write_text(KUBECTL.replace("{python}", sys.executable))
+        program.chmod(program.stat().st_mode | stat.S_IEXEC)
+        self.cluster = Cluster((str(program), "--context=x"), "soci-system", "ml")
+        pod = {"metadata": {"name": "soci-installer-1"}, "spec": {"nodeName": "node1"}}
+        leaving = {"metadata": {"name": "old", "deletionTimestamp": "t"}, "spec": {"nodeName": "node1"}}
+        self.put("pods.json", {"items": [leaving, pod]})
+        self.be_ready(True)
+        self.say({"waits": IMAGE}, {"started": {"namespace": "ml", "pod": "p"}}, {"reads": READS})
+
+    def put(self, name: str, content: Any) -> None:
+        (self.folder / name).write_text(json.dumps(content))
+
+    def be_ready(self, is_ready: bool) -> None:
+        self.put(
+            "pod.json",
+            {"status": {"conditions": [{"type": "Ready", "status": "True" if is_ready else "False"}]}},
+        )
+
+    def say(self, *lines: dict[str, Any] | str) -> None:
+        text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        (self.folder / "says").write_text("\n".join(text) + "\n")
+
+    def asked(self) -> list[list[str]]:
+        return [json.loads(line) for line in (self.folder / "asked").read_text().splitlines()]
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeCluster:
+    return FakeCluster(tmp_path)
+
+
+def test_the_pod_of_the_node_records_until_the_pod_is_ready(fake: FakeCluster) -> None:
+    fake.say(
+        {"waits": IMAGE},
+        {"started": {"namespace": "ml", "pod": "p"}},
+        "wait for the end of standard input",
+        {"reads": READS},
+    )
+    said: list[str] = []
+    found = recorded_reads.parse(record(fake.cluster, Wanted(IMAGE, "node1", 9, wait=8), said.append))
+    assert [file.path for file in found.files] == ["/a"]
+    assert (found.cores, found.lazy_layers, found.ended_by) == (2, 3, "input")
+    assert said == [f"waiting for a container of {IMAGE} on node1", "pod ml/p has started"]
+    (run,) = [words for words in fake.asked() if words[0] == "exec"]
+    assert run[2:5] == ["--namespace", "soci-system", "soci-installer-1"]
+    assert run[-7:] == [IMAGE, "--seconds", "9", "--wait", "8", "--line", ""]
+
+
+def test_with_a_line_nobody_asks_whether_the_pod_is_ready(fake: FakeCluster) -> None:
+    record(fake.cluster, Wanted(IMAGE, "node1", line="ready"))
+    assert ["get", "pod"] not in [words[:2] for words in fake.asked()]
+
+
+def test_a_pod_is_made_once_the_node_looks_and_deleted_whatever_happens(fake: FakeCluster) -> None:
+    fake.say({"waits": IMAGE}, {"problem": "no container of it was started here. Remedy: start one"})
+    with pytest.raises(SociIndexError, match=r"no container of it was started here. Remedy: start one"):
+        record(fake.cluster, Wanted(IMAGE, "node1", run=True))
+    made = json.loads((fake.folder / "created").read_text())
+    assert made["spec"]["nodeName"] == "node1"
+    assert made["spec"]["containers"] == [{"name": "image", "image": IMAGE}]
+    assert [words[0] for words in fake.asked()] == ["get", "exec", "create", "delete"]
+    assert made["metadata"]["name"] in fake.asked()[-1]
+
+
+def test_a_node_without_the_installer_is_named(fake: FakeCluster) -> None:
+    with pytest.raises(SociIndexError, match=r"no installer's pod of namespace soci-system is on node other"):
+        record(fake.cluster, Wanted(IMAGE, "other"))
+
+
+def test_an_older_installer_says_so_itself(fake: FakeCluster) -> None:
+    fake.say("fail this installer is older. Remedy: pulumi up")
+    with pytest.raises(SociIndexError, match=r"^this installer is older. Remedy: pulumi up$"):
+        record(fake.cluster, Wanted(IMAGE, "node1"))
+
+
+def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
+    kept = tmp_path / "reads.json"
+    with pytest.raises(SociIndexError, match=r"reads.json cannot be read"):
+        recorded_reads.load(kept)
+    kept.write_text('{"files": [{"path": "/a"}]}')
+    with pytest.raises(SociIndexError, match=r"this is no recording of reads"):
+        recorded_reads.load(kept)
+    kept.write_text(json.dumps(READS))
+    assert recorded_reads.load(kept).files[0].bytes == 10
