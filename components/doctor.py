@@ -286,6 +286,9 @@ def _image_row(entry: Json) -> tuple[str, ...]:
     size = _size(entry["bytes"])
     if entry["lazyLayers"]:
         size += f", {_size(entry['lazyBytes'])} of it lazy"
+        # An installer from before it could be known does not say it.
+        if (local := entry.get("localBytes")) is not None:
+            size += f", {_size(local)} of that here by now"
     return entry["image"], entry["served"], of_lazy, size, entry["why"] or "-"
 
 

@@ -185,7 +185,8 @@ class DoctorNode(FakeHost):
         effective = containerd_config.flatten(tomllib.loads(EFFECTIVE))
         told = soci_registries.read(self, effective, (2, 3, 7), settings.mode)
         self.put(
-            slots.FIRST.config, soci_config.render(settings, told, False, tuning.choose(tuning.Hardware()))
+            slots.FIRST.config,
+            soci_config.render(settings, told, False, tuning.choose(tuning.Hardware()), slots.FIRST),
         )
         self.put(f"{transaction.STATE}/journal", "state=committed\ntransaction=1\n")
         plan = f"slot=soci\ncontainerd_program=containerd\ncontainerd_config={ROOT_FILE}\npath=/bin\n"

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,10 +97,49 @@ def test_a_good_node_has_no_finding(node: DoctorNode) -> None:
         "lazyLayers": 2,
         "bytes": 291 * MIB,
         "lazyBytes": 290 * MIB,
+        "localBytes": None,
         "wholeBytes": MIB,
         "why": "",
     }
+    assert report["daemon"]["backgroundFetch"] == "on, progress not known"
     json.dumps(report)
+
+
+class Metrics(threading.Thread):
+    """The daemon's metrics, on its socket."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__()
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.text = text
+        self.start()
+
+    def run(self) -> None:
+        client, _ = self.listener.accept()
+        with client:
+            client.recv(1 << 16)
+            client.sendall(f"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\n{self.text}".encode())
+        self.listener.close()
+
+
+def test_how_much_of_an_image_is_here_by_now(node: DoctorNode) -> None:
+    """The daemon measures the time of a layer's background fetch when its last span has come."""
+    ended = digest(f"{SAMPLE} blob 1")
+    name = "soci_fs_operation_duration_milliseconds"
+    lines = [
+        f'{name}_count{{layer="{ended}",operation_type="background_fetch"}} 1',
+        f'{name}_count{{layer="{digest("of an image that is gone")}",operation_type="background_fetch"}} 1',
+        f'{name}_sum{{layer="{digest(f"{SAMPLE} blob 2")}",operation_type="background_fetch"}} 1',
+        f'{name}_count{{layer="{digest(f"{SAMPLE} blob 2")}",operation_type="mount"}} 1',
+    ]
+    metrics = Metrics(node.path(slots.FIRST.metrics), "\n".join(lines) + "\n")
+    report = node.examine()
+    metrics.join()
+    assert report["daemon"]["backgroundFetch"] == "on, 1 of 2 layers wholly here"
+    (image,) = report["images"]
+    assert (image["lazyBytes"], image["localBytes"]) == (290 * MIB, 200 * MIB)
 
 
 def test_it_only_reads(node: DoctorNode) -> None:

@@ -45,3 +45,11 @@ def test_what_was_chosen_is_said_in_words() -> None:
     assert hardware.in_words == "2 cores, 4.0 GiB of memory"
     assert "10 connections" in tuning.choose(hardware).in_words
     assert "not known" in Hardware().in_words
+
+
+@pytest.mark.parametrize(("cores", "milliseconds"), [(0, 20), (1, 40), (2, 20), (8, 5), (96, 2)])
+def test_looking_for_background_work_takes_the_same_share_of_every_node(
+    cores: int, milliseconds: int
+) -> None:
+    """At 5 ms the daemon takes 2.4 % of a core for good, on a small node, too."""
+    assert tuning.choose(Hardware(cores, 8 << 30)).fetch_milliseconds == milliseconds

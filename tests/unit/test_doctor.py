@@ -88,6 +88,7 @@ def image(name: str, served: str = "lazy") -> dict[str, Any]:
         "lazyLayers": 6 if is_lazy else 0,
         "bytes": 288 << 20,
         "lazyBytes": 287 << 20 if is_lazy else 0,
+        "localBytes": 100 << 20 if is_lazy else 0,
         "wholeBytes": 1 << 20 if is_lazy else 288 << 20,
         "why": "" if is_lazy else "no-index",
     }
@@ -226,7 +227,10 @@ def test_of_one_node_each_image_is_shown(cluster, capsys):
     cluster.add("node2")
     _, output, _ = cluster.run(capsys, "node1")
     assert "node2" not in output
-    assert re.search(r"registry.example/sample:1 +lazy +6 of 7 lazy +288 MiB, 287 MiB of it lazy", output)
+    assert re.search(
+        r"registry.example/sample:1 +lazy +6 of 7 lazy +288 MiB, 287 MiB of it lazy, 100 MiB of that here",
+        output,
+    )
     assert re.search(r"docker.io/library/nginx:latest +whole +0 of 7 lazy +288 MiB +no-index", output)
     assert "background fetch on, progress not known" in output
 

@@ -21,6 +21,7 @@ from . import (
     detect,
     doctor_checks,
     doctor_images,
+    fetch_progress,
     lazy,
     pull_secret_files,
     settings,
@@ -119,6 +120,7 @@ class _Examination:
         )
         answers = ctr.succeeds("version", timeout=SECONDS)
         words = self._words(slot, start)
+        metrics = fetch_progress.read_metrics(self.host.path(slot.metrics)) if daemon.pid else ""
         images, unmounted = self._images(ctr, slot, words) if answers else ((), 0)
         hosts = doctor_images.registries(images)
         providers = self._try("the kubelet's plugins", lambda: credential_providers.read(self.host))
@@ -150,6 +152,7 @@ class _Examination:
             reasons=words.reasons,
             unmounted=unmounted,
             dead_pods=self._pods(ctr, dead) if answers else dead,
+            local_layers=fetch_progress.local_layers(metrics) if metrics else None,
             memory=memory_of(self.host.read_text(f"/proc/{daemon.pid}/status")),
             pull_secrets=tuple(pull_secret_files.problems(self.host)),
             verify=self._verify() if answers else "",
@@ -165,7 +168,8 @@ class _Examination:
             "hardware": self._hardware(),
             "mounts": {"lazyLayers": self._fuse_mounts(slot), "containers": len(mounts), "dead": len(dead)},
             "images": [
-                doctor_images.described(image, doctor_checks.why_whole(image, look)) for image in images
+                doctor_images.described(image, doctor_checks.why_whole(image, look), look.local_layers)
+                for image in images
             ],
             "credentials": [
                 {"registry": registry, "source": source.found} for registry, source in look.sources.items()
@@ -249,9 +253,14 @@ class _Examination:
             "memoryBytes": look.memory,
             "oomScoreAdj": int(score) if score else None,
             "uptimeSeconds": age(stat, float(uptime[0])) if uptime and stat else None,
-            # How far it got, and what it moved of each image, the daemon tells by its metrics only.
-            "backgroundFetch": "on, progress not known" if is_on else "off",
+            "backgroundFetch": self._background_fetch(look) if is_on else "off",
         }
+
+    def _background_fetch(self, look: Look) -> str:
+        layers = {layer.digest for image in look.images for layer in image.of(doctor_images.LAZY)}
+        if look.local_layers is None:
+            return "on, progress not known"
+        return f"on, {len(layers & look.local_layers)} of {len(layers)} layers wholly here"
 
     def _hardware(self) -> dict[str, Any]:
         """The node's, and what a new installation makes of it."""

@@ -78,6 +78,7 @@ class Look:
     reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
     dead_pods: tuple[str, ...] = ()
+    local_layers: frozenset[str] | None = None  # digests of lazily loaded layers that are wholly here
     memory: int = 0  # of the daemon, in bytes
     pull_secrets: tuple[tuple[str, str, str], ...] = ()  # finding, subject and cause, as their process says
     verify: str = ""  # what the host script's own checks found

@@ -188,9 +188,15 @@ def _manifests(
             yield from _manifests(value, content, seen)
 
 
-def described(image: Image, why: str) -> dict[str, object]:
-    """An image for the report; ``why`` is the reason that it is not loaded lazily, if that is known. What was
-    fetched so far of a lazily loaded layer, its daemon does not tell."""
+def described(image: Image, why: str, local_layers: Collection[str] | None = None) -> dict[str, object]:
+    """An image for the report.
+
+    Args:
+        image: as it was found.
+        why: the reason that it is not loaded lazily, if that is known.
+        local_layers: digests of lazily loaded layers that are wholly on the node; None where the daemon does
+            not tell.
+    """
     lazy = image.of(LAZY)
     whole = image.of(WHOLE) + image.of(PARALLEL)
     return {
@@ -201,6 +207,9 @@ def described(image: Image, why: str) -> dict[str, object]:
         "lazyLayers": len(lazy),
         "bytes": image.size,
         "lazyBytes": sum(layer.size for layer in lazy),
+        "localBytes": None
+        if local_layers is None
+        else sum(layer.size for layer in lazy if layer.digest in local_layers),
         "wholeBytes": sum(layer.size for layer in whole),
         "why": why,
     }

@@ -92,7 +92,7 @@ def _soci_config(target: Target) -> str:
     table = containerd_config.image_table(target.effective)
     discard = bool(target.effective.get((*table, "discard_unpacked_layers")))
     tuned = tuning.choose(target.hardware)
-    return soci_config.render(target.settings, target.registries, discard, tuned)
+    return soci_config.render(target.settings, target.registries, discard, tuned, target.slot)
 
 
 def _environment(target: Target) -> str | None:

@@ -57,6 +57,11 @@ class Slot:
         return f"/run/soci-snapshotter-grpc{self.suffix}/soci-snapshotter-grpc.sock"
 
     @property
+    def metrics(self) -> str:
+        """The socket on which the daemon tells its metrics."""
+        return f"/run/soci-snapshotter-grpc{self.suffix}/metrics.sock"
+
+    @property
     def data(self) -> str:
         return f"/var/lib/soci-snapshotter-grpc{self.suffix}"
 

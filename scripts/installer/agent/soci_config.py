@@ -6,6 +6,7 @@ Top-level keys come before every table: below one they would silently become mem
 import json
 
 from .settings import Settings
+from .slots import Slot
 from .soci_registries import Mirror, Registries
 from .tuning import Tuning
 
@@ -19,13 +20,14 @@ MOUNT_SECONDS = 60
 # Background fetch: one span in each period, and one at a time of each layer. SOCI's defaults, 30 s and
 # 500 ms, bring 8 MiB/s unpacked, whatever the link carries.
 SILENCE_MILLISECONDS = 4000  # after a mount, in which a starting container has the link for itself
-PERIOD_MILLISECONDS = 5
 # Layers that wait for it. One that finds the queue full is never fetched (0.15), or waits with its mount
 # (before).
 QUEUE = 5000
 
 
-def render(settings: Settings, registries: Registries, discard_unpacked_layers: bool, tuned: Tuning) -> str:
+def render(
+    settings: Settings, registries: Registries, discard_unpacked_layers: bool, tuned: Tuning, slot: Slot
+) -> str:
     """The text of config.toml for a mode and a node, with what the node's pulls say of registries.
 
     A release that does not know a key takes no notice of it (config.go of 0.10 to 0.16).
@@ -40,6 +42,9 @@ def render(settings: Settings, registries: Registries, discard_unpacked_layers: 
         "# The metadata can be rebuilt from the images' indexes, so it need not be synced.",
         "metadata_db_no_sync = true",
         f"mount_timeout_sec = {MOUNT_SECONDS}",
+        "# By these soci-doctor knows how much of an image is on the node.",
+        f"metrics_address = {_text(slot.metrics)}",
+        'metrics_network = "unix"',
         "",
         "[prefetch]",
         "# Only what an image's own list names is fetched before its start.",
@@ -47,7 +52,7 @@ def render(settings: Settings, registries: Registries, discard_unpacked_layers: 
         "",
         "[background_fetch]",
         f"silence_period_msec = {SILENCE_MILLISECONDS}",
-        f"fetch_period_msec = {PERIOD_MILLISECONDS}",
+        f"fetch_period_msec = {tuned.fetch_milliseconds}",
         f"max_queue_size = {QUEUE}",
         "",
         "[snapshotter]",

@@ -139,6 +139,15 @@ func serveMetrics(network, address string) error {
 	if network == "" {
 		network = "tcp"
 	}
+	if network == "unix" {
+		// One that was killed has left its socket there.
+		if err := os.MkdirAll(filepath.Dir(address), 0o700); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+		if err := os.Remove(address); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
 	listener, err := net.Listen(network, address)
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)

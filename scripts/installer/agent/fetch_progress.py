@@ -1,0 +1,40 @@
+"""Which lazily loaded layers are wholly on the node by now: by the metrics of the daemon.
+
+Source: soci-snapshotter, fs/metrics/common/metrics.go; fs/backgroundfetcher/resolver.go measures the time of
+a layer's background fetch once its last span is there. A daemon that was started anew fetches anew.
+"""
+
+import re
+import socket
+from pathlib import Path
+
+SECONDS = 2.0
+MOST_BYTES = 8 << 20
+_ENDED = re.compile(
+    r'^soci_fs_operation_duration_milliseconds_count\{layer="(sha256:[0-9a-f]{64})",'
+    r'operation_type="background_fetch"\} [1-9]',
+    re.MULTILINE,
+)
+
+
+def read_metrics(path: Path) -> str:
+    """What the daemon says on its metrics socket; empty when it says nothing."""
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.settimeout(SECONDS)
+    answer = bytearray()
+    try:
+        client.connect(str(path))
+        client.sendall(b"GET /metrics HTTP/1.0\r\nHost: soci\r\n\r\n")
+        while len(answer) < MOST_BYTES and (block := client.recv(1 << 16)):
+            answer += block
+    except OSError:
+        return ""
+    finally:
+        client.close()
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    return body.decode(errors="replace") if b" 200 " in head.split(b"\r\n", 1)[0] else ""
+
+
+def local_layers(metrics: str) -> frozenset[str]:
+    """The digests of the layers whose background fetch has ended."""
+    return frozenset(_ENDED.findall(metrics))
