@@ -1,7 +1,7 @@
 """Which way of loading an image is the best one for a link and a node, and why; pure functions."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from . import load_model
 from .layer_files import LayerFiles
@@ -40,7 +40,7 @@ class Advice:
     prefetch: tuple[str, ...]
     read_share: float
     floor_seconds: float
-    reasons: tuple[str, ...] = field(default=())
+    reasons: tuple[str, ...] = ()
 
     @property
     def mode(self) -> str:

@@ -80,13 +80,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     where.add_argument("--cores", type=options.count, help="default: those of the recording's node")
     where.add_argument("--disk", type=rate, default=0.0, metavar="RATE", help="what it writes: 125MB")
     parser.add_argument("--platform", default="linux/amd64", help="default: %(default)s")
-    parser.add_argument("--write", action="store_true", help="give the image the index that is advised")
+    write = parser.add_argument_group("the index")
+    write.add_argument("--write", action="store_true", help="give the image the index that is advised")
+    name = write.add_mutually_exclusive_group()
+    name.add_argument("--to-tag", default="", metavar="TAG", help="of the indexed image; default: TAG-soci")
+    name.add_argument("--replace", action="store_true", help="move the image's own tag to it")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     options.add_registries(parser)
     options.add_tools(parser)
     parsed = parser.parse_args(arguments)
     if parsed.run and not parsed.node:
         parser.error("--run is for --node")
+    if (parsed.to_tag or parsed.replace) and not parsed.write:
+        parser.error("--to-tag and --replace are for --write")
     try:
         re.compile(parsed.until)
     except re.error as error:
@@ -269,6 +275,8 @@ def _write(parsed: argparse.Namespace, found: Advice) -> int:
         prefetch.flush()
         words = ["--span-size", str(found.best.span_bytes), "--min-layer-size", str(found.min_layer_bytes)]
         words += ["--prefetch", prefetch.name] if found.prefetch else []
+        words += ["--to-tag", parsed.to_tag] if parsed.to_tag else []
+        words += ["--replace"] if parsed.replace else []
         # The answer on standard output is the advice alone.
         with contextlib.redirect_stdout(sys.stderr):
             return index.main([*words, *options.repeated(parsed), "--", parsed.image])

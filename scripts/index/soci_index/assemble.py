@@ -149,8 +149,9 @@ def with_index(image: Image, indexes: Mapping[str, bytes]) -> Documents:
 
 
 def is_soci_index(descriptor: Json) -> bool:
-    """Whether a descriptor in an image's index is that of a SOCI index."""
-    return descriptor.get("artifactType") in ARTIFACT_TYPES.values()
+    """Whether a descriptor in an image's index is that of a SOCI index. Not every tool keeps its type."""
+    annotations = descriptor.get("annotations") or {}
+    return descriptor.get("artifactType") in ARTIFACT_TYPES.values() or MANIFEST_DIGEST in annotations
 
 
 def _convert(documents: Documents, member: Member, soci_digest: str) -> Json:

@@ -77,6 +77,18 @@ def add_registries(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ca-file", default="", metavar="FILE", help="the authority of registries, PEM")
 
 
+def repeated(parsed: argparse.Namespace) -> list[str]:
+    """What the options of `add_registries` and `add_tools` were, for another subcommand."""
+    found = [f"--plain-http={host}" for host in parsed.plain_http]
+    for name in (
+        *("ca_file", "soci", "oras", "soci_version", "soci_sha256", "soci_releases", "oras_releases"),
+        "cache",
+    ):
+        if value := getattr(parsed, name):
+            found.append(f"--{name.replace('_', '-')}={value}")
+    return found
+
+
 def default_jobs() -> int:
     """As many layers at a time as this process has cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -258,6 +258,8 @@ class _Examination:
 
     def _background_fetch(self, look: Look) -> str:
         layers = {layer.digest for image in look.images for layer in image.of(doctor_images.LAZY)}
+        if not layers:
+            return "on"
         if look.local_layers is None:
             return "on, progress not known"
         return f"on, {len(layers & look.local_layers)} of {len(layers)} layers wholly here"

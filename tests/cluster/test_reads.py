@@ -1,0 +1,35 @@
+"""What a real container reads, as the installer's pod on its node records it."""
+
+import threading
+
+import lab_client
+import pod_start
+from images import working_set
+from soci_index import recorded_reads
+from soci_index.node_recording import Cluster, Wanted, record
+
+NODE = "node1"
+
+
+def test_a_container_that_is_loaded_lazily_reads_its_working_set_and_nothing_else(api, run_pod) -> None:
+    """The sample says which files it reads: each of them is recorded, wholly, in that order; of the other two
+    thousand files none is."""
+    cluster = Cluster((str(lab_client.LAB), "kubectl"), "soci-system")
+    waits = threading.Event()
+    content: list[recorded_reads.Json] = []
+
+    def follow() -> None:
+        wanted = Wanted(pod_start.IMAGE, NODE, line="^ready")
+        content.append(record(cluster, wanted, lambda said: waits.set()))
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    assert waits.wait(60)
+    run_pod(pod_start.IMAGE, NODE, pod_start.COMMAND)
+    thread.join(180)
+    found = recorded_reads.parse(content[0])
+    assert (found.ended_by, found.is_complete) == ("line", True)
+    assert found.lazy_layers > 0
+    data = [file for file in found.files if file.path.startswith("/opt/sample/data/")]
+    assert [file.path for file in data] == working_set()
+    assert all(file.ranges == ((0, file.size),) for file in data)
