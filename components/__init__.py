@@ -1,8 +1,9 @@
 """SociCluster: Kubernetes nodes that start pods from large images in seconds, with the SOCI snapshotter."""
 
-from .arguments import NodeGroupArgs, SociClusterArgs, SociInstallerArgs
+from .arguments import ImageIndexArgs, NodeGroupArgs, SociClusterArgs, SociInstallerArgs
 from .cluster import SociCluster
 from .configuration import from_config
+from .image_index import ImageIndex
 from .installer import SociInstaller
 from .karpenter import ec2_node_class, node_pool, startup_taints
 from .own_nodes import (
@@ -20,6 +21,8 @@ from .settings import Settings, plain_arguments
 from .workload import SampleWorkload, SampleWorkloadArgs
 
 __all__ = [
+    "ImageIndex",
+    "ImageIndexArgs",
     "NodeGroupArgs",
     "SampleWorkload",
     "SampleWorkloadArgs",

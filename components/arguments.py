@@ -16,6 +16,53 @@ class SampleWorkloadSettings(TypedDict):
     """What it runs; empty for the image's own command. Default: `["python3", "-c", "print('ready')"]`."""
 
 
+class ImageIndexSettings(TypedDict):
+    """Images that get their SOCI index."""
+
+    images: NotRequired[list[str]]
+    """The images, `NAME:TAG` or `NAME@DIGEST`, in registries to which the credentials may push."""
+    schedule: NotRequired[str]
+    """When, as a CronJob has it, in UTC: `0 3 * * *` or `@daily`. Empty means once, and again when any of
+    this changes: `pulumi up` waits for it."""
+    suffix: NotRequired[str]
+    """What the tag of an indexed image has at its end: `app:1` stays as it is, and `app:1-soci` comes beside
+    it. Default: `-soci`."""
+    replace: NotRequired[bool]
+    """Whether, with an empty suffix, an image's own tag is moved to the indexed image. The tag's digest
+    changes with it. Default: `false`."""
+    repository: NotRequired[str]
+    """Another repository for the indexed image; with a slash at its end, what comes before the images' own.
+    Empty means beside the image."""
+    index_version: NotRequired[str]
+    """Kind of SOCI index: `v2` becomes part of the image, `v1` is put beside it in the registry, which leaves
+    every tag and digest as it is. Default: `v2`."""
+    plain_http: NotRequired[list[str]]
+    """Registries without TLS, as images name them."""
+    ca_certificates: NotRequired[str]
+    """The private authority of registries, PEM."""
+    role_arn: NotRequired[str]
+    """On EKS, the IAM role of the service account (IRSA), which may push to the images' ECR. Empty means
+    none, or the one that a Pod Identity association gives."""
+    oras_url: NotRequired[str]
+    """Where releases of oras, the registry client, are. Set it to a mirror where pods cannot reach GitHub.
+    Default: `https://github.com/oras-project/oras/releases/download`."""
+    jobs: NotRequired[int]
+    """Layers that are worked on at the same time. The pod asks for half a core and 256 MiB of memory for
+    each, and may take 1 GiB. Default: `2`."""
+    disk_gib: NotRequired[int]
+    """What the pod may take of its node's disk. A layer takes twice its size while it is worked on. Default:
+    `20`."""
+    timeout_seconds: NotRequired[int]
+    """How long one run may take. Default: `3600`."""
+    node_selector: NotRequired[dict[str, str]]
+    """Labels of the nodes on which it may run. Empty means any Linux node, amd64 or arm64; it needs no
+    SOCI."""
+    tolerated_taints: NotRequired[list[str]]
+    """Taints of these nodes, as kubectl writes them, such as `nvidia.com/gpu=present:NoSchedule`."""
+    namespace: NotRequired[str]
+    """Namespace that is made for it. Default: `soci-index`."""
+
+
 class SampleWorkloadArgs(TypedDict):
     """What the sample runs, and for which SOCI version."""
 
@@ -35,6 +82,90 @@ class SampleWorkloadArgs(TypedDict):
     kubeconfig: NotRequired[pulumi.Input[str]]
     """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to name the pod, and
     to show why it failed. Default: that of the Kubernetes provider."""
+    context: NotRequired[pulumi.Input[str]]
+    """The kubeconfig's context to use for that. Default: its current one."""
+
+
+class ImageIndexArgs(TypedDict):
+    """Which images get their SOCI index, how and when."""
+
+    images: list[str]
+    """The images, `NAME:TAG` or `NAME@DIGEST`, in registries to which the credentials may push."""
+    schedule: NotRequired[str]
+    """When, as a CronJob has it, in UTC: `0 3 * * *` or `@daily`. Empty means once, and again when any of
+    this changes: `pulumi up` waits for it."""
+    suffix: NotRequired[str]
+    """What the tag of an indexed image has at its end: `app:1` stays as it is, and `app:1-soci` comes beside
+    it. Default: `-soci`."""
+    replace: NotRequired[bool]
+    """Whether, with an empty suffix, an image's own tag is moved to the indexed image. The tag's digest
+    changes with it. Default: `false`."""
+    repository: NotRequired[str]
+    """Another repository for the indexed image; with a slash at its end, what comes before the images' own.
+    Empty means beside the image."""
+    index_version: NotRequired[str]
+    """Kind of SOCI index: `v2` becomes part of the image, `v1` is put beside it in the registry, which leaves
+    every tag and digest as it is. Default: `v2`."""
+    plain_http: NotRequired[list[str]]
+    """Registries without TLS, as images name them."""
+    ca_certificates: NotRequired[str]
+    """The private authority of registries, PEM."""
+    role_arn: NotRequired[str]
+    """On EKS, the IAM role of the service account (IRSA), which may push to the images' ECR. Empty means
+    none, or the one that a Pod Identity association gives."""
+    oras_url: NotRequired[str]
+    """Where releases of oras, the registry client, are. Set it to a mirror where pods cannot reach GitHub.
+    Default: `https://github.com/oras-project/oras/releases/download`."""
+    jobs: NotRequired[int]
+    """Layers that are worked on at the same time. The pod asks for half a core and 256 MiB of memory for
+    each, and may take 1 GiB. Default: `2`."""
+    disk_gib: NotRequired[int]
+    """What the pod may take of its node's disk. A layer takes twice its size while it is worked on. Default:
+    `20`."""
+    timeout_seconds: NotRequired[int]
+    """How long one run may take. Default: `3600`."""
+    node_selector: NotRequired[dict[str, str]]
+    """Labels of the nodes on which it may run. Empty means any Linux node, amd64 or arm64; it needs no
+    SOCI."""
+    tolerated_taints: NotRequired[list[str]]
+    """Taints of these nodes, as kubectl writes them, such as `nvidia.com/gpu=present:NoSchedule`."""
+    namespace: NotRequired[str]
+    """Namespace that is made for it. Default: `soci-index`."""
+    version: NotRequired[str]
+    """SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0). Default: `0.16.1`."""
+    release_url: NotRequired[str]
+    """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
+    reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
+    are the archives (`oci+http://` without TLS). Default:
+    `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    http_proxy: NotRequired[str]
+    """Proxy of the nodes for http:// addresses, for SOCI and the installer's download. Empty means the one
+    that containerd runs with, if any. It must be plain: credentials belong into containerd's unit."""
+    https_proxy: NotRequired[str]
+    """The same for https:// addresses."""
+    no_proxy: NotRequired[str]
+    """Hosts, addresses and networks that are asked without a proxy, separated by commas. Empty means those of
+    containerd. The instance metadata, `localhost`, `.svc`, `.cluster.local` and the address of the API
+    server's service are always among them; name the service network, too, where a registry is in it."""
+    sha256: NotRequired[dict[str, str]]
+    """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
+    own checksum files are read at each run; nodes of an architecture without one are refused."""
+    installer_image: NotRequired[str]
+    """Image with Python 3.11 or newer in which the installer runs. Nothing is added to it. Default:
+    `public.ecr.aws/docker/library/python:3.13-alpine`."""
+    image_pull_secrets: NotRequired[list[Any]]
+    """For the installer's and the sample's own images only; your pods need nothing here (`soci:credentials`).
+    Where the nodes' credentials do not open these two: each entry the name of a Secret that others put beside
+    the pods, or an object with `registry`, `username` and `password`, from which such a Secret is made. In a
+    program, user name and password may be outputs."""
+    index_credentials: NotRequired[list[Any]]
+    """For `soci:index`, the credentials that may push to the images' registries: the name of one Secret of
+    the type `kubernetes.io/dockerconfigjson` that others put into its namespace, or objects with `registry`,
+    `username` and `password`, from which such a Secret is made. In a program, user name and password may be
+    outputs."""
+    kubeconfig: NotRequired[pulumi.Input[str]]
+    """The cluster's kubeconfig, as a path, as content or as an object (in Python). Used to take up an
+    interrupted `pulumi up`, and to show why it failed. Default: that of the Kubernetes provider."""
     context: NotRequired[pulumi.Input[str]]
     """The kubeconfig's context to use for that. Default: its current one."""
 
@@ -252,6 +383,14 @@ class SociClusterArgs(TypedDict):
     sample_workload: NotRequired[SampleWorkloadSettings]
     """A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command means
     the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included."""
+    index: NotRequired[ImageIndexSettings]
+    """A Job or CronJob that gives images their SOCI index in the registry, when `images` names some. Its keys
+    are in `docs/image-index.md`."""
+    index_credentials: NotRequired[list[Any]]
+    """For `soci:index`, the credentials that may push to the images' registries: the name of one Secret of
+    the type `kubernetes.io/dockerconfigjson` that others put into its namespace, or objects with `registry`,
+    `username` and `password`, from which such a Secret is made. In a program, user name and password may be
+    outputs."""
     cluster: NotRequired[str]
     """`eks` makes an EKS cluster, `existing` uses the one of `kubeconfig`. Default: `eks`."""
     kubeconfig: NotRequired[str]

@@ -5,8 +5,9 @@ from typing import cast
 import pulumi
 
 from . import configuration, eks_cluster, existing_cluster, settings
-from .arguments import SociClusterArgs, SociInstallerArgs
+from .arguments import ImageIndexArgs, SociClusterArgs, SociInstallerArgs
 from .cluster_access import ClusterAccess
+from .image_index import ImageIndex, indexed_images
 from .installer import SociInstaller
 from .own_nodes import pool_labels
 from .workload import SampleWorkload
@@ -35,6 +36,9 @@ class SociCluster(pulumi.ComponentResource):
     sample_pod: pulumi.Output[str]
     """The sample workload, a Job, `namespace/name`; empty when it is off or SOCI is absent."""
 
+    image_index: pulumi.Output[str]
+    """What gives images their index, a Job or CronJob, `namespace/name`; empty when there is none."""
+
     def __init__(self, name: str, args: SociClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         given = dict(args)
         self._profile = str(given.pop("aws_profile", None) or "")
@@ -52,7 +56,9 @@ class SociCluster(pulumi.ComponentResource):
         self.node_group = next(iter(self.node_groups.values()), None)
         """The first of them; None when there is none."""
         installer = self._installer(access)
-        self.sample_pod = self._sample(access, installer)
+        index = self._image_index(access, installer)
+        self.image_index = index.job if index else pulumi.Output.from_input("")
+        self.sample_pod = self._sample(access, installer, index)
         access.complete(pulumi.ResourceOptions(parent=self, depends_on=[installer, installer.ready]))
         self.soci_state = installer.state
         self.soci_version = installer.version
@@ -70,6 +76,7 @@ class SociCluster(pulumi.ComponentResource):
             "installerNamespace": self.installer_namespace,
             "installerDaemonSet": self.installer_daemon_set,
             "samplePod": self.sample_pod,
+            "imageIndex": self.image_index,
         }
 
     def _in_cluster(self, access: ClusterAccess, **options: object) -> pulumi.ResourceOptions:
@@ -102,10 +109,26 @@ class SociCluster(pulumi.ComponentResource):
         options = self._in_cluster(access)
         return SociInstaller(f"{self._name}-installer", cast(SociInstallerArgs, chosen | where), options)
 
-    def _sample(self, access: ClusterAccess, installer: SociInstaller) -> pulumi.Output[str]:
+    def _image_index(self, access: ClusterAccess, installer: SociInstaller) -> ImageIndex | None:
+        index = self._settings.index
+        if not index.images or self._settings.state == "absent":
+            return None
+        shared = {name: settings.plain(getattr(self._settings, name)) for name in settings.INDEX_SHARED}
+        where = {"kubeconfig": access.kubeconfig, "context": self._settings.context}
+        # A pod of it runs on these nodes, too, which take pods when they are verified.
+        options = self._in_cluster(access, depends_on=[installer, installer.ready])
+        chosen = cast(ImageIndexArgs, shared | settings.plain(index) | where)
+        return ImageIndex(f"{self._name}-index", chosen, options)
+
+    def _sample(
+        self, access: ClusterAccess, installer: SociInstaller, index: ImageIndex | None
+    ) -> pulumi.Output[str]:
         chosen = self._settings.sample_workload
         if not chosen.enabled or self._settings.state == "absent":
             return pulumi.Output.from_input("")
+        # What it loads lazily may have to be made first.
+        is_made = index is not None and chosen.image in indexed_images(self._settings.index)
+        needed = [installer, installer.ready, *([index] if is_made else [])]
         sample = SampleWorkload(
             f"{self._name}-sample",
             {
@@ -117,6 +140,6 @@ class SociCluster(pulumi.ComponentResource):
                 "kubeconfig": access.kubeconfig,
                 "context": self._settings.context,
             },
-            self._in_cluster(access, depends_on=[installer, installer.ready]),
+            self._in_cluster(access, depends_on=needed),
         )
         return sample.pod

@@ -5,21 +5,24 @@ the arguments of the components). All problems are collected and raised at once 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 import pulumi
 
-from . import eks_checks, eks_rules, kubeconfig, problems, rules
+from . import eks_checks, eks_rules, index_rules, kubeconfig, problems, rules
 from .problems import Finding, SociConfigError
 from .settings import (
     FIELDS,
     GROUP_FIELDS,
+    INDEX_SHARED,
     KEYS,
     MODES,
+    IndexSettings,
     SampleSettings,
     Scope,
     Settings,
+    config_key,
     declaration,
     default_of,
     node_groups_of,
@@ -66,21 +69,49 @@ def _with_keys(given: Mapping[str, Any]) -> dict[str, Any]:
 def from_sample_arguments(arguments: Mapping[str, Any]) -> Settings:
     """Read the settings from the arguments of SampleWorkload, which takes the fields of `SampleSettings` but
     `enabled`, and calls the limit `timeout_seconds`. Raises as `from_config` does."""
-    given = _without_none(arguments)
     keys = {
         "version": "version",
         "timeout_seconds": "rolloutTimeoutSeconds",
         "image_pull_secrets": "imagePullSecrets",
     }
     parts = [item.name for item in fields(SampleSettings) if item.name != "enabled"]
+    return _from_parts(arguments, keys, "sampleWorkload", parts)
+
+
+def from_index_arguments(arguments: Mapping[str, Any]) -> Settings:
+    """Read the settings from the arguments of ImageIndex, which takes the fields of `IndexSettings`
+    beside those of `INDEX_SHARED`. Raises as `from_config` does."""
+    keys = {name: KEYS[name] for name in INDEX_SHARED}
+    return _from_parts(arguments, keys, "index", [item.name for item in fields(IndexSettings)])
+
+
+def _from_parts(
+    arguments: Mapping[str, Any], keys: Mapping[str, str], whole: str, parts: Collection[str]
+) -> Settings:
+    """Read the settings from arguments.
+
+    Args:
+        arguments: their values by name.
+        keys: the names of those that are settings, and their keys.
+        whole: the key of the setting of which the others are parts.
+        parts: their names.
+    """
+    given = _without_none(arguments)
     lines = [
         _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
         for name, value in given.items()
         if name not in (*keys, *parts)
     ]
     raw = {key: given[name] for name, key in keys.items() if name in given}
-    sample = {name: given[name] for name in parts if name in given}
-    return _validate(raw | {"sampleWorkload": sample}, lines)
+    own = {name: given[name] for name in parts if name in given}
+    return _validate(raw | {whole: own}, lines, makes_cluster=False)
+
+
+def missing(path: str, reason: str) -> SociConfigError:
+    """The refusal of a program that leaves out what a component cannot do without."""
+    return SociConfigError(
+        problems.line(path, [], reason, problems.remedy_for(FIELDS[path.partition(".")[0]]))
+    )
 
 
 def _without_none(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,29 +215,31 @@ def _validate(raw: Mapping[str, Any], lines: Iterable[str] = (), *, makes_cluste
 
 def _read(item: "Field[Any]", value: Any) -> Any:
     """The value of a field, read by the field's rule, else by its type."""
-    if item.type is SampleSettings:
-        return _sample_workload(value)
+    if isinstance(item.type, type) and is_dataclass(item.type):
+        return _parts(item, item.type, value)
     rule = declaration(item).rule or KINDS[item.type].read
     return rule(value)
 
 
-def _sample_workload(value: Any) -> SampleSettings:
-    known = {item.name: item for item in fields(SampleSettings)}
-    given = entries(plain(value))
-    if unknown := sorted(given.keys() - known.keys()):
-        raise RefusedError(
-            f"'{unknown[0]}' is not one of enabled, image and command",
-            f"pulumi config rm --path soci:sampleWorkload.{unknown[0]}",
-        )
+def _parts(item: "Field[Any]", kind: type[Any], value: Any) -> Any:
+    """The value of a field that has settings of its own as its parts: by their keys, or, as a program writes
+    them, by their names."""
+    names = {part.name: part for part in fields(kind)}
+    known = {config_key(part): part for part in names.values()}
     chosen: dict[str, Any] = {}
-    for name, part in given.items():
-        try:
-            chosen[name] = _read(known[name], part)
-        except RefusedError as refused:
+    for key, own in entries(plain(value)).items():
+        part = known.get(key) or names.get(key)
+        if not part:
             raise RefusedError(
-                f"{name}: {refused.reason}", refused.remedy or problems.remedy_for(known[name])
-            ) from None
-    return SampleSettings(**chosen)
+                f"'{key}' is not one of {problems.in_words(known)}",
+                problems.removal(f"{config_key(item)}.{key}"),
+            )
+        try:
+            chosen[part.name] = _read(part, own)
+        except RefusedError as refused:
+            remedy = refused.remedy or problems.remedy_for(part)
+            raise RefusedError(f"{config_key(part)}: {refused.reason}", remedy) from None
+    return kind(**chosen)
 
 
 def _combinations(settings: Settings) -> list[Finding]:
@@ -217,10 +250,37 @@ def _combinations(settings: Settings) -> list[Finding]:
 
 def _any_cluster(settings: Settings) -> list[Finding]:
     oldest = MODES.get(settings.mode, rules.OLDEST_VERSION)
+    return [*_too_old(settings, "mode", oldest), *_image_index(settings)]
+
+
+def _too_old(settings: Settings, key: str, oldest: tuple[int, ...]) -> list[Finding]:
     if tuple(map(int, settings.version.split("."))) >= oldest:
         return []
     version = ".".join(map(str, oldest))
-    return [Finding("mode", f"needs SOCI {version} or newer", f"pulumi config set soci:version {version}")]
+    return [Finding(key, f"needs SOCI {version} or newer", f"pulumi config set soci:version {version}")]
+
+
+def _image_index(settings: Settings) -> list[Finding]:
+    """What is wrong between the settings of ImageIndex."""
+    index = settings.index
+    if not index.images:
+        return []
+    found = _too_old(settings, "index", index_rules.OLDEST_VERSION)
+    found += [
+        Finding("index", reason, remedy)
+        for reason, remedy in index_rules.contradictions(
+            index.images, index.suffix, index.repository, index.replace, index.index_version
+        )
+    ]
+    if rules.is_oci(settings.release_url):
+        reason = "soci-index fetches its programs over http or https, not out of a registry"
+        found.append(Finding("releaseUrl", reason, "pulumi config set soci:releaseUrl URL, a mirror"))
+    if index.namespace == settings.namespace:
+        reason = (
+            f"namespace: {index.namespace} is the installer's, whose pods may do everything on their nodes"
+        )
+        found.append(Finding("index", reason, "pulumi config rm --path soci:index.namespace"))
+    return found
 
 
 def _meaningless(settings: Settings, scopes: Collection[Scope], cluster: str) -> list[Finding]:

@@ -1,8 +1,8 @@
-"""Why a rollout of the installer, or the sample, failed: the cluster's own words, for who runs `pulumi up`.
+"""Why a rollout of the installer, or a Job, failed: the cluster's own words, for who runs `pulumi up`.
 
 The Kubernetes provider's wait ends with "timed out waiting for the condition" and names no cause. The engine
 then calls an error hook made here. For a rollout it reads the nodes' conditions, the DaemonSet and the
-installer pods' termination messages; for the sample its Job, pods and Events.
+installer pods' termination messages; for a Job its pods and Events.
 """
 
 import asyncio
@@ -42,9 +42,45 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The sample's Job and its time limit."""
+class JobKind:
+    """What a Job is for.
 
+    Attributes:
+        title: what it is called.
+        mend: what to mend when its pod fails.
+        limit: the setting of its time limit.
+        without: how to do without it.
+        says_remedy: whether it says in its last words what to do, in the lines that have a remedy.
+    """
+
+    title: str
+    mend: str
+    limit: str
+    without: str
+    says_remedy: bool = False
+
+
+SAMPLE = JobKind(
+    "the sample",
+    "mend soci:sampleWorkload.image or soci:sampleWorkload.command",
+    "soci:rolloutTimeoutSeconds",
+    "pulumi config set --path soci:sampleWorkload.enabled false",
+)
+IMAGE_INDEX = JobKind(
+    "the image index",
+    "mend soci:index.images or soci:indexCredentials, or set soci:index.jobs lower or soci:index.diskGiB "
+    "higher",
+    "soci:index.timeoutSeconds",
+    "pulumi config rm soci:index",
+    says_remedy=True,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Job that runs once, and its time limit."""
+
+    kind: JobKind
     namespace: str
     name: str
     limit_seconds: int
@@ -165,10 +201,15 @@ def _containers(pod: Object) -> Sequence[Object]:
 
 def _termination_message(pod: Object) -> str:
     """The last words of a pod: of the container that just ended, else of the one before the running one."""
+    return _without_breaks(_terminated(pod))
+
+
+def _terminated(pod: Object) -> str:
+    """The same as the pod wrote them."""
     for container in _containers(pod):
         for state in (container.get("state"), container.get("lastState")):
             if message := ((state or {}).get("terminated") or {}).get("message"):
-                return _without_breaks(message)
+                return message
     return ""
 
 
@@ -186,6 +227,8 @@ def _waiting(pod: Object) -> Object:
 
 
 def _state(pod: Object) -> str:
+    if pod.get("status", {}).get("reason") == "Evicted":
+        return f"Evicted ({pod['status'].get('message', '')})"
     if waiting := _waiting(pod):
         message = waiting.get("message")
         return waiting.get("reason", "waiting") + (f" ({message})" if message else "")
@@ -223,61 +266,66 @@ def report_rollout(
     return lines or [f"every installer pod is ready by now: pulumi up again; {look}"]
 
 
-def explain_sample(sample: Sample, pods: Sequence[Object], events: Sequence[Object]) -> str:
-    """Why the sample's Job failed, with the remedy.
+def explain_job(job: Job, pods: Sequence[Object], events: Sequence[Object]) -> str:
+    """Why a Job failed, with the remedy.
 
     Args:
-        sample: the Job.
+        job: the Job.
         pods: what is left of its pods, as the API's JSON; one that has not ended at the limit is deleted.
         events: the Events about the Job and its pods, as the API's JSON.
     """
     warnings = [event for event in events if event.get("type") == "Warning"]
     of_pods = [event for event in warnings if event["involvedObject"].get("kind") == "Pod"]
     refused = [event for event in warnings if event.get("reason") == "FailedCreate"]
-    remedy = "mend soci:sampleWorkload.image or soci:sampleWorkload.command"
-    late = f"did not end within {sample.limit_seconds} s"
-    if failed := next((pod for pod in pods if _containers(pod)), None):
-        said = _termination_message(failed)
-        where = f"{sample.namespace}/{failed['metadata']['name']} on node {failed['spec'].get('nodeName')}"
-        reason = f"pod {where}: {_state(failed)}" + (f": {said}" if said else "")
+    ended = [pod for pod in pods if _containers(pod)]
+    remedy = job.kind.mend
+    late = f"did not end within {job.limit_seconds} s"
+    failed = f"{job.kind.title}, Job {job.namespace}/{job.name}, failed"
+    if ended:
+        last = max(ended, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
+        where = f"{job.namespace}/{last['metadata']['name']} on node {last['spec'].get('nodeName')}"
+        said = _termination_message(last)
+        words = [line for line in _terminated(last).splitlines() if "Remedy: " in line]
+        if words and job.kind.says_remedy:
+            return "\n    ".join([f"{failed}: pod {where}: {_state(last)}:", *words])
+        reason = f"pod {where}: {_state(last)}" + (f": {said}" if said else "")
     elif of_pods:
         # A back-off says least: what it backs off from is told by the Events before it.
         last = max(of_pods, key=lambda event: (event.get("reason") != "BackOff", len(event["message"])))
-        where = f"{sample.namespace}/{last['involvedObject'].get('name')}"
+        where = f"{job.namespace}/{last['involvedObject'].get('name')}"
         if kubelet := (last.get("source") or {}).get("host"):
             where += f" on node {kubelet}"
         reason = f"pod {where} {late}: {last.get('reason')}: {_in_one_line(last)}"
     elif refused:
         reason = f"no pod could be made: {_in_one_line(refused[-1])}"
-        remedy = f"mend what the namespace {sample.namespace} lets in"
+        remedy = f"mend what the namespace {job.namespace} lets in"
     else:
         reason = f"its pod {late}"
-        remedy += ", or set soci:rolloutTimeoutSeconds higher"
-    without = "or do without it: pulumi config set --path soci:sampleWorkload.enabled false"
-    return f"the sample, Job {sample.namespace}/{sample.name}, failed: {reason}. Remedy: {remedy}, {without}"
+        remedy += f", or set {job.kind.limit} higher"
+    return f"{failed}: {reason}. Remedy: {remedy}, or do without it: {job.kind.without}"
 
 
 def _in_one_line(event: Object) -> str:
     return " ".join(event.get("message", "").split())
 
 
-def report_sample(sample: Sample, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str]:
-    """What to tell the user about a failed sample; never raises."""
-    look = f"look with: kubectl describe job {sample.name} --namespace {sample.namespace}"
+def report_job(job: Job, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str]:
+    """What to tell the user about a failed Job; never raises."""
+    look = f"look with: kubectl describe job {job.name} --namespace {job.namespace}"
     if not kubeconfig:
-        return [f"the sample has no kubeconfig to read the reason with; {look}"]
+        return [f"{job.kind.title} has no kubeconfig to read the reason with; {look}"]
     try:
         cluster = connect(kubeconfig, context)
-        namespace = f"/api/v1/namespaces/{sample.namespace}"
-        pods = cluster.items(f"{namespace}/pods", labelSelector=f"{JOB_LABEL}={sample.name}")
+        namespace = f"/api/v1/namespaces/{job.namespace}"
+        pods = cluster.items(f"{namespace}/pods", labelSelector=f"{JOB_LABEL}={job.name}")
         events = [
             event
             for event in cluster.items(f"{namespace}/events")
-            if f"{event['involvedObject'].get('name')}-".startswith(f"{sample.name}-")
+            if f"{event['involvedObject'].get('name')}-".startswith(f"{job.name}-")
         ]
-        return [explain_sample(sample, pods, events)]
-    except Exception as error:  # noqa: BLE001 (whatever fails here must not hide the sample's failure)
-        return [f"the sample's reason cannot be read ({first_line(error)}); {look}"]
+        return [explain_job(job, pods, events)]
+    except Exception as error:  # noqa: BLE001 (whatever fails here must not hide the Job's failure)
+        return [f"{job.kind.title}'s reason cannot be read ({first_line(error)}); {look}"]
 
 
 def unattended_nodes(kubeconfig: str, context: str, connect: Connect = LiveCluster) -> list[str] | None:
@@ -301,13 +349,14 @@ def rollout_hook(name: str, access: Access, rollout: Rollout, resource: pulumi.R
     return _hook(name, access, resource, lambda _, *access: report_rollout(rollout, *access))
 
 
-def sample_hook(name: str, access: Access, limit_seconds: int, resource: pulumi.Resource) -> pulumi.ErrorHook:
-    """A hook for the sample's Job that logs why it failed; arguments as for `rollout_hook`."""
+def job_hook(
+    name: str, kind: JobKind, access: Access, limit_seconds: int, resource: pulumi.Resource
+) -> pulumi.ErrorHook:
+    """A hook for a Job that logs why it failed; arguments as for `rollout_hook`."""
 
     def report(metadata: Object, kubeconfig: str, context: str) -> list[str]:
-        return report_sample(
-            Sample(metadata["namespace"], metadata["name"], limit_seconds), kubeconfig, context
-        )
+        job = Job(kind, metadata["namespace"], metadata["name"], limit_seconds)
+        return report_job(job, kubeconfig, context)
 
     return _hook(name, access, resource, report)
 

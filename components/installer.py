@@ -72,7 +72,7 @@ class SociInstaller(pulumi.ComponentResource):
         self._ownership = ownership.Ownership(name, self, self._access)
         self._memory = release_memory.ReleaseMemory(self._ownership, self._settings, self._digests)
         node_settings = program.node_settings(self._settings, self._digests)
-        files = program.embedded_files() | {"settings.json": node_settings}
+        files = program.INSTALLER.files() | {"settings.json": node_settings}
         namespace = self._namespace()
         needed = [*self._rights(namespace), *self._pull_secret(namespace)]
         config_map = self._config_map(namespace, files)
@@ -211,7 +211,7 @@ class SociInstaller(pulumi.ComponentResource):
                 "labels": self._labels(),
                 "annotations": {f"{DOMAIN}/program-sha256": checked.apply(lambda _: digest)},
             },
-            data={program.key_of(path): text for path, text in files.items()},
+            data=program.config_map_data(files),
             opts=self._child(hide_diffs=["data"]),
         )
 
@@ -319,9 +319,7 @@ class SociInstaller(pulumi.ComponentResource):
 
     def _pod(self, config_map: k8s.core.v1.ConfigMap, paths: list[str]) -> k8s.core.v1.PodSpecArgsDict:
         pull = image_pull_secrets.references(self._settings.image_pull_secrets, PULL_SECRET)
-        items: list[k8s.core.v1.KeyToPathArgsDict] = [
-            {"key": program.key_of(path), "path": path} for path in paths
-        ]
+        items = program.config_map_items(paths)
         # Fargate's nodes run no DaemonSet, but tolerating every taint would leave a pod pending for each.
         not_fargate: k8s.core.v1.NodeSelectorTermArgsDict = {
             "match_expressions": [

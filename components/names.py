@@ -6,6 +6,11 @@ PULL_SECRET = f"{INSTALLER}-registries"
 """Of the Secret with which the installer's image is pulled, when credentials for it are set."""
 DEFAULT_NAMESPACE = "soci-system"
 """Of the installer, when nothing else is set."""
+IMAGE_INDEX = "soci-index"
+"""Of the service account of ImageIndex, for trust policies and Pod Identity; also the label
+app.kubernetes.io/name of its pods."""
+INDEX_NAMESPACE = IMAGE_INDEX
+"""Of ImageIndex, when nothing else is set."""
 DOMAIN = "soci-cluster.io"
 """Before the slash of each label, annotation and taint of this program."""
 VERSION_LABEL = f"{DOMAIN}/version"

@@ -12,12 +12,13 @@ over; with the ID alone, a renamed component would import what the deletion of i
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
 from .live_cluster import LiveCluster, Object, UnreadableError, connect
-from .names import DOMAIN, INSTALLER
+from .names import DOMAIN, IMAGE_INDEX, INSTALLER
 
 ANNOTATION = f"{DOMAIN}/owner"
 PATHS = {
@@ -40,6 +41,33 @@ PATHS = {
 }
 
 
+@dataclass(frozen=True)
+class Maker:
+    """A component that makes objects with fixed names.
+
+    Attributes:
+        app: the label app.kubernetes.io/name of its objects.
+        namespace: the setting of its namespace.
+        second: what a second one of it on the same cluster needs.
+    """
+
+    app: str
+    namespace: str
+    second: str
+
+
+OF_INSTALLER = Maker(
+    INSTALLER,
+    "pulumi config set soci:namespace NAME",
+    "a second SociInstaller takes a namespace and nodes of its own (soci:namespace, soci:nodeSelector)",
+)
+OF_IMAGE_INDEX = Maker(
+    IMAGE_INDEX,
+    "pulumi config set --path soci:index.namespace NAME",
+    "a second ImageIndex takes a namespace of its own (soci:index.namespace)",
+)
+
+
 class Ownership:
     """The owner of a component's objects, and what is in the cluster of them."""
 
@@ -48,13 +76,21 @@ class Ownership:
     refusal_hook: pulumi.ErrorHook
     """For each of the objects: says whose the object is that is in the way of its creation."""
 
-    def __init__(self, name: str, component: pulumi.ComponentResource, access: pulumi.Output[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        component: pulumi.ComponentResource,
+        access: pulumi.Output[Any],
+        maker: Maker = OF_INSTALLER,
+    ) -> None:
         """
         Args:
             name: the component's.
             component: whose objects they are.
             access: kubeconfig and context, both text and maybe empty: then nothing is known of the cluster.
+            maker: which component it is.
         """
+        self._maker = maker
         self._component = component
         self._access = access
         self._told: set[str] = set()
@@ -88,7 +124,7 @@ class Ownership:
             # Only the update waits for the nodes.
             args.opts.import_ = f"{namespace}/{name}" if namespace else name
             return pulumi.ResourceTransformResult(args.props, args.opts)
-        if pulumi.runtime.is_dry_run() and is_foreign(live, owner or ""):
+        if pulumi.runtime.is_dry_run() and is_foreign(live, owner or "", self._maker):
             refused = "pulumi up will be refused, unless this stack's state has it"
             self._tell(pulumi.log.warn, f"{self._describe(live)}; {refused}", live)
         return None
@@ -102,11 +138,11 @@ class Ownership:
         return False
 
     def _describe(self, live: Object) -> str:
-        return describe(live, pulumi.get_stack(), pulumi.get_project())
+        return describe(live, pulumi.get_stack(), pulumi.get_project(), self._maker)
 
     def _tell(self, log: Callable[..., None], reason: str, live: Object) -> None:
         """Say it once for all objects that take the same remedy."""
-        advice = remedy(live)
+        advice = remedy(live, self._maker)
         if advice not in self._told:
             self._told.add(advice)
             log(f"{reason}. Remedy: {advice}", self._component)
@@ -148,7 +184,7 @@ def is_refused_creation(args: pulumi.ErrorHookArgs) -> bool:
     return args.failed_operation == "create" and any("already exists" in error for error in args.errors[:1])
 
 
-def is_foreign(live: Object, owner: str) -> bool:
+def is_foreign(live: Object, owner: str, maker: Maker = OF_INSTALLER) -> bool:
     """Whether a live object cannot be this owner's.
 
     What an older version of this program made carries no owner. What the same provider made under another URN
@@ -156,17 +192,17 @@ def is_foreign(live: Object, owner: str) -> bool:
     """
     holder = owner_of(live)
     if not holder:
-        return not _is_of_this_program(live)
+        return not _is_of(live, maker)
     provider = holder.rpartition(" ")[2]  # empty for a default one
     return holder != owner and (not provider or provider != owner.rpartition(" ")[2])
 
 
-def describe(live: Object, stack: str, project: str) -> str:
+def describe(live: Object, stack: str, project: str, maker: Maker = OF_INSTALLER) -> str:
     """That an object is in the way, and who made it, for the user of a stack."""
     there = f"{title(live)} is there already"
     holder = owner_of(live)
     if not holder:
-        made = "by an older version" if _is_of_this_program(live) else ""
+        made = "by an older version" if _is_of(live, maker) else ""
         return f"{there}, made {made} of this program" if made else f"{there}, and not of this program"
     made_in, made_for, _, name = holder.rpartition(" ")[0].removeprefix("urn:pulumi:").split("::", 3)
     if (made_in, made_for) == (stack, project):
@@ -181,22 +217,21 @@ def title(live: Object) -> str:
     return f"the {live.get('kind', 'object')} {place}{metadata['name']}"
 
 
-def remedy(live: Object) -> str:
+def remedy(live: Object, maker: Maker = OF_INSTALLER) -> str:
     """What to do about a live object that is not this stack's."""
     if live.get("kind") == "Secret":
         metadata = live["metadata"]
         return f"kubectl -n {metadata['namespace']} delete secret {metadata['name']}, then pulumi up"
     if live.get("kind") == "Namespace" and not owner_of(live):
-        return "pulumi config set soci:namespace NAME, one that is not there yet"
+        return f"{maker.namespace}, one that is not there yet"
     return (
-        "a second SociInstaller takes a namespace and nodes of its own (soci:namespace, soci:nodeSelector), "
-        "or destroy the other one; after a rename, give it `aliases`; when the stack's state is lost, see "
-        "docs/operations.md, An interrupted pulumi up"
+        f"{maker.second}, or destroy the other one; after a rename, give it `aliases`; when the stack's "
+        "state is lost, see docs/operations.md, An interrupted pulumi up"
     )
 
 
-def _is_of_this_program(live: Object) -> bool:
-    return (live["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == INSTALLER
+def _is_of(live: Object, maker: Maker) -> bool:
+    return (live["metadata"].get("labels") or {}).get("app.kubernetes.io/name") == maker.app
 
 
 def owner_of(live: Object) -> str:

@@ -5,7 +5,7 @@ What may hold credentials is not shown. A path leads into a value: `nodeGroups.g
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field
 from os import PathLike
 from typing import Any, NamedTuple
@@ -101,6 +101,12 @@ def remedy_for(item: "Field[Any]") -> str:
 def removal(path: str) -> str:
     """The command that takes away what the user wrote at a path."""
     return f"pulumi config rm {'--path ' if '.' in path else ''}soci:{path}"
+
+
+def in_words(names: Iterable[str]) -> str:
+    """Several names as one says them: a, b and c."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _group_of(path: str) -> str:

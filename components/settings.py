@@ -13,9 +13,9 @@ from typing import Any
 
 import pulumi
 
-from . import kubeconfig, pass_through, redaction, rules
+from . import index_rules, kubeconfig, pass_through, redaction, rules
 from .image_pull_secrets import read as read_image_pull_secrets
-from .names import DEFAULT_NAMESPACE
+from .names import DEFAULT_NAMESPACE, INDEX_NAMESPACE
 
 # The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
 MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
@@ -95,6 +95,117 @@ class SampleSettings:
         ("python3", "-c", "print('ready')"),
         "What it runs; empty for the image's own command.",
         remedy="set --path 'soci:sampleWorkload.command[0]' PROGRAM",
+    )
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """The images that get their SOCI index in the cluster."""
+
+    images: tuple[str, ...] = setting(
+        (),
+        "The images, `NAME:TAG` or `NAME@DIGEST`, in registries to which the credentials may push.",
+        rule=index_rules.images,
+        remedy="set --path 'soci:index.images[0]' IMAGE:TAG",
+    )
+    schedule: str = setting(
+        "",
+        "When, as a CronJob has it, in UTC: `0 3 * * *` or `@daily`. Empty means once, and again when any of "
+        "this changes: `pulumi up` waits for it.",
+        rule=index_rules.schedule,
+        remedy="set --path soci:index.schedule '0 3 * * *'",
+    )
+    suffix: str = setting(
+        "-soci",
+        "What the tag of an indexed image has at its end: `app:1` stays as it is, and `app:1-soci` comes "
+        "beside it.",
+        rule=index_rules.suffix,
+        remedy="set --path soci:index.suffix=-soci",
+    )
+    replace: bool = setting(
+        False,
+        "Whether, with an empty suffix, an image's own tag is moved to the indexed image. The tag's digest "
+        "changes with it.",
+        remedy="set --path soci:index.replace true",
+    )
+    repository: str = setting(
+        "",
+        "Another repository for the indexed image; with a slash at its end, what comes before the images' "
+        "own. Empty means beside the image.",
+        rule=index_rules.repository,
+        remedy="set --path soci:index.repository registry.example/mirror/",
+    )
+    index_version: str = setting(
+        "v2",
+        "Kind of SOCI index: `v2` becomes part of the image, `v1` is put beside it in the registry, which "
+        "leaves every tag and digest as it is.",
+        rule=rules.one_of("v2", "v1"),
+        remedy="set --path soci:index.indexVersion v2",
+    )
+    plain_http: tuple[str, ...] = setting(
+        (),
+        "Registries without TLS, as images name them.",
+        rule=index_rules.registries,
+        remedy="set --path 'soci:index.plainHttp[0]' HOST:PORT",
+    )
+    ca_certificates: str = setting(
+        "",
+        "The private authority of registries, PEM.",
+        rule=index_rules.certificates,
+        remedy='set --path soci:index.caCertificates "$(cat ca.pem)"',
+    )
+    role_arn: str = setting(
+        "",
+        "On EKS, the IAM role of the service account (IRSA), which may push to the images' ECR. Empty means "
+        "none, or the one that a Pod Identity association gives.",
+        rule=rules.role_arn,
+        remedy="set --path soci:index.roleArn ARN",
+    )
+    oras_url: str = setting(
+        "https://github.com/oras-project/oras/releases/download",
+        "Where releases of oras, the registry client, are. Set it to a mirror where pods cannot reach "
+        "GitHub.",
+        rule=rules.url,
+        remedy="set --path soci:index.orasUrl URL",
+    )
+    jobs: int = setting(
+        2,
+        "Layers that are worked on at the same time. The pod asks for half a core and 256 MiB of memory for "
+        "each, and may take 1 GiB.",
+        rule=rules.between(1, 64, "layers"),
+        remedy="set --path soci:index.jobs 2",
+    )
+    disk_gib: int = setting(
+        20,
+        "What the pod may take of its node's disk. A layer takes twice its size while it is worked on.",
+        rule=rules.between(4, 4096, "GiB"),
+        key="diskGiB",
+        remedy="set --path soci:index.diskGiB 20",
+    )
+    timeout_seconds: int = setting(
+        3600,
+        "How long one run may take.",
+        rule=rules.between(60, 86400, "seconds"),
+        remedy="set --path soci:index.timeoutSeconds 3600",
+    )
+    node_selector: Mapping[str, str] = setting(
+        {},
+        "Labels of the nodes on which it may run. Empty means any Linux node, amd64 or arm64; it needs no "
+        "SOCI.",
+        rule=rules.node_labels,
+        remedy="set --path 'soci:index.nodeSelector[\"LABEL\"]' VALUE",
+    )
+    tolerated_taints: tuple[str, ...] = setting(
+        (),
+        "Taints of these nodes, as kubectl writes them, such as `nvidia.com/gpu=present:NoSchedule`.",
+        rule=index_rules.tolerations,
+        remedy="set --path 'soci:index.toleratedTaints[0]' KEY=VALUE:EFFECT",
+    )
+    namespace: str = setting(
+        INDEX_NAMESPACE,
+        "Namespace that is made for it.",
+        rule=rules.namespace,
+        remedy=f"set --path soci:index.namespace {INDEX_NAMESPACE}",
     )
 
 
@@ -268,6 +379,23 @@ class Settings:
         "A Job that runs once on a node with SOCI, with `enabled`, `image` and `command` (an empty command "
         "means the image's own). It must end by itself within `rolloutTimeoutSeconds`, the pull included.",
         remedy="set --path soci:sampleWorkload.enabled false",
+    )
+    index: IndexSettings = setting(
+        IndexSettings(),
+        "A Job or CronJob that gives images their SOCI index in the registry, when `images` names some. Its "
+        "keys are in `docs/image-index.md`.",
+        remedy="set --path 'soci:index.images[0]' IMAGE:TAG",
+    )
+    index_credentials: tuple[Any, ...] = setting(
+        (),
+        "For `soci:index`, the credentials that may push to the images' registries: the name of one Secret "
+        "of the type `kubernetes.io/dockerconfigjson` that others put into its namespace, or objects with "
+        "`registry`, `username` and `password`, from which such a Secret is made. In a program, user name "
+        "and password may be outputs.",
+        rule=index_rules.credentials,
+        remedy="set --path 'soci:indexCredentials[0]' NAME; for credentials --secret --path "
+        "'soci:indexCredentials[0].password' PASSWORD, and the same for registry and username",
+        is_secret=True,
     )
     cluster: str = setting(
         "eks",
@@ -507,6 +635,20 @@ FIELDS = {config_key(item): item for item in fields(Settings)}
 """The field of each configuration key."""
 GROUP_FIELDS = {key: item for key, item in FIELDS.items() if declaration(item).scope is Scope.NODE_GROUP}
 """Those that a node group may have as its own."""
+
+
+INDEX_SHARED = (
+    "version",
+    "release_url",
+    "sha256",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "installer_image",
+    "image_pull_secrets",
+    "index_credentials",
+)
+"""The fields of `Settings` that ImageIndex needs besides those of `IndexSettings`."""
 
 
 def node_groups_of(settings: Settings) -> dict[str, Settings]:

@@ -71,7 +71,7 @@ class SampleWorkload(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 hooks=pulumi.ResourceHookBinding(
-                    on_error=[failure.sample_hook(f"{name}-failure", access, limit, self)]
+                    on_error=[failure.job_hook(f"{name}-failure", failure.SAMPLE, access, limit, self)]
                 ),
             ),
         )

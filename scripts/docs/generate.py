@@ -47,6 +47,7 @@ GENERATED: list[tuple[str, Generator]] = [
     ),
     ("README.md", _settings_table),
     ("docs/configuration.md", _settings_table),
+    ("docs/image-index.md", lambda text: between(text, "settings", settings_texts.index_table())),
     ("docs/doctor.md", lambda text: between(text, "doctor", doctor_table.table())),
     ("docs/eks-checks.md", lambda text: between(text, "eks-checks", eks_checks_table.table())),
     ("docs/nodes.md", lambda text: between(text, "nodes", nodes_table.table())),

@@ -3,12 +3,14 @@
 import json
 import textwrap
 from collections.abc import Iterable
-from dataclasses import Field, fields
+from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from components.settings import (
     GROUP_FIELDS,
+    INDEX_SHARED,
     INSTALLER_SCOPES,
+    IndexSettings,
     SampleSettings,
     Scope,
     Settings,
@@ -21,15 +23,27 @@ from components.values import KINDS
 
 WIDTH = 110
 Row = tuple[str, str, str, str]  # an argument: name, annotation, text, default
+# What the arguments call the parts of a setting that has some.
+PARTS = {SampleSettings: "SampleWorkloadSettings", IndexSettings: "ImageIndexSettings"}
 
 
 def table() -> str:
     """The Markdown table of all settings."""
+    return _table(fields(Settings), "soci:")
+
+
+def index_table() -> str:
+    """That of the parts of soci:index."""
+    return _table(fields(IndexSettings), "")
+
+
+def _table(items: "Iterable[Field[Any]]", prefix: str) -> str:
     rows = ["| key | type | default | what it is |", "|---|---|---|---|"]
-    for item in fields(Settings):
-        shown = _shown(plain(default_of(item)))
+    for item in items:
+        # This one's parts have a table of their own, with their defaults.
+        shown = "" if item.type is IndexSettings else _shown(plain(default_of(item)))
         cell = f"`{shown}`".replace("|", "\\|") if shown else ""
-        rows.append(f"| `soci:{config_key(item)}` | {_type(item)} | {cell} | {declaration(item).text} |")
+        rows.append(f"| `{prefix}{config_key(item)}` | {_type(item)} | {cell} | {declaration(item).text} |")
     return "\n".join(rows)
 
 
@@ -42,8 +56,15 @@ def project_block() -> str:
         lines += [] if item.type == tuple[Any, ...] else [f"    type: {_type(item)}"]
         lines += ["    items: {type: string}"] if item.type == tuple[str, ...] else []
         lines.append(f"    description: {_json(declaration(item).text)}")
-        lines.append(f"    default: {_json(plain(default_of(item)))}")
+        lines.append(f"    default: {_json(_by_keys(default_of(item)))}")
     return "\n".join(lines)
+
+
+def _by_keys(value: Any) -> Any:
+    """A plain value; parts of a setting by their configuration keys."""
+    if not is_dataclass(value):
+        return plain(value)
+    return {config_key(part): plain(getattr(value, part.name)) for part in fields(value)}
 
 
 def node_fields() -> str:
@@ -58,6 +79,7 @@ def arguments_module() -> str:
     installer = _rows(item for item in fields(Settings) if declaration(item).scope in INSTALLER_SCOPES)
     classes = [
         _class("SampleWorkloadSettings", "The sample workload.", _rows(fields(SampleSettings))),
+        _class("ImageIndexSettings", "Images that get their SOCI index.", _rows(fields(IndexSettings))),
         _class(
             "SampleWorkloadArgs",
             "What the sample runs, and for which SOCI version.",
@@ -69,6 +91,16 @@ def arguments_module() -> str:
                 *_access("Used to name the pod, and to show why it failed."),
             ],
             required="version",
+        ),
+        _class(
+            "ImageIndexArgs",
+            "Which images get their SOCI index, how and when.",
+            [
+                *_rows(fields(IndexSettings)),
+                *_rows(item for item in fields(Settings) if item.name in INDEX_SHARED),
+                *_access("Used to take up an interrupted `pulumi up`, and to show why it failed."),
+            ],
+            required="images",
         ),
         _class(
             "SociInstallerArgs",
@@ -148,7 +180,7 @@ def _rows(items: Iterable["Field[Any]"]) -> list[Row]:
 def _default(item: "Field[Any]") -> str:
     """The default in words; empty where the setting's text tells what empty means, or its fields theirs."""
     shown = _shown(plain(default_of(item)))
-    return "" if item.type is SampleSettings or shown in ("", "{}", "[]") else f"`{shown}`"
+    return "" if item.type in PARTS or shown in ("", "{}", "[]") else f"`{shown}`"
 
 
 def _class(name: str, text: str, rows: Iterable[Row], required: str = "", has_defaults: bool = True) -> str:
@@ -170,11 +202,11 @@ def _class(name: str, text: str, rows: Iterable[Row], required: str = "", has_de
 
 
 def _type(item: "Field[Any]") -> str:
-    return "object" if item.type is SampleSettings else KINDS[item.type].name
+    return "object" if item.type in PARTS else KINDS[item.type].name
 
 
 def _annotation(item: "Field[Any]") -> str:
-    return "SampleWorkloadSettings" if item.type is SampleSettings else KINDS[item.type].annotation
+    return PARTS.get(item.type) or KINDS[item.type].annotation
 
 
 def _shown(value: Any) -> str:

@@ -26,7 +26,7 @@ from components import (
 from components.cluster_access import access_of
 from components.operating_systems import OPERATING_SYSTEMS
 from components.own_nodes import pool_labels
-from components.program import embedded_files, key_of, program_directory
+from components.program import INSTALLER, key_of
 from tests.unit.mocks import DIGESTS, Recorder, install
 
 ROLE = "arn:aws:iam::123456789012:role/deployer"
@@ -313,6 +313,7 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
         "installerNamespace": "soci-system",
         "installerDaemonSet": "soci-installer",
         "samplePod": "default/soci-sample-job-1",
+        "imageIndex": "",
     }
     nodes = recorder.inputs("soci-nodes")
     assert nodes["taints"] == [{"key": "soci-cluster.io/not-ready", "value": "true", "effect": "NO_SCHEDULE"}]
@@ -588,14 +589,14 @@ def test_a_samples_argument_of_none_means_its_default(recorder: Recorder, run) -
 
 
 def test_the_embedded_program_is_found_and_keys_are_unique() -> None:
-    program = embedded_files()
+    program = INSTALLER.files()
     assert {"agent/__main__.py", "host/00-head.sh", "soci-snapshotter.service"} <= set(program)
     assert len({key_of(path) for path in program}) == len(program)
 
 
 def test_a_missing_program_is_told(tmp_path) -> None:
     with pytest.raises(pulumi.RunError, match="program is not in"):
-        embedded_files(tmp_path)
+        INSTALLER.files(tmp_path)
 
 
 def test_a_program_too_large_for_a_config_map_is_refused(tmp_path) -> None:
@@ -603,11 +604,11 @@ def test_a_program_too_large_for_a_config_map_is_refused(tmp_path) -> None:
         (tmp_path / part).parent.mkdir()
         (tmp_path / part).write_text("#" * size)
     with pytest.raises(pulumi.RunError, match="cannot be a ConfigMap: 1000000 bytes"):
-        embedded_files(tmp_path)
+        INSTALLER.files(tmp_path)
 
 
 def test_nothing_from_the_program_directory_is_imported_here() -> None:
-    assert program_directory().name == "installer"
+    assert INSTALLER.directory.name == "installer"
 
 
 def test_components_have_a_schema_for_other_languages_with_every_input_described() -> None:

@@ -10,7 +10,7 @@ from components import failure
 from components.live_cluster import UnreachableError
 
 ROLLOUT = failure.Rollout("soci-system", "0.16.1", False, "1", 600)
-SAMPLE = failure.Sample("default", "sample-job-1", 600)
+SAMPLE = failure.Job(failure.SAMPLE, "default", "sample-job-1", 600)
 
 
 def daemon_set(wanted: int = 0, template: str = "2") -> dict[str, Any]:
@@ -202,7 +202,7 @@ def test_without_a_kubeconfig_the_user_is_told_where_to_look() -> None:
         "kubectl describe nodes, kubectl logs "
         "--namespace soci-system --selector app.kubernetes.io/name=soci-installer --prefix"
     ]
-    (line,) = failure.report_sample(SAMPLE, "", "")
+    (line,) = failure.report_job(SAMPLE, "", "")
     assert line.endswith("look with: kubectl describe job sample-job-1 --namespace default")
 
 
@@ -212,7 +212,7 @@ def test_an_unreachable_cluster_does_not_hide_the_rollouts_own_error() -> None:
 
     (line,) = failure.report_rollout(ROLLOUT, "kubeconfig", "", unreachable)
     assert line.startswith("the nodes' reasons cannot be read (connection refused); look with: kubectl")
-    (line,) = failure.report_sample(SAMPLE, "kubeconfig", "", unreachable)
+    (line,) = failure.report_job(SAMPLE, "kubeconfig", "", unreachable)
     assert line.startswith("the sample's reason cannot be read (connection refused); look with: kubectl")
     assert failure.unattended_nodes("kubeconfig", "", unreachable) is None
 
@@ -238,7 +238,7 @@ def event(kind: str, name: str, reason: str, message: str) -> dict[str, Any]:
 
 def test_a_sample_that_ended_is_told_with_its_exit_code_and_last_words() -> None:
     ended = {"exitCode": 2, "reason": "Error", "message": "no GPU\nhere\n"}
-    line = failure.explain_sample(SAMPLE, [sample_pod(terminated=ended)], [])
+    line = failure.explain_job(SAMPLE, [sample_pod(terminated=ended)], [])
     assert line == (
         "the sample, Job default/sample-job-1, failed: pod default/sample-job-1-abcde on node a: Error (exit "
         "code 2): no GPU here. Remedy: mend soci:sampleWorkload.image or soci:sampleWorkload.command, or do "
@@ -252,7 +252,7 @@ def test_a_sample_that_never_started_is_told_with_the_kubelets_cause_rather_than
         event("Pod", "sample-job-1-abcde", "Failed", "Error: ErrImagePull"),
         event("Pod", "sample-job-1-abcde", "BackOff", "Back-off pulling image, which is a long sentence: no"),
     ]
-    line = failure.explain_sample(SAMPLE, [], events)
+    line = failure.explain_job(SAMPLE, [], events)
     assert (
         "pod default/sample-job-1-abcde on node a did not end within 600 s: Failed: Failed to pull image: "
         "no such host. Remedy: mend soci:sampleWorkload.image" in line
@@ -261,7 +261,7 @@ def test_a_sample_that_never_started_is_told_with_the_kubelets_cause_rather_than
 
 def test_a_sample_that_no_namespace_lets_in_is_told_with_the_refusal() -> None:
     refusal = event("Job", "sample-job-1", "FailedCreate", 'pods "x" is forbidden: violates PodSecurity')
-    line = failure.explain_sample(SAMPLE, [], [refusal])
+    line = failure.explain_job(SAMPLE, [], [refusal])
     assert 'no pod could be made: pods "x" is forbidden: violates PodSecurity. Remedy: mend what' in line
     assert "soci:sampleWorkload.enabled false" in line
 
@@ -274,11 +274,11 @@ def test_the_samples_pods_are_found_by_the_label_that_every_kubernetes_sets() ->
         return [ended] if path.endswith("/pods") and labelSelector == "job-name=sample-job-1" else []
 
     live: Any = SimpleNamespace(items=items)
-    (line,) = failure.report_sample(SAMPLE, "kubeconfig", "", lambda *_: live)
+    (line,) = failure.report_job(SAMPLE, "kubeconfig", "", lambda *_: live)
     assert "Error (exit code 2)" in line
 
 
 def test_a_sample_that_only_runs_too_long_is_told_so() -> None:
-    line = failure.explain_sample(SAMPLE, [], [])
+    line = failure.explain_job(SAMPLE, [], [])
     assert "its pod did not end within 600 s. Remedy: " in line
     assert "soci:rolloutTimeoutSeconds" in line
