@@ -273,8 +273,8 @@ def test_the_sample_waits_for_its_own_index_only(
 # --- its last words ---
 
 
-def ended(message: str, **status: Any) -> dict[str, Any]:
-    state = {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}
+def ended(said: str, **status: Any) -> dict[str, Any]:
+    state = {"terminated": {"exitCode": 1, "reason": "Error", "message": said}}
     return {
         "metadata": {"name": "index-job-1-abcde", "creationTimestamp": "2026-11-27T03:00:00Z"},
         "spec": {"nodeName": "a"},
