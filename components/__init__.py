@@ -1,8 +1,9 @@
 """SociCluster: Kubernetes nodes that start pods from large images in seconds, with the SOCI snapshotter."""
 
-from .arguments import ImageIndexArgs, NodeGroupArgs, SociClusterArgs, SociInstallerArgs
+from .arguments import EcrImageIndexArgs, ImageIndexArgs, NodeGroupArgs, SociClusterArgs, SociInstallerArgs
 from .cluster import SociCluster
 from .configuration import from_config
+from .ecr_image_index import EcrImageIndex
 from .image_index import ImageIndex
 from .installer import SociInstaller
 from .karpenter import ec2_node_class, node_pool, startup_taints
@@ -21,6 +22,8 @@ from .settings import Settings, plain_arguments
 from .workload import SampleWorkload, SampleWorkloadArgs
 
 __all__ = [
+    "EcrImageIndex",
+    "EcrImageIndexArgs",
     "ImageIndex",
     "ImageIndexArgs",
     "NodeGroupArgs",

@@ -9,8 +9,10 @@ if __name__ == "__main__":
 
     from pulumi.provider.experimental import component_provider_host
 
-    from components import ImageIndex, SampleWorkload, SociCluster, SociInstaller
+    from components import EcrImageIndex, ImageIndex, SampleWorkload, SociCluster, SociInstaller
 
     component_provider_host(
-        components=[SociCluster, SociInstaller, SampleWorkload, ImageIndex], name="soci", version="0.3.0"
+        components=[SociCluster, SociInstaller, SampleWorkload, ImageIndex, EcrImageIndex],
+        name="soci",
+        version="0.3.0",
     )

@@ -170,6 +170,41 @@ class ImageIndexArgs(TypedDict):
     """The kubeconfig's context to use for that. Default: its current one."""
 
 
+class EcrImageIndexArgs(TypedDict):
+    """What is indexed when it is pushed to ECR, and how."""
+
+    repositories: list[str]
+    """Repositories of ECR, by their names, such as `team/app`; `team/*` for all that begin so."""
+    compute_type: NotRequired[str]
+    """CodeBuild's compute type, which decides cores, memory and disk. Default: `BUILD_GENERAL1_SMALL`."""
+    timeout_minutes: NotRequired[int]
+    """How long the build of one image may take. Default: `60`."""
+    log_retention_days: NotRequired[int]
+    """How long the builds' log is kept. Default: `30`."""
+    suffix: NotRequired[str]
+    """What the tag of an indexed image has at its end: `app:1` stays as it is, and `app:1-soci` comes beside
+    it. Default: `-soci`."""
+    replace: NotRequired[bool]
+    """Whether, with an empty suffix, an image's own tag is moved to the indexed image. The tag's digest
+    changes with it. Default: `false`."""
+    index_version: NotRequired[str]
+    """Kind of SOCI index: `v2` becomes part of the image, `v1` is put beside it in the registry, which leaves
+    every tag and digest as it is. Default: `v2`."""
+    oras_url: NotRequired[str]
+    """Where releases of oras, the registry client, are. Set it to a mirror where pods cannot reach GitHub.
+    Default: `https://github.com/oras-project/oras/releases/download`."""
+    version: NotRequired[str]
+    """SOCI release to install, X.Y.Z (0.10.0 or newer, not 0.11.0). Default: `0.16.1`."""
+    release_url: NotRequired[str]
+    """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
+    reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
+    are the archives (`oci+http://` without TLS). Default:
+    `https://github.com/awslabs/soci-snapshotter/releases/download`."""
+    sha256: NotRequired[dict[str, str]]
+    """SHA-256 of the release's static archive, by architecture (`amd64`, `arm64`). Empty means the release's
+    own checksum files are read at each run; nodes of an architecture without one are refused."""
+
+
 class SociInstallerArgs(TypedDict):
     """What to install on the nodes, and how."""
 

@@ -13,6 +13,8 @@ import pulumi
 from . import eks_checks, eks_rules, index_rules, kubeconfig, problems, rules
 from .problems import Finding, SociConfigError
 from .settings import (
+    ECR_PARTS,
+    ECR_SHARED,
     FIELDS,
     GROUP_FIELDS,
     INDEX_SHARED,
@@ -85,8 +87,22 @@ def from_index_arguments(arguments: Mapping[str, Any]) -> Settings:
     return _from_parts(arguments, keys, "index", [item.name for item in fields(IndexSettings)])
 
 
+def from_ecr_index_arguments(arguments: Mapping[str, Any], own: Collection[str]) -> Settings:
+    """Read the settings from the arguments of EcrImageIndex, which takes those of `ECR_SHARED` and
+    `ECR_PARTS` beside its `own`. Raises as `from_config` does."""
+    keys = {name: KEYS[name] for name in ECR_SHARED}
+    settings = _from_parts(arguments, keys, "index", ECR_PARTS, own)
+    if found := _index(settings):
+        raise SociConfigError("\n".join(problems.of_finding(settings, finding) for finding in found))
+    return settings
+
+
 def _from_parts(
-    arguments: Mapping[str, Any], keys: Mapping[str, str], whole: str, parts: Collection[str]
+    arguments: Mapping[str, Any],
+    keys: Mapping[str, str],
+    whole: str,
+    parts: Collection[str],
+    others: Collection[str] = ("kubeconfig", "context"),
 ) -> Settings:
     """Read the settings from arguments.
 
@@ -95,10 +111,12 @@ def _from_parts(
         keys: the names of those that are settings, and their keys.
         whole: the key of the setting of which the others are parts.
         parts: their names.
+        others: the component's arguments that are read elsewhere.
     """
     given = _without_none(arguments)
+    known = problems.in_words([*keys, *parts, *others])
     lines = [
-        _no_argument(name, value, f"the arguments are {', '.join([*keys, *parts])}, kubeconfig and context")
+        _no_argument(name, value, f"the arguments are {known}")
         for name, value in given.items()
         if name not in (*keys, *parts)
     ]
@@ -261,10 +279,12 @@ def _too_old(settings: Settings, key: str, oldest: tuple[int, ...]) -> list[Find
 
 
 def _image_index(settings: Settings) -> list[Finding]:
-    """What is wrong between the settings of ImageIndex."""
+    """What is wrong between the settings of ImageIndex, when there is one."""
+    return _index(settings) if settings.index.images else []
+
+
+def _index(settings: Settings) -> list[Finding]:
     index = settings.index
-    if not index.images:
-        return []
     found = _too_old(settings, "index", index_rules.OLDEST_VERSION)
     found += [
         Finding("index", reason, remedy)

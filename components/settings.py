@@ -649,6 +649,9 @@ INDEX_SHARED = (
     "index_credentials",
 )
 """The fields of `Settings` that ImageIndex needs besides those of `IndexSettings`."""
+ECR_SHARED = ("version", "release_url", "sha256")
+ECR_PARTS = ("suffix", "replace", "index_version", "oras_url")
+"""The fields of `Settings` and of `IndexSettings` that EcrImageIndex needs."""
 
 
 def node_groups_of(settings: Settings) -> dict[str, Settings]:

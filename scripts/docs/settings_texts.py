@@ -7,6 +7,8 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from components.settings import (
+    ECR_PARTS,
+    ECR_SHARED,
     GROUP_FIELDS,
     INDEX_SHARED,
     INSTALLER_SCOPES,
@@ -103,6 +105,16 @@ def arguments_module() -> str:
             required="images",
         ),
         _class(
+            "EcrImageIndexArgs",
+            "What is indexed when it is pushed to ECR, and how.",
+            [
+                *ECR_INDEX,
+                *_rows(item for item in fields(IndexSettings) if item.name in ECR_PARTS),
+                *_rows(item for item in fields(Settings) if item.name in ECR_SHARED),
+            ],
+            required="repositories",
+        ),
+        _class(
             "SociInstallerArgs",
             "What to install on the nodes, and how.",
             [
@@ -144,6 +156,22 @@ SAMPLE_LIMIT: Row = (
     "How long it may take, in seconds, the pull of its image included.",
     "`600`",
 )
+ECR_INDEX: list[Row] = [
+    (
+        "repositories",
+        "list[str]",
+        "Repositories of ECR, by their names, such as `team/app`; `team/*` for all that begin so.",
+        "",
+    ),
+    (
+        "compute_type",
+        "str",
+        "CodeBuild's compute type, which decides cores, memory and disk.",
+        "`BUILD_GENERAL1_SMALL`",
+    ),
+    ("timeout_minutes", "int", "How long the build of one image may take.", "`60`"),
+    ("log_retention_days", "int", "How long the builds' log is kept.", "`30`"),
+]
 NODES: Row = (
     "nodes",
     "pulumi.Input[Any]",
