@@ -74,6 +74,12 @@ class ImageIndex(pulumi.ComponentResource):
         self._digests = release.pin(
             self._settings.version, self._settings.release_url, self._settings.sha256, self
         )
+        for image in filter(index_rules.incompatible, indexed_images(self._index)):
+            pulumi.log.warn(
+                f"{image}: SOCI's makers call this registry not compatible with its indexes. Remedy: pulumi "
+                "config set --path soci:index.repository another.example/mirror/, when it refuses this one",
+                self,
+            )
         self._access = access_of(self, args.get("kubeconfig"), args.get("context"))
         self._ownership = ownership.Ownership(name, self, self._access, ownership.OF_IMAGE_INDEX)
         self.namespace = self._namespace().metadata["name"]

@@ -141,6 +141,13 @@ def indexed(image: str, suffix: str, repository: str, version: str) -> str:
     return f"{path}:{tag or digest.replace(':', '-')}{end}"
 
 
+def incompatible(name: str) -> bool:
+    """Whether upstream calls the registry of an indexed image incompatible with SOCI indexes
+    (soci-snapshotter, docs/registry-support.md)."""
+    host = _full_name(name).partition("/")[0]
+    return host == "quay.io" or host.endswith("-docker.pkg.dev")
+
+
 def registries(value: Any) -> tuple[str, ...]:
     """Registries, as images name them: HOST or HOST:PORT."""
     found = values.texts(value)
