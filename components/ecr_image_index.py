@@ -124,7 +124,7 @@ class EcrImageIndex(pulumi.ComponentResource):
     def _child(self, **options: object) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **options)  # ty: ignore[invalid-argument-type]
 
-    def _bucket(self) -> aws.s3.Bucket:
+    def _bucket(self) -> "aws.s3.Bucket":
         """The bucket from which a build takes its program."""
         bucket = aws.s3.Bucket(f"{self._name}-program", force_destroy=True, opts=self._child())
         aws.s3.BucketPublicAccessBlock(
@@ -149,7 +149,7 @@ class EcrImageIndex(pulumi.ComponentResource):
         )
         return bucket
 
-    def _role(self, kind: str, service: str, account: pulumi.Output[str]) -> aws.iam.Role:
+    def _role(self, kind: str, service: str, account: pulumi.Output[str]) -> "aws.iam.Role":
         return aws.iam.Role(
             f"{self._name}-{kind}",
             assume_role_policy=account.apply(lambda known: json.dumps(trust(service, known))),
@@ -157,8 +157,8 @@ class EcrImageIndex(pulumi.ComponentResource):
         )
 
     def _policy(
-        self, role: aws.iam.Role, kind: str, statements: pulumi.Output[list[dict[str, Any]]]
-    ) -> aws.iam.RolePolicy:
+        self, role: "aws.iam.Role", kind: str, statements: pulumi.Output[list[dict[str, Any]]]
+    ) -> "aws.iam.RolePolicy":
         return aws.iam.RolePolicy(
             f"{self._name}-{kind}",
             role=role.name,
@@ -167,7 +167,7 @@ class EcrImageIndex(pulumi.ComponentResource):
         )
 
     def _rule(
-        self, repositories: Sequence[str], project: aws.codebuild.Project, account: pulumi.Output[str]
+        self, repositories: Sequence[str], project: "aws.codebuild.Project", account: pulumi.Output[str]
     ) -> None:
         rule = aws.cloudwatch.EventRule(
             f"{self._name}-push",
