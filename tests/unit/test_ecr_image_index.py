@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pulumi
 import pytest
+import soci_index.index
 
 from components import EcrImageIndex, EcrImageIndexArgs, SociConfigError, ecr_image_index, program
 from tests.unit import mocks
@@ -213,6 +214,7 @@ def test_the_build_indexes_the_pushed_tag(everything: Everything, run: Run, tmp_
         words
     )
     assert words[-1] == "registry.example/team/app:1.2"
+    assert soci_index.index.parse(words[3:]).images == ["registry.example/team/app:1.2"]
 
 
 def test_a_build_for_a_push_without_a_tag_does_nothing(tmp_path: Path) -> None:

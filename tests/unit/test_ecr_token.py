@@ -4,6 +4,7 @@ import base64
 import datetime as dt
 import http.server
 import json
+import os
 import threading
 import urllib.parse
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from soci_index import ecr_token
+from soci_index import credentials, ecr_token
 from soci_index.ecr_token import Keys, Request
 from soci_index.errors import SociIndexError
 
@@ -172,6 +173,41 @@ def test_nothing_anywhere_is_told_with_where_it_was_looked_for() -> None:
     with pytest.raises(SociIndexError, match="the instance's metadata gives none") as refused:
         ecr_token.password(HOST, Aws({}), {})
     assert "soci:index.roleArn" in refused.value.remedy
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without AWS, its CLI and a login."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("host", "environment", "cli", "token"),
+    [
+        (HOST, {}, False, "of python"),
+        (HOST, {}, True, "of the CLI"),
+        ("public.ecr.aws", OF_ENVIRONMENT, False, "of python"),
+        ("public.ecr.aws", {}, False, ""),
+        ("registry.example", OF_ENVIRONMENT, False, ""),
+    ],
+)
+def test_ecr_is_asked_without_the_cli_where_there_is_none(
+    bare: pytest.MonkeyPatch, host: str, environment: dict[str, str], cli: bool, token: str
+) -> None:
+    """In a stock Python image; the public gallery is read by nobody in particular unless keys are given."""
+    place = Path(os.environ["DOCKER_CONFIG"])
+    for name, value in environment.items():
+        bare.setenv(name, value)
+    if cli:
+        (place / "aws").write_text("#!/bin/sh\necho of the CLI\n")
+        (place / "aws").chmod(0o755)
+    bare.setattr(ecr_token, "password", lambda host: "of python")
+    given = credentials.Credentials(place).environment(host)
+    assert given.get(credentials.variable(host), "") == token
 
 
 @pytest.fixture

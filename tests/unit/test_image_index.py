@@ -7,7 +7,9 @@ from typing import Any, cast
 
 import pulumi
 import pytest
+import soci_index.index
 from pulumi.runtime import rpc
+from soci_index import options, tools
 
 from components import ImageIndex, ImageIndexArgs, SociCluster, SociConfigError, failure, program
 from tests.unit.mocks import DIGESTS, Recorder
@@ -232,6 +234,29 @@ def test_what_cannot_work_is_refused_before_anything_exists(
     with pytest.raises(SociConfigError, match=told):
         index(**args)()
     assert recorder.resources == {}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"suffix": "", "replace": True},
+        {"index_version": "v1"},
+        {"repository": "mirror.example/"},
+        {"plain_http": ["registry:5000"], "disk_gib": 50, "jobs": 3},
+    ],
+)
+def test_the_program_takes_its_command_line_and_names_the_indexed_image_alike(
+    recorder: Recorder, run: Run, args: dict[str, Any]
+) -> None:
+    images = [IMAGE, "python:3.13"] if "repository" in args else [IMAGE]
+    outputs = run(index(**args, images=images))
+    parsed = soci_index.index.parse(command(recorder)[4:])
+    assert parsed.images == images
+    assert [target.name for _, target in soci_index.index._targets(parsed)] == outputs["images"]
+    assert parsed.disk == (args.get("disk_gib", 20) - 2) << 30
+    digests = [options.chosen_digest(parsed.soci_sha256)]
+    assert digests == [DIGESTS[tools.architecture()]]
 
 
 # --- in SociCluster ---

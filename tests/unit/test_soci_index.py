@@ -17,7 +17,19 @@ from pathlib import Path
 import pytest
 import yaml
 from settings import VERSIONS
-from soci_index import assemble, index, layers, oci, outcome, references, registry, sources, tools, ztocs
+from soci_index import (
+    assemble,
+    index,
+    layers,
+    oci,
+    options,
+    outcome,
+    references,
+    registry,
+    sources,
+    tools,
+    ztocs,
+)
 from soci_index.errors import SociIndexError, UsageError
 from soci_index.progress import Progress
 
@@ -454,6 +466,24 @@ def test_a_soci_that_is_too_old_is_refused(tmp_path: Path, says: str, told: str)
     program.chmod(0o755)
     with pytest.raises(SociIndexError, match=told):
         tools.soci_version(program)
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [([], ""), (["a"], "a"), (["amd64=a", "arm64=b"], "b"), (["b", "amd64=a"], "b")],
+)
+def test_a_digest_is_that_of_this_architecture(
+    given: list[str], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tools, "architecture", lambda: "arm64")
+    assert options.chosen_digest(given) == chosen
+
+
+def test_digests_of_other_architectures_alone_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are given so that nothing is fetched without its check."""
+    monkeypatch.setattr(tools, "architecture", lambda: "arm64")
+    with pytest.raises(UsageError, match="there is no --soci-sha256 for arm64"):
+        options.chosen_digest(["amd64=a"])
 
 
 def test_a_machine_that_soci_is_not_for_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

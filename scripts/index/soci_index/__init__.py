@@ -13,6 +13,7 @@ rooms:
     prefetch    the prefetch lists of an image's layers, out of their zTOCs
     assemble    the indexed image out of its manifests and zTOCs; `oci`: as Go writes JSON
     registry    registries, as oras talks to them; `credentials`: who we are to them
+    ecr_token   a password of ECR with nothing but Python, where there is no AWS CLI
     advise      `soci-index advise IMAGE`; `node_recording`: the reads of a container, on its node,
                 `recorded_reads`: in which layers they are, `image_layers` and `layer_files`: what is where in
                 these, `load_model`: what each way of loading takes, `advice`: which one is the best

@@ -2,8 +2,8 @@
 
 oras reads the user's configuration itself, helpers included. For a host of ECR that it does not name, a
 second one in the run's own directory names a credential helper: AWS's own, `docker-credential-ecr-login`, or
-one that hands on a token of the AWS CLI, out of the environment of oras alone. No secret is written to a file
-or stands on a command line.
+one that hands on a token of the AWS CLI, or of ecr_token.py without it, out of the environment of oras alone.
+No secret is written to a file or stands on a command line.
 """
 
 import json
@@ -16,13 +16,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import ecr_token
+from .ecr_token import HOST, PUBLIC, PUBLIC_REGION
 from .errors import SociIndexError
 
 AWS_HELPER = "ecr-login"
 OWN_HELPER = "soci-index"
 TOKEN_SECONDS = 6 * 3600  # of the twelve hours that a token of ECR lives
-PUBLIC = "public.ecr.aws"
-_ECR = re.compile(r"\d{12}\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.[a-z0-9.]+")
 # The helpers' protocol: docker/docker-credential-helpers.
 _HELPER = """#!/bin/sh
 read -r host
@@ -64,7 +64,7 @@ class Credentials:
         """What oras's environment has besides ours.
 
         Raises:
-            SociIndexError: a token of ECR is needed, and the AWS CLI does not give one.
+            SociIndexError: a token of ECR is needed, and AWS does not give one.
         """
         if self._helper(host) != OWN_HELPER:
             return {}
@@ -86,7 +86,8 @@ class Credentials:
             return ""
         if shutil.which(f"docker-credential-{AWS_HELPER}"):
             return AWS_HELPER
-        return OWN_HELPER if shutil.which("aws") else ""
+        is_public = host == PUBLIC and not ecr_token.is_given(os.environ)  # nobody has to be known there
+        return "" if is_public and not shutil.which("aws") else OWN_HELPER
 
 
 def variable(host: str) -> str:
@@ -96,7 +97,7 @@ def variable(host: str) -> str:
 
 def is_ecr(host: str) -> bool:
     """Whether a registry is one of Amazon's ECR."""
-    return host == PUBLIC or bool(_ECR.fullmatch(host))
+    return host == PUBLIC or bool(HOST.fullmatch(host))
 
 
 def users_configuration() -> Path:
@@ -118,8 +119,10 @@ def is_configured(path: Path, host: str) -> bool:
 
 
 def _token(host: str) -> str:
-    found = _ECR.fullmatch(host)
-    service, region = ("ecr", found["region"]) if found else ("ecr-public", "us-east-1")
+    if not shutil.which("aws"):
+        return ecr_token.password(host)
+    found = HOST.fullmatch(host)
+    service, region = ("ecr", found["region"]) if found else ("ecr-public", PUBLIC_REGION)
     command = ["aws", service, "get-login-password", "--region", region]
     remedy = f"log in to AWS, or docker login {host}"
     try:

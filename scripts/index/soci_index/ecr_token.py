@@ -87,6 +87,17 @@ def password(host: str, send: Send | None = None, environment: Mapping[str, str]
         raise SociIndexError(f"ECR gives no token of {host} ({error})", REMEDY) from error
 
 
+def is_given(environment: Mapping[str, str]) -> bool:
+    """Whether a process was given credentials of AWS: without them only the instance could have some."""
+    names = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    )
+    return any(environment.get(name) for name in names)
+
+
 def find_keys(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
     """AWS's credentials; arguments and errors as for `password`."""
     if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):

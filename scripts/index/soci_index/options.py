@@ -3,9 +3,11 @@
 import argparse
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import tools
+from .errors import UsageError
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -34,7 +36,11 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
         "--soci-version", default=tools.SOCI_VERSION, metavar="X.Y.Z", help="release; default: %(default)s"
     )
     group.add_argument(
-        "--soci-sha256", default="", metavar="HEX", help="of its archive; default: its checksum file's"
+        "--soci-sha256",
+        action="append",
+        default=[],
+        metavar="[ARCH=]HEX",
+        help="of its archive, for one architecture (amd64, arm64) or this one; default: its checksum file's",
     )
     group.add_argument(
         "--soci-releases",
@@ -60,10 +66,28 @@ def wanted_tools(parsed: argparse.Namespace) -> tools.Wanted:
         parsed.soci,
         parsed.oras,
         parsed.soci_version,
-        parsed.soci_sha256,
+        chosen_digest(parsed.soci_sha256),
         parsed.soci_releases,
         parsed.oras_releases,
     )
+
+
+def chosen_digest(given: Sequence[str]) -> str:
+    """The digest for this machine among those given, each for an architecture or for any; empty when none is
+    given.
+
+    Raises:
+        UsageError: all are for other architectures: nothing is fetched without its check.
+    """
+    by_architecture = {
+        architecture: digest for architecture, _, digest in (one.rpartition("=") for one in given)
+    }
+    if not given or "" in by_architecture:
+        return by_architecture.get("", "")
+    here = tools.architecture()
+    if here not in by_architecture:
+        raise UsageError(f"there is no --soci-sha256 for {here}", f"--soci-sha256 {here}=HEX")
+    return by_architecture[here]
 
 
 def add_registries(parser: argparse.ArgumentParser) -> None:
