@@ -292,9 +292,6 @@ def _index(settings: Settings) -> list[Finding]:
             index.images, index.suffix, index.repository, index.replace, index.index_version
         )
     ]
-    if rules.is_oci(settings.release_url):
-        reason = "soci-index fetches its programs over http or https, not out of a registry"
-        found.append(Finding("releaseUrl", reason, "pulumi config set soci:releaseUrl URL, a mirror"))
     if index.namespace == settings.namespace:
         reason = (
             f"namespace: {index.namespace} is the installer's, whose pods may do everything on their nodes"
