@@ -1,10 +1,13 @@
 """The installer's agent, driven on a lab node from this machine: no pod, no API server, seconds a run."""
 
+import contextlib
+import ctypes
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALLER = REPOSITORY / "scripts" / "installer"
@@ -24,6 +27,8 @@ from components import Settings as ComponentSettings  # noqa: E402
 from components.program import node_settings  # noqa: E402
 
 VERSION = VERSIONS["soci"]
+T = TypeVar("T")
+CGROUPS = 0x02000000  # CLONE_NEWCGROUP; Python has os.setns since 3.12
 RELEASES = f"http://{ADDRESS}:{RELEASE_PORT}/releases"
 
 
@@ -34,6 +39,26 @@ def wanted_settings() -> Settings:
     digest = (folder / f"{name}.sha256sum").read_text().split()[0]
     chosen = ComponentSettings(version=VERSION, release_url=RELEASES, existing_nodes="migrate")
     return parse(node_settings(chosen, {"amd64": digest}))
+
+
+class LabHost(Host):
+    """A lab node from this machine, which reaches what the node reaches."""
+
+    def in_network(self, work: Callable[[], T]) -> T:
+        return work()
+
+
+@contextlib.contextmanager
+def in_cgroups_of(pid: int | None) -> Generator[None]:
+    """See control groups as a process does: the agent reads there of which unit the kubelet is."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/proc/{pid}/ns/cgroup") as theirs, open("/proc/self/ns/cgroup") as ours:
+        if libc.setns(theirs.fileno(), CGROUPS):
+            raise OSError(ctypes.get_errno(), "the node's control groups cannot be entered")
+        try:
+            yield
+        finally:
+            libc.setns(ours.fileno(), CGROUPS)
 
 
 def never_waits(busy: Busy) -> None:
@@ -52,7 +77,7 @@ class AgentNode:
 
     @property
     def host(self) -> Host:
-        return Host(Path(f"/proc/{self.machine.leader}/root"), self.run)
+        return LabHost(Path(f"/proc/{self.machine.leader}/root"), self.run)
 
     def run(
         self,
@@ -88,7 +113,8 @@ class AgentNode:
         """Run the agent once, with these changes to the settings; raises what `install` raises."""
         wanted = replace(wanted_settings(), **changes)
         task = Task(self.host, wanted, payload, "x86_64", lambda: Registration(True, "soci-system"))
-        return install(task, never_waits)
+        with in_cgroups_of(self.machine.leader):
+            return install(task, never_waits)
 
     def fetch_release(self) -> None:
         """Put the release on the node, as the agent's first half does."""
