@@ -45,15 +45,20 @@ class Kubectl:
 
     command: tuple[str, ...]
 
-    def run(self, *arguments: str) -> str:
-        """What it prints.
+    def run(self, *arguments: str, text: str = "") -> str:
+        """What it prints; ``text`` is its standard input.
 
         Raises:
             CannotLookError: it failed, or did not end in time.
         """
         try:
             done = subprocess.run(
-                [*self.command, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False
+                [*self.command, *arguments],
+                input=text or None,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
             )
         except FileNotFoundError as error:
             raise CannotLookError(f"{self.command[0]} is not there. Remedy: install kubectl") from error

@@ -211,7 +211,7 @@ class DoctorNode(FakeHost):
         if command[2] == doctor.PROBE:
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")
         match command[2:]:
-            case ["mounts", "soci", "all"]:
+            case ["mounts", "soci"] | ["mounts", "soci", "all"]:
                 return Result(0, "\n".join(self.containers), "")
             case ["verify"]:
                 return Result(0, self.verified, "")
@@ -238,6 +238,9 @@ class DoctorNode(FakeHost):
             case ["snapshots", "--snapshotter", "soci", "usage", "-b", *keys]:
                 lines = [f"{key} {'0 0' if self.snapshots[key] else '4096 1'}" for key in keys]
                 return Result(0, "\n".join(["KEY SIZE INODES", *lines]), "")
+            case ["containers", "ls"]:
+                lines = [f"{Path(point).parent.name} {SAMPLE} runc" for point in self.containers]
+                return Result(0, "\n".join(["CONTAINER IMAGE RUNTIME", *lines]), "")
             case ["containers", "info", container]:
                 pod = self.containers[
                     f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{container}/rootfs"

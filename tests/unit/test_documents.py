@@ -105,8 +105,10 @@ def test_the_rooms_list_names_every_room() -> None:
     document = (generate.REPOSITORY / "docs" / "architecture.md").read_text()
     rooms = document[document.index("## The rooms") : document.index("## Glossary")]
     components = {path.name for path in (generate.REPOSITORY / "components").glob("[!_]*.py")}
+    packages = {path.parent for path in (generate.REPOSITORY / "components").glob("*/__init__.py")}
+    components |= {f"{path.name}/" for path in packages}
     folders = {f"{path.name}/" for path in (generate.REPOSITORY / "scripts").iterdir() if path.is_dir()}
     assert {room for room in components | folders if f"  {room} " not in rooms} == set()
-    agent = generate.REPOSITORY / "scripts" / "installer" / "agent"
-    listed = set(re.findall(r"[a-z_]+", (agent / "__init__.py").read_text()))
-    assert {path.stem for path in agent.glob("*.py")} - {"__init__"} - listed == set()
+    for package in (*packages, generate.REPOSITORY / "scripts" / "installer" / "agent"):
+        listed = set(re.findall(r"[a-z_]+", (package / "__init__.py").read_text()))
+        assert {path.stem for path in package.glob("*.py")} - {"__init__"} - listed == set()

@@ -27,6 +27,7 @@ Standard library only: it runs in a stock Python image. Its rooms:
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:
                 how each image is served, `fetch_progress`: and how much of it is here by now
     reads       which files a container reads until it is ready; `file_reads`: as the kernel tells
+    bench       what soci-bench measures on the node
     watch       the small process that stays
     host        the node's files and commands; `ctr`: its containerd's client; `errors`: why a run ends;
                 `block_yaml`: the YAML of Kubernetes' files

@@ -8,6 +8,8 @@
 
 ``python3 -B -m agent reads``: only look, and print which files a container reads.
 
+``python3 -B -m agent bench``: answer what soci-bench asks of the node.
+
 ``python3 -B -m agent credentials``: in a container of its own, hand pull secrets to the daemon.
 """
 
@@ -244,6 +246,10 @@ def main() -> int:
         from . import reads  # nor this
 
         return reads.main(sys.argv[2:])
+    if sys.argv[1:] == ["bench"]:
+        from . import bench  # nor this
+
+        return bench.main()
     if sys.argv[1:] == ["credentials"]:
         follow_pull_secrets()
     environment = os.environ

@@ -125,7 +125,7 @@ def images(
     """
     found = []
     for digest, of_digest in names.items():
-        manifest, config = _manifest(digest, content, snapshots.snapshotter)
+        manifest, config = manifest_of(digest, content, snapshots.snapshotter)
         is_unpacked = _unpacked(snapshots.snapshotter) in content.get(config, {})
         try:
             read = blob(manifest)
@@ -166,7 +166,7 @@ def _unpacked(snapshotter: str) -> str:
     return f"containerd.io/gc.ref.snapshot.{snapshotter}"
 
 
-def _manifest(digest: str, content: Mapping[str, Mapping[str, str]], snapshotter: str) -> tuple[str, str]:
+def manifest_of(digest: str, content: Mapping[str, Mapping[str, str]], snapshotter: str) -> tuple[str, str]:
     """Manifest and configuration of the platform that this node has of an image: of several, the one that is
     unpacked. By containerd's own labels, so that no blob has to be read."""
     pairs = list(_manifests(digest, content, set()))

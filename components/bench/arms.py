@@ -1,0 +1,92 @@
+"""How an image is loaded, and on which node: what is compared with each other."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..doctor import CannotLookError, Kubectl
+from ..names import VERSION_LABEL
+from .node_session import INSTALLER, installer_pods
+
+OVERLAYFS, TUNED, LAZY, LAZY_1MIB, LAZY_PREFETCH, PARALLEL = (
+    "overlayfs",
+    "tuned",
+    "lazy",
+    "lazy-1mib",
+    "lazy-prefetch",
+    "parallel",
+)
+LABELS = {
+    OVERLAYFS: "overlayfs",
+    TUNED: "containerd, tuned",
+    LAZY: "SOCI, lazy",
+    LAZY_1MIB: "SOCI, lazy, 1 MiB spans",
+    LAZY_PREFETCH: "SOCI, lazy, prefetch",
+    PARALLEL: "SOCI, parallel",
+}
+REFERENCES = (OVERLAYFS, TUNED)
+MODE_OF_NODE = {"lazy": LAZY, "lazy-or-parallel": LAZY, "parallel": PARALLEL}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to load images, and the node that does it."""
+
+    mode: str
+    node: str
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.mode]
+
+
+def offered(kubectl: Kubectl, namespace: str, soci_node: str = "", reference_node: str = "") -> list[Arm]:
+    """The arms that a cluster's nodes offer: one node without SOCI, and one with it, as it is there.
+
+    Args:
+        kubectl: the cluster.
+        namespace: the installer's.
+        soci_node: the one with SOCI; empty for the first.
+        reference_node: the one without; empty for the first.
+
+    Raises:
+        CannotLookError: there is no node with SOCI, or no such one.
+    """
+    nodes = {node["metadata"]["name"]: node for node in kubectl.get("nodes")["items"] if is_ready(node)}
+    for name in filter(None, (soci_node, reference_node)):
+        if name not in nodes:
+            known = ", ".join(sorted(nodes)) or "none"
+            raise CannotLookError(f"no node {name} is ready. Remedy: take one of these: {known}")
+    installed = installer_pods(kubectl, namespace)
+    with_soci = [
+        name for name in sorted(nodes) if VERSION_LABEL in labels_of(nodes[name]) and name in installed
+    ]
+    if soci_node:
+        with_soci = [name for name in with_soci if name == soci_node]
+    if not with_soci:
+        who = f"node {soci_node} has no" if soci_node else "no node has"
+        remedy = "pulumi up, or --installer-namespace"
+        raise CannotLookError(f"{who} SOCI from namespace {namespace}. Remedy: {remedy}")
+    without = [name for name in sorted(nodes) if VERSION_LABEL not in labels_of(nodes[name])]
+    references = [reference_node] if reference_node else without[:1]
+    mode = mode_of(kubectl, namespace)
+    return [*(Arm(OVERLAYFS, name) for name in references), Arm(mode, with_soci[0])]
+
+
+def mode_of(kubectl: Kubectl, namespace: str) -> str:
+    """The arm that an installer's settings make of its nodes (components/program.py: settings.json)."""
+    daemon_set = kubectl.get("daemonset", INSTALLER, "--namespace", namespace)
+    volumes = daemon_set["spec"]["template"]["spec"]["volumes"]
+    program = next(volume["configMap"]["name"] for volume in volumes if "configMap" in volume)
+    config_map = kubectl.get("configmap", program, "--namespace", namespace)
+    return MODE_OF_NODE[json.loads(config_map["data"]["settings.json"])["mode"]]
+
+
+def is_ready(node: Mapping[str, Any]) -> bool:
+    conditions: Iterable[Mapping[str, Any]] = node.get("status", {}).get("conditions", ())
+    return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+
+def labels_of(node: Mapping[str, Any]) -> Mapping[str, str]:
+    return node["metadata"].get("labels") or {}

@@ -1,0 +1,158 @@
+"""When what became of pods: two watches of the API server, stamped as their news come in.
+
+The API server's own times have whole seconds.
+"""
+
+import contextlib
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..doctor import Kubectl
+
+EVENTS = {"Pulling": "pulling", "Pulled": "pulled", "Created": "created", "Started": "started"}
+REFUSALS = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "CreateContainerError",
+    "RunContainerError",
+)
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass
+class PodNews:
+    """What is known of one pod: moments (seconds since the epoch) by their name."""
+
+    moments: dict[str, float] = field(default_factory=dict)
+    uid: str = ""
+    pulled: str = ""  # the kubelet's words
+    trouble: str = ""  # why it will not become ready
+    is_gone: bool = False
+
+
+class PodWatch:
+    """The pods of a namespace, from now on."""
+
+    def __init__(self, kubectl: Kubectl, namespace: str) -> None:
+        self._news: dict[str, PodNews] = {}
+        self._changed = threading.Condition()
+        self._processes = []
+        where = ("--namespace", namespace, "--output", "json", "--watch-only", "--output-watch-events")
+        for kind, take in (("pods", self._take_pod), ("events", self._take_event)):
+            process = subprocess.Popen(
+                [*kubectl.command, "get", kind, *where],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
+                text=True,
+            )
+            self._processes.append(process)
+            threading.Thread(target=self._read, args=(process.stdout, take), daemon=True).start()
+
+    def __enter__(self) -> "PodWatch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.wait()
+
+    def news(self, pod: str) -> PodNews:
+        """What is known of a pod; it grows."""
+        with self._changed:
+            return self._news.setdefault(pod, PodNews())
+
+    def wait(self, pod: str, what: str, seconds: float) -> bool:
+        """Whether a moment of a pod, or `gone`, is known within so many seconds."""
+        news = self.news(pod)
+
+        def is_known() -> bool:
+            return news.is_gone if what == "gone" else what in news.moments
+
+        with self._changed:
+            return self._changed.wait_for(is_known, seconds)
+
+    def _read(self, stream: Iterable[str], take) -> None:
+        for item in objects(stream):
+            now = time.time()
+            with self._changed:
+                take(item, now)
+                self._changed.notify_all()
+
+    def _take_pod(self, item: Mapping[str, Any], now: float) -> None:
+        pod = item["object"]
+        if pod.get("kind") != "Pod":
+            return
+        news = self._news.setdefault(pod["metadata"]["name"], PodNews())
+        news.uid = pod["metadata"]["uid"]
+        news.moments.setdefault("known", now)
+        if pod["spec"].get("nodeName"):
+            news.moments.setdefault("scheduled", now)
+        news.trouble = news.trouble or trouble(pod)
+        news.is_gone = news.is_gone or item["type"] == "DELETED"
+
+    def _take_event(self, item: Mapping[str, Any], now: float) -> None:
+        event = item["object"]
+        moment = EVENTS.get(event.get("reason", ""))
+        involved = event.get("involvedObject") or {}
+        if not moment or involved.get("kind") != "Pod":
+            return
+        news = self._news.setdefault(involved["name"], PodNews())
+        news.moments.setdefault(moment, now)
+        if moment == "pulled":
+            news.pulled = news.pulled or event.get("message", "")
+
+
+def objects(stream: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The JSON objects that kubectl prints one after the other, each over several lines."""
+    lines: list[str] = []
+    for line in stream:
+        lines.append(line)
+        if line.startswith("}") or (len(lines) == 1 and line.rstrip().endswith("}")):
+            with contextlib.suppress(ValueError):  # cut off at kubectl's end
+                yield json.loads("".join(lines))
+            lines = []
+
+
+def trouble(pod: Mapping[str, Any]) -> str:
+    """Why a pod does not become ready any more; empty while it may."""
+    status = pod.get("status") or {}
+    for container in status.get("containerStatuses") or ():
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in REFUSALS:
+            return f"{waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        ended = container.get("state", {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            return f"its container ended with status {ended['exitCode']} ({ended.get('reason', '')})"
+    return str(status.get("message", "")) if status.get("phase") == "Failed" else ""
+
+
+def pull_seconds(message: str) -> float:
+    """The pull time of the kubelet's `Pulled` event (pkg/kubelet/images/image_manager.go).
+
+    Raises:
+        ValueError: it pulled nothing, since the image was there.
+    """
+    found = re.search(r"Successfully pulled image .* in (\S+) \(", message)
+    if not found:
+        raise ValueError(f"the image was not pulled: {message!r}")
+    return go_duration_seconds(found[1])
+
+
+def go_duration_seconds(text: str) -> float:
+    """A duration as Go writes it, such as `1m2.5s` or `604ms`, in seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"not a duration: {text!r}")
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
