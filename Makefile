@@ -23,8 +23,8 @@ down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)
 doctor: setup ## what is wrong with the nodes, with cause and remedy (KUBECONTEXT=name: of your cluster)
 	@.venv/bin/python -P components/doctor.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
 
-bench: setup ## measure pod start with and without SOCI again, on the running lab
-	@.venv/bin/python scripts/bench/pod_start.py
+bench: build ## cold pod starts on the lab, each way to load an image side by side (hours; ARGUMENTS="--samples 3 --cells 6-*:200mbit")
+	@.venv/bin/python scripts/bench/lab_bench.py $(ARGUMENTS)
 
 test: setup ## everything below, with the time of each stage
 	@scripts/stages lint types unit build installer index engine cluster

@@ -10,6 +10,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAB = REPOSITORY / "scripts" / "lab" / "lab"
 LAB_DIRECTORY = Path(os.environ.get("LAB_DIR", REPOSITORY / ".lab"))
+NAMESPACE, INSTALLER_NAMESPACE = "default", "soci-system"  # of samples, and of the `local` stack
+
+sys.path.insert(0, str(REPOSITORY))
+
+from components.doctor import Kubectl  # noqa: E402 (found through the path above)
 
 
 def lab(*arguments: str) -> None:
@@ -28,6 +33,11 @@ def on_node(node: str, script: str) -> str:
     if done.returncode != 0:
         raise RuntimeError(f"{node}: {script!r} exited {done.returncode}: {done.stderr.strip()}")
     return done.stdout
+
+
+def kubectl() -> Kubectl:
+    """Return kubectl, at the lab's cluster."""
+    return Kubectl((str(LAB), "kubectl"))
 
 
 def kubernetes_api():

@@ -1,164 +1,34 @@
-"""Pod start with and without SOCI: same image, same shaped link, both arms in turn.
+"""The gain in short, as `make up` shows it: one image on a link of 200 Mbit/s, with SOCI and without.
 
-Prints a table and writes every raw sample to .lab/results.json. A sample is a pod on a node that holds
-nothing of the image: "pull" is what the kubelet reports for it, "ready" the time from the pod's creation to
-the line `ready` of a program that has read 6 % of the image in order.
+`lab_bench.py` is the whole of it. A sample is a pod on a node that holds nothing of the image: "pull" is what
+the kubelet reports for it, "ready" the time from the pod's creation to the line `ready` of a program that has
+read 6 % of the image in order. Prints a table and writes every raw sample to .lab/results.json.
 """
 
 import argparse
 import json
 import platform
-import re
 import statistics
-import time
-import uuid
-from dataclasses import asdict, dataclass
-from datetime import datetime
-from pathlib import Path
 
-from lab_client import LAB_DIRECTORY, kubernetes_api, lab, on_node
+from lab_client import INSTALLER_NAMESPACE, LAB_DIRECTORY, NAMESPACE, kubectl, kubernetes_api
+from lab_links import LabLink, links_of
+
+from components.bench import command
+from components.bench.arms import LAZY, OVERLAYFS, Arm
+from components.bench.measurement import Bench, Cell, Plan, Result, measure
+from components.bench.node_session import sessions
+from components.bench.pod_watch import PodWatch
+from components.bench.samples import Sample, Workload
 
 REGISTRY = "10.77.0.1:5000"
 IMAGE = f"{REGISTRY}/sample:1-soci"
 COMMAND = ["/bin/sh", "-c", "/opt/sample/read-working-set && exec sleep 3600"]
+WORKLOAD = Workload("6 % read", {"": IMAGE}, COMMAND, "ready")
 REFERENCE_NODE = "node3"
 SOCI_NODES = ("node2", "node1")  # the first one has the reference node's containerd
 INSTALLED_LABEL = "soci-cluster.io/version"
 INSTALL_ANNOTATION = "soci-cluster.io/install"
-POLL_SECONDS = 1.0  # each question costs processor time beside the start; the stamp is the node's
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One cold pod start: seconds, bytes the node received meanwhile, and its FUSE mounts of SOCI layers."""
-
-    pull_s: float
-    ready_s: float
-    moved_bytes: int
-    fuse_mounts: int
-
-
-def go_duration_seconds(text: str) -> float:
-    """Turn a Go duration such as `1m2.5s` or `604ms` into seconds; raise ValueError for anything else."""
-    parts = re.findall(r"([0-9.]+)(ms|s|m)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"not a duration: {text!r}")
-    return sum(float(number) * UNITS[unit] for number, unit in parts)
-
-
-def pull_seconds(event_message: str) -> float:
-    """Read the pull time out of the kubelet's `Pulled` event; raise ValueError when it pulled nothing."""
-    found = re.search(r"Successfully pulled image .* in (\S+) \(", event_message)
-    if not found:
-        raise ValueError(f"the image was not pulled: {event_message!r}")
-    return go_duration_seconds(found[1])
-
-
-def received_bytes(node: str) -> int:
-    """Bytes sent to the node so far, counted on the lab's side of its network link."""
-    return int(Path(f"/sys/class/net/vb-{node}/statistics/tx_bytes").read_text())
-
-
-def forget_image(node: str) -> None:
-    """Make the node's next pull of the image a cold one, SOCI's caches included."""
-    on_node(
-        node,
-        f"""
-        # Layers stay unpacked, and would not be pulled again, while a container of the last sample exists.
-        while ctr -n k8s.io containers ls | grep -q '{REGISTRY}/sample'; do sleep 0.1; done
-        digests=$(ctr -n k8s.io images ls | awk '$1 ~ "^{REGISTRY}/sample" {{print $3}}' | sort -u)
-        for digest in $digests; do
-            for image in $(ctr -n k8s.io images ls | awk -v digest="$digest" '$3 == digest {{print $1}}'); do
-                ctr -n k8s.io images rm --sync "$image" >/dev/null
-            done
-        done
-        if systemctl is-active --quiet soci-snapshotter; then
-            systemctl stop soci-snapshotter
-            rm -rf /var/lib/soci-snapshotter-grpc/content /var/lib/soci-snapshotter-grpc/soci
-            systemctl start soci-snapshotter
-        fi
-        """,
-    )
-
-
-def fuse_mounts(node: str) -> int:
-    return int(on_node(node, "grep -c '^soci .*fuse' /proc/1/mounts || true"))
-
-
-def start_pod(api, node: str, deadline_s: float = 180) -> Sample:
-    """Start the image on the node, wait until it is ready, measure, and delete it.
-
-    Raises TimeoutError when the pod is not ready within deadline_s seconds.
-    """
-    name = f"pod-start-{uuid.uuid4().hex[:8]}"
-    pod = {
-        "metadata": {"name": name},
-        "spec": {
-            "nodeName": node,
-            "terminationGracePeriodSeconds": 1,
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [{"name": "workload", "image": IMAGE, "command": COMMAND}],
-        },
-    }
-    bytes_before = received_bytes(node)
-    created = time.time()
-    api.create_namespaced_pod("default", pod)
-    try:
-        ready = wait_for_ready_line(api, name, created + deadline_s)
-        moved = received_bytes(node) - bytes_before
-        mounts = fuse_mounts(node)
-        return Sample(pulled(api, name, created + deadline_s), ready - created, moved, mounts)
-    finally:
-        api.delete_namespaced_pod(name, "default")
-        wait_until_gone(api, name, time.time() + 60)
-
-
-def wait_for_ready_line(api, name: str, deadline: float) -> float:
-    """Return when the pod printed `ready` (seconds since the epoch, by the node's clock)."""
-    from kubernetes.client.exceptions import ApiException
-
-    while time.time() < deadline:
-        try:
-            log = api.read_namespaced_pod_log(name, "default", timestamps=True)
-        except ApiException as error:
-            if error.status not in (400, 404):  # the container has not started yet
-                raise
-            log = ""
-        for line in log.splitlines():
-            stamp, _, text = line.partition(" ")
-            if text.startswith("ready"):
-                return datetime.fromisoformat(stamp[:26] + "+00:00").timestamp()
-        time.sleep(POLL_SECONDS)
-    status = api.read_namespaced_pod(name, "default").status
-    raise TimeoutError(
-        f"pod {name} printed no ready line in time: {status.phase}, {status.container_statuses}"
-    )
-
-
-def pulled(api, name: str, deadline: float) -> float:
-    while time.time() < deadline:
-        events = api.list_namespaced_event(
-            "default", field_selector=f"involvedObject.name={name},reason=Pulled"
-        )
-        if events.items:
-            return pull_seconds(events.items[0].message)
-        time.sleep(0.1)
-    raise TimeoutError(f"no Pulled event for pod {name}")
-
-
-def wait_until_gone(api, name: str, deadline: float) -> None:
-    from kubernetes.client.exceptions import ApiException
-
-    while time.time() < deadline:
-        try:
-            api.read_namespaced_pod(name, "default")
-        except ApiException as error:
-            if error.status == 404:
-                return
-            raise
-        time.sleep(0.1)
-    raise TimeoutError(f"pod {name} is still there")
+FIELDS = ("pull_s", "ready_s", "moved_bytes", "fuse_mounts")
 
 
 def soci_node(api) -> str:
@@ -173,28 +43,26 @@ def soci_node(api) -> str:
     raise RuntimeError(f"{' and '.join(SOCI_NODES)} hold workload pods; delete those of one of them first")
 
 
-def measure(api, link_mbit: int, repetitions: int) -> dict:
-    """Run both arms in turn and return what .lab/results.json holds."""
+def samples(api, link: LabLink, repetitions: int) -> tuple[dict[str, list[Sample]], dict[str, str]]:
+    """Cold starts of both arms, in turn, and the node of each arm.
+
+    Raises:
+        BenchError, RuntimeError: one came to nothing.
+    """
     nodes = {"overlayfs": REFERENCE_NODE, "soci": soci_node(api)}
-    samples: dict[str, list[Sample]] = {arm: [] for arm in nodes}
-    for node in nodes.values():
-        lab("shape", node, f"{link_mbit}mbit")
-    try:
-        for repetition in range(repetitions):
-            arms = list(nodes.items())
-            for arm, node in arms if repetition % 2 == 0 else reversed(arms):
-                forget_image(node)
-                sample = start_pod(api, node)
-                samples[arm].append(sample)
-                print(
-                    f"  {repetition + 1}/{repetitions} {arm:<10} "
-                    f"pull {sample.pull_s:6.2f} s, ready {sample.ready_s:6.2f} s",
-                    flush=True,
-                )
-    finally:
-        for node in nodes.values():
-            lab("shape", node, "off")
-    return results(link_mbit, samples, installs(api), nodes)
+    arms = [Arm(OVERLAYFS, nodes["overlayfs"]), Arm(LAZY, nodes["soci"])]
+    with (
+        links_of(list(nodes.values())) as links,
+        PodWatch(kubectl(), NAMESPACE) as watch,
+        sessions(kubectl(), INSTALLER_NAMESPACE, list(nodes.values())) as open_sessions,
+    ):
+        cell = Cell(WORKLOAD, link.label, lambda: links.use(link))
+        plan = Plan([cell], arms, repetitions, command.installer_image(kubectl(), INSTALLER_NAMESPACE))
+        result = measure(Bench(kubectl(), watch, open_sessions, NAMESPACE), plan, Result(), command.say)
+    if result.failures:
+        raise RuntimeError("; ".join(result.failures))
+    of_mode = {mode: taken for (_, _, mode), taken in result.samples.items()}
+    return {"overlayfs": of_mode[OVERLAYFS], "soci": of_mode[LAZY]}, nodes
 
 
 def results(
@@ -205,7 +73,7 @@ def results(
 ) -> dict:
     """Lay out the raw samples and the ratios of medians (overlayfs over SOCI)."""
     arms = {
-        arm: {field: [getattr(sample, field) for sample in taken] for field in asdict(taken[0])}
+        arm: {field: [getattr(sample, field) for sample in taken] for field in FIELDS}
         for arm, taken in samples.items()
     }
 
@@ -261,7 +129,9 @@ def table(measured: dict) -> str:
 def run(link_mbit: int = 200, repetitions: int = 5) -> None:
     """Measure, print the table and write the raw samples to .lab/results.json."""
     print(f"Pod start, {repetitions} cold samples per arm at {link_mbit} Mbit/s", flush=True)
-    measured = measure(kubernetes_api(), link_mbit, repetitions)
+    api = kubernetes_api()
+    taken, nodes = samples(api, LabLink(f"{link_mbit} Mbit/s", f"{link_mbit}mbit"), repetitions)
+    measured = results(link_mbit, taken, installs(api), nodes)
     target = LAB_DIRECTORY / "results.json"
     target.write_text(json.dumps(measured, indent=2) + "\n")
     print(f"\n{table(measured)}\n\nMedians of {repetitions} samples per arm; raw: {target}")

@@ -31,14 +31,19 @@ def pulumi(environment: dict[str, str], *arguments: str) -> None:
     subprocess.run(["pulumi", *arguments], check=True, cwd=REPOSITORY, env=environment)
 
 
-def deploy_to_lab() -> None:
-    """Bring the lab up, deploy the `local` stack on it and measure pod start on both kinds of nodes."""
-    started = time.monotonic()
+def deploy() -> None:
+    """Bring the lab up and deploy the `local` stack on it."""
     lab("up")
     print(f"Pulumi provider {fetch_provider()}", flush=True)
     environment = stack_environment()
     pulumi(environment, "up", "--yes", "--non-interactive", "--suppress-outputs")
     pulumi(environment, "stack", "output")
+
+
+def deploy_to_lab() -> None:
+    """Deploy to the lab and measure pod start on both kinds of nodes."""
+    started = time.monotonic()
+    deploy()
     install = pod_start.installs(kubernetes_api())
     for node, report in install.items():
         print(

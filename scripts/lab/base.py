@@ -45,12 +45,12 @@ def node_root() -> Path:
 
     It must never change while a node is up, so it is keyed by its recipe and left alone once made.
     """
-    return _cached_root("node", NODE_PACKAGES)
+    return root("node", NODE_PACKAGES)
 
 
 def python_root() -> Path:
     """Return a Debian root with Python 3, the content of the stand-in for the stock `python` image."""
-    return _cached_root("python", PYTHON_PACKAGES)
+    return root("python", PYTHON_PACKAGES)
 
 
 def root_key(kind: str, packages: tuple[str, ...]) -> str:
@@ -59,12 +59,14 @@ def root_key(kind: str, packages: tuple[str, ...]) -> str:
     return f"{kind}-root-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
 
 
-def _cached_root(kind: str, packages: tuple[str, ...]) -> Path:
-    def make(root: Path) -> None:
-        _debootstrap(root, packages)
-        _trim(root)
+def root(kind: str, packages: tuple[str, ...]) -> Path:
+    """Return a Debian root with these packages, made when the cache does not hold it."""
+
+    def make(directory: Path) -> None:
+        _debootstrap(directory, packages)
+        _trim(directory)
         if kind == "node":
-            _mask_units(root)
+            _mask_units(directory)
 
     return cached(root_key(kind, packages), make)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lab_client
-import pod_start
 import pytest
 from kubernetes.client.exceptions import ApiException
 from lab_client import REPOSITORY
 
+from tests.cluster import sample_pods
 from tests.cluster.lab_stack import LabStack
 from tests.cluster.looks import SOCI_NODES
 from tests.waiting import wait_for
@@ -84,4 +84,4 @@ def forget_whole_images(stack: LabStack) -> Iterator[None]:
             120,
             f"no container of the sample on {node}",
         )
-        pod_start.forget_image(node)
+        sample_pods.forget_image(node)

@@ -10,6 +10,7 @@ import lab_client
 import pod_start
 import pytest
 
+from tests.cluster import sample_pods
 from tests.cluster.looks import (
     SOCI_NODES,
     condition,
@@ -44,10 +45,10 @@ def test_containerd_itself_calls_soci_its_snapshotter(deployed, node):
 def test_indexed_image_is_loaded_lazily(api, run_pod, image):
     """Silent full pulls are this field's typical failure: FUSE mounts are counted (soci#1558, soci#1655)."""
     node = pod_start.soci_node(api)
-    pod_start.forget_image(node)
-    assert pod_start.fuse_mounts(node) == 0
+    sample_pods.forget_image(node)
+    assert sample_pods.fuse_mounts(node) == 0
     run_pod(f"{REGISTRY}/{image}", node)
-    assert pod_start.fuse_mounts(node) > 0
+    assert sample_pods.fuse_mounts(node) > 0
 
 
 @pytest.mark.parametrize("node", SOCI_NODES)
@@ -236,7 +237,7 @@ def test_node_comes_back_on_soci(api, deployed, run_pod, way):
     wait_for(lambda: ready(api, "node1", since=started), 90, f"node1 Ready after {way}")
     assert host_files("node1") == files
     run_pod(f"{REGISTRY}/sample:1-soci", "node1")
-    assert pod_start.fuse_mounts("node1") > 0
+    assert sample_pods.fuse_mounts("node1") > 0
 
 
 def ready(api, node: str, since: float) -> bool:

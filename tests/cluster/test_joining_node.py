@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Iterator
 
 import lab_client
-import pod_start
 import pytest
 from kubernetes.client.exceptions import NotFoundException
 
+from tests.cluster import sample_pods
 from tests.cluster.looks import condition, install_report
 from tests.waiting import wait_for
 
@@ -46,7 +46,7 @@ def test_joining_node_is_verified_before_any_workload_and_after_one_restart(api,
     status = lambda: api.read_namespaced_pod(early_pod, "default").status  # noqa: E731
     wait_for(lambda: status().phase == "Running", 90, f"pod {early_pod}")
     assert status().start_time >= verified
-    assert pod_start.fuse_mounts(joined_node) > 0
+    assert sample_pods.fuse_mounts(joined_node) > 0
     assert not api.read_node(joined_node).spec.taints
     assert install_report(api, joined_node)["containerdRestarts"] == 1
     starts = lab_client.on_node(

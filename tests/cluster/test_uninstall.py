@@ -4,10 +4,10 @@ import time
 from collections.abc import Iterator
 
 import lab_client
-import pod_start
 import pytest
 from nodes import Node, containerd_configuration
 
+from tests.cluster import sample_pods
 from tests.cluster.lab_stack import LabStack
 from tests.cluster.looks import SOCI_NODES, condition, containerd_starts, host_files, installer_pod, is_ready
 from tests.cluster.readers import READER, Readers
@@ -140,7 +140,7 @@ def test_three_rounds_by_hand_without_an_api_server_leave_every_byte_as_it_was(a
     for _ in range(3):
         wait_for(lambda: condition(api, node).get("status") == "True", PATIENCE_S, f"{node} verified")
         pod = run_pod(LAZY_IMAGE, node)
-        assert pod_start.fuse_mounts(node) > 0
+        assert sample_pods.fuse_mounts(node) > 0
         api.delete_namespaced_pod(pod, "default", grace_period_seconds=0)
         wait_for(lambda: lazy_mounts(node) == "", 60, "the lazy pod is gone")
         old = installer_pod(api, node).metadata.name
@@ -168,7 +168,7 @@ def test_absent_then_present_then_destroy_leave_every_byte_as_it_was(api, stack,
     def load_lazily() -> None:
         wait_for(lambda: condition(api, node).get("status") == "True", PATIENCE_S, f"{node} verified")
         pod = run_pod(LAZY_IMAGE, node)
-        assert pod_start.fuse_mounts(node) > 0
+        assert sample_pods.fuse_mounts(node) > 0
         api.delete_namespaced_pod(pod, "default", grace_period_seconds=0)
         wait_for(lambda: workloads(node) == "", 60, "the lazy pod is gone")
 
@@ -198,7 +198,7 @@ def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(
     old configuration is in effect. cilium#31943: no mark stays."""
     node = SOCI_NODES[1]
     pod = run_pod(LAZY_IMAGE, node)
-    assert pod_start.fuse_mounts(node) > 0
+    assert sample_pods.fuse_mounts(node) > 0
     stack.set("soci:state", "absent")
     stack.set("soci:rolloutTimeoutSeconds", "75")
     done = stack.up()
@@ -208,7 +208,7 @@ def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(
     assert "soci:forceUninstall" in said
     assert condition(api, node)["reason"] == "UninstallRefused"
     assert VERSION_LABEL in api.read_node(node).metadata.labels
-    assert pod_start.fuse_mounts(node) > 0
+    assert sample_pods.fuse_mounts(node) > 0
 
     api.delete_namespaced_pod(pod, "default", grace_period_seconds=0)
     stack.set("soci:rolloutTimeoutSeconds", "300")
@@ -219,7 +219,7 @@ def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(
         wait_for(lambda name=name: len(pod_addresses(name)) <= 1, 90, f"addresses of {name} freed")
     # The image that was loaded lazily has no layers on the node: it is pulled, whole, and starts.
     run_pod(LAZY_IMAGE, node)
-    assert pod_start.fuse_mounts(node) == 0
+    assert sample_pods.fuse_mounts(node) == 0
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ def test_destroy_and_up_again(api, stack, run_pod):
     stack.must_go_up()
     for node in SOCI_NODES:
         run_pod(LAZY_IMAGE, node)
-        assert pod_start.fuse_mounts(node) > 0
+        assert sample_pods.fuse_mounts(node) > 0
 
 
 @pytest.mark.slow
@@ -277,7 +277,7 @@ def test_destroy_leaves_a_lazily_read_node_to_its_pod_and_the_next_up_takes_it_o
     assert readers.names[0] in refused["message"]
     assert VERSION_LABEL in api.read_node(busy).metadata.labels
     assert (host_files(busy), containerd_starts(busy)) == (files, starts)
-    assert pod_start.fuse_mounts(busy) > 0
+    assert sample_pods.fuse_mounts(busy) > 0
     readers.must_go_on()
     wait_for(lambda: is_clean(api, clean), PATIENCE_S, f"{clean} clean")
     assert_clean(api, clean)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lab_client
-import pod_start
 import pytest
 from agent.slots import Slot
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from tests.cluster import sample_pods
 from tests.cluster.looks import (
     SOCI_NODES,
     condition,
@@ -231,11 +231,11 @@ def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, applicat
 def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, stack, run_pod):
     """What it served cannot be mounted again, as with expired credentials (soci#93, #487)."""
     node = SOCI_NODES[0]
-    pod_start.forget_image(node)
+    sample_pods.forget_image(node)
     name = run_pod(IMAGE, node)
     api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
     wait_for(lambda: lazy_containers(node, slot_in_use(node)) == 0, 60, "the pod's end")
-    assert pod_start.fuse_mounts(node) > 0, "the layers stay with the image"
+    assert sample_pods.fuse_mounts(node) > 0, "the layers stay with the image"
     block = "OUTPUT -p tcp --dport 5000 -j REJECT --reject-with tcp-reset"
     lab_client.on_node(node, f"iptables -I {block}")
     try:
@@ -243,7 +243,7 @@ def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, 
         stack.set("soci:version", "0.16.0")
         stack.must_go_up()
         assert "/0.16.0/" in running_program(node, slot_in_use(node))
-        assert pod_start.fuse_mounts(node) == 0
+        assert sample_pods.fuse_mounts(node) == 0
     finally:
         lab_client.on_node(node, f"iptables -D {block}")
     run_pod(IMAGE, node)
@@ -274,10 +274,10 @@ def read_image(api, run_pod) -> Callable[[str], None]:
     """Run a pod of the image on a node until it has read a part of it, and wait for its end."""
 
     def read(node: str) -> None:
-        name = run_pod(IMAGE, node, pod_start.COMMAND)
-        pod_start.wait_for_ready_line(api, name, time.time() + 60)
+        name = run_pod(IMAGE, node, sample_pods.COMMAND)
+        sample_pods.wait_for_ready_line(api, name, time.time() + 60)
         api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
-        pod_start.wait_until_gone(api, name, time.time() + 60)
+        sample_pods.wait_until_gone(api, name, time.time() + 60)
 
     return read
 
@@ -293,17 +293,17 @@ def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(
     starts = {node: containerd_starts(node) for node in SOCI_NODES}
     for mode, is_lazy in (("parallel", False), ("lazy-or-parallel", True), ("lazy", True)):
         for node in SOCI_NODES:
-            pod_start.forget_image(node)
+            sample_pods.forget_image(node)
             read_image(node)
         stack.set("soci:mode", mode)
         stack.must_go_up()
         for node in SOCI_NODES:
             assert f"in {mode} mode" in message(api, node)
             read_image(node)
-            pod_start.forget_image(node)
-            assert pod_start.fuse_mounts(node) == 0
+            sample_pods.forget_image(node)
+            assert sample_pods.fuse_mounts(node) == 0
             read_image(node)
-            assert (pod_start.fuse_mounts(node) > 0) == is_lazy, f"{node} in {mode} mode"
+            assert (sample_pods.fuse_mounts(node) > 0) == is_lazy, f"{node} in {mode} mode"
     assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
 
 
@@ -312,7 +312,7 @@ def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(
 def test_mode_change_side_by_side_no_read_fails(api, stack, forget_whole_images, readers, run_pod):
     """The old daemon goes on loading lazily for its containers, the new one pulls whole."""
     old = {node: slot_in_use(node) for node in SOCI_NODES}
-    mounts = {node: pod_start.fuse_mounts(node) for node in SOCI_NODES}
+    mounts = {node: sample_pods.fuse_mounts(node) for node in SOCI_NODES}
     stack.set("soci:upgradePolicy", "side-by-side")
     stack.set("soci:mode", "parallel")
     stack.must_go_up()
@@ -322,9 +322,9 @@ def test_mode_change_side_by_side_no_read_fails(api, stack, forget_whole_images,
         run_pod(IMAGE, node)
         assert lazy_containers(node, old[node]) == READERS
         assert lazy_containers(node, old[node].other) == 0
-        assert pod_start.fuse_mounts(node) == mounts[node]
+        assert sample_pods.fuse_mounts(node) == mounts[node]
     readers.must_go_on()
     readers.delete()
     for node in SOCI_NODES:
         wait_for(lambda node=node: is_retired(node, old[node]), 120, f"{node}: the old daemon is retired")
-        assert pod_start.fuse_mounts(node) == 0
+        assert sample_pods.fuse_mounts(node) == 0

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Show a run of `make bench` in the documents: its tables in docs/performance.md, its pictures beside it.
+
+Usage: bench_result.py [RESULT]     (RESULT, such as .lab/bench.json, becomes docs/bench.json first)
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts" / "bench")]
+
+from between import between  # noqa: E402 (found through the path above)
+
+from components.bench import report  # noqa: E402
+
+RESULT = REPOSITORY / "docs" / "bench.json"
+DOCUMENT = REPOSITORY / "docs" / "performance.md"
+
+
+def measured() -> dict:
+    return json.loads(RESULT.read_text(encoding="utf-8"))
+
+
+def section(content: dict) -> str:
+    """The part of docs/performance.md on a result (the content of .lab/bench.json)."""
+    result = report.from_json(content)
+    rows = report.cells(result)
+    lines = [*report.ready_times(rows), "", *report.soonest(rows), "", *report.verdicts(rows)]
+    counts = sorted({count for cell in content["cells"] for count in cell["samples"].values()})
+    taken = f"Medians of {counts[0]} to {counts[-1]} cold starts" if counts[-1] > 1 else "One cold start"
+    loads = [sample["load"] for sample in content["samples"]]
+    processors = next(iter(content["environment"]["nodes"].values()), {}).get("processors")
+    links = "; ".join(
+        f"{link['name']}: {link['used_bytes_per_second'] / 1e6:.1f} MB/s over several connections, "
+        f"{link['connection_bytes_per_second'] / 1e6:.1f} over one"
+        for link in content["links"]
+    )
+    return f"""![Seconds to ready, by share that is read and by link](bench.svg)
+
+```
+{chr(10).join(lines)}
+```
+
+{taken} of each arm ({content["environment"]["time"][:10]}), on {processors} \
+processors, at a load of {min(loads):.0f} to {max(loads):.0f}.
+Links as measured in the run: {links}. Raw samples: [bench.json](bench.json)."""
+
+
+def with_section(document: str, content: dict) -> str:
+    """A document (its text) whose part between the bench markers is the section."""
+    return between(document, "bench", section(content))
+
+
+def main() -> None:
+    import lab_bench
+
+    if len(sys.argv) > 1:
+        shutil.copyfile(sys.argv[1], RESULT)
+    content = measured()
+    lab_bench.draw(report.from_json(content), RESULT.parent)
+    DOCUMENT.write_text(with_section(DOCUMENT.read_text(encoding="utf-8"), content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

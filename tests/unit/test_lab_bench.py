@@ -1,0 +1,100 @@
+"""The lab's side of the benchmark: cells, what is read, and the stand-in for a slow link."""
+
+import json
+import socket
+import tomllib
+
+import lab_bench
+import pytest
+import slow_link
+import workloads
+
+MB = 1_000_000
+
+
+def test_without_a_choice_every_share_is_read_over_every_link_and_programs_over_one():
+    cells = lab_bench.cells_of("", True)
+    assert len([cell for cell in cells if cell[0] in lab_bench.READS]) == 20
+    assert [cell for cell in cells if cell[0] not in lab_bench.READS] == [
+        (program, "200mbit") for program in lab_bench.PROGRAMS
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "cells"),
+    [
+        ("100:capped", [("100", "capped")]),
+        ("6-*:200mbit", [("6-in-order", "200mbit"), ("6-scattered", "200mbit")]),
+        ("0:*,0:far", [("0", "200mbit"), ("0", "1gbit"), ("0", "capped"), ("0", "far")]),
+        ("jvm:1gbit", [("jvm", "1gbit")]),
+    ],
+)
+def test_cells_are_chosen_by_patterns(chosen, cells):
+    assert lab_bench.cells_of(chosen, False) == cells
+
+
+def test_a_pattern_of_nothing_is_refused_with_what_there_is(capsys):
+    with pytest.raises(SystemExit):
+        lab_bench.parse(["--cells", "50:200mbit"])
+    assert "READ is of 0, 6-in-order" in capsys.readouterr().err
+
+
+def test_an_arm_that_is_none_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        lab_bench.parse(["--arms", "lazy,warp"])
+    assert "--arms warp: it is of overlayfs" in capsys.readouterr().err
+
+
+def test_the_tuned_containerd_has_only_keys_of_its_transfer_service():
+    plugins = tomllib.loads(lab_bench.TUNED_CONFIGURATION)["plugins"]
+    assert list(plugins) == ["io.containerd.transfer.v1.local"]
+
+
+def test_the_shares_that_are_read_are_what_they_are_called():
+    patterns = workloads.reads()
+    size = {name: sum(size for _, size in files) for name, files in patterns.items()}
+    shares = {name: size[name] / size["100"] for name in patterns}
+    assert shares == pytest.approx(
+        {"0": 0, "6-in-order": 0.064, "6-scattered": 0.064, "25": 0.25, "100": 1}, abs=0.003
+    )
+
+
+def test_what_is_read_in_order_lies_together_and_what_is_scattered_lies_in_every_layer():
+    patterns = workloads.reads()
+    layers = {name: {path.split("/")[3] for path, _ in files} for name, files in patterns.items()}
+    assert layers["6-in-order"] == {"2"}
+    assert len(layers["6-scattered"]) == 6
+
+
+def test_every_workload_has_an_image():
+    assert {entry.repository for entry in workloads.made().values()} == workloads.LAYERS.keys()
+
+
+@pytest.fixture
+def ends():
+    """Both ends of a connection through a slow link that has both of its limits."""
+    client, near = socket.socketpair()
+    far, server = socket.socketpair()
+    slow_link.Lane(near, far, 0.001, 0)
+    slow_link.Lane(far, near, 0.001, 100 * MB)
+    yield client, server
+    client.close()
+    server.close()
+
+
+def received(end: socket.socket) -> bytes:
+    parts = []
+    while part := end.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_a_slow_link_changes_no_byte_and_hands_on_the_end(ends):
+    client, server = ends
+    data = json.dumps(list(range(100_000))).encode()
+    client.sendall(b"GET")
+    client.shutdown(socket.SHUT_WR)
+    assert received(server) == b"GET"
+    server.sendall(data)
+    server.shutdown(socket.SHUT_WR)
+    assert received(client) == data
