@@ -134,6 +134,19 @@ class CredentialNode:
         """The helper's cache."""
         return self.path / "root/run/soci-cluster/credentials"
 
+    def kept_seconds(self, host: str = ECR) -> int:
+        """For how long the answer is kept from when it was found: whole seconds, at most one too many."""
+        until, _, asked, *_ = (self.answers / host).read_text().split()
+        return (int(until) - int(asked)) // 100
+
+    def let_pass(self, seconds: int) -> None:
+        """What is kept has become older by so many seconds."""
+        for path in self.answers.iterdir():
+            first, *rest = path.read_text().splitlines() or [""]
+            words = first.split()
+            times = [str(int(word) - seconds * 100) if word.isdigit() else word for word in words]
+            path.write_text("".join(f"{line}\n" for line in [" ".join(times), *rest] if words))
+
     def requests(self) -> list[str]:
         """What the plugins were asked: the request, then the arguments, a line each."""
         return [path.read_text() for path in sorted(self.log.iterdir())]

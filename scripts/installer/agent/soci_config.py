@@ -10,6 +10,10 @@ from .slots import Slot
 from .soci_registries import Mirror, Registries
 from .tuning import Tuning
 
+# Waits of 30 ms, 60 ms and so on, then of 5 s: half a minute in all. SOCI's own eight end after 8 s, so that
+# reads failed while a registry was away for 20 s. A token that could not be fetched meanwhile is never asked
+# for again (containerd's authorizer, core/remotes/docker, keeps the error): what is read with it was lost.
+RETRIES, LONGEST_WAIT_MILLISECONDS = 12, 5000
 # Not an address: the daemon fails to parse it, asks nobody, and leaves the image to containerd.
 KEPT_OFF = "%kept-off"
 
@@ -58,6 +62,15 @@ def render(
         "[snapshotter]",
         "# One layer that cannot be mounted again after a restart must not keep the daemon down.",
         "allow_invalid_mounts_on_restart = true",
+        "",
+        "[http]",
+        "# Reads go on while the registry is away for half a minute.",
+        f"MaxRetries = {RETRIES}",
+        f"MaxWaitMsec = {LONGEST_WAIT_MILLISECONDS}",
+        "",
+        "[blob]",
+        f"max_retries = {RETRIES}",
+        f"max_wait_msec = {LONGEST_WAIT_MILLISECONDS}",
         "",
         "[content_store]",
         f"type = {_text('soci' if settings.mode == 'lazy' else 'containerd')}",
