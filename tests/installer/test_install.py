@@ -898,6 +898,24 @@ def test_pull_secrets_are_forgotten_when_they_are_not_to_be_used(machine: FakeNo
     assert machine.exists("/run/soci-cluster/credentials/registry.example")
 
 
+def test_pull_secrets_are_forgotten_while_the_node_waits_for_its_pods(machine: FakeNode) -> None:
+    """They stayed until the install, which may be days away."""
+    install.install(task(machine), never)
+    machine.write("/run/soci-cluster/pull-secrets/registry.example", b"{}")
+    machine.lazy["soci"] = "/run/c/abc/rootfs\n"
+    machine.ctr.answers["containers info abc"] = INFO
+    held: list[bool] = []
+
+    def on_waiting(busy: lazy.Busy) -> None:
+        held.append(machine.exists("/run/soci-cluster/pull-secrets"))
+        machine.lazy.clear()
+
+    wanted = task(machine, mode="lazy-or-parallel")
+    settings = dataclasses.replace(wanted.settings, credentials="node")
+    install.install(dataclasses.replace(wanted, settings=settings), on_waiting)
+    assert held == [False]
+
+
 def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode) -> None:
     """An edit in place changes no directory."""
     machine.write("/etc/containerd/config.toml", b'imports = ["conf.d/*.toml"]\n' + CONFIG.encode())

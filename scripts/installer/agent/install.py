@@ -77,9 +77,9 @@ def _install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
     while True:
         _await_daemons(task)
         outcome = _attempt(task, facts)
+        if task.settings.credentials == "node":
+            pull_secret_files.remove(task.host)
         if isinstance(outcome, Installed):
-            if task.settings.credentials == "node":
-                pull_secret_files.remove(task.host)
             return outcome
         carry.clear_copies(task.host, task.script)
         task.on_step("wait")
