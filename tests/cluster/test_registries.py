@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import firewall
 import pytest
-from awkward_registry import Away
+import release
+from agent.slots import SECOND
+from awkward_registry import Auth, Away, User
 from lab_client import REPOSITORY, on_node
-from settings import ECR, VERSIONS
+from settings import ECR, REGISTRY, VERSIONS
 
-from tests.cluster import lazy_images, registries
-from tests.cluster.looks import SOCI_NODES, condition
+from tests.cluster import lazy_images, oci_release, registries
+from tests.cluster.lab_stack import LabStack
+from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
 from tests.cluster.registries import ANN, CASES, PRIVATE, PUBLIC, QUICK, Case, Reader, Scene
 from tests.waiting import wait_for
 
@@ -95,11 +99,14 @@ def test_an_image_starts_and_is_lazy_or_the_node_says_why_not(
 class Rotation:
     """Pods that read from fresh images, one more each minute and node, while tokens live ten seconds.
 
-    In each fifth minute the registry is away for 20 s, once refusing, once silent.
+    In each fifth minute the registry is away for 20 s, once refusing, once silent. Tokens are revoked every
+    seven seconds besides, but not while an image is pulled: SOCI asks for credentials once for it, and with
+    a token that is revoked at that moment the image is whole.
     """
 
     def __init__(self, api, scene: Scene, minutes: int) -> None:
         self.scene = scene
+        self.pulls = threading.Lock()
         self.cases = [Case(f"rotation {number}", ECR, during=registries.revoke) for number in range(minutes)]
         self.readers = [Reader(api, node, case) for case in self.cases for node in SOCI_NODES]
 
@@ -109,7 +116,9 @@ class Rotation:
             for number, case in enumerate(self.cases):
                 over = time.monotonic() + 60
                 readers = [reader for reader in self.readers if reader.case is case]
-                assert all(threads.map(Reader.start, readers)), [reader.words() for reader in readers]
+                with self.pulls:
+                    started = list(threads.map(Reader.start, readers))
+                assert all(started), [reader.words() for reader in readers]
                 if number % 5 == 2:
                     registries.away(20, Away.SILENT if number % 2 else Away.REFUSED)(self.scene)
                 time.sleep(max(0, over - time.monotonic()))
@@ -118,11 +127,11 @@ class Rotation:
         assert lazy == [True] * len(self.readers)
         return sum(errors)
 
-
-def revoke_until(over: threading.Event, scene: Scene) -> None:
-    """403 in mid-read, as ECR says it of a token that has expired."""
-    while not over.wait(7):
-        scene.trusted.revoke_all()
+    def revoke_until(self, over: threading.Event) -> None:
+        """403 in mid-read, as ECR says it of a token that has expired."""
+        while not over.wait(7):
+            with self.pulls:
+                self.scene.trusted.revoke_all()
 
 
 @pytest.mark.timeout(3600)
@@ -135,7 +144,7 @@ def test_reads_meet_no_error_while_tokens_rotate(
     scene.behave()
     registries.ecr(token_seconds=TOKEN_SECONDS)(scene)
     over = threading.Event()
-    revoker = threading.Thread(target=revoke_until, args=(over, scene))
+    revoker = threading.Thread(target=rotation.revoke_until, args=(over,))
     try:
         for node in SOCI_NODES:
             on_node(node, registries.provider()(scene))
@@ -256,6 +265,35 @@ def test_what_is_local_is_read_while_the_registry_is_away_for_two_minutes(api, s
             reader.close()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_with_two_credentials_for_one_host_each_image_is_lazy_or_the_node_names_it(
+    api, scene: Scene, node: str
+) -> None:
+    """SOCI takes one for a host: the images of the other one are whole, and who read goes on."""
+    words = {"ann": "correct horse", "bob": "battery staple"}
+    scene.behave()
+    users = {name: User(word, (f"case/of-{name}",)) for name, word in words.items()}
+    registries.behave(auth=Auth.BEARER, users=users, token_seconds=TOKEN_SECONDS)(scene)
+    readers = [
+        Reader(api, node, Case(f"of {name}", PRIVATE, secret=(name, word), during=registries.revoke))
+        for name, word in words.items()
+    ]
+    try:
+        for reader in readers:
+            lazy_images.push(reader.case.repository)
+            assert reader.start(), reader.words()
+            scene.trusted.revoke_all()
+        assert [reader.await_pass() for reader in readers] == [0, 0]
+        lazy = [reader.is_lazy(scene) for reader in readers]
+        assert any(lazy)
+        for reader, is_lazy in zip(readers, lazy, strict=True):
+            wait_for(lambda r=reader, ok=is_lazy: ok or r.is_named(), 30, f"{reader.case.name} is named")
+    finally:
+        for reader in readers:
+            reader.close()
+
+
 @pytest.fixture
 def private(api, scene: Scene) -> Iterator[Callable[[str, tuple[str, str] | None], Reader]]:
     """Start a pod of one private image on a node, with a pull secret or without one."""
@@ -275,24 +313,83 @@ def private(api, scene: Scene) -> Iterator[Callable[[str, tuple[str, str] | None
         reader.close()
 
 
-# The kubelet asks since 1.35 (KubeletEnsureSecretPulledImages).
-@pytest.mark.slow
-@pytest.mark.skipif(
+# The kubelet asks since then (KubeletEnsureSecretPulledImages).
+SINCE_1_35 = pytest.mark.skipif(
     tuple(map(int, VERSIONS["kubernetes"].split(".")[:2])) < (1, 35), reason="this kubelet asks for no secret"
 )
+
+
+@pytest.mark.slow
+@SINCE_1_35
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_a_private_image_that_is_on_a_node_still_needs_its_secret(private, scene: Scene, node: str) -> None:
     assert private(node, ("ann", ANN.password)).start()
-
-    def nobody_else() -> None:
-        stranger = private(node, None)
-        assert not stranger.start(seconds=20)
-        assert any("pull" in word.lower() for word in stranger.words())
-
-    nobody_else()
+    assert_nobody_else_may_use_it(private, node)
     on_node(node, "systemctl kill --signal=KILL soci-snapshotter")
     wait_for(lambda: is_ready(scene.api, node), 120, f"{node} SociReady")
-    nobody_else()
+    assert_nobody_else_may_use_it(private, node)
+
+
+def assert_nobody_else_may_use_it(private, node: str) -> None:
+    stranger = private(node, None)
+    assert not stranger.start(seconds=20)
+    assert any("pull" in word.lower() for word in stranger.words())
+    stranger.end()
+
+
+@pytest.mark.slow
+@SINCE_1_35
+def test_a_private_image_still_needs_its_secret_after_an_upgrade_side_by_side_and_an_uninstall(
+    api, stack: LabStack, private
+) -> None:
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.set("soci:upgradePolicy", "side-by-side")
+    stack.must_go_up()
+    for node in SOCI_NODES:
+        assert private(node, ("ann", ANN.password)).start()
+    stack.set("soci:version", VERSIONS["soci_older"])
+    stack.must_go_up()
+    assert {slot_in_use(node) for node in SOCI_NODES} == {SECOND}
+    for node in SOCI_NODES:
+        assert_nobody_else_may_use_it(private, node)
+    stack.set("soci:state", "absent")
+    stack.set("soci:forceUninstall", "true")
+    stack.must_go_up()
+    for node in SOCI_NODES:
+        assert_nobody_else_may_use_it(private, node)
+
+
+@pytest.fixture
+def closed_nodes(deployed: dict[str, str]) -> Iterator[None]:
+    """The nodes reach the cluster and its registry, and nothing else."""
+    for node in SOCI_NODES:
+        on_node(node, firewall.close([REGISTRY]))
+    yield
+    for node in SOCI_NODES:
+        on_node(node, firewall.open_again())
+
+
+@pytest.mark.slow
+def test_a_node_without_internet_is_installed_from_its_registry_alone(
+    api, stack: LabStack, closed_nodes, run_pod
+) -> None:
+    stack.set("soci:sampleWorkload.enabled", "false", path=True)
+    stack.set("soci:state", "absent")
+    stack.must_go_up()
+    releases = release.release_directory() / "releases" / f"v{VERSIONS['soci']}"
+    address = oci_release.push("air-gap/soci-snapshotter", VERSIONS["soci"], releases.glob("*.tar.gz"))
+    for node in SOCI_NODES:
+        assert on_node(node, "curl -sS -m 5 http://10.77.0.1:8080/ 2>&1 || :").startswith("curl:")
+    stack.set("soci:releaseUrl", address)
+    stack.set("soci:state", "present")
+    stack.must_go_up()
+    for node in SOCI_NODES:
+        assert is_ready(api, node)
+        lazy_images.push("case/air-gap-install")
+        name = run_pod(f"{REGISTRY}/case/air-gap-install:1", node, ["sh", "-c", "sleep 3600"])
+        (container,) = api.read_namespaced_pod(name, "default").status.container_statuses
+        mounted = on_node(node, "/opt/soci-cluster/soci-host.sh mounts")
+        assert container.container_id.rpartition("/")[2] in mounted
 
 
 @pytest.mark.slow
@@ -300,7 +397,7 @@ def test_a_private_image_that_is_on_a_node_still_needs_its_secret(private, scene
 def test_a_rotated_secret_is_used_at_once(api, private, scene: Scene, node: str) -> None:
     reader = private(node, ("ann", ANN.password))
     assert reader.start()
-    users = {"ann": registries.User("another word", ANN.repositories)}
+    users = {"ann": User("another word", ANN.repositories)}
     scene.trusted.users = users
     reader.replace_secret("ann", "another word")
     time.sleep(LATEST_SECONDS)
