@@ -4,6 +4,7 @@
 some cases are run, and a minute is read.
 """
 
+import dataclasses
 import json
 import statistics
 import threading
@@ -292,6 +293,35 @@ def test_with_two_credentials_for_one_host_each_image_is_lazy_or_the_node_names_
     finally:
         for reader in readers:
             reader.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", SOCI_NODES)
+def test_after_a_changed_password_the_next_container_brings_all_reads_back(
+    api, scene: Scene, node: str
+) -> None:
+    """SOCI keeps a password for the token server: with the changed one nothing was read for up to an hour."""
+    scene.behave()
+    registries.bearer(token_seconds=TOKEN_SECONDS)(scene)
+    case = Case("changed password", PRIVATE, secret=("ann", ANN.password), during=registries.revoke)
+    lazy_images.push(case.repository)
+    first = Reader(api, node, case)
+    second = Reader(api, node, dataclasses.replace(case, secret=("ann", "another word")))
+    try:
+        assert first.start()
+        scene.trusted.users = {"ann": User("another word", ANN.repositories)}
+        first.replace_secret("ann", "another word")
+        wait_for(lambda: first.counts()[2] > 0, 60, "reads fail once the token has ended")
+        assert second.start(seconds=180), second.words()
+        assert second.await_pass() == 0
+        assert second.is_lazy(scene)
+        _, reads, errors = first.counts()
+        wait_for(lambda: first.counts()[1] > reads + 10, 60, "the first pod reads on")
+        assert first.counts()[2] == errors
+    finally:
+        second.end()  # both hold the image
+        first.close()
+        second.close()
 
 
 @pytest.fixture

@@ -10,10 +10,14 @@ from .slots import Slot
 from .soci_registries import Mirror, Registries
 from .tuning import Tuning
 
-# Waits of 30 ms, 60 ms and so on, then of 5 s: half a minute in all. SOCI's own eight end after 8 s, so that
-# reads failed while a registry was away for 20 s. A token that could not be fetched meanwhile is never asked
-# for again (containerd's authorizer, core/remotes/docker, keeps the error): what is read with it was lost.
-RETRIES, LONGEST_WAIT_MILLISECONDS = 12, 5000
+# Waits of 30 ms, 60 ms and so on, then of 5 s. SOCI's own eight retries end after 8 s.
+LONGEST_WAIT_MILLISECONDS = 5000
+# Of reads: 13 s, and the kernel reads again what its readahead did not get. Not more, since a daemon that
+# starts while the registry is away spends as much on each layer, one after the other.
+LAYER_RETRIES = 9
+# Of all else: 28 s. A token that could not be fetched is never asked for again (containerd's authorizer,
+# core/remotes/docker, keeps the error): what is read with it would be lost.
+RETRIES = 12
 # Not an address: the daemon fails to parse it, asks nobody, and leaves the image to containerd.
 KEPT_OFF = "%kept-off"
 
@@ -64,12 +68,12 @@ def render(
         "allow_invalid_mounts_on_restart = true",
         "",
         "[http]",
-        "# Reads go on while the registry is away for half a minute.",
+        "# Reads go on while the registry is away for 20 seconds.",
         f"MaxRetries = {RETRIES}",
         f"MaxWaitMsec = {LONGEST_WAIT_MILLISECONDS}",
         "",
         "[blob]",
-        f"max_retries = {RETRIES}",
+        f"max_retries = {LAYER_RETRIES}",
         f"max_wait_msec = {LONGEST_WAIT_MILLISECONDS}",
         "",
         "[content_store]",
