@@ -66,6 +66,11 @@ def test_reads_outlast_a_registry_that_is_away_for_twenty_seconds() -> None:
     assert 20 < 2 * seconds(found["blob"]["max_retries"], found["blob"]["max_wait_msec"]) < 30
 
 
+def test_a_password_that_was_changed_is_asked_for_within_a_minute() -> None:
+    """SOCI kept a client with the old one for an hour: no new container of a private image started."""
+    assert rendered("lazy", NOTHING)["resolver"]["auth_client_ttl_sec"] == 60
+
+
 def test_mirrors_are_rendered() -> None:
     told = Registries(
         mirrors={

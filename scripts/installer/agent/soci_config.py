@@ -18,6 +18,9 @@ LAYER_RETRIES = 9
 # Of all else: 28 s. A token that could not be fetched is never asked for again (containerd's authorizer,
 # core/remotes/docker, keeps the error): what is read with it would be lost.
 RETRIES = 12
+# For so long SOCI takes up what it knows of a registry's credentials, also for a layer whose reads fail and
+# that a new container needs. With its own hour, that container starts an hour after a password was changed.
+CLIENT_SECONDS = 60
 # Not an address: the daemon fails to parse it, asks nobody, and leaves the image to containerd.
 KEPT_OFF = "%kept-off"
 
@@ -96,6 +99,7 @@ def render(
             f"max_concurrent_unpacks_per_image = {tuned.unpacks}",
             f"discard_unpacked_layers = {_flag(discard_unpacked_layers)}",
         ]
+    lines += ["", "[resolver]", f"auth_client_ttl_sec = {CLIENT_SECONDS}"]
     for registry, mirrors in hosts(registries).items():
         for mirror in mirrors:
             lines += ["", f"[[resolver.host.{_text(registry)}.mirrors]]", f"host = {_text(mirror.url)}"]
