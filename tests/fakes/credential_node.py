@@ -134,10 +134,10 @@ class CredentialNode:
         """The helper's cache."""
         return self.path / "root/run/soci-cluster/credentials"
 
-    def kept_seconds(self, host: str = ECR) -> int:
-        """For how long the answer is kept from when it was found: whole seconds, at most one too many."""
-        until, _, asked, *_ = (self.answers / host).read_text().split()
-        return (int(until) - int(asked)) // 100
+    def kept_seconds(self, host: str = ECR) -> float:
+        """For how long the answer is kept, while only one has been given it."""
+        until = (self.answers / host).read_text().split()[0]
+        return (int(until) - int((self.answers / f".given-{host}").read_text())) / 100
 
     def let_pass(self, seconds: int) -> None:
         """What is kept has become older by so many seconds."""
