@@ -5,131 +5,27 @@ pod of the image has to start on that node, lazily, and whoever held the image g
 """
 
 import contextlib
-import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import lab_client
+from kubernetes.client.exceptions import ApiException
 from lab_client import on_node
-from settings import ADDRESS, REGISTRY
+from settings import REGISTRY, VERSIONS
 
-from tests.cluster.lab_stack import LabStack
-from tests.cluster.looks import SOCI_NODES, condition
+from tests.cluster.life_events import CONFIG, EVENTS, FORGET, STATE, Event, Stage
+from tests.cluster.life_pods import Pod
+from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
+from tests.cluster.registries import pull_secret
 from tests.waiting import wait_for
 
-IMAGE = f"{REGISTRY}/sample:1-soci"
 START_SECONDS = 60  # from the end of an event's cause to the start of a new pod
 NAME_SECONDS = 30  # from an event to the word on what it broke
-AWAY_SECONDS = 15
-CONFIG = "/etc/containerd/config.toml"
-STATE = "/var/lib/soci-cluster"
-CRASH = "kill -9 $(systemctl show -p MainPID --value soci-snapshotter)"
-AGAIN = "for i in $(seq 120); do systemctl -q is-active soci-snapshotter && break; sleep 0.5; done"
-WITHOUT_KEYS = f"{{ cat {STATE}/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
-# By all its names: containerd has one for its configuration, too.
-FORGET = """
-    names() { ctr -n k8s.io images ls | awk "$@"; }
-    for digest in $(names '$1 ~ "/sample" { print $3 }' | sort -u); do
-        ctr -n k8s.io images rm --sync $(names -v digest="$digest" '$3 == digest { print $1 }')
-    done >/dev/null
-"""
-NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
-
-
-@contextmanager
-def registry_away(node: str) -> Generator[None]:
-    """The node's packets do not reach the registry; a rule survives neither a reboot nor this."""
-    on_node(node, f"iptables -I {NO_REGISTRY}")
-    try:
-        yield
-    finally:
-        on_node(node, f"iptables -D {NO_REGISTRY} 2>/dev/null || :")
-
-
-def crash_with_registry_away(node: str) -> None:
-    with registry_away(node):
-        on_node(node, f"{CRASH}; sleep 1; {AGAIN}")
-        time.sleep(AWAY_SECONDS)
-
-
-def reboot_with_registry_away(node: str) -> None:
-    """The registry is not there before the node is up, and for a while after that."""
-    lines = [
-        "[Unit]",
-        "DefaultDependencies=no",
-        "Before=soci-snapshotter.service",
-        "[Service]",
-        "Type=oneshot",
-        f"ExecStart=/usr/sbin/iptables -I {NO_REGISTRY}",
-        "[Install]",
-        "WantedBy=sysinit.target",
-    ]
-    path = "/etc/systemd/system/no-registry.service"
-    unit = "\\n".join([*lines, ""])
-    on_node(node, f"printf '{unit}' >{path} && systemctl enable -q no-registry.service")
-    try:
-        lab_client.lab("reboot", node)
-        time.sleep(AWAY_SECONDS)
-    finally:
-        on_node(
-            node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {NO_REGISTRY} || :"
-        )
-
-
-def on_each(script: str) -> Callable[[LabStack | None, list[str]], None]:
-    return on_all(lambda node: on_node(node, script))
-
-
-def on_all(act: Callable[[str], object]) -> Callable[[LabStack | None, list[str]], None]:
-    """An event that happens on all nodes at once."""
-
-    def event(stack: LabStack | None, nodes: list[str]) -> None:
-        with ThreadPoolExecutor(len(nodes)) as threads:
-            list(threads.map(act, nodes))
-
-    return event
-
-
-def changed_and_back(**settings: str) -> Callable[[LabStack | None, list[str]], None]:
-    """`pulumi config set`, `pulumi up`, and the same for the way back."""
-
-    def event(stack: LabStack | None, nodes: list[str]) -> None:
-        assert stack, "an event that changes the stack gets it"
-        before = stack.config_file.read_text()
-        for key, value in settings.items():
-            stack.set(f"soci:{key}", value)
-        try:
-            stack.must_go_up()
-        finally:
-            stack.config_file.write_text(before)
-            stack.must_go_up()
-
-    return event
-
-
-CHANGES = {
-    "another mode and back": changed_and_back(mode="parallel"),
-    "another version and back": changed_and_back(version="0.16.0"),
-}
-EVENTS: dict[str, Callable[[LabStack | None, list[str]], None]] = {
-    "daemon killed": on_each(CRASH),
-    "daemon killed, registry away": on_all(crash_with_registry_away),
-    "reboot": on_all(lambda node: lab_client.lab("reboot", node)),
-    "reboot, registry away": on_all(reboot_with_registry_away),
-    "power cut": on_all(lambda node: lab_client.lab("power-cut", node)),
-    "containerd restarted": on_each("systemctl restart containerd"),
-    "containerd's configuration rewritten": on_each(WITHOUT_KEYS),
-    "containerd's configuration rewritten, and restarted": on_each(
-        f"{WITHOUT_KEYS}; systemctl restart containerd"
-    ),
-    "SOCI's configuration rewritten": on_each("echo '# by others' >>/etc/soci-snapshotter-grpc/config.toml"),
-    "image removed": on_each(FORGET),
-    **CHANGES,
-}
+HELD = "grep -c -e /sample -e image-volumes"
+FILES = "/opt/sample/data/*/*"
+SHELL_IMAGE = f"{REGISTRY}/python:3.11"  # the installer's, which is on the node anyway
 
 
 class PoisonedError(AssertionError):
@@ -146,142 +42,144 @@ class Cell:
 
     api: Any
     node: str
-    pods: list[str] = field(default_factory=list)
+    event: Event
+    pods: list[Pod] = field(default_factory=list)
 
-    def pod(self, command: list[str], **spec: Any) -> str:
-        name = f"life-{self.node}-{time.monotonic_ns() % 10**9}"
-        container = {"name": "main", "image": IMAGE, "command": command}
-        whole = {
-            "nodeName": self.node,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [container],
-            "tolerations": [{"operator": "Exists"}],
-            **spec,
-        }
-        self.api.create_namespaced_pod("default", {"metadata": {"name": name}, "spec": whole})
-        self.pods.append(name)
-        return name
+    @property
+    def secret(self) -> str:
+        return f"life-{self.node}"
 
-    def status(self, name: str) -> Any:
-        return self.api.read_namespaced_pod(name, "default").status
+    def pod(self, command: list[str], image: str = "", **spec: Any) -> Pod:
+        """A pod of the event's image, or of another one."""
+        if self.event.secret:
+            spec["imagePullSecrets"] = [{"name": self.secret}]
+        self.pods.append(Pod.start(self.api, self.node, image or self.event.image, command, **spec))
+        return self.pods[-1]
 
-    def await_phase(self, name: str, phase: str, seconds: float) -> float:
-        """Seconds until the pod is in this phase."""
-        started = time.monotonic()
-        try:
-            wait_for(lambda: self.status(name).phase == phase, seconds, f"pod {name} {phase}")
-        except AssertionError as late:
-            raise AssertionError(f"{late}: {self.words(name)}") from None
-        return time.monotonic() - started
-
-    def words(self, name: str) -> list[str]:
-        selector = f"involvedObject.name={name}"
-        items = self.api.list_namespaced_event("default", field_selector=selector).items
-        return [f"{item.reason}: {item.message}" for item in items]
-
-    def is_named(self, name: str) -> bool:
-        told = any(word.startswith("BrokenMounts") for word in self.words(name))
-        return told and name in (condition(self.api, self.node).get("message") or "")
-
-    def reads(self, name: str) -> bool:
-        """Whether the pod reads its files, those that nobody has read before among them."""
-        command = ["exec", name, "--", "sh", "-c", "cat /opt/sample/data/*/* >/dev/null && echo all"]
-        for _ in range(3):  # a repair may be restarting containerd
-            with contextlib.suppress(Exception):
-                return "all" in kubectl(*command)
-            time.sleep(3)
-        return False
+    def open(self) -> None:
+        """The node has nothing of the image, and whoever may pull it has the secret."""
+        without_image(self.node)
+        if self.event.secret:
+            secret = pull_secret(self.secret, self.event.host, *self.event.secret)
+            self.api.create_namespaced_secret("default", secret)
 
     def close(self) -> None:
-        for name in self.pods:
-            with contextlib.suppress(Exception):
-                self.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
-        if self.pods:
-            on_node(self.node, "ctr -n k8s.io containers rm life-created >/dev/null 2>&1 || :")
+        for pod in self.pods:
+            pod.delete()
+        with contextlib.suppress(ApiException):
+            self.api.delete_namespaced_secret(self.secret, "default")
+        on_node(self.node, "ctr -n k8s.io containers rm life-created >/dev/null 2>&1 || :")
+        # What the cell changed as somebody else would keep later ones from a repair, and an uninstall.
+        on_node(self.node, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
 
-
-def kubectl(*arguments: str) -> str:
-    command = [str(lab_client.REPOSITORY / "scripts/lab/lab"), "kubectl", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    def is_named(self, pod: Pod) -> bool:
+        told = any(word.startswith("BrokenMounts") for word in pod.words)
+        return told and pod.name in (condition(self.api, self.node).get("message") or "")
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who has the image: how it comes to, and what has to be true of it after the event."""
+    """Who has the image: how it comes to, and what has to be true of it after the event.
 
-    take: Callable[[Cell], str]
-    check: Callable[[Cell, str], None]
-    events: frozenset[str] = frozenset(EVENTS)  # those in which it can be
+    Args:
+        reads: whether it reads lazily meanwhile.
+        nodes: on which it can be.
+    """
+
+    take: Callable[[Cell], Pod | None]
+    check: Callable[[Cell, Pod], None] = lambda cell, pod: None
+    reads: bool = False
+    nodes: tuple[str, ...] = tuple(SOCI_NODES)
 
 
-def nobody(cell: Cell) -> str:
-    name = cell.pod(["true"], restartPolicy="Never")
-    cell.await_phase(name, "Succeeded", 120)
-    cell.api.delete_namespaced_pod(name, "default", grace_period_seconds=0)
-    cell.pods.remove(name)
-    containers = f"ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={name}'"
+def nobody(cell: Cell) -> None:
+    pod = cell.pod(["true"], restartPolicy="Never")
+    pod.await_phase("Succeeded", 120)
+    pod.delete()
+    cell.pods.remove(pod)
+    containers = f"ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={pod.name}'"
     wait_for(lambda: not on_node(cell.node, containers), 60, "its containers are gone")
-    return ""
 
 
-def completed(cell: Cell) -> str:
-    name = cell.pod(["sh", "-c", "echo done"], restartPolicy="Never")
-    cell.await_phase(name, "Succeeded", 120)
-    return name
+def completed(cell: Cell) -> Pod:
+    pod = cell.pod(["sh", "-c", "echo done"], restartPolicy="Never")
+    pod.await_phase("Succeeded", 120)
+    return pod
 
 
-def still_completed(cell: Cell, name: str) -> None:
-    assert cell.status(name).phase == "Succeeded"
-    assert cell.api.read_namespaced_pod_log(name, "default") == "done\n"
+def still_completed(cell: Cell, pod: Pod) -> None:
+    assert pod.status.phase == "Succeeded"
+    assert pod.log == "done\n"
 
 
-def crashing(cell: Cell) -> str:
-    name = cell.pod(["sh", "-c", "exit 1"])
-    wait_for(lambda: restarts(cell, name) > 0, 120, f"pod {name} has crashed")
-    return name
+def crashing(cell: Cell) -> Pod:
+    pod = cell.pod(["sh", "-c", "exit 1"])
+    wait_for(lambda: pod.restarts > 0, 120, f"pod {pod.name} has crashed")
+    return pod
 
 
-def restarts(cell: Cell, name: str) -> int:
-    return sum(entry.restart_count for entry in cell.status(name).container_statuses or [])
+def running(cell: Cell) -> Pod:
+    pod = cell.pod(["sleep", "9999"])
+    pod.await_phase("Running", 120)
+    return pod
 
 
-def running(cell: Cell) -> str:
-    name = cell.pod(["sleep", "9999"])
-    cell.await_phase(name, "Running", 120)
-    return name
+def mounting(cell: Cell) -> Pod:
+    """A running pod of another image, which has this one as a volume."""
+    mount = {"name": "volume", "mountPath": "/volume"}
+    container = {"name": "main", "image": SHELL_IMAGE, "command": ["sleep", "9999"], "volumeMounts": [mount]}
+    volume = {"name": "volume", "image": {"reference": cell.event.image}}
+    pod = cell.pod([], SHELL_IMAGE, containers=[container], volumes=[volume])
+    pod.await_phase("Running", 120)
+    return pod
 
 
-def reads_or_is_named(cell: Cell, name: str) -> None:
-    if not cell.reads(name):
-        try:
-            wait_for(lambda: cell.is_named(name), NAME_SECONDS, f"{name} is named")
-        except AssertionError as late:
-            raise UnnamedError(str(late)) from None
+def goes_on(files: str) -> Callable[[Cell, Pod], None]:
+    """It reads these files, or is named."""
+
+    def check(cell: Cell, pod: Pod) -> None:
+        if not pod.reads(files):
+            try:
+                wait_for(lambda: cell.is_named(pod), NAME_SECONDS, f"{pod.name} is named")
+            except AssertionError as late:
+                raise UnnamedError(str(late)) from None
+
+    return check
 
 
-def created(cell: Cell) -> str:
+def created(cell: Cell) -> None:
     nobody(cell)
-    on_node(cell.node, f"ctr -n k8s.io containers create --snapshotter soci {IMAGE} life-created")
-    return ""
+    snapshotter = slot_in_use(cell.node).name
+    create = f"ctr -n k8s.io containers create --snapshotter {snapshotter} {cell.event.image} life-created"
+    on_node(cell.node, create)
 
 
-def nothing(cell: Cell, name: str) -> None:
-    """Nothing has to be true of it."""
+def has_image_volumes(node: str) -> bool:
+    return tuple(map(int, VERSIONS["nodes"][node]["containerd"].split("."))) >= (2, 1)
 
 
-# A daemon is not restarted below a running pod: such a change waits, which is another test's.
-WITHOUT_WAIT = frozenset(EVENTS) - {*CHANGES, "SOCI's configuration rewritten"}
 HOLDERS: dict[str, Holder] = {
-    "nobody": Holder(nobody, nothing),
+    "nobody": Holder(nobody),
     "a completed pod": Holder(completed, still_completed),
-    "a crashing pod": Holder(crashing, nothing),
-    "a running pod": Holder(running, reads_or_is_named, WITHOUT_WAIT),
-    "a container that was never started": Holder(created, nothing),
+    "a crashing pod": Holder(crashing),
+    "a running pod": Holder(running, goes_on(FILES), reads=True),
+    "an image volume": Holder(
+        mounting,
+        goes_on(f"/volume{FILES}"),
+        reads=True,
+        nodes=tuple(node for node in SOCI_NODES if has_image_volumes(node)),
+    ),
+    "a container that was never started": Holder(created),
 }
-CELLS = [(event, holder) for event in EVENTS for holder in HOLDERS if event in HOLDERS[holder].events]
+CELLS = [
+    (event, holder)
+    for event in EVENTS
+    for holder in HOLDERS
+    if not (EVENTS[event].waits and HOLDERS[holder].reads)
+]
 
 
-def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, Any]:
+def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
     """Run a cell on all nodes at once; seconds from the end of the event's cause, by what was waited for.
 
     Raises:
@@ -289,61 +187,55 @@ def run(api: Any, stack: LabStack | None, event: str, holder: str) -> dict[str, 
         UnnamedError: a pod was broken without a word.
         AssertionError: something else that has to be true is not, on the node that it names.
     """
-    cells = [Cell(api, node) for node in SOCI_NODES]
+    cells = [Cell(stage.api, node, event) for node in stage.nodes]
     # The stack's own sample has ended, and would hold the image, too.
-    api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
+    stage.api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
     try:
+        event.prepare(stage.registry)
         with ThreadPoolExecutor(len(cells)) as threads:
-            list(threads.map(without_image, cells))  # an earlier cell may have left it whole
-            names = list(threads.map(HOLDERS[holder].take, cells))
-            EVENTS[event](stack, SOCI_NODES)
-            # In another mode the image was pulled whole, and stays so.
-            is_lazy = event != "another mode and back"
-            heals = list(threads.map(starts_again, cells, [is_lazy] * len(cells)))
-            for cell, name in zip(cells, names, strict=True):
-                HOLDERS[holder].check(cell, name)
+            list(threads.map(Cell.open, cells))  # an earlier cell may have left it whole
+            pods = list(threads.map(holder.take, cells))
+            event.happens(stage)
+            heals = list(threads.map(starts_again, cells))
+            for cell, pod in zip(cells, pods, strict=True):
+                if pod:
+                    holder.check(cell, pod)
             truths = list(threads.map(says_the_truth, cells))
-            if "rewritten" in event:
+            if event.is_put_right:
                 list(threads.map(put_right, cells))
     finally:
+        stage.registry.behave()
         for cell in cells:
             cell.close()
-            # What the cell changed as somebody else would keep later ones from a repair, and an uninstall.
-            on_node(cell.node, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
     return {"heal_s": max(heals), "truth_s": max(truths)}
 
 
-def without_image(cell: Cell) -> None:
-    wait_for(
-        lambda: "/sample" not in on_node(cell.node, "ctr -n k8s.io containers ls"),
-        120,
-        f"no container of the sample on {cell.node}",
-    )
-    on_node(cell.node, FORGET)
+def without_image(node: str) -> None:
+    holders = f"{{ ctr -n k8s.io containers ls; cat /proc/self/mountinfo; }} | {HELD} || :"
+    wait_for(lambda: on_node(node, holders).strip() == "0", 120, f"nobody has the sample on {node}")
+    on_node(node, FORGET)
 
 
-def starts_again(cell: Cell, is_lazy: bool) -> float:
+def starts_again(cell: Cell) -> float:
     """Seconds until a new pod of the image reads its files, lazily if it is to be lazy."""
     started = time.monotonic()
-    name = cell.pod(["sleep", "9999"])
+    pod = cell.pod(["sleep", "9999"])
     try:
-        cell.await_phase(name, "Running", START_SECONDS)
+        pod.await_phase("Running", START_SECONDS)
     except AssertionError as late:
         raise PoisonedError(f"{cell.node}: {late}") from None
     seconds = time.monotonic() - started
-    if not cell.reads(name):
+    if not pod.reads(FILES):
         raise PoisonedError(f"{cell.node}: a new pod does not read its files")
-    (container,) = cell.status(name).container_statuses
-    lazy = on_node(cell.node, "/opt/soci-cluster/soci-host.sh mounts")
-    is_served = container.container_id.rpartition("/")[2] in lazy
-    assert is_served or not is_lazy, f"{cell.node}: the image was pulled whole"
+    is_served = pod.container in on_node(cell.node, "/opt/soci-cluster/soci-host.sh mounts")
+    assert is_served or not cell.event.is_lazy, f"{cell.node}: the image was pulled whole"
     return seconds
 
 
 def put_right(cell: Cell) -> None:
     """What others wrote is gone: a restart of containerd or of the daemon brings nothing of it."""
     look = f"containerd --config {CONFIG} config dump 2>/dev/null | grep -q 'snapshotter = .soci' && "
-    look += "! grep -q 'by others' /etc/soci-snapshotter-grpc/config.toml && echo ours || :"
+    look += f"! grep -q 'by others' {slot_in_use(cell.node).config} && echo ours || :"
     wait_for(lambda: "ours" in on_node(cell.node, look), NAME_SECONDS, f"{cell.node} is put right")
 
 

@@ -58,19 +58,13 @@ class Scene:
 
     def __init__(self, api: Any) -> None:
         self.api = api
-        trusted = Authority(state_directory() / "pki-registries")
         self.own_authority = Authority(state_directory() / "pki-registries" / "own")
         upstream = f"http://{REGISTRY}"
 
         def files(authority: Authority, address: str) -> tuple[Path, Path]:
             return certificate(authority, [*REGISTRY_NAMES[address], address])
 
-        # All of the first one's names are names of the store, too: it redirects there.
-        store = "10.77.0.3"
-        of_trusted = certificate(trusted, [*REGISTRY_NAMES["10.77.0.2"], "10.77.0.2", store])
-        self.trusted = AwkwardRegistry(
-            upstream, "10.77.0.2", 443, certificate=of_trusted, store_address=store, store_port=443
-        )
+        self.trusted = trusted_registry()
         self.own_ca = AwkwardRegistry(
             upstream, "10.77.0.4", 443, certificate=files(self.own_authority, "10.77.0.4")
         )
@@ -123,6 +117,25 @@ class Scene:
     def untell(self, node: str) -> None:
         named = " ".join(f"{CERTS}/{registry}" for registry in self.hosts_files())
         on_node(node, f"rm -rf {named} /etc/containerd/lab; {provider_file()}")
+
+
+def trusted_registry() -> AwkwardRegistry:
+    """The one in front of the lab's own whose authority the nodes trust; it redirects to a store."""
+    address, store = "10.77.0.2", "10.77.0.3"
+    authority = Authority(state_directory() / "pki-registries")
+    own = certificate(authority, [*REGISTRY_NAMES[address], address, store])
+    upstream = f"http://{REGISTRY}"
+    return AwkwardRegistry(upstream, address, 443, certificate=own, store_address=store, store_port=443)
+
+
+def pull_secret(name: str, host: str, user: str, password: str) -> dict[str, Any]:
+    """A Secret with the credentials of one registry."""
+    auths = {"auths": {host: {"username": user, "password": password}}}
+    return {
+        "metadata": {"name": name},
+        "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": json.dumps(auths)},
+    }
 
 
 def _hosts(registry: str, *lines: str) -> str:
@@ -238,8 +251,9 @@ def proxied(scene: Scene) -> str:
             firewall.close([f"{scene.proxy.address}:{scene.proxy.port}"]),
             # The installer notices, and has the daemon started with it.
             "for i in $(seq 90); do",
-            "pid=$(systemctl show -p MainPID --value soci-snapshotter)",
+            "for pid in $(pgrep -f /soci-snapshotter-grpc); do",
             f"tr '\\0' '\\n' </proc/$pid/environ | grep -q '^HTTPS_PROXY={scene.proxy.url}$' && exit",
+            "done",
             "sleep 1",
             "done 2>/dev/null",
         ]
@@ -467,12 +481,7 @@ class Reader:
         self.secrets.append(self.name)
 
     def _secret(self, user: str, password: str) -> dict[str, Any]:
-        auths = {"auths": {self.case.host: {"username": user, "password": password}}}
-        return {
-            "metadata": {"name": self.name},
-            "type": "kubernetes.io/dockerconfigjson",
-            "stringData": {".dockerconfigjson": json.dumps(auths)},
-        }
+        return pull_secret(self.name, self.case.host, user, password)
 
 
 FORGET = """

@@ -5,13 +5,19 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from lab_client import REPOSITORY
+from settings import REGISTRY
 
-from tests.cluster import life
+from tests.cluster import lazy_images, life
+from tests.cluster.life_events import EVENTS, Stage
+from tests.cluster.looks import SOCI_NODES
+from tests.cluster.registries import trusted_registry
 
 RESULTS = REPOSITORY / ".lab" / "life.json"
+OTHER = "life/other"
 QUICK = [
     ("daemon killed", "a running pod"),
     ("daemon killed, registry away", "a completed pod"),
@@ -38,6 +44,14 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, dict]]:
         RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
 
 
+@pytest.fixture(scope="module")
+def stage(api) -> Iterator[Stage]:
+    lazy_images.push(OTHER)
+    registry = trusted_registry()
+    yield Stage(api, SOCI_NODES, registry, f"{REGISTRY}/{OTHER}:1")
+    registry.close()
+
+
 def chosen(event: str, holder: str) -> list[pytest.MarkDecorator]:
     return [] if (event, holder) in QUICK else [pytest.mark.slow]
 
@@ -50,14 +64,15 @@ def chosen(event: str, holder: str) -> list[pytest.MarkDecorator]:
     ],
 )
 def test_an_image_starts_again_whatever_happened(
-    api, request: pytest.FixtureRequest, results: dict[str, dict], event: str, holder: str
+    stage: Stage, request: pytest.FixtureRequest, results: dict[str, dict], event: str, holder: str
 ) -> None:
     """A poisoned image was there for the kubelet and started nothing, for good, without a word."""
     # Only what changes the stack has to put it back.
-    stack = request.getfixturevalue("stack") if event in life.CHANGES else None
+    stack = request.getfixturevalue("stack") if EVENTS[event].changes_stack else None
+    here = replace(stage, nodes=list(life.HOLDERS[holder].nodes), stack=stack)
     cell = results[f"{event} - {holder}"] = {}
     try:
-        cell |= life.run(api, stack, event, holder)
+        cell |= life.run(here, EVENTS[event], life.HOLDERS[holder])
     except life.PoisonedError as error:
         cell["poisoned"] = str(error)
         raise

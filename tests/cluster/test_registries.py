@@ -218,7 +218,7 @@ def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_r
         assert first.start()
         first.end()
         scene.trusted.revoke_all()
-        on_node(node, "systemctl restart soci-snapshotter")
+        on_node(node, f"systemctl restart {slot_in_use(node).unit}")
         wait_for(lambda: is_ready(api, node), 120, f"{node} SociReady")
         assert second.start()
         assert second.await_pass() == 0
@@ -355,7 +355,7 @@ SINCE_1_35 = pytest.mark.skipif(
 def test_a_private_image_that_is_on_a_node_still_needs_its_secret(private, scene: Scene, node: str) -> None:
     assert private(node, ("ann", ANN.password)).start()
     assert_nobody_else_may_use_it(private, node)
-    on_node(node, "systemctl kill --signal=KILL soci-snapshotter")
+    on_node(node, f"systemctl kill --signal=KILL {slot_in_use(node).unit}")
     wait_for(lambda: is_ready(scene.api, node), 120, f"{node} SociReady")
     assert_nobody_else_may_use_it(private, node)
 

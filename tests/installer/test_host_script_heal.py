@@ -211,6 +211,26 @@ def test_an_image_on_which_something_runs_is_held_until_its_registry_answers(
     assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1, "a registry that refuses answers, too"
 
 
+def test_the_pause_between_two_restarts_for_a_held_image_grows_and_is_forgotten_with_it(
+    node: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    """A daemon that was refused once was restarted after five minutes only, whatever came meanwhile."""
+    run_on(node, *older_and_newer)
+    write(node, "unavailable", f"{CHAIN}\n")
+    state = node.root / "var/lib/soci-cluster/restarted-for-held"
+    for number, seconds in enumerate((20, 40, 80, 160, 300, 300), 1):
+        heal(node)
+        assert len(node.calls(f"systemctl restart {FIRST.unit}")) == number
+        then, pause = map(int, state.read_text().split())
+        assert pause == seconds * 1000
+        heal(node)
+        assert len(node.calls(f"systemctl restart {FIRST.unit}")) == number, "it is too early"
+        state.write_text(f"{then - pause} {pause}\n")
+    write(node, "unavailable", "")
+    heal(node)
+    assert not state.exists()
+
+
 def test_an_image_without_a_name_asks_no_registry(node: ScriptNode, older_and_newer: tuple[int, int]) -> None:
     run_on(node, *older_and_newer)
     write(node, "unavailable", f"{CHAIN}\n")

@@ -81,7 +81,7 @@ heal_start() {
     looked=$(look_at_chains)
     say "$looked" | grep '^unsure ' || :
     broken=$(say "$looked" | sed -n 's/^broken //p')
-    [ -z "$broken" ] || heal_chains "$broken"
+    if [ -n "$broken" ]; then heal_chains "$broken"; else rm -f "$STATE/restarted-for-held"; fi
   fi
   dead_containers
 }
@@ -186,7 +186,7 @@ heal_chains() {
   local held
   held=$(held_images "$1")
   if [ -n "$held" ] && may_be_restarted && is_time_for_held && registry_answers "$held"; then
-    now_ms >"$STATE/restarted-for-held"
+    remember_held
     start_snapshotter restart # which mounts the layers again
     return
   fi
@@ -344,13 +344,28 @@ living_mounts() {
   done
 }
 
-# A registry that answers may refuse the daemon all the same: without this, it would be restarted for that all the time.
+# A registry that answers may refuse the daemon all the same: each restart in vain doubles the pause before the next.
 is_time_for_held() {
-  local last
-  last=$(cat "$STATE/restarted-for-held" 2>/dev/null || :)
-  case $last in '' | *[!0-9]*) return 0 ;; esac # a full disk leaves an empty file
+  read_held
   # After a reboot the clock begins anew.
-  [ "$(now_ms)" -lt "$last" ] || [ "$(now_ms)" -gt $((last + HELD_SECONDS * 1000)) ]
+  [ "$(now_ms)" -lt "$HELD_LAST" ] || [ "$(now_ms)" -gt $((HELD_LAST + HELD_PAUSE)) ]
+}
+
+remember_held() {
+  local pause
+  pause=$((HELD_PAUSE * 2))
+  [ $pause -gt 0 ] || pause=$((${HELD_SECONDS% *} * 1000))
+  [ $pause -lt $((${HELD_SECONDS#* } * 1000)) ] || pause=$((${HELD_SECONDS#* } * 1000))
+  say "$(now_ms) $pause" >"$STATE/restarted-for-held"
+}
+
+# read_held: when the daemon was last restarted for a held image, and the pause since then; 0 for never.
+read_held() {
+  HELD_LAST='' HELD_PAUSE=''
+  read -r HELD_LAST HELD_PAUSE 2>/dev/null <"$STATE/restarted-for-held" || :
+  case $HELD_LAST:$HELD_PAUSE in
+    : | :* | *: | *[!0-9:]*) HELD_LAST=0 HELD_PAUSE=0 ;; # a full disk leaves an empty file
+  esac
 }
 
 # registry_answers HELD: whether the registry of the first of these images says anything. Asked without credentials, and

@@ -1,0 +1,272 @@
+"""What happens to the nodes in the matrix of a node's life, which life.py has."""
+
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import lab_client
+from awkward_registry import Auth, AwkwardRegistry, Fault, User
+from lab_client import on_node
+from settings import ADDRESS, REGISTRY
+
+from tests.cluster.lab_stack import LabStack
+from tests.cluster.life_pods import Pod
+from tests.cluster.looks import slot_in_use
+from tests.cluster.registries import ANN, PRIVATE, PUBLIC
+
+SAMPLE = "sample:1-soci"
+AWAY_SECONDS = 15
+COLLECTED_SECONDS = 60
+CONFIG = "/etc/containerd/config.toml"
+KUBELET_FILE = "/etc/kubernetes/kubelet.yaml"
+STATE = "/var/lib/soci-cluster"
+AGAIN = "for i in $(seq 120); do systemctl -q is-active {unit} && break; sleep 0.5; done"
+WITHOUT_KEYS = f"{{ cat {STATE}/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
+# By all its names: containerd has one for its configuration, too.
+FORGET = """
+    names() { ctr -n k8s.io images ls | awk "$@"; }
+    for digest in $(names '$1 ~ "/sample" { print $3 }' | sort -u); do
+        ctr -n k8s.io images rm --sync $(names -v digest="$digest" '$3 == digest { print $1 }')
+    done >/dev/null
+"""
+NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
+# The disk is full beyond this in the kubelet's eyes, and no image is too young to go. The first look comes at
+# the kubelet's start, and fails as not enough could be freed, which its log says.
+COLLECT = f"""
+    cp -p {KUBELET_FILE} {KUBELET_FILE}.before
+    sed -i '1a "imageGCHighThresholdPercent": 1, "imageGCLowThresholdPercent": 0, "imageMinimumGCAge": "-1s",' {KUBELET_FILE}
+    systemctl restart kubelet
+    run=$(systemctl show -p InvocationID --value kubelet)
+    for i in $(seq {COLLECTED_SECONDS}); do
+        journalctl -q -o cat _SYSTEMD_INVOCATION_ID=$run | grep -q 'Image garbage collection failed' && break
+        sleep 1
+    done
+    journalctl -q -o cat _SYSTEMD_INVOCATION_ID=$run | grep 'Image garbage collection failed'
+    mv {KUBELET_FILE}.before {KUBELET_FILE}
+    systemctl restart kubelet
+"""  # noqa: E501 (a line of the kubelet's file)
+
+
+@dataclass
+class Stage:
+    """Where an event happens.
+
+    registry is a front of the lab's own, which the nodes know as PRIVATE and PUBLIC; stack is the deployed
+    one for events that change it, else None. other_image has no layer of the sample.
+    """
+
+    api: Any
+    nodes: list[str]
+    registry: AwkwardRegistry
+    other_image: str
+    stack: LabStack | None = None
+
+    @property
+    def deployed(self) -> LabStack:
+        assert self.stack, "an event that changes the stack gets it"
+        return self.stack
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happens to the nodes.
+
+    Args:
+        happens: returns when its cause has gone.
+        host: the registry of the image's name.
+        auth: whom that registry lets in: everybody, or ann, whose secret the pods bring.
+        is_lazy: whether a new pod of the image is lazily loaded afterwards; None when either will do.
+        waits: whether it waits for the end of those who read lazily, which is another test's.
+        changes_stack: whether it is an update of the stack.
+        is_put_right: whether the installer has to undo it.
+    """
+
+    happens: Callable[[Stage], None]
+    host: str = REGISTRY
+    auth: Auth = Auth.NONE
+    is_lazy: bool | None = True
+    waits: bool = False
+    changes_stack: bool = False
+    is_put_right: bool = False
+
+    @property
+    def image(self) -> str:
+        return f"{self.host}/{SAMPLE}"
+
+    @property
+    def secret(self) -> tuple[str, str] | None:
+        """User and password for the registry."""
+        return None if self.auth is Auth.NONE else ("ann", ANN.password)
+
+    def prepare(self, registry: AwkwardRegistry) -> None:
+        registry.behave()
+        registry.auth = self.auth
+        registry.users = {"ann": User(ANN.password)}
+
+
+def on_all(act: Callable[[str], object]) -> Callable[[Stage], None]:
+    """An event that happens on all nodes at once."""
+
+    def event(stage: Stage) -> None:
+        with ThreadPoolExecutor(len(stage.nodes)) as threads:
+            list(threads.map(act, stage.nodes))
+
+    return event
+
+
+def on_each(script: str) -> Callable[[Stage], None]:
+    return on_all(lambda node: on_node(node, script))
+
+
+def crash(node: str) -> None:
+    on_node(node, f"kill -9 $(systemctl show -p MainPID --value {slot_in_use(node).unit})")
+
+
+def crash_and_await(node: str) -> None:
+    """Return a while after the daemon is back."""
+    crash(node)
+    on_node(node, f"sleep 1; {AGAIN.format(unit=slot_in_use(node).unit)}")
+    time.sleep(AWAY_SECONDS)
+
+
+@contextmanager
+def registry_away(node: str) -> Generator[None]:
+    """The node's packets do not reach the registry; a rule survives neither a reboot nor this."""
+    on_node(node, f"iptables -I {NO_REGISTRY}")
+    try:
+        yield
+    finally:
+        on_node(node, f"iptables -D {NO_REGISTRY} 2>/dev/null || :")
+
+
+def crash_with_registry_away(node: str) -> None:
+    with registry_away(node):
+        crash_and_await(node)
+
+
+def reboot(node: str) -> None:
+    lab_client.lab("reboot", node)
+
+
+def reboot_with_registry_away(node: str) -> None:
+    """The registry is not there before the node is up, and for a while after that."""
+    lines = [
+        "[Unit]",
+        "DefaultDependencies=no",
+        "Before=soci-snapshotter.service soci-snapshotter-b.service",
+        "[Service]",
+        "Type=oneshot",
+        f"ExecStart=/usr/sbin/iptables -I {NO_REGISTRY}",
+        "[Install]",
+        "WantedBy=sysinit.target",
+    ]
+    path = "/etc/systemd/system/no-registry.service"
+    unit = "\\n".join([*lines, ""])
+    on_node(node, f"printf '{unit}' >{path} && systemctl enable -q no-registry.service")
+    try:
+        reboot(node)
+        time.sleep(AWAY_SECONDS)
+    finally:
+        on_node(
+            node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {NO_REGISTRY} || :"
+        )
+
+
+def crash_while(habits: Callable[[AwkwardRegistry], None]) -> Callable[[Stage], None]:
+    """The daemon starts anew while the registry has these habits, which it has laid down afterwards."""
+
+    def event(stage: Stage) -> None:
+        before = stage.registry.users
+        habits(stage.registry)
+        on_all(crash_and_await)(stage)
+        stage.registry.users, stage.registry.faults = before, []
+
+    return event
+
+
+def crash_for_good(habits: Callable[[AwkwardRegistry], None]) -> Callable[[Stage], None]:
+    """The daemon starts anew, and the registry keeps these habits."""
+
+    def event(stage: Stage) -> None:
+        habits(stage.registry)
+        on_all(crash_and_await)(stage)
+
+    return event
+
+
+def refuse_secret(registry: AwkwardRegistry) -> None:
+    """Another password is the right one, and no token of before is good."""
+    registry.users = {"ann": User("another word")}
+    registry.revoke_all()
+
+
+def lose_index(registry: AwkwardRegistry) -> None:
+    registry.faults = [Fault(404, kinds=("manifests", "referrers"), agent="soci")]
+
+
+def lose_image(registry: AwkwardRegistry) -> None:
+    registry.faults = [Fault(404, repository=SAMPLE.partition(":")[0])]
+
+
+def rewrite_configuration(node: str) -> None:
+    on_node(node, f"echo '# by others' >>{slot_in_use(node).config}")
+
+
+def changed_and_back(**settings: str) -> Callable[[Stage], None]:
+    """`pulumi config set`, `pulumi up`, and the same for the way back."""
+
+    def event(stage: Stage) -> None:
+        stack = stage.deployed
+        before = stack.config_file.read_text()
+        for key, value in settings.items():
+            stack.set(f"soci:{key}", value)
+        try:
+            stack.must_go_up()
+        finally:
+            stack.config_file.write_text(before)
+            stack.must_go_up()
+
+    return event
+
+
+def side_by_side_and_back(stage: Stage) -> None:
+    """A pod of another image reads from the daemon, so that a second one is started for the other version."""
+    pods = [Pod.start(stage.api, node, stage.other_image, ["sleep", "9999"]) for node in stage.nodes]
+    try:
+        for pod in pods:
+            pod.await_phase("Running", 120)
+        changed_and_back(version="0.16.0", upgradePolicy="side-by-side")(stage)
+        assert all(pod.reads("/data/*") for pod in pods), "the pods of another image read on"
+    finally:
+        for pod in pods:
+            pod.delete()
+
+
+EVENTS: dict[str, Event] = {
+    "daemon killed": Event(on_all(crash)),
+    "daemon killed, registry away": Event(on_all(crash_with_registry_away)),
+    "daemon killed, credentials refused": Event(crash_while(refuse_secret), PRIVATE, Auth.BEARER),
+    "daemon killed, image gone": Event(crash_while(lose_image), PUBLIC),
+    "daemon killed, index gone for good": Event(crash_for_good(lose_index), PUBLIC, is_lazy=None),
+    "reboot": Event(on_all(reboot)),
+    "reboot, registry away": Event(on_all(reboot_with_registry_away)),
+    "reboot, private image": Event(on_all(reboot), PRIVATE, Auth.BEARER),
+    "power cut": Event(on_all(lambda node: lab_client.lab("power-cut", node))),
+    "containerd restarted": Event(on_each("systemctl restart containerd")),
+    "containerd's configuration rewritten": Event(on_each(WITHOUT_KEYS), is_put_right=True),
+    "containerd's configuration rewritten, and restarted": Event(
+        on_each(f"{WITHOUT_KEYS}; systemctl restart containerd"), is_put_right=True
+    ),
+    "SOCI's configuration rewritten": Event(on_all(rewrite_configuration), is_put_right=True, waits=True),
+    "image removed": Event(on_each(FORGET)),
+    "image collected by the kubelet": Event(on_each(COLLECT)),
+    # In another mode the image was pulled whole, and stays so.
+    "another mode and back": Event(
+        changed_and_back(mode="parallel"), is_lazy=False, waits=True, changes_stack=True
+    ),
+    "another version and back": Event(changed_and_back(version="0.16.0"), waits=True, changes_stack=True),
+    "another version side by side, and back": Event(side_by_side_and_back, changes_stack=True),
+}
