@@ -21,8 +21,12 @@ NAMES = (IMAGE, "registry.example/app@sha256:d1", "sha256:c0f1")
 
 @pytest.fixture
 def node(tmp_path: Path) -> ScriptNode:
+    return node_with_image(tmp_path)
+
+
+def node_with_image(path: Path) -> ScriptNode:
     """An installed node with one image, unpacked under soci, in which two containers were made."""
-    made = ScriptNode(tmp_path)
+    made = ScriptNode(path)
     made.install()
     write(made, "content", f"sha256:c0f1 1kB 1min containerd.io/distribution=x,{LABEL}={CHAIN}\n{MANIFEST}")
     write(made, "names", "".join(f"{name} index sha256:d1\n" for name in NAMES) + "other:1 index sha256:d2\n")
@@ -70,6 +74,26 @@ def test_an_ended_container_keeps_its_record_and_loses_its_hold(node: ScriptNode
     assert node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm ended")
     assert not node.calls("ctr --namespace k8s.io containers rm", "ctr --namespace k8s.io tasks rm")
     assert not node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm extract")
+
+
+def test_what_a_heal_that_was_killed_at_any_call_left_is_done_by_the_next_one(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """An image that is forgotten while its daemon still remembers that it has no index would come whole."""
+    for call in range(2, 60, 1 if request.config.getoption("--full") else 4):
+        node = node_with_image(tmp_path / str(call))
+        write(node, "unavailable", f"{CHAIN}\n")
+        node.run("heal", cut_at_call=call)
+        is_over = len(node.calls("")) < call
+        done = node.run("heal")
+        assert (done.returncode, done.stderr) == (0, ""), call
+        assert not (node.fake / "unavailable").exists(), call
+        calls = node.calls("ctr --namespace k8s.io images rm", f"systemctl restart {FIRST.unit}")
+        assert calls[-1].startswith("systemctl restart"), call
+        assert heal(node) == [], call
+        if is_over:
+            return
+    raise AssertionError("the last call is not among these")
 
 
 def test_each_start_of_a_daemon_is_seen_to_once(node: ScriptNode) -> None:

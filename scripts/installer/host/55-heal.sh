@@ -78,6 +78,7 @@ heal_slot() {
 heal_start() {
   local looked broken
   if [ "$SNAPSHOTTER" = "$PLAN_slot" ]; then
+    ! is_forgetting || end_forgetting
     looked=$(look_at_chains)
     say "$looked" | grep '^unsure ' || :
     broken=$(say "$looked" | sed -n 's/^broken //p')
@@ -199,13 +200,22 @@ heal_chains() {
 forget() {
   local image
   [ -n "$1" ] || return 0
+  started_as >"$STATE/forgets" || : # a full disk
   # Synchronously: layers that linger would be taken for good by the next pull.
   # shellcheck disable=SC2086 # names of images have no blanks
   timeout 60 ctr --namespace k8s.io images rm --sync $1 >/dev/null || die "containerd does not forget $1"
   for image in $1; do say "forgotten $image"; done
-  # This daemon remembers that it found no index of them, and would have them pulled whole.
-  ! may_be_restarted || start_snapshotter restart
+  end_forgetting
 }
+
+# The daemon remembers that it found no index of what was forgotten, and would have it pulled whole.
+end_forgetting() {
+  ! may_be_restarted || start_snapshotter restart
+  rm -f "$STATE/forgets"
+}
+
+# Whether a heal after this start of the daemon was cut short while it forgot images.
+is_forgetting() { started_as | grep -qxF -f "$STATE/forgets" 2>/dev/null; }
 
 # Whether nothing reads from the daemon, and no pull needs it, which may take longer than it is to the next restart.
 may_be_restarted() {
