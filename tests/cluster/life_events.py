@@ -18,6 +18,7 @@ from tests.cluster.looks import slot_in_use
 from tests.cluster.registries import ANN, PRIVATE, PUBLIC
 
 SAMPLE = "sample:1-soci"
+OTHER_VERSION = {"version": "0.16.0"}
 AWAY_SECONDS = 15
 COLLECTED_SECONDS = 60
 CONFIG = "/etc/containerd/config.toml"
@@ -78,7 +79,7 @@ class Event:
         happens: returns when its cause has gone.
         host: the registry of the image's name.
         auth: whom that registry lets in: everybody, or ann, whose secret the pods bring.
-        is_lazy: whether a new pod of the image is lazily loaded afterwards; None when either will do.
+        is_lazy: whether a new pod of the image has to be lazily loaded afterwards.
         waits: whether it waits for the end of those who read lazily, which is another test's.
         changes_stack: whether it is an update of the stack.
         is_put_right: whether the installer has to undo it.
@@ -87,7 +88,7 @@ class Event:
     happens: Callable[[Stage], None]
     host: str = REGISTRY
     auth: Auth = Auth.NONE
-    is_lazy: bool | None = True
+    is_lazy: bool = True
     waits: bool = False
     changes_stack: bool = False
     is_put_right: bool = False
@@ -215,14 +216,14 @@ def rewrite_configuration(node: str) -> None:
     on_node(node, f"echo '# by others' >>{slot_in_use(node).config}")
 
 
-def changed_and_back(**settings: str) -> Callable[[Stage], None]:
-    """`pulumi config set`, `pulumi up`, and the same for the way back."""
+def changed_and_back(settings: dict[str, str]) -> Callable[[Stage], None]:
+    """`pulumi config set --path`, `pulumi up`, and the same for the way back."""
 
     def event(stage: Stage) -> None:
         stack = stage.deployed
         before = stack.config_file.read_text()
         for key, value in settings.items():
-            stack.set(f"soci:{key}", value)
+            stack.set(f"soci:{key}", value, path=True)
         try:
             stack.must_go_up()
         finally:
@@ -238,7 +239,7 @@ def side_by_side_and_back(stage: Stage) -> None:
     try:
         for pod in pods:
             pod.await_phase("Running", 120)
-        changed_and_back(version="0.16.0", upgradePolicy="side-by-side")(stage)
+        changed_and_back(OTHER_VERSION | {"upgradePolicy": "side-by-side"})(stage)
         assert all(pod.reads("/data/*") for pod in pods), "the pods of another image read on"
     finally:
         for pod in pods:
@@ -250,7 +251,7 @@ EVENTS: dict[str, Event] = {
     "daemon killed, registry away": Event(on_all(crash_with_registry_away)),
     "daemon killed, credentials refused": Event(crash_while(refuse_secret), PRIVATE, Auth.BEARER),
     "daemon killed, image gone": Event(crash_while(lose_image), PUBLIC),
-    "daemon killed, index gone for good": Event(crash_for_good(lose_index), PUBLIC, is_lazy=None),
+    "daemon killed, index gone for good": Event(crash_for_good(lose_index), PUBLIC, is_lazy=False),
     "reboot": Event(on_all(reboot)),
     "reboot, registry away": Event(on_all(reboot_with_registry_away)),
     "reboot, private image": Event(on_all(reboot), PRIVATE, Auth.BEARER),
@@ -263,10 +264,13 @@ EVENTS: dict[str, Event] = {
     "SOCI's configuration rewritten": Event(on_all(rewrite_configuration), is_put_right=True, waits=True),
     "image removed": Event(on_each(FORGET)),
     "image collected by the kubelet": Event(on_each(COLLECT)),
-    # In another mode the image was pulled whole, and stays so.
+    # What was pulled in another mode, or without its index, is whole and stays so.
     "another mode and back": Event(
-        changed_and_back(mode="parallel"), is_lazy=False, waits=True, changes_stack=True
+        changed_and_back({"mode": "parallel"}), is_lazy=False, waits=True, changes_stack=True
     ),
-    "another version and back": Event(changed_and_back(version="0.16.0"), waits=True, changes_stack=True),
+    "another index version and back": Event(
+        changed_and_back({"indexVersions[0]": "v1"}), is_lazy=False, waits=True, changes_stack=True
+    ),
+    "another version and back": Event(changed_and_back(OTHER_VERSION), waits=True, changes_stack=True),
     "another version side by side, and back": Event(side_by_side_and_back, changes_stack=True),
 }
