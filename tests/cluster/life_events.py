@@ -33,8 +33,9 @@ FORGET = """
     done >/dev/null
 """
 NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
-# The disk is full in the kubelet's eyes, and no image too young to go. It looks at its start; when its figures
-# are not there yet, five minutes later, so it is started again. In the end it has not freed enough, and says so.
+# The disk is full in the kubelet's eyes, and no image too young to go. It looks at its start; when its
+# figures are not there yet, five minutes later, so it is started again. In the end it has not freed enough,
+# and says so.
 COLLECT = f"""
     folder=/run/systemd/system/kubelet.service.d
     flags='--image-gc-high-threshold=1 --image-gc-low-threshold=0 --minimum-image-ttl-duration=0s'
