@@ -147,8 +147,8 @@ def _explain_node(node: Object) -> str:
     reason = " ".join(f"{ready.get('reason', '')}: {ready.get('message', '')}".split()).strip(": ")
     return (
         f"node {node['metadata']['name']}: NotReady since {since} ({reason}); its installer cannot be "
-        "changed, which holds up the rollout. Remedy: repair the node or delete it (kubectl delete node), or "
-        "leave it out with soci:nodeSelector; the rollout then goes on by itself"
+        "changed. Remedy: repair the node or delete it (kubectl delete node), or leave it out with "
+        "soci:nodeSelector; else the others go on without it, one by one, some minutes after its last word"
     )
 
 

@@ -163,7 +163,7 @@ class SociInstaller(pulumi.ComponentResource):
         role = k8s.rbac.v1.Role(
             f"{self._name}-role",
             metadata=home,
-            rules=own_rules(self._settings.upgrade_policy, self._settings.namespace),
+            rules=own_rules(self._settings.namespace),
             opts=self._owned(),
         )
         binding = k8s.rbac.v1.RoleBinding(
@@ -425,9 +425,9 @@ def cluster_rules(wanted: settings.Settings) -> list[k8s.rbac.v1.PolicyRuleArgsD
     return rules
 
 
-def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+def own_rules(namespace: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     """What the agent may do in its own namespace."""
-    rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
+    return [
         # A pod that ends asks both: its node is uninstalled only if the installer itself goes.
         {
             "api_groups": ["apps"],
@@ -436,11 +436,10 @@ def own_rules(upgrade_policy: str, namespace: str) -> list[k8s.rbac.v1.PolicyRul
             "verbs": ["get"],
         },
         {"api_groups": [""], "resources": ["namespaces"], "resource_names": [namespace], "verbs": ["get"]},
+        # Its own pod is made anew where dead nodes hold up the rollout; and after an upgrade side by side,
+        # else the old daemon would have to stay for it.
+        {"api_groups": [""], "resources": ["pods"], "verbs": ["list", "delete"]},
     ]
-    if upgrade_policy == "side-by-side":
-        # Its own pod is made anew under the new daemon, else the old one would have to stay for it.
-        rules += [{"api_groups": [""], "resources": ["pods"], "verbs": ["delete"]}]
-    return rules
 
 
 def no_nodes(node_selector: Mapping[str, str], left: Sequence[str] | None = ()) -> str:

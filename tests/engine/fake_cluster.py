@@ -187,11 +187,12 @@ class FakeNodes(threading.Thread):
         for name in nodes:
             self.remove(name)
 
-    def kill(self, name: str) -> None:
-        """Let a node's kubelet fall silent, and the API say what its node controller says then."""
+    def kill(self, name: str, since: str = "") -> None:
+        """Let a node's kubelet fall silent, and the API say what its node controller says then: that it is so
+        since then, or since now."""
         self.dead.add(name)
-        message = "Kubelet stopped posting node status."
-        self._set_ready(name, condition("Ready", False, "NodeStatusUnknown", message))
+        ready = condition("Ready", False, "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        self._set_ready(name, ready | ({"lastTransitionTime": since} if since else {}))
 
     def revive(self, name: str) -> None:
         """Undo kill()."""

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agent import stalled_rollout
+from agent.api import Api, Caller
 from background import free_port
 from kubernetes_api import MERGE_PATCH
+from kubernetes_api import Api as KubernetesApi
 
 from tests.engine.fake_cluster import COMPLETED, INSTALLED, INSTALLER, FakeNodes
 from tests.engine.project_stack import Stack
+from tests.waiting import wait_for
 
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
 CLUSTER_ROLE = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}"
 CLUSTER_ROLE_BINDING = f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{INSTALLER}"
 OWNER = "soci-cluster.io/owner"
+VERSION = "soci-cluster.io/version"
 PATIENCE_S = 60
 
 
@@ -271,6 +276,61 @@ def test_a_dead_node_is_named_with_the_count_of_those_that_wait_for_it(
     assert "ready by now" not in words
     nodes.revive("node-2")
     stack.up()
+
+
+def account_of_installer(nodes: FakeNodes) -> Caller:
+    """Requests with the rights of the installer's pods."""
+    path = "/api/v1/namespaces/soci-system/serviceaccounts/soci-installer/token"
+    token = nodes.api.call("POST", path, {"spec": {}})["status"]["token"]
+    user = {"name": "installer", "user": {"token": token}}
+    cluster = {"server": nodes.api.server, "insecure-skip-tls-verify": True}
+    kubeconfig = {
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [user],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "installer"}}],
+        "current-context": "test",
+    }
+    return KubernetesApi(kubeconfig).call
+
+
+def installers(nodes: FakeNodes) -> dict[str, str]:
+    """The installers' pods, by node."""
+    pods = nodes.api.call("GET", "/api/v1/namespaces/soci-system/pods")["items"]
+    return {
+        pod["spec"]["nodeName"]: pod["metadata"]["name"]
+        for pod in pods
+        if pod["metadata"]["labels"].get("app.kubernetes.io/name") == INSTALLER
+    }
+
+
+def test_one_dead_node_does_not_hold_up_the_rest_for_ever(stack: Stack, nodes: FakeNodes) -> None:
+    """The DaemonSet's controller counts it as unavailable, and replaced no other pod."""
+    stack.set(maxUnavailable="1")
+    stack.up()
+    nodes.kill("node-2", "2026-01-01T00:00:00Z")
+    stack.set(version="0.16.0", rolloutTimeoutSeconds=30)
+    stack.try_up()
+    before = installers(nodes)
+    caller = account_of_installer(nodes)
+
+    def go_on() -> list[str]:
+        """The nodes whose turn it is: each looks now and then."""
+        apis = [Api(node, name, "soci-system", INSTALLER, caller) for node, name in installers(nodes).items()]
+        return [api.node_name for api in apis if api.node_name != "node-2" and stalled_rollout.go_on(api)]
+
+    def is_changed(node: str) -> bool:
+        return nodes.api.call("GET", f"/api/v1/nodes/{node}")["metadata"]["labels"].get(VERSION) == "0.16.0"
+
+    gone = []
+    for _ in ("node-1", "node-3"):
+        wait_for(lambda: gone.extend(turn := go_on()) or bool(turn), 30, "one more goes on")
+        wait_for(lambda: is_changed(gone[-1]), 30, f"{gone[-1]} is changed")
+    assert sorted(gone) == ["node-1", "node-3"]
+    assert go_on() == []
+    assert installers(nodes)["node-2"] == before["node-2"]
+    nodes.revive("node-2")
+    stack.up()
+    assert is_changed("node-2")
 
 
 def test_a_selector_that_matches_no_node_any_more_names_those_that_keep_soci(

@@ -97,11 +97,11 @@ def test_rights_are_no_more_than_the_policies_need(recorder: Recorder, run) -> N
         return everywhere, own
 
     always = {"nodes", "nodes/status", "events"}
-    own = {"daemonsets", "namespaces"}
+    own = {"daemonsets", "namespaces", "pods"}
     assert rights("when-idle") == (always, own)
     assert rights("drain") == (always | {"pods", "pods/eviction"}, own)
     assert rights("when-idle", "evict") == (always | {"pods", "pods/eviction"}, own)
-    assert rights("side-by-side") == (always, own | {"pods"})
+    assert rights("side-by-side") == (always, own)
 
 
 def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder, run) -> None:

@@ -146,9 +146,9 @@ def test_a_dead_node_is_named_whatever_its_pod_says(terminating: bool) -> None:
     lines = explain([node("a"), dead("b")], [pod("a", ready=True, template="1"), old], wanted=2)
     assert lines == [
         "node b: NotReady since 2026-11-26T10:00:00Z (NodeStatusUnknown: Kubelet stopped posting node "
-        "status.); its installer cannot be changed, which holds up the rollout. Remedy: repair the "
-        "node or delete it (kubectl delete node), or leave it out with soci:nodeSelector; the rollout "
-        "then goes on by itself",
+        "status.); its installer cannot be changed. Remedy: repair the node or delete it (kubectl delete "
+        "node), or leave it out with soci:nodeSelector; else the others go on without it, one by one, some "
+        "minutes after its last word",
         "0 of 2 nodes have SOCI 0.16.1 as configured; 1 more blocked by the nodes above "
         "(soci:maxUnavailable is 1)",
     ]

@@ -22,6 +22,7 @@ Standard library only: it runs in a stock Python image. Its rooms:
                 `pull_secret_choice` and `image_access`: which one is kept of several for a registry,
                 `pull_secret_files`: what it leaves
     lazy        who must not be disturbed; `drain`: how they are moved elsewhere
+    stalled_rollout  one that dead nodes hold up
     uninstall   how SOCI leaves a node; `owner`: whose node it is
     tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:

@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import drift, heal, lazy, owner, pull_secret_files, settings, tuning
+from . import drift, heal, lazy, owner, pull_secret_files, settings, stalled_rollout, tuning
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -97,7 +97,10 @@ class Agent:
             self._move()
         READY_FILE.touch()
         program = "/" + "/".join(Path(done.program).parts[-2:])  # whatever is mounted where on the host
-        errands = [every(heal.AGAIN_SECONDS, heal.later(done.healed, evicts))]
+        errands = [
+            every(heal.AGAIN_SECONDS, heal.later(done.healed, evicts)),
+            every(stalled_rollout.LOOK_SECONDS, stalled_rollout.COMMAND),
+        ]
         if done.replaced:
             # The watcher has the replaced daemon retired, then runs this program again, which says so.
             errands.append(every(RETIRE_SECONDS, (*ENTER_HOST, SCRIPT, "retire", done.replaced.name)))
@@ -252,12 +255,8 @@ def main() -> int:
         return bench.main()
     if sys.argv[1:] == ["credentials"]:
         follow_pull_secrets()
-    environment = os.environ
-    namespace = environment.get("POD_NAMESPACE", "soci-system")
-    daemonset = environment.get("DAEMONSET_NAME", "soci-installer")
-    node = environment["NODE_NAME"]
-    api = Api(node, environment.get("POD_NAME", ""), namespace, daemonset)
-    agent = Agent(Host(Path("/host")), api, Log(node))
+    api = Api.of_this_pod()
+    agent = Agent(Host(Path("/host")), api, Log(api.node_name))
     try:
         wanted = settings.load(PAYLOAD / "settings.json")
         if sys.argv[1:] == ["leave"]:

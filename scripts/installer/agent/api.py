@@ -8,6 +8,7 @@ import os
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,13 @@ class Api:
     daemonset: str
     caller: Caller = call
 
+    @classmethod
+    def of_this_pod(cls) -> "Api":
+        """By the names that the DaemonSet gives its containers."""
+        namespace = os.environ.get("POD_NAMESPACE", "soci-system")
+        daemonset = os.environ.get("DAEMONSET_NAME", "soci-installer")
+        return cls(os.environ["NODE_NAME"], os.environ.get("POD_NAME", ""), namespace, daemonset)
+
     def get(self, path: str) -> Json:
         return self.caller("GET", path, None, "")
 
@@ -128,6 +136,11 @@ class Api:
             "count": 1,
         }
         self.post(f"/api/v1/namespaces/{namespace}/events", event)
+
+    def pods(self, labels: Json) -> list[Json]:
+        """Those in this pod's namespace that have the labels."""
+        selector = urllib.parse.quote(",".join(f"{key}={value}" for key, value in labels.items()))
+        return self.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")["items"]
 
     def delete_pod(self) -> None:
         """Delete this very pod; its DaemonSet makes another one."""
