@@ -13,6 +13,8 @@ from pulumi.provider.experimental.analyzer import Analyzer
 from pulumi.runtime import rpc
 
 from components import (
+    EcrImageIndex,
+    ImageIndex,
     SampleWorkload,
     SampleWorkloadArgs,
     Settings,
@@ -612,8 +614,9 @@ def test_nothing_from_the_program_directory_is_imported_here() -> None:
 
 
 def test_components_have_a_schema_for_other_languages_with_every_input_described() -> None:
-    schema = Analyzer("soci").analyze([SociCluster, SociInstaller, SampleWorkload])["component_definitions"]
-    assert set(schema) == {"SociCluster", "SociInstaller", "SampleWorkload"}
+    served = [SociCluster, SociInstaller, SampleWorkload, ImageIndex, EcrImageIndex]
+    schema = Analyzer("soci").analyze(served)["component_definitions"]
+    assert set(schema) == {component.__name__ for component in served}
     undescribed = [
         (name, key)
         for name, component in schema.items()
