@@ -20,7 +20,7 @@ from tests.cluster.registries import ANN, PRIVATE, PUBLIC
 SAMPLE = "sample:1-soci"
 OTHER_VERSION = {"version": "0.16.0"}
 AWAY_SECONDS = 15
-COLLECTED_SECONDS = 120
+COLLECTED_SECONDS = 240
 CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/soci-cluster"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active {unit} && break; sleep 0.5; done"
@@ -48,7 +48,7 @@ COLLECT = f"""
             grep -q 'Failed to free sufficient space'
     }}
     for i in $(seq {COLLECTED_SECONDS}); do
-        [ $((i % 20)) != 1 ] || systemctl restart kubelet
+        [ $((i % 10)) != 1 ] || systemctl restart kubelet
         sleep 1
         ! has_collected || break
     done

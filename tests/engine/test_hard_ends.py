@@ -308,7 +308,7 @@ def test_one_dead_node_does_not_hold_up_the_rest_for_ever(stack: Stack, nodes: F
     stack.set(maxUnavailable="1")
     stack.up()
     nodes.kill("node-2", "2026-01-01T00:00:00Z")
-    stack.set(version="0.16.0", rolloutTimeoutSeconds=30)
+    stack.set(version="0.16.1", rolloutTimeoutSeconds=30)
     stack.try_up()
     before = installers(nodes)
     caller = account_of_installer(nodes)
@@ -319,7 +319,7 @@ def test_one_dead_node_does_not_hold_up_the_rest_for_ever(stack: Stack, nodes: F
         return [api.node_name for api in apis if api.node_name != "node-2" and stalled_rollout.go_on(api)]
 
     def is_changed(node: str) -> bool:
-        return nodes.api.call("GET", f"/api/v1/nodes/{node}")["metadata"]["labels"].get(VERSION) == "0.16.0"
+        return nodes.api.call("GET", f"/api/v1/nodes/{node}")["metadata"]["labels"].get(VERSION) == "0.16.1"
 
     gone = []
     for _ in ("node-1", "node-3"):
