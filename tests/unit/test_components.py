@@ -614,7 +614,13 @@ def test_nothing_from_the_program_directory_is_imported_here() -> None:
 
 
 def test_components_have_a_schema_for_other_languages_with_every_input_described() -> None:
-    served = [SociCluster, SociInstaller, SampleWorkload, ImageIndex, EcrImageIndex]
+    served: list[type[pulumi.ComponentResource]] = [
+        SociCluster,
+        SociInstaller,
+        SampleWorkload,
+        ImageIndex,
+        EcrImageIndex,
+    ]
     schema = Analyzer("soci").analyze(served)["component_definitions"]
     assert set(schema) == {component.__name__ for component in served}
     undescribed = [
