@@ -134,7 +134,7 @@ def test_a_registry_of_ecr_is_asked_with_a_token_of_the_aws_cli(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The stand-in for ECR has another name, as no name server tells one of AWS's."""
-    monkeypatch.setattr(credentials, "_ECR", re.compile(r"127\.0\.0\.1:(?P<region>\d+)"))
+    monkeypatch.setattr(credentials, "HOST", re.compile(r"127\.0\.0\.1:(?P<region>\d+)"))
     registry.auth, registry.users = Auth.ECR, {"AWS": User("")}
     region, token = registry.name.partition(":")[2], registry.issue("AWS")
     log = command.directory / "log"

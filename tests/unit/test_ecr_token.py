@@ -80,6 +80,11 @@ def test_a_request_is_signed_as_the_sdk_of_aws_signs_it(keys: Keys, monkeypatch:
             "https://api.ecr.eu-west-1.amazonaws.com/",
             "eu-west-1/ecr/",
         ),
+        (
+            "123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn",
+            "https://api.ecr.cn-north-1.amazonaws.com.cn/",
+            "cn-north-1/ecr/",
+        ),
         ("public.ecr.aws", "https://api.ecr-public.us-east-1.amazonaws.com/", "us-east-1/ecr-public/"),
     ],
 )
@@ -89,9 +94,20 @@ def test_each_registry_has_its_endpoint(host: str, endpoint: str, scope: str) ->
     assert f"/{scope}aws4_request" in request.headers["authorization"]
 
 
-def test_another_registry_is_refused() -> None:
-    with pytest.raises(SociIndexError, match=r"registry\.example is no registry of ECR"):
-        ecr_token.token_request("registry.example", KEYS, NOW)
+@pytest.mark.parametrize(
+    "host",
+    [
+        "registry.example",
+        "123456789012.dkr.ecr.eu-west-1.evil.example",
+        "123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example",
+        "123456789012.dkr.ecr.eu-west-1.amazonaws-com.example",
+    ],
+)
+def test_credentials_of_aws_are_for_hosts_of_aws_alone(host: str) -> None:
+    """A name that only looks like ECR's got a token, or the token of the service account itself."""
+    assert not credentials.is_ecr(host)
+    with pytest.raises(SociIndexError, match=f"{host} is no registry of ECR"):
+        ecr_token.token_request(host, KEYS, NOW)
 
 
 def test_the_password_is_that_of_the_answer() -> None:

@@ -29,8 +29,16 @@ from .errors import SociIndexError
 
 PUBLIC = "public.ecr.aws"
 PUBLIC_REGION = "us-east-1"  # the only one that gives tokens of the public gallery
+# What AWS's own hosts end in, and nothing else does: credentials of AWS go to such a host alone.
+_DUAL_STACK = {"on.aws": "amazonaws.com", "on.amazonwebservices.com.cn": "amazonaws.com.cn"}
+_DOMAINS = (
+    *("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu"),
+    *("c2s.ic.gov", "sc2s.sgov.gov", "cloud.adc-e.uk", "csp.hci.ic.gov"),
+    *_DUAL_STACK,
+)
 HOST = re.compile(
-    r"(?P<account>\d{12})\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\.(?P<domain>[a-z0-9.]+)"
+    r"(?P<account>\d{12})\.dkr[.-]ecr(?P<fips>-fips)?\.(?P<region>[a-z0-9-]+)\."
+    rf"(?P<domain>{'|'.join(map(re.escape, _DOMAINS))})"
 )
 METADATA = "http://169.254.169.254"
 ECS_ENDPOINT = "http://169.254.170.2"
@@ -170,7 +178,8 @@ def signed(request: Request, keys: Keys, service: str, region: str, now: dt.date
 def _domain(host: str) -> str:
     """The end of AWS's hosts in the partition of a registry; a dual-stack one has another itself."""
     found = HOST.fullmatch(host)
-    return "amazonaws.com" if not found or found["domain"] == "on.aws" else found["domain"]
+    domain = found["domain"] if found else _DOMAINS[0]
+    return _DUAL_STACK.get(domain, domain)
 
 
 def _of_web_identity(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
