@@ -14,7 +14,7 @@ from datetime import datetime
 
 from .api import Api, ApiError, Json
 
-LOOK_SECONDS = 600.0  # a look takes a third of a second of a processor
+LOOK_SECONDS = 600.0  # a look starts an interpreter: less than a second of a processor
 COMMAND = (sys.executable, "-B", "-m", "agent.stalled_rollout")
 DEAD_SECONDS = 300  # as long as Kubernetes leaves pods on a node that does not answer
 # Of the controller, for what a pod was made from; kept for all that their name says.
