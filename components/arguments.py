@@ -223,6 +223,11 @@ class SociInstallerArgs(TypedDict):
     index_versions: NotRequired[list[str]]
     """Kinds of SOCI index that are used. `v2` is part of the image, `v1` is found beside it in the registry.
     Default: `["v2", "v1"]`."""
+    prefetch: NotRequired[bool]
+    """Whether the files on an image's own prefetch list (`soci-index advise --write` makes one) are fetched
+    before its containers start. SOCI does not check such a list: one that was made to harm ends the daemon,
+    and with it every lazily loaded container of the node. So only where all images that the nodes may run are
+    trusted. Default: `false`."""
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
     reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers
@@ -359,6 +364,11 @@ class SociClusterArgs(TypedDict):
     index_versions: NotRequired[list[str]]
     """Kinds of SOCI index that are used. `v2` is part of the image, `v1` is found beside it in the registry.
     Default: `["v2", "v1"]`."""
+    prefetch: NotRequired[bool]
+    """Whether the files on an image's own prefetch list (`soci-index advise --write` makes one) are fetched
+    before its containers start. SOCI does not check such a list: one that was made to harm ends the daemon,
+    and with it every lazily loaded container of the node. So only where all images that the nodes may run are
+    trusted. Default: `false`."""
     release_url: NotRequired[str]
     """Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot
     reach GitHub, or to `oci://REGISTRY/REPOSITORY`: an OCI artifact, tagged with the version, whose layers

@@ -6,6 +6,7 @@ transformers), CodeBuild User Guide (service role, runtimes, StartBuild).
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -303,7 +304,7 @@ def arguments(chosen: settings.Settings, sha256: str) -> list[str]:
 
 def shell(options: Sequence[str]) -> str:
     """The one command of a build: it does nothing for a push without a tag."""
-    quoted = " ".join(f"'{option}'" for option in options)  # nothing in them needs more than this
+    quoted = shlex.join(options)
     return (
         'if [ -n "$TAG" ]; then '
         f'python3 -B -m soci_index --cache="$HOME/soci-index" {quoted} "$REGISTRY/$REPOSITORY:$TAG"; fi'

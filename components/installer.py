@@ -276,7 +276,10 @@ class SociInstaller(pulumi.ComponentResource):
 
     def _containers(self) -> list[k8s.core.v1.ContainerArgsDict]:
         """The installer, and beside it the process that hands pull secrets to the daemon."""
-        verified: k8s.core.v1.ProbeArgsDict = {"exec_": {"command": ["test", "-e", "/run/soci-verified"]}}
+        verified: k8s.core.v1.ProbeArgsDict = {
+            "exec_": {"command": ["test", "-e", "/run/soci-verified"]},
+            "timeout_seconds": 5,  # one slow answer of a busy node is no change
+        }
         installer: k8s.core.v1.ContainerArgsDict = {
             "name": "installer",
             "image": self._settings.installer_image,

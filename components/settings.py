@@ -247,6 +247,14 @@ class Settings:
         rules.index_versions,
         remedy="set --path 'soci:indexVersions[0]' v2",
     )
+    prefetch: bool = setting(
+        False,
+        "Whether the files on an image's own prefetch list (`soci-index advise --write` makes one) are "
+        "fetched before its containers start. SOCI does not check such a list: one that was made to "
+        "harm ends the daemon, and with it every lazily loaded container of the node. So only where all "
+        "images that the nodes may run are trusted.",
+        Scope.NODE,
+    )
     release_url: str = setting(
         "https://github.com/awslabs/soci-snapshotter/releases/download",
         "Where SOCI releases are, as `{releaseUrl}/v{version}/{asset}`. Set it to a mirror when nodes cannot "

@@ -12,6 +12,7 @@ _DEFAULTS = Settings(
     force_uninstall=False,
     mode="lazy",
     index_versions=["v2", "v1"],
+    prefetch=False,
     release_url="https://github.com/awslabs/soci-snapshotter/releases/download",
     http_proxy="",
     https_proxy="",

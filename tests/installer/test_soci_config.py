@@ -1,5 +1,6 @@
 """SOCI's own configuration: modes and mirrors."""
 
+import dataclasses
 import re
 import tomllib
 from typing import Any
@@ -21,8 +22,11 @@ def settings(mode: str, index_versions: tuple[str, ...] = ("v2", "v1")) -> Setti
 UNKNOWN = Hardware()
 
 
-def rendered(mode: str, registries: Registries = NOTHING, hardware: Hardware = UNKNOWN) -> dict[str, Any]:
-    text = soci_config.render(settings(mode), registries, False, choose(hardware), FIRST)
+def rendered(
+    mode: str, registries: Registries = NOTHING, hardware: Hardware = UNKNOWN, **others: Any
+) -> dict[str, Any]:
+    chosen = dataclasses.replace(settings(mode), **others)
+    text = soci_config.render(chosen, registries, False, choose(hardware), FIRST)
     return tomllib.loads(text)
 
 
@@ -105,17 +109,21 @@ def test_without_a_way_to_name_all_registries_nothing_is_pulled_in_parallel(mode
     assert parallel == {"enable": False}
 
 
-def test_a_prefetch_list_of_an_image_is_used_and_has_time_to_end() -> None:
-    """SOCI's own default leaves it alone, and 30 s end the mount of a layer whose prefetch takes longer."""
-    data = rendered("lazy")
-    assert data["prefetch"]["enable"] is True
-    assert data["mount_timeout_sec"] > 30
+def test_an_images_own_prefetch_list_is_used_only_where_that_is_wanted() -> None:
+    """SOCI takes a list as it is (fs/layer/layer.go): a span below 0 ends the daemon of the node."""
+    assert rendered("lazy")["prefetch"]["enable"] is False
+    assert rendered("lazy", prefetch=True)["prefetch"]["enable"] is True
+
+
+def test_a_mount_has_time_for_its_prefetch_to_end() -> None:
+    """30 s, SOCI's own limit, end the mount of a layer whose prefetch takes longer."""
+    assert rendered("lazy")["mount_timeout_sec"] > 30
 
 
 def test_background_fetch_is_not_bound_to_eight_mebibytes_a_second() -> None:
     """SOCI's defaults: 30 s of silence, then one span of 4 MiB in 500 ms, on any link."""
     fetch = rendered("lazy")["background_fetch"]
-    assert 4 * 1000 / fetch["fetch_period_msec"] > 125  # MiB/s, unpacked: 1 Gbit/s, and twice that
+    assert 4 * 1000 / fetch["fetch_period_msec"] >= 40  # MiB/s, unpacked
     assert fetch["silence_period_msec"] < 5000
     assert fetch["max_queue_size"] > 300
 

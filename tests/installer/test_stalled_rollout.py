@@ -72,4 +72,52 @@ def test_a_node_is_dead_once_it_was_silent_for_a_while() -> None:
     assert stalled_rollout.is_dead(node("Unknown", "2026-11-26T10:04:00Z"), NOW)
     assert not stalled_rollout.is_dead(node("Unknown", "2026-11-26T10:06:00Z"), NOW), "it may be rebooting"
     assert not stalled_rollout.is_dead(node("True", "2026-11-26T10:00:00Z"), NOW)
+    assert not stalled_rollout.is_dead(node("False", "2026-11-26T10:00:00Z"), NOW), "its runtime is down"
     assert not stalled_rollout.is_dead({"status": {}}, NOW)
+
+
+def test_a_node_that_went_silent_after_the_change_had_reached_it_holds_up_the_others() -> None:
+    """A change that takes nodes away would go through the whole fleet."""
+    changed = pod("c", "2", ready=False)
+    changed["status"]["containerStatuses"] = [{"name": "installer"}]
+    assert not stalled_rollout.may_be_dead(changed, daemonset())
+    assert stalled_rollout.may_be_dead(DEAD, daemonset())
+    assert stalled_rollout.may_be_dead(pod("c", "2", ready=False), daemonset()), "bound to it, and not begun"
+
+
+class Server:
+    """An API server with a DaemonSet and its pods, which keeps what was asked."""
+
+    pod_name, daemonset_path = "soci-a", "/daemonset"
+
+    def __init__(self, pods: list[dict[str, Any]], unavailable: int = 1) -> None:
+        self.all, self.asked, self.deleted = pods, [], 0
+        self.daemonset = daemonset(wanted=len(pods))
+        self.daemonset["spec"]["selector"] = {"matchLabels": {"app": "soci"}}
+        self.daemonset["status"] |= {"numberUnavailable": unavailable, "updatedNumberScheduled": 1}
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.daemonset if path == self.daemonset_path else node("Unknown", "2026-11-26T09:00:00Z")
+
+    def pods(self, labels: dict[str, str] | None = None, name: str = "") -> list[dict[str, Any]]:
+        self.asked.append(name or "all")
+        return [entry for entry in self.all if not name or entry["metadata"]["name"] == name]
+
+    def delete_pod(self) -> None:
+        self.deleted += 1
+
+
+@pytest.mark.parametrize(
+    ("server", "asked", "deleted"),
+    [
+        (Server([pod("a"), pod("b"), DEAD]), ["soci-a", "all"], 1),
+        (Server([pod("a", "2"), pod("b"), DEAD]), ["soci-a"], 0),
+        (Server([pod("a"), pod("b"), pod("c")], unavailable=0), [], 0),
+    ],
+    ids=["its turn", "done already", "not stalled"],
+)
+def test_only_who_may_be_next_asks_for_the_pods_of_all_nodes(
+    server: Any, asked: list[str], deleted: int
+) -> None:
+    assert stalled_rollout.go_on(server) is bool(deleted)
+    assert (server.asked, server.deleted) == (asked, deleted)

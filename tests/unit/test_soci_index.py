@@ -490,3 +490,15 @@ def test_a_machine_that_soci_is_not_for_is_told_so(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     with pytest.raises(SociIndexError, match=r"for Linux only; this is Darwin.*in a container or CI job"):
         tools.architecture()
+
+
+@pytest.mark.parametrize("digest", ["sha256:{}", "sha256:../../{}", "{}", "sha512:" + "a" * 64, None, 7])
+def test_a_digest_that_is_a_path_leads_nowhere(tmp_path: Path, digest: object) -> None:
+    """A manifest gave the way to a directory as a layer's digest, and the directory was removed."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    digest = digest.format(precious) if isinstance(digest, str) else digest
+    cache = ztocs.Cache(tmp_path / "a" / "cache", "0.16.1", 4 << 20)
+    with pytest.raises(SociIndexError, match=r"is no SHA-256 digest\. Remedy: push the image again"):
+        cache.get({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 1})
+    assert precious.exists()

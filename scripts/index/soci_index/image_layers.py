@@ -79,7 +79,7 @@ def _known(
     registry: Registry, source: Reference, layer: Json, cache: Path, say: Callable[[str], None]
 ) -> LayerFiles:
     digest = str(layer["digest"])
-    place = cache / "layers" / f"{digest.removeprefix('sha256:')}.json"
+    place = cache / "layers" / f"{oci.hex_of(digest)}.json"
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return LayerFiles.from_json(place.read_text())
     say(f"reading layer {digest[7:19]} ({int(layer['size']) / 1e6:.0f} MB)")

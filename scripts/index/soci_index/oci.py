@@ -6,8 +6,11 @@ encoding/json (compact, keys of maps sorted, <, > and & escaped).
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from .errors import SociIndexError
 
 Json = dict[str, Any]
 
@@ -80,6 +83,17 @@ def index_bytes(index: Mapping[str, Any]) -> bytes:
 def digest_of(content: bytes) -> str:
     """The digest by which a blob is known: sha256:<hex>."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def hex_of(digest: object) -> str:
+    """The hexadecimal part of a SHA-256 digest, which may name a file.
+
+    Raises:
+        SociIndexError: it is something else, such as a path that a manifest gives in its place.
+    """
+    if not re.fullmatch("sha256:[0-9a-f]{64}", str(digest)):
+        raise SociIndexError(f"{str(digest)[:80]!r} is no SHA-256 digest", "push the image again")
+    return str(digest).removeprefix("sha256:")
 
 
 def descriptor(media_type: str, content: bytes) -> Json:

@@ -56,7 +56,7 @@ class Cache:
     def place(self, layer: Json) -> Path:
         """Where a layer's zTOC is kept. How the layer is read goes by its media type."""
         media_type = str(layer["mediaType"]).replace("/", "_")
-        return self._directory / media_type / str(layer["digest"]).removeprefix("sha256:")
+        return self._directory / media_type / oci.hex_of(layer["digest"])
 
     def get(self, layer: Json) -> Made | None:
         """The zTOC of a layer; None when there is none, or its bytes are not what was kept."""
@@ -304,7 +304,7 @@ def _small_files(layer: Json) -> Iterator[tuple[str, bytes]]:
 
 
 def _blob_name(digest: str) -> str:
-    return f"blobs/{digest.replace(':', '/')}"
+    return f"blobs/sha256/{oci.hex_of(digest)}"
 
 
 def _header(name: str, size: int) -> bytes:

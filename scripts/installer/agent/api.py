@@ -10,7 +10,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ MERGE = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 
 Json = dict[str, Any]
+NO_LABELS: Mapping[str, str] = {}
 Result = TypeVar("Result")
 Caller = Callable[[str, str, Json | None, str], Json]
 
@@ -137,10 +138,13 @@ class Api:
         }
         self.post(f"/api/v1/namespaces/{namespace}/events", event)
 
-    def pods(self, labels: Json) -> list[Json]:
-        """Those in this pod's namespace that have the labels."""
-        selector = urllib.parse.quote(",".join(f"{key}={value}" for key, value in labels.items()))
-        return self.get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}")["items"]
+    def pods(self, labels: Mapping[str, str] = NO_LABELS, name: str = "") -> list[Json]:
+        """Those in this pod's namespace that have the labels, and the name if one is given."""
+        selectors = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
+        if name:
+            selectors["fieldSelector"] = f"metadata.name={name}"
+        query = urllib.parse.urlencode(selectors)
+        return self.get(f"/api/v1/namespaces/{self.namespace}/pods?{query}")["items"]
 
     def delete_pod(self) -> None:
         """Delete this very pod; its DaemonSet makes another one."""

@@ -18,6 +18,7 @@ class Settings:
     force_uninstall: bool
     mode: str
     index_versions: list[str]
+    prefetch: bool
     release_url: str
     http_proxy: str
     https_proxy: str

@@ -3,8 +3,8 @@
 The DaemonSet's controller counts the pod of a node that does not answer as unavailable for as long as the
 API has that node (Kubernetes, pkg/controller/daemon/update.go: rollingUpdate). With as many of them as
 maxUnavailable it would replace no other pod, for ever. So where that is all that keeps it, a pod of the older
-template deletes itself, and the controller makes the new one. A living node on which the change does not
-succeed goes on holding up all others.
+template deletes itself, and the controller makes the new one. A node on which the change does not succeed
+goes on holding up all others: one that lives, and one that went silent after the change had reached it.
 """
 
 import sys
@@ -30,12 +30,16 @@ def go_on(api: Api) -> bool:
     """
     daemonset = api.get(api.daemonset_path)
     status = daemonset.get("status", {})
-    if status.get("updatedNumberScheduled", 0) >= status.get("desiredNumberScheduled", 0):
+    wanted = status.get("desiredNumberScheduled", 0)
+    is_stalled = status.get("numberUnavailable", 0) >= _limit(daemonset, wanted)
+    if status.get("updatedNumberScheduled", 0) >= wanted or not is_stalled:
         return False
-    labels = daemonset["spec"]["selector"]["matchLabels"]
-    pods = api.pods(labels)
+    # The pods of all nodes are a large answer, so those that have nothing to do ask for their own alone.
+    if any(_is_current(pod, daemonset) for pod in api.pods(name=api.pod_name)):
+        return False
+    pods = api.pods(daemonset["spec"]["selector"]["matchLabels"])
     now = time.time()
-    nodes = {pod["spec"].get("nodeName", "") for pod in pods if not _is_available(pod)} - {""}
+    nodes = {pod["spec"].get("nodeName", "") for pod in pods if may_be_dead(pod, daemonset)} - {""}
     dead = {name for name in nodes if is_dead(api.get(f"/api/v1/nodes/{name}"), now)}
     if not is_next(api.pod_name, daemonset, pods, dead):
         return False
@@ -55,11 +59,17 @@ def is_next(name: str, daemonset: Json, pods: Sequence[Json], dead: Collection[s
     return away < limit <= away + len(dead) and older[:1] == [name]
 
 
+def may_be_dead(pod: Json, daemonset: Json) -> bool:
+    """Whether the pod's node counts as dead once it is silent: not where containers of the change ran."""
+    has_begun = bool(pod.get("status", {}).get("containerStatuses"))
+    return not _is_available(pod) and not (_is_current(pod, daemonset) and has_begun)
+
+
 def is_dead(node: Json, now: float) -> bool:
-    """Whether the node's kubelet has not answered for a while."""
+    """Whether the node's kubelet has not answered for a while. One that says that its runtime is down has."""
     conditions = node.get("status", {}).get("conditions") or []
     ready = next((entry for entry in conditions if entry["type"] == "Ready"), None)
-    if not ready or ready["status"] == "True":
+    if not ready or ready["status"] != "Unknown":
         return False
     return now - datetime.fromisoformat(ready["lastTransitionTime"]).timestamp() >= DEAD_SECONDS
 

@@ -15,10 +15,10 @@ MOST_DOWNLOADS, MOST_UNPACKS = 20, 12
 # Behind a cap of 8 MB/s for each connection, ten of them made two cores pull 2.4 times as fast.
 DOWNLOADS_OF_SMALL_NODES = 10
 LEAST_PREFETCH_WORKERS = 8
-# The daemon's background fetch looks for work in each period, also where there is none: at 20 ms this takes
-# 0.8 % of a core, at 5 ms 2.4 %. Divided by the cores it is always 0.4 % of the node, and links of nodes grow
-# with their cores.
-CORE_MILLISECONDS, LEAST_MILLISECONDS = 40, 2
+# The daemon's background fetch begins with a span in each period. Where the link carries fewer, every layer
+# of the node has one on its way, and the daemon's memory holds them all; so it grows with the cores, as
+# links and memory of nodes do. It looks also where nothing is to be done: 0.8 % of a core at 20 ms.
+CORE_MILLISECONDS, LEAST_MILLISECONDS = 200, 5
 SMALLEST_NODE_CORES = 2  # where they are not known
 
 
