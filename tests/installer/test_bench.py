@@ -178,6 +178,24 @@ def test_a_daemon_that_serves_nobody_starts_anew_without_its_caches(installed, m
     ]
 
 
+def test_a_daemon_whose_caches_cannot_be_removed_is_started_again(installed, monkeypatch):
+    installed.containers.clear()
+    started: list[str] = []
+    systemctl = installed.answers["systemctl"]
+
+    def noted(command, text):
+        if command[1] in ("stop", "start"):
+            started.append(command[1])
+            return Result(0, "", "")
+        return systemctl(command, text)
+
+    installed.answers["systemctl"] = noted
+    installed.answers["rm"] = lambda command, text: Result(1, "", "Read-only file system")
+    with pytest.raises(InstallError, match="rm: Read-only file system"):
+        Node(installed, installed.payload).forget([])
+    assert started == ["stop", "start"]
+
+
 # The log
 
 

@@ -219,16 +219,21 @@ class Node:
             cause = f"the daemon's caches cannot be emptied: {pods} would break"
             raise InstallError("bench", cause, "take a node without lazily loaded pods")
         folders = [f"{self.slot.data}/{name}" for name in CACHES]
-        for command in (["systemctl", "stop"], ["rm", "-rf", "--"], ["systemctl", "start"]):
-            words = folders if command[0] == "rm" else [self.slot.unit]
-            result = self.host.run(*command, *words)
-            if result.code != 0:
-                raise InstallError("bench", f"{command[0]}: {result.last_error}", "see to the daemon's unit")
+        try:
+            self._run("systemctl", "stop", self.slot.unit)
+            self._run("rm", "-rf", "--", *folders)
+        finally:
+            self._run("systemctl", "start", self.slot.unit)
         deadline = time.monotonic() + SETTLE_SECONDS
         while not self._is_settled():
             if time.monotonic() > deadline:
                 raise InstallError("bench", "the installer does not come to rest", "see soci-doctor")
             self._sleep(0.2)
+
+    def _run(self, *command: str) -> None:
+        result = self.host.run(*command)
+        if result.code != 0:
+            raise InstallError("bench", f"{command[0]}: {result.last_error}", "see to the daemon's unit")
 
     def _is_settled(self) -> bool:
         """Whether heal and installer are done with this start of the daemon: they would be measured, too."""
