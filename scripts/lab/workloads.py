@@ -154,14 +154,17 @@ def _plain(repository: str) -> Path:
 
 
 def _indexed(repository: str, span: str) -> Path:
-    soci = binaries.build("soci") / "soci"
-
     def make(directory: Path) -> None:
-        options = ["convert", "-span-size", str(SPANS[span])]
-        _run([str(soci), *options, str(_plain(repository)), str(directory)])
+        _run(convert(_plain(repository), directory, SPANS[span]))
 
     key = hashlib.sha256((_key(repository) + binaries.target("soci").key()).encode()).hexdigest()[:16]
     return cached(f"{repository}-{span}-{key}", make)
+
+
+def convert(source: Path, target: Path, span_bytes: int) -> list[str]:
+    """The command that makes of a layout one with a SOCI v2 index, without containerd."""
+    options = ["--standalone", "--format", "oci-dir", "--span-size", str(span_bytes)]
+    return [str(binaries.build("soci") / "soci"), "convert", *options, str(source), str(target)]
 
 
 def _programs(files: dict[str, bytes]) -> images.Layer:

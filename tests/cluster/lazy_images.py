@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-import binaries
 import images
+import workloads
 from settings import REGISTRY
 
 FILES = 48
@@ -31,23 +31,12 @@ def push(repository: str, file_bytes: int = SMALL) -> None:
             images.add_file(archive, f"data/{number:02}", generator.randbytes(file_bytes))
 
     with tempfile.TemporaryDirectory() as scratch:
-        plain, indexed = f"{scratch}/plain", f"{scratch}/indexed"
+        plain, indexed = Path(scratch, "plain"), Path(scratch, "indexed")
         programs = images.programs_layer(busybox.read_bytes(), APPLETS, {})
-        images.write_layout(Path(plain), [programs, data], {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
-        soci = str(binaries.build("soci") / "soci")
+        images.write_layout(plain, [programs, data], {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
         options = ["--quiet", "--insecure-policy", "--dest-tls-verify=false", "--all"]
         for command in (
-            [
-                soci,
-                "convert",
-                "--standalone",
-                "--format",
-                "oci-dir",
-                "--span-size",
-                str(SPAN_BYTES),
-                plain,
-                indexed,
-            ],
+            workloads.convert(plain, indexed, SPAN_BYTES),
             ["skopeo", "copy", *options, f"oci:{indexed}", f"docker://{REGISTRY}/{repository}:1"],
         ):
             subprocess.run(command, check=True, capture_output=True)

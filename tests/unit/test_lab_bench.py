@@ -70,6 +70,19 @@ def test_every_workload_has_an_image():
     assert {entry.repository for entry in workloads.made().values()} == workloads.LAYERS.keys()
 
 
+def test_images_are_indexed_as_the_labs_soci_wants_it(monkeypatch, tmp_path):
+    """It converts without containerd only, and into an archive unless it is told otherwise."""
+    ran = []
+    monkeypatch.setattr(workloads.binaries, "build", lambda name: tmp_path / name)
+    monkeypatch.setattr(workloads, "cached", lambda name, make: make(tmp_path / name) or tmp_path / name)
+    monkeypatch.setattr(workloads, "_plain", lambda repository: tmp_path / repository)
+    monkeypatch.setattr(workloads, "_run", ran.append)
+    indexed = workloads._indexed("bench-static", "1mib")
+    options = ["--standalone", "--format", "oci-dir", "--span-size", "1048576"]
+    source = str(tmp_path / "bench-static")
+    assert ran == [[str(tmp_path / "soci/soci"), "convert", *options, source, str(indexed)]]
+
+
 @pytest.fixture
 def ends():
     """Both ends of a connection through a slow link that has both of its limits."""
