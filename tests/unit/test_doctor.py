@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -331,12 +330,9 @@ def test_programs_get_every_report(cluster, capsys):
     assert "error: gone" in answer["nodes"][1]["problem"]
 
 
-def test_a_hundred_nodes_are_a_table_in_seconds(cluster, capsys):
+def test_a_hundred_nodes_are_one_table(cluster, capsys):
     for number in range(100):
         cluster.add(f"node{number:03}", *([finding("drift", "warning")] if number % 10 == 0 else []))
-    started = time.monotonic()
     status, output, _ = cluster.run(capsys)
-    seconds = time.monotonic() - started
     rows = re.findall(r"^node\d{3} +(good|warning) ", output, re.MULTILINE)
     assert (status, len(rows), rows.count("warning")) == (1, 100, 10)
-    assert seconds < 30, f"{seconds:.1f} s"
