@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..doctor import CannotLookError, Kubectl
-from ..names import VERSION_LABEL
-from .node_session import INSTALLER, installer_pods
+from ..names import INSTALLER, VERSION_LABEL
+from .node_session import installer_pods
 
 OVERLAYFS, TUNED, LAZY, LAZY_1MIB, LAZY_PREFETCH, PARALLEL = (
     "overlayfs",

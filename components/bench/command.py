@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..doctor import CannotLookError, Kubectl, print_lines
+from ..names import INSTALLER
 from . import arms as all_arms
 from . import plots, report
 from .measurement import POD_SECONDS, Bench, Cell, Plan, Result, measure
-from .node_session import INSTALLER, BenchError, sessions
+from .node_session import BenchError, sessions
 from .pod_watch import PodWatch
 from .samples import Json, Workload
 

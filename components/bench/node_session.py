@@ -16,16 +16,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from ..doctor import CannotLookError, Kubectl
+from ..names import INSTALLER
 
 Json = dict[str, Any]
 
-INSTALLER = (
-    "soci-installer"  # its DaemonSet, its container and the label of its pods: components/installer.py
-)
 # An installer from before this command would take the word for a new start, and install.
 PROGRAM = """test -e agent/bench.py || { echo 'this installer is older. Remedy: pulumi up' >&2; exit 1; }
 exec python3 -B -m agent bench"""
 HELPER_SECONDS = 120
+HELPER_LIFE_SECONDS = 12 * 3600  # longer than measurements are
 CLOCK_QUESTIONS = 5
 
 
@@ -49,6 +48,8 @@ class NodeSession:
             text=True,
         )
         self._answers: queue.Queue[str] = queue.Queue()
+        self._abandoned = 0  # questions that nobody waits for any more; the node answers them all the same
+        self._free_by = 0.0  # when it should have
         threading.Thread(target=self._read, daemon=True).start()
         self._offset = self._clock_offset()
 
@@ -65,7 +66,7 @@ class NodeSession:
 
         Args:
             do: the question, one of agent/bench.py.
-            seconds: to wait for the answer.
+            seconds: to wait for the answer, once the node is done with questions from before.
             stop: asked meanwhile; what it says is why there will be none.
             arguments: of the question.
 
@@ -73,7 +74,7 @@ class NodeSession:
             BenchError: the node refuses, says nothing, or there is no sense in waiting.
         """
         assert self._process.stdin
-        deadline = time.monotonic() + seconds
+        deadline = max(time.monotonic(), self._free_by if self._abandoned else 0.0) + seconds
         with contextlib.suppress(BrokenPipeError):  # what it said at its end is told
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
@@ -83,12 +84,18 @@ class NodeSession:
             except queue.Empty:
                 if (why := stop()) or time.monotonic() > deadline:
                     cause = why or f"no answer to {do!r} in {seconds:.0f} s. Remedy: see kubectl get nodes"
+                    self._abandoned, self._free_by = self._abandoned + 1, deadline
                     raise BenchError(f"{self.node}: {cause}") from None
                 continue
             if not line:
+                self._answers.put("")
                 self._errors.seek(0)
                 said = (self._errors.read().strip().splitlines() or ["its pod has ended"])[-1]
                 raise BenchError(f"{self.node}: {said}")
+            if self._abandoned:
+                self._abandoned -= 1
+                deadline = time.monotonic() + seconds
+                continue
             answer = json.loads(line)
             if "error" in answer:
                 raise BenchError(f"{self.node}: {answer['error']}")

@@ -1,11 +1,14 @@
 """soci-bench: what follows from samples, what is told of it, and what is asked of kubectl."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from components import doctor
 from components.bench import command, measurement, node_session, plots, pod_watch, report
 from components.bench.arms import LAZY, LAZY_1MIB, OVERLAYFS, PARALLEL, TUNED, Arm
 from components.bench.measurement import Cell, Plan, Progress, Result
@@ -312,6 +315,71 @@ def test_phases_count_from_the_moment_in_which_the_api_server_has_the_pod():
     found = measurement.phases(news, 102.0, 103.5)
     assert (found.scheduled_s, found.pulled_s) == (pytest.approx(0.1), pytest.approx(1.0))
     assert (found.started_s, found.first_line_s, found.ready_s) == (None, 2.0, 3.5)
+
+
+# The node's answers
+
+NODE = """#!{python}
+import json, sys, time
+from pathlib import Path
+for line in sys.stdin:
+    question = json.loads(line)
+    if question["do"] == "follow":
+        while not Path("{go}").exists():
+            time.sleep(0.01)
+        print(json.dumps({{"ready": 1.0}}), flush=True)
+    elif question["do"] == "end":
+        sys.exit("error: the pod is gone")
+    else:
+        print(json.dumps({{"now": time.time(), "asked": question["do"]}}), flush=True)
+"""
+
+
+def program(path: Path, text: str, **words: Any) -> doctor.Kubectl:
+    """A kubectl that is this program."""
+    path.write_text(text.format(python=sys.executable, **words))
+    path.chmod(0o755)
+    return doctor.Kubectl((str(path),))
+
+
+@pytest.fixture
+def session(tmp_path: Path):
+    """One with a node that answers `follow` when there is a file `go`."""
+    kubectl = program(tmp_path / "kubectl", NODE, go=tmp_path / "go")
+    opened = node_session.NodeSession(kubectl, "node1", "soci-system", "pod")
+    yield opened
+    (tmp_path / "go").touch()
+    opened.close()
+
+
+def test_the_answer_to_an_abandoned_question_is_not_that_to_the_next(session, tmp_path: Path):
+    """The next question got it, and from then on each the answer to the one before."""
+    for _ in range(2):
+        with pytest.raises(node_session.BenchError, match="ErrImagePull"):
+            session.ask("follow", stop=lambda: "ErrImagePull")
+    (tmp_path / "go").touch()
+    assert session.ask("look")["asked"] == "look"
+    assert session.ask("describe")["asked"] == "describe"
+
+
+def test_a_question_has_its_time_from_when_the_node_is_free(session, tmp_path: Path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(node_session, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(node_session.BenchError, match="ErrImagePull"):
+        session.ask("follow", seconds=60, stop=lambda: "ErrImagePull")
+
+    def stop() -> str:  # asked while nothing is answered
+        now[0] = 1030.0
+        (tmp_path / "go").touch()
+        return ""
+
+    assert session.ask("look", seconds=20, stop=stop)["asked"] == "look"
+
+
+def test_a_node_whose_pod_has_ended_says_so_to_every_question(session):
+    for do in ("end", "look"):
+        with pytest.raises(node_session.BenchError, match="node1: error: the pod is gone"):
+            session.ask(do, seconds=20)
 
 
 # Pods
