@@ -1,6 +1,7 @@
 """When what became of pods: two watches of the API server, stamped as their news come in.
 
-The API server's own times have whole seconds.
+The API server's own times have whole seconds. It ends a watch after half an hour or more, and kubectl with
+it.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,10 @@ REFUSALS = (
     "CreateContainerError",
     "RunContainerError",
 )
+PAUSE_SECONDS = 1.0  # before a watch that has ended begins anew
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+Take = Callable[[Mapping[str, Any], float], None]
 
 
 @dataclass
@@ -43,24 +47,21 @@ class PodWatch:
     def __init__(self, kubectl: Kubectl, namespace: str) -> None:
         self._news: dict[str, PodNews] = {}
         self._changed = threading.Condition()
-        self._processes = []
-        where = ("--namespace", namespace, "--output", "json", "--watch-only", "--output-watch-events")
+        self._command = [*kubectl.command, "get"]
+        self._options = ["--namespace", namespace, "--output", "json", "--output-watch-events"]
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._closed = threading.Event()
         for kind, take in (("pods", self._take_pod), ("events", self._take_event)):
-            process = subprocess.Popen(
-                [*kubectl.command, "get", kind, *where],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                stdin=subprocess.DEVNULL,
-                text=True,
-            )
-            self._processes.append(process)
-            threading.Thread(target=self._read, args=(process.stdout, take), daemon=True).start()
+            first = self._start(kind, "--watch-only")
+            threading.Thread(target=self._follow, args=(kind, first, take), daemon=True).start()
 
     def __enter__(self) -> "PodWatch":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
+        with self._changed:
+            self._closed.set()
+        for process in self._processes.values():
             process.terminate()
             process.wait()
 
@@ -79,7 +80,29 @@ class PodWatch:
         with self._changed:
             return self._changed.wait_for(is_known, seconds)
 
-    def _read(self, stream: Iterable[str], take) -> None:
+    def _start(self, kind: str, watch: str) -> subprocess.Popen[str]:
+        self._processes[kind] = subprocess.Popen(
+            [*self._command, kind, *self._options, watch],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        return self._processes[kind]
+
+    def _follow(self, kind: str, process: subprocess.Popen[str], take: Take) -> None:
+        while True:
+            with process:
+                assert process.stdout
+                self._read(process.stdout, take)
+            if self._closed.wait(PAUSE_SECONDS):
+                return
+            with self._changed:
+                if self._closed.is_set():
+                    return
+                process = self._start(kind, "--watch")  # with what has become of the pods meanwhile
+
+    def _read(self, stream: Iterable[str], take: Take) -> None:
         for item in objects(stream):
             now = time.time()
             with self._changed:

@@ -12,7 +12,7 @@ from components import doctor
 from components.bench import command, measurement, node_session, plots, pod_watch, report
 from components.bench.arms import LAZY, LAZY_1MIB, OVERLAYFS, PARALLEL, TUNED, Arm
 from components.bench.measurement import Cell, Plan, Progress, Result
-from components.bench.pod_watch import PodNews
+from components.bench.pod_watch import PodNews, PodWatch
 from components.bench.samples import (
     Link,
     Phases,
@@ -44,6 +44,13 @@ def measured(**samples: list[Sample]) -> Result:
         result.arms.append(Arm(mode, f"node-of-{mode}"))
         result.empty_pods[f"node-of-{mode}"] = [0.7, 0.5, 0.9]
     return result
+
+
+def program(path: Path, text: str, **words: Any) -> doctor.Kubectl:
+    """A kubectl that is this program."""
+    path.write_text(text.format(python=sys.executable, **words))
+    path.chmod(0o755)
+    return doctor.Kubectl((str(path),))
 
 
 # Figures
@@ -288,6 +295,29 @@ def test_the_objects_of_a_watch_are_told_apart():
     assert [item["type"] for item in pod_watch.objects(stream)] == ["ADDED", "DELETED"]
 
 
+WATCHES = """#!{python}
+import json, sys, time
+from pathlib import Path
+kind = "pods" if "pods" in sys.argv else "events"
+count = Path("{folder}", kind)
+number = len(count.read_text()) if count.exists() else 0
+count.write_text("x" * (number + 1))
+if kind == "pods":
+    pod = {{"kind": "Pod", "metadata": {{"name": "pod" + str(number), "uid": "u"}}, "spec": {{}}}}
+    print(json.dumps({{"type": "ADDED", "object": pod}}), flush=True)
+if number > 1:
+    time.sleep(60)
+"""
+
+
+def test_a_watch_that_the_api_server_ends_begins_anew(tmp_path: Path, monkeypatch):
+    """It ends each after half an hour or more: every later sample came to nothing."""
+    monkeypatch.setattr(pod_watch, "PAUSE_SECONDS", 0.01)
+    with PodWatch(program(tmp_path / "kubectl", WATCHES, folder=tmp_path), "default") as watch:
+        assert [watch.wait(f"pod{number}", "known", 20) for number in range(3)] == [True] * 3
+    assert (tmp_path / "pods").read_text() == "xxx"
+
+
 def pod_status(state: dict[str, Any], phase: str = "Pending") -> dict[str, Any]:
     return {"status": {"phase": phase, "containerStatuses": [{"state": state}]}}
 
@@ -333,13 +363,6 @@ for line in sys.stdin:
     else:
         print(json.dumps({{"now": time.time(), "asked": question["do"]}}), flush=True)
 """
-
-
-def program(path: Path, text: str, **words: Any) -> doctor.Kubectl:
-    """A kubectl that is this program."""
-    path.write_text(text.format(python=sys.executable, **words))
-    path.chmod(0o755)
-    return doctor.Kubectl((str(path),))
 
 
 @pytest.fixture
