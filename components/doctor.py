@@ -22,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from . import names
+
 Json = dict[str, Any]
 
 INSTALLER = "soci-installer"  # its name, and the label of its pods: components/installer.py
@@ -187,7 +189,7 @@ def _only(answer: Answer, pod: Json) -> Answer:
     if not answer.report:
         return answer
     containers = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-    wanted = {_full_name(container["image"]) for container in containers}
+    wanted = {names.in_containerd(container["image"]) for container in containers}
     own = f"{pod['metadata'].get('namespace', 'default')}/{pod['metadata']['name']}"
     images = [entry for entry in answer.report["images"] if not wanted.isdisjoint(entry["names"])]
     others = {entry["image"] for entry in answer.report["images"] if entry not in images}
@@ -204,15 +206,6 @@ def _only(answer: Answer, pod: Json) -> Answer:
         "verdict": max([*severities, "good"], key=STATUS.__getitem__),
     }
     return Answer(answer.node, report)
-
-
-def _full_name(image: str) -> str:
-    """An image's name as containerd has it (distribution's reference.ParseDockerRef)."""
-    first, slash, _ = image.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
-        image = f"docker.io/{'' if slash else 'library/'}{image}"
-    last = image.rpartition("/")[2]
-    return image if ":" in last or "@" in last else f"{image}:latest"
 
 
 # For people

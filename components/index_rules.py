@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import image_pull_secrets, rules, values
-from .names import DOCKER_HUB_NAMES
+from .names import full_name, is_host
 from .values import RefusedError
 
 OLDEST_VERSION = (0, 13, 0)
@@ -48,25 +48,10 @@ def tag_of(image: str) -> str:
     return image.partition("@")[0].rpartition("/")[2].partition(":")[2]
 
 
-def _full_name(image: str) -> str:
-    """An image's name with its registry; Docker Hub's is left out by who writes `nginx:1`."""
-    first, slash, rest = image.partition("/")
-    if not slash:
-        return f"docker.io/library/{image}"
-    if first in DOCKER_HUB_NAMES:
-        return f"docker.io/{rest}" if "/" in rest else f"docker.io/library/{rest}"
-    return image if _is_host(first) else f"docker.io/{image}"
-
-
-def _is_host(first: str) -> bool:
-    """Whether the first part of an image's name is a registry."""
-    return "." in first or ":" in first or first == "localhost"
-
-
 def repository(value: Any) -> str:
     """A repository with its registry, or, with a slash at its end, what comes before one; or empty."""
     found = values.text(value)
-    if found and not (_REPOSITORY.fullmatch(found) and _is_host(found.partition("/")[0])):
+    if found and not (_REPOSITORY.fullmatch(found) and is_host(found.partition("/")[0])):
         raise RefusedError(
             "must be a repository such as registry.example/team/app, or registry.example/team/"
         )
@@ -85,7 +70,7 @@ def contradictions(
     images: Sequence[str], suffix: str, repository: str, replace: bool, version: str
 ) -> list[tuple[str, str]]:
     """What is wrong between these settings, each good alone: reason and remedy."""
-    if public := [name for name in images if _full_name(name).startswith(_PUBLIC) and not repository]:
+    if public := [name for name in images if full_name(name).startswith(_PUBLIC) and not repository]:
         reason = f"images: {public[0]} is in a repository to which only its makers push"
         return [(reason, _remedy("set --path soci:index.repository registry.example/mirror/, one of yours"))]
     if repository and not repository.endswith("/") and len(images) > 1:
@@ -134,7 +119,7 @@ def indexed(image: str, suffix: str, repository: str, version: str) -> str:
     tag = tag_of(image)
     path = name.removesuffix(f":{tag}") if tag else name
     if repository.endswith("/"):
-        path = repository + _full_name(path).partition("/")[2]
+        path = repository + full_name(path).partition("/")[2]
     elif repository:
         path = repository
     end = suffix if version == "v2" else ""
@@ -144,7 +129,7 @@ def indexed(image: str, suffix: str, repository: str, version: str) -> str:
 def incompatible(name: str) -> bool:
     """Whether upstream calls the registry of an indexed image incompatible with SOCI indexes
     (soci-snapshotter, docs/registry-support.md)."""
-    host = _full_name(name).partition("/")[0]
+    host = full_name(name).partition("/")[0]
     return host == "quay.io" or host.endswith("-docker.pkg.dev")
 
 

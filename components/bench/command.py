@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..doctor import CannotLookError, Kubectl, print_lines
-from ..names import INSTALLER
+from ..names import INSTALLER, in_containerd
 from . import arms as all_arms
 from . import plots, report
 from .measurement import POD_SECONDS, Bench, Cell, Plan, Result, measure
@@ -97,8 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(wanted: argparse.Namespace, kubectl: Kubectl) -> Result:
     """Take the samples; raises CannotLookError and BenchError when there is nothing to take them on."""
     chosen = all_arms.offered(kubectl, wanted.installer_namespace, wanted.soci_node, wanted.reference_node)
+    image = in_containerd(wanted.image)  # by which the node finds it again
     needed = None if wanted.needed_mb is None else int(wanted.needed_mb * 1e6)
-    workload = Workload(wanted.image, {"": wanted.image}, wanted.command, wanted.ready_line, needed)
+    workload = Workload(wanted.image, {"": image}, wanted.command, wanted.ready_line, needed)
     with (
         PodWatch(kubectl, wanted.namespace) as watch,
         sessions(kubectl, wanted.installer_namespace, [arm.node for arm in chosen]) as open_sessions,
@@ -111,8 +112,8 @@ def run(wanted: argparse.Namespace, kubectl: Kubectl) -> Result:
             pull_secrets=wanted.image_pull_secret,
             seconds=wanted.timeout,
         )
-        image = installer_image(kubectl, wanted.installer_namespace)
-        return measure(bench, Plan([Cell(workload, LINK)], chosen, wanted.samples, image), Result(), say)
+        empty = installer_image(kubectl, wanted.installer_namespace)
+        return measure(bench, Plan([Cell(workload, LINK)], chosen, wanted.samples, empty), Result(), say)
 
 
 def installer_image(kubectl: Kubectl, namespace: str) -> str:

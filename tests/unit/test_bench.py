@@ -1,5 +1,6 @@
 """soci-bench: what follows from samples, what is told of it, and what is asked of kubectl."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -479,6 +480,27 @@ def test_no_sample_is_refused(capsys):
 def test_a_cluster_without_kubectl_is_named_with_the_remedy(capsys):
     assert command.main(["--image", "a/b:1", "--kubectl", "/no/such/kubectl"]) == 3
     assert "Remedy: install kubectl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("image", "known_by"),
+    [
+        ("nginx:1.27", "docker.io/library/nginx:1.27"),
+        ("team/app", "docker.io/team/app:latest"),
+        ("10.0.0.1:5000/a/b:1", "10.0.0.1:5000/a/b:1"),
+    ],
+)
+def test_the_image_is_looked_for_by_the_name_that_containerd_gives_it(monkeypatch, image, known_by):
+    """`nginx:1.27` was not on the node: nothing was forgotten, and no start was cold."""
+    plans: list[Plan] = []
+    monkeypatch.setattr(command.all_arms, "offered", lambda *_: [])
+    monkeypatch.setattr(command, "PodWatch", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(command, "sessions", lambda *_: contextlib.nullcontext({}))
+    monkeypatch.setattr(command, "installer_image", lambda *_: "python:3.13")
+    monkeypatch.setattr(command, "measure", lambda _, plan, *__: plans.append(plan))
+    command.run(command.parse(["--image", image]), doctor.Kubectl(("kubectl",)))
+    (cell,) = plans[0].cells
+    assert (cell.workload.name, cell.workload.image) == (image, {"": known_by})
 
 
 def test_tuned_is_a_reference_and_no_mode_of_soci():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components import doctor
+from components import doctor, names
 
 KUBECTL = """#!{python}
 import json, sys
@@ -290,10 +290,13 @@ def test_of_a_pod_only_what_concerns_it_is_shown(cluster, capsys):
         ("localhost/pause", "localhost/pause:latest"),
         ("10.0.0.1:5000/x", "10.0.0.1:5000/x:latest"),
         ("quay.io/a/b@sha256:0", "quay.io/a/b@sha256:0"),
+        ("quay.io:443/a/b:1@sha256:0", "quay.io:443/a/b@sha256:0"),
+        ("docker.io/nginx:1", "docker.io/library/nginx:1"),
+        ("index.docker.io/team/app", "docker.io/team/app:latest"),
     ],
 )
 def test_images_have_their_full_names(image, full):
-    assert doctor._full_name(image) == full
+    assert names.in_containerd(image) == full
 
 
 # What people and programs read
