@@ -138,6 +138,16 @@ def test_lazily_loaded_layers_and_received_bytes_are_counted(installed):
     assert installed.mounted, "the node has lazily loaded layers"
 
 
+def test_a_layer_that_an_image_has_twice_is_counted_once(installed, monkeypatch):
+    """It is pulled once: a start that moved all the bytes was not taken for a cold one."""
+    layers = [{"digest": digest, "size": size} for digest, size in (("a", 5), ("empty", 1), ("empty", 1))]
+    monkeypatch.setattr(bench, "names_by_digest", lambda _: {"index": ["a/b:1"]})
+    monkeypatch.setattr(bench, "manifest_of", lambda *_: ("manifest", ""))
+    monkeypatch.setattr(bench, "read_json", lambda _: {"layers": layers})
+    found = answers(Node(installed, installed.payload), '{"do": "image", "image": "a/b:1"}')
+    assert found == [{"bytes": 6, "layers": 2, "largest": "a"}]
+
+
 # Forgetting
 
 

@@ -242,6 +242,35 @@ def test_arms_take_turns_and_a_sample_that_fails_is_noted_and_ends_nothing():
     assert any("left]" in line for line in said)
 
 
+@pytest.mark.parametrize(
+    ("received", "mounts", "refused"),
+    [(100 * MB, 0, "not cold, 100.0 of 300.0 MB moved"), (300 * MB, 0, ""), (20 * MB, 6, "")],
+    ids=["partly there", "whole", "lazily loaded"],
+)
+def test_a_start_is_cold_by_what_the_node_says_of_the_image_where_nobody_else_does(
+    monkeypatch, received, mounts, refused
+):
+    told = {
+        "forget": {},
+        "look": {"received": 0, "mounts": 0},
+        "image": {"bytes": 300 * MB, "layers": 6, "largest": "sha256:0"},
+    }
+    node = SimpleNamespace(node="node1", ask=lambda do, **_: told[do], here=lambda moment: moment)
+    news = PodNews({"known": 100.0}, pulled='Successfully pulled image "a/b:1" in 1s (1s including waiting)')
+    followed = {
+        "first": 101.0,
+        "ready": 102.0,
+        "received": received,
+        "peak": 1.0,
+        "mounts": mounts,
+        "load": 1,
+    }
+    monkeypatch.setattr(measurement.Bench, "_run", lambda *_: (news, followed))
+    bench = measurement.Bench(None, None, {"node1": node}, "default")  # ty: ignore[invalid-argument-type]
+    with pytest.raises(node_session.BenchError, match=refused) if refused else contextlib.nullcontext():
+        bench.cold_start(Workload("a", {"": "a/b:1"}), Arm(OVERLAYFS, "node1"), [])
+
+
 def test_samples_that_are_there_are_not_taken_again():
     bench = Bench()
     cell = Cell(Workload("6 %", {"": "image:1"}), "200 Mbit/s")

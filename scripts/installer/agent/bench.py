@@ -110,7 +110,7 @@ class Node:
         return {}
 
     def image(self, image: str) -> Json:
-        """Of an image that is there: bytes and number of its layers, and the digest of the largest.
+        """Of an image that is there: bytes and number of its different layers, and the digest of the largest.
 
         Raises:
             InstallError: it is not there.
@@ -121,10 +121,9 @@ class Node:
             if image in names:
                 manifest_digest, _ = manifest_of(digest, content, self.slot.name)
                 manifest = read_json(self._blob(manifest_digest))
-                layers = manifest.get("layers") or ()
-                largest = max(layers, key=lambda layer: layer["size"], default={"digest": ""})
-                total = sum(layer["size"] for layer in layers)
-                return {"bytes": total, "layers": len(layers), "largest": largest["digest"]}
+                sizes = {layer["digest"]: layer["size"] for layer in manifest.get("layers") or ()}
+                largest = max(sizes, key=sizes.__getitem__, default="")
+                return {"bytes": sum(sizes.values()), "layers": len(sizes), "largest": largest}
         raise InstallError("bench", f"{image} is not on the node", "see why its pull failed")
 
     def link(self, blob: str, connections: int, limit: float) -> Json:
