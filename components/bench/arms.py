@@ -51,7 +51,7 @@ def offered(kubectl: Kubectl, namespace: str, soci_node: str = "", reference_nod
         reference_node: the one without; empty for the first.
 
     Raises:
-        CannotLookError: there is no node with SOCI, or no such one.
+        CannotLookError: there is no node with SOCI, no such one, or the one that should be without has it.
     """
     nodes = {node["metadata"]["name"]: node for node in kubectl.get("nodes")["items"] if is_ready(node)}
     for name in filter(None, (soci_node, reference_node)):
@@ -69,6 +69,9 @@ def offered(kubectl: Kubectl, namespace: str, soci_node: str = "", reference_nod
         remedy = "pulumi up, or --installer-namespace"
         raise CannotLookError(f"{who} SOCI from namespace {namespace}. Remedy: {remedy}")
     without = [name for name in sorted(nodes) if VERSION_LABEL not in labels_of(nodes[name])]
+    if reference_node and reference_node not in without:
+        remedy = f"--reference-node with one of these: {', '.join(without)}" if without else "leave it out"
+        raise CannotLookError(f"node {reference_node} has SOCI, so it is no reference. Remedy: {remedy}")
     references = [reference_node] if reference_node else without[:1]
     mode = mode_of(kubectl, namespace)
     return [*(Arm(OVERLAYFS, name) for name in references), Arm(mode, with_soci[0])]

@@ -6,20 +6,23 @@
 
 It starts the image on a node with SOCI and on one without, in turn and in random order, each time on a node
 that holds nothing of it, and shows times, phases and bytes. It works through kubectl and the installer's
-pods. It needs the rights to list nodes, to run a command in the installer's pods and to make pods: the
-samples, and one like the installer's on the node without SOCI. It removes the image from both nodes, and
+pods. It needs the rights to list nodes, to read the installer's DaemonSet and ConfigMap, to run a command in
+the installer's pods, to make and delete pods (the samples, and one like the installer's on the node without
+SOCI), and to watch pods and events where the samples run. It removes the image from both nodes, and
 restarts the daemon between samples; it refuses to where lazily loaded pods of others run. The exit status is
 0, 1 when a sample came to nothing, 3 when nothing could be measured.
 """
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
 import platform
 import shlex
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from ..doctor import CannotLookError, Kubectl, print_lines
@@ -70,7 +73,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if parsed.samples < 1:
         parser.error("--samples must be at least 1")
+    if parsed.json and parsed.json.is_dir():
+        remedy = f"name a file, such as {parsed.json / 'bench.json'}"
+        parser.error(f"--json {parsed.json}: it is a directory. Remedy: {remedy}")
+    for option in ("json", "plots"):
+        if (file := getattr(parsed, option)) and (why := cannot_be_written(file)):
+            parser.error(f"--{option} {file}: {why}")
     return parsed
+
+
+def cannot_be_written(file: Path) -> str:
+    """Why a file cannot be made there, and the remedy; empty when it can."""
+    folder = file.parent
+    if not folder.is_dir():
+        return f"there is no directory {folder}. Remedy: mkdir -p {folder}"
+    if not os.access(folder, os.W_OK):
+        return f"you may not write in {folder}. Remedy: name a file elsewhere"
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = [f"--{name}={value}" for name in ("context", "kubeconfig") if (value := getattr(wanted, name))]
     kubectl = Kubectl((*shlex.split(wanted.kubectl), *options))
     try:
-        result = run(wanted, kubectl)
+        with ended_by_sigterm():
+            result = run(wanted, kubectl)
     except (CannotLookError, BenchError) as error:
         print(f"soci-bench: {error}", file=sys.stderr)
         return 3
@@ -92,6 +112,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wanted.plots:
         draw(result, f"{wanted.image}: seconds to ready", wanted.plots)
     return 1 if result.failures else 0
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Generator[None]:
+    """SIGTERM ends as Ctrl-C does: pods of its own are deleted."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(wanted: argparse.Namespace, kubectl: Kubectl) -> Result:

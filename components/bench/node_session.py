@@ -164,8 +164,8 @@ def _helper(kubectl: Kubectl, namespace: str, node: str) -> Generator[str]:
     name = pod["metadata"]["name"]
     where = ("--namespace", namespace)
     kubectl.run("delete", "pod", name, *where, "--ignore-not-found", "--wait=true")
-    kubectl.run("create", *where, "--filename", "-", text=json.dumps(pod))
     try:
+        kubectl.run("create", *where, "--filename", "-", text=json.dumps(pod))
         deadline = time.monotonic() + HELPER_SECONDS
         while kubectl.get("pod", name, *where)["status"].get("phase") != "Running":
             if time.monotonic() > deadline:
@@ -207,6 +207,8 @@ def helper_pod(daemon_set: Mapping[str, Any], node: str) -> Json:
             "automountServiceAccountToken": False,
             "tolerations": [{"operator": "Exists"}],
             "restartPolicy": "Never",
+            # Also where soci-bench itself was killed.
+            "activeDeadlineSeconds": HELPER_LIFE_SECONDS,
             "terminationGracePeriodSeconds": 1,
         },
     }

@@ -60,7 +60,7 @@ class Workload:
 
     Attributes:
         name: for tables.
-        image: its name for each kind of arm; see `arms.Arm.kind`. The empty kind stands for all others.
+        image: its name for each mode; see `arms.Arm.mode`. The empty mode stands for all others.
         command: of the container; empty for the image's own.
         ready: text of the line that says that it is ready; empty for its first line.
         needed_bytes: compressed bytes of what it reads; None when that is not known.
@@ -74,8 +74,8 @@ class Workload:
     needed_bytes: int | None = None
     image_bytes: int = 0
 
-    def image_for(self, kind: str) -> str:
-        return self.image.get(kind) or self.image[""]
+    def image_for(self, mode: str) -> str:
+        return self.image.get(mode) or self.image[""]
 
 
 @dataclass(frozen=True)

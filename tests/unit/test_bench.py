@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 
 from components import doctor
-from components.bench import command, measurement, node_session, plots, pod_watch, report
+from components.bench import arms, command, measurement, node_session, plots, pod_watch, report
 from components.bench.arms import LAZY, LAZY_1MIB, OVERLAYFS, PARALLEL, TUNED, Arm
 from components.bench.measurement import Cell, Plan, Progress, Result
 from components.bench.pod_watch import PodNews, PodWatch
@@ -26,6 +28,7 @@ from components.bench.samples import (
     phase_lengths,
     ratio,
 )
+from components.names import VERSION_LABEL
 
 MB = 1_000_000
 
@@ -472,6 +475,12 @@ def test_the_helper_sees_a_node_as_the_installer_does_and_installs_nothing():
     assert "readinessProbe" not in container
 
 
+def test_the_helper_ends_by_itself_where_soci_bench_was_killed():
+    """It is privileged, and it stayed for ever."""
+    spec = node_session.helper_pod(daemon_set(), "node3")["spec"]
+    assert 3600 < spec["activeDeadlineSeconds"] <= 12 * 3600
+
+
 def test_the_helper_has_no_rights():
     spec = node_session.helper_pod(daemon_set(), "node3")["spec"]
     assert "serviceAccountName" not in spec
@@ -504,6 +513,63 @@ def test_no_sample_is_refused(capsys):
     with pytest.raises(SystemExit):
         command.parse(["--image", "a/b:1", "--samples", "0"])
     assert "at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--plots"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(capsys, tmp_path, option):
+    with pytest.raises(SystemExit):
+        command.parse(["--image", "a/b:1", option, str(tmp_path / "no/file")])
+    assert f"Remedy: mkdir -p {tmp_path / 'no'}" in capsys.readouterr().err
+    command.parse(["--image", "a/b:1", option, str(tmp_path / "file")])
+
+
+def test_a_directory_is_no_file_for_the_result(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        command.parse(["--image", "a/b:1", "--json", str(tmp_path)])
+    assert "it is a directory. Remedy: name a file" in capsys.readouterr().err
+
+
+def test_sigterm_ends_as_an_interrupt_does(capsys, monkeypatch):
+    def run(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise doctor.CannotLookError("it was not interrupted")
+
+    monkeypatch.setattr(command, "run", run)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        assert command.main(["--image", "a/b:1"]) == 3
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "interrupted; pods of its own are deleted" in capsys.readouterr().err
+
+
+CLUSTER = """#!{python}
+import json, sys
+if "nodes" in sys.argv:
+    print(json.dumps({{"items": {nodes}}}))
+elif "pods" in sys.argv:
+    print(json.dumps({{"items": [{{"spec": {{"nodeName": "with"}}, "metadata": {{"name": "p"}}}}]}}))
+elif "daemonset" in sys.argv:
+    volumes = [{{"configMap": {{"name": "program"}}}}]
+    print(json.dumps({{"spec": {{"template": {{"spec": {{"volumes": volumes}}}}}}}}))
+else:
+    print(json.dumps({{"data": {{"settings.json": '{{"mode": "lazy"}}'}}}}))
+"""
+
+
+@pytest.mark.parametrize("soci_node", ["", "with"])
+def test_a_reference_with_soci_is_refused(tmp_path: Path, soci_node):
+    ready = json.loads('{"conditions": [{"type": "Ready", "status": "True"}]}')
+    labels = {"with": {VERSION_LABEL: "0.16.0"}, "without": {}}
+    nodes = [{"metadata": {"name": name, "labels": labels[name]}, "status": ready} for name in labels]
+    kubectl = program(tmp_path / "kubectl", CLUSTER, nodes=nodes)
+    assert arms.offered(kubectl, "soci-system", soci_node, "without") == [
+        Arm(OVERLAYFS, "without"),
+        Arm(LAZY, "with"),
+    ]
+    with pytest.raises(doctor.CannotLookError, match="Remedy: --reference-node with one of these: without"):
+        arms.offered(kubectl, "soci-system", soci_node, "with")
 
 
 def test_a_cluster_without_kubectl_is_named_with_the_remedy(capsys):
