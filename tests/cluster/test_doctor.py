@@ -25,7 +25,7 @@ SOCKET = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"
 PARALLEL = "/parallel_pull_unpack/,/enable/s/enable = false/enable = true/"
 OLD_TABLE = 's/^.plugins..io.containerd.cri.v1.images.]$/[plugins."io.containerd.grpc.v1.cri".containerd]/'
 PLAIN = "plain"  # a repository with the sample's images and without any index
-RESULTS = REPOSITORY / ".lab" / "doctor.json"
+RESULTS = lab_client.LAB_DIRECTORY / "doctor.json"
 TOLD: dict[str, float] = {}  # finding to the seconds in which the node was told of it
 
 
