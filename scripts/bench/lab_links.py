@@ -37,11 +37,15 @@ class Links:
         if link == self._now:
             return
         self.lift()
-        for node in self.nodes:
-            lab("shape", node, link.rate)
-        if link.delay_s or link.connection_rate:
-            self._slow = SlowLink(link.delay_s, link.connection_rate)
         self._now = link
+        try:
+            for node in self.nodes:
+                lab("shape", node, link.rate)
+            if link.delay_s or link.connection_rate:
+                self._slow = SlowLink(link.delay_s, link.connection_rate)
+        except BaseException:
+            self.lift()
+            raise
 
     def lift(self) -> None:
         """Give the nodes what the machine has."""

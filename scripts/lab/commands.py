@@ -92,7 +92,7 @@ class Lab:
     def build(self, _: argparse.Namespace) -> None:
         """Build what the cache lacks, and start nothing."""
         versions = {node["containerd"] for node in VERSIONS["nodes"].values()}
-        self._check_machine(versions, set(preflight.PORTS))
+        self._check_machine(versions, set(preflight.PORTS), TEST_PROGRAMS)
         self._make_ingredients(versions, TEST_PROGRAMS)
 
     def up(self, _: argparse.Namespace) -> None:
@@ -249,11 +249,14 @@ class Lab:
             *([] if shutil.which("pulumi") else ["pulumi"]),
         ]
 
-    def _check_machine(self, containerd_versions: set[str], own_ports: set[int]) -> None:
+    def _check_machine(
+        self, containerd_versions: set[str], own_ports: set[int], further: Sequence[str] = ()
+    ) -> None:
         machine = preflight.observe(cache_directory(), own_ports)
         # Of pinned versions only: to name another version's sources takes Go itself.
         pinned = containerd_versions & set(VERSIONS["containerd"].values())
-        found = preflight.problems(machine, needs_go=bool(binaries.missing(self._targets(pinned))))
+        needs_go = bool(binaries.missing([*self._targets(pinned), *further]))
+        found = preflight.problems(machine, needs_go=needs_go)
         if found:
             raise LabError(
                 "this machine cannot run the lab:\n" + "\n".join(f"  - {problem}" for problem in found)

@@ -19,6 +19,7 @@ from pathlib import Path
 from background import Process, free_port
 from settings import ADDRESS, BRIDGE, REGISTRY_PORT, LabError
 
+LISTEN_SECONDS = 5
 CHUNK = 1 << 16
 WINDOW_CHUNKS = 128  # on their way in one direction: 8 MiB, far more than a link of 1 Gbit/s has in 20 ms
 
@@ -36,14 +37,20 @@ class SlowLink:
         words = map(str, (port, ADDRESS, REGISTRY_PORT, round(delay_s * 1000), connection_rate))
         command = [sys.executable, str(Path(__file__).resolve()), *words]
         self._process = Process(Path(self._directory.name) / "log", command)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + LISTEN_SECONDS
         while not self._listens(port):
             if time.monotonic() > deadline:
-                raise LabError(f"the slow link does not listen on port {port}: {self._process.words()}")
+                said = self._process.words()
+                self._end()
+                raise LabError(f"the slow link does not listen on port {port}: {said}")
             time.sleep(0.05)
         to_registry = ["-i", BRIDGE, "-d", ADDRESS, "-p", "tcp", "--dport", str(REGISTRY_PORT)]
         self._rule = ["PREROUTING", *to_registry, "-j", "REDIRECT", "--to-ports", str(port)]
-        _iptables("--insert", self._rule)
+        try:
+            _iptables("--insert", self._rule)
+        except LabError:
+            self._end()
+            raise
 
     @staticmethod
     def _listens(port: int) -> bool:
@@ -53,6 +60,9 @@ class SlowLink:
     def close(self) -> None:
         """Give the nodes their registry back; connections through this end."""
         _iptables("--delete", self._rule)
+        self._end()
+
+    def _end(self) -> None:
         self._process.stop()
         self._directory.cleanup()
 

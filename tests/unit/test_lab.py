@@ -1,5 +1,6 @@
 """The lab's pure parts: pins, image layouts, releases, configurations and the check of the machine."""
 
+import argparse
 import gzip
 import hashlib
 import io
@@ -218,3 +219,22 @@ def test_pulumi_is_refused_while_the_lab_is_not_running(
     with pytest.raises(SystemExit, match="the lab is not running; run `make up`"):
         commands.main()
     assert not (tmp_path / "lab").exists()
+
+
+def test_a_build_asks_for_go_also_for_the_programs_that_only_tests_run(monkeypatch, tmp_path: Path) -> None:
+    """It began, and ended in the middle of the compiling without a compiler."""
+    asked: list[bool] = []
+
+    def problems(_: preflight.Machine, needs_go: bool) -> list[str]:
+        asked.append(needs_go)
+        return ["stop"]
+
+    monkeypatch.setenv("LAB_DIR", str(tmp_path))
+    monkeypatch.setattr(commands.preflight, "observe", lambda *_: None)
+    monkeypatch.setattr(commands.preflight, "problems", problems)
+    monkeypatch.setattr(
+        commands.binaries, "missing", lambda names: [name for name in names if name == "oras"]
+    )
+    with pytest.raises(LabError, match="cannot run the lab"):
+        commands.Lab().build(argparse.Namespace())
+    assert asked == [True]

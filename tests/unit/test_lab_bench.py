@@ -3,11 +3,14 @@
 import json
 import socket
 import tomllib
+from types import SimpleNamespace
 
 import lab_bench
+import lab_links
 import pytest
 import slow_link
 import workloads
+from settings import LabError
 
 MB = 1_000_000
 
@@ -81,6 +84,35 @@ def test_images_are_indexed_as_the_labs_soci_wants_it(monkeypatch, tmp_path):
     options = ["--standalone", "--format", "oci-dir", "--span-size", "1048576"]
     source = str(tmp_path / "bench-static")
     assert ran == [[str(tmp_path / "soci/soci"), "convert", *options, source, str(indexed)]]
+
+
+def test_a_link_that_does_not_come_about_leaves_no_node_shaped(monkeypatch):
+    def slow_link(*_: object) -> None:
+        raise LabError("the slow link does not listen")
+
+    shaped: list[tuple[str, ...]] = []
+    monkeypatch.setattr(lab_links, "lab", lambda *words: shaped.append(words))
+    monkeypatch.setattr(lab_links, "SlowLink", slow_link)
+    with pytest.raises(LabError), lab_links.links_of(["node1"]) as links:
+        links.use(lab_links.LabLink("far", "1gbit", delay_s=0.02))
+    assert shaped == [("shape", "node1", "1gbit"), ("shape", "node1", "off")]
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_slow_link_that_fails_leaves_no_process(monkeypatch, listens):
+    def iptables(*_: object) -> None:
+        raise LabError("iptables failed")
+
+    stopped: list[str] = []
+    process = SimpleNamespace(words=lambda: "its log", stop=lambda: stopped.append("stopped"))
+    monkeypatch.setattr(slow_link, "LISTEN_SECONDS", -1)
+    monkeypatch.setattr(slow_link, "free_port", lambda _: 1)
+    monkeypatch.setattr(slow_link, "Process", lambda *_: process)
+    monkeypatch.setattr(slow_link.SlowLink, "_listens", lambda *_: listens)
+    monkeypatch.setattr(slow_link, "_iptables", iptables)
+    with pytest.raises(LabError, match="iptables failed" if listens else "port 1: its log"):
+        slow_link.SlowLink(0.02, 0)
+    assert stopped == ["stopped"]
 
 
 @pytest.fixture
