@@ -184,6 +184,39 @@ def test_another_image_at_the_target_is_not_overwritten(
     assert repository.get("1-soci").digest == other.digest
 
 
+def test_an_artifact_at_the_target_is_moved_by_force_alone(
+    command: Command, repository: Repository, place: str
+) -> None:
+    two_platforms(repository)
+    types = (MANIFEST, "application/vnd.cncf.helm.config.v1+json")
+    chart = repository.image([b"chart"], tag="1-soci", types=types, layer_types=["a/b"])
+    [found] = command.json(f"{place}:1", status=1)
+    assert f"{place}:1-soci is there, and is no indexed image" in found["problem"]
+    assert repository.get("1-soci").digest == chart.digest
+    [forced] = command.json(f"{place}:1", "--force")
+    assert repository.get("1-soci").digest == forced["digest"]
+
+
+def test_a_target_that_cannot_be_looked_at_is_not_taken_for_empty(
+    command: Command, repository: Repository, place: str, registry: AwkwardRegistry
+) -> None:
+    two_platforms(repository)
+    other = repository.image([layer("other")], tag="1-soci")
+    registry.faults = [Fault(status=410, path="manifests/1-soci", times=1)]
+    [found] = command.json(f"{place}:1", status=1)
+    assert found["status"] == "failed"
+    assert registry.requests(method="PUT") == []
+    assert repository.get("1-soci").digest == other.digest
+
+
+def test_a_target_that_may_not_be_read_is_left_to_the_push(
+    command: Command, repository: Repository, place: str, registry: AwkwardRegistry
+) -> None:
+    two_platforms(repository)
+    registry.faults = [Fault(status=403, path="manifests/1-soci", times=1)]
+    assert command.json(f"{place}:1")[0]["status"] == "indexed"
+
+
 def test_an_index_of_an_older_image_at_the_target_is_replaced(
     command: Command, repository: Repository, place: str
 ) -> None:

@@ -250,14 +250,15 @@ def test_platforms_are_compared_as_containerd_compares_them(one: dict, other: di
         ("Error: r.example/app:1: not found", registry.NotFoundError, "check the name"),
         (
             "Error response from registry: unauthorized: authentication required",
-            registry.RegistryError,
+            registry.DeniedError,
             "docker login",
         ),
         (
             "Error: 403 denied: requested access is denied",
-            registry.RegistryError,
+            registry.DeniedError,
             "the right to read and write",
         ),
+        ("Error: r.example:4031/app: status code 500", registry.RegistryError, "see to the registry"),
         ("Error: tls: failed to verify certificate: x509", registry.RegistryError, "--ca-file"),
         (
             "Error: http: server gave HTTP response to HTTPS client",
@@ -265,7 +266,7 @@ def test_platforms_are_compared_as_containerd_compares_them(one: dict, other: di
             "--plain-http r.example",
         ),
         ("Error: 429 toomanyrequests", registry.RegistryError, "registries let known users do more"),
-        ("Error: basic credential not found", registry.RegistryError, "docker login"),
+        ("Error: basic credential not found", registry.DeniedError, "docker login"),
         ("", registry.RegistryError, "oras ended without a word"),
     ],
 )

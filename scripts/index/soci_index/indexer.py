@@ -19,7 +19,7 @@ from .oci import Json
 from .outcome import Outcome, Platform, Skipped, Status
 from .progress import Progress
 from .references import Reference
-from .registry import NotFoundError, Registry, RegistryError
+from .registry import DeniedError, NotFoundError, Registry, RegistryError
 from .ztocs import Made, Maker
 
 ASKED_AT_ONCE = 8  # manifests of an image
@@ -144,15 +144,21 @@ class Indexer:
         """What is at the target's tag; None for nothing, and for the source itself.
 
         Raises:
-            SociIndexError: it is something else than an indexed image.
+            SociIndexError: it is something else than an indexed image, or the registry does not say.
         """
         if target.pinned == source.pinned:
             return None
         try:
             there = self._read(target, Outcome(target.name))
-        except SociIndexError:  # if it may not be read, or not be written, the push says so
+        except (NotFoundError, DeniedError):  # if it may not be read, or not be written, the push says so
             return None
-        if not self._wanted.is_forced and not any(member.soci_digest for member in there.members):
+        except RegistryError:
+            raise
+        except SociIndexError:  # no image at all
+            there = None
+        if not self._wanted.is_forced and not (
+            there and any(member.soci_digest for member in there.members)
+        ):
             cause = f"{target.name} is there, and is no indexed image"
             raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
         return there

@@ -1,6 +1,7 @@
 """Registries, as `oras` talks to them."""
 
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -16,16 +17,6 @@ from .references import Reference
 
 _NOT_FOUND = ("not found", "name unknown", "manifest unknown")
 _UNKNOWN_USER = ("unauthorized", "credential not found")
-_REFUSALS = (
-    (("401", *_UNKNOWN_USER), "docker login {host}, with an account that may read and write {place}"),
-    (
-        ("403", "denied", "forbidden"),
-        "give the account of docker login {host} the right to read and write {place}",
-    ),
-    (("server gave http response",), "--plain-http {host}, for a registry without TLS"),
-    (("certificate",), "--ca-file with the authority of {host}"),
-    (("429", "toomanyrequests"), "wait, or docker login {host}: registries let known users do more"),
-)
 
 
 class RegistryError(SociIndexError):
@@ -34,6 +25,31 @@ class RegistryError(SociIndexError):
 
 class NotFoundError(RegistryError):
     """There is no such thing in the registry."""
+
+
+class DeniedError(RegistryError):
+    """Who we are there may not do it."""
+
+
+_REFUSALS = (
+    (
+        DeniedError,
+        ("401", *_UNKNOWN_USER),
+        "docker login {host}, with an account that may read and write {place}",
+    ),
+    (
+        DeniedError,
+        ("403", "denied", "forbidden"),
+        "give the account of docker login {host} the right to read and write {place}",
+    ),
+    (RegistryError, ("server gave http response",), "--plain-http {host}, for a registry without TLS"),
+    (RegistryError, ("certificate",), "--ca-file with the authority of {host}"),
+    (
+        RegistryError,
+        ("429", "toomanyrequests"),
+        "wait, or docker login {host}: registries let known users do more",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -154,8 +170,13 @@ def refusal(place: Reference, errors: str) -> RegistryError:
         remedy = (
             "docker-credential-ecr-login or the AWS CLI on PATH, and a role that may read and write there"
         )
-        return RegistryError(f"{place.host}: {words}", remedy)
-    for marks, remedy in _REFUSALS:
-        if any(mark in lower for mark in marks):
-            return RegistryError(f"{place.host}: {words}", remedy.format(host=place.host, place=place.place))
+        return DeniedError(f"{place.host}: {words}", remedy)
+    for kind, marks, remedy in _REFUSALS:
+        if any(_is_said(mark, lower) for mark in marks):
+            return kind(f"{place.host}: {words}", remedy.format(host=place.host, place=place.place))
     return RegistryError(f"{place.host}: {words}", f"see to the registry {place.host}, and run this again")
+
+
+def _is_said(mark: str, words: str) -> bool:
+    """A status is a word of its own: ports and digests have such digits, too."""
+    return bool(re.search(rf"\b{mark}\b", words)) if mark.isdecimal() else mark in words
