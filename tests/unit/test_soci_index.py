@@ -321,6 +321,13 @@ def test_who_wants_more_disk_than_is_left_waits_for_it() -> None:
 # The command line
 
 
+def test_options_are_handed_to_another_subcommand_as_they_were() -> None:
+    words = ["--plain-http=a", "--plain-http=b:5000", "--ca-file=ca.pem", "--soci-version=0.15.0"]
+    words += ["--soci-sha256=amd64=aa", "--soci-sha256=arm64=bb", "--oras-releases=https://m.example"]
+    parsed = index.parse([*words, "app:1"])
+    assert vars(index.parse([*options.repeated(parsed), "app:1"])) == vars(parsed)
+
+
 @pytest.mark.parametrize(
     "words",
     [

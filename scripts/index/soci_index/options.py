@@ -104,10 +104,8 @@ def add_registries(parser: argparse.ArgumentParser) -> None:
 def repeated(parsed: argparse.Namespace) -> list[str]:
     """What the options of `add_registries` and `add_tools` were, for another subcommand."""
     found = [f"--plain-http={host}" for host in parsed.plain_http]
-    for name in (
-        *("ca_file", "soci", "oras", "soci_version", "soci_sha256", "soci_releases", "oras_releases"),
-        "cache",
-    ):
+    found += [f"--soci-sha256={one}" for one in parsed.soci_sha256]
+    for name in ("ca_file", "soci", "oras", "soci_version", "soci_releases", "oras_releases", "cache"):
         if value := getattr(parsed, name):
             found.append(f"--{name.replace('_', '-')}={value}")
     return found
