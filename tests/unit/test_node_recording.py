@@ -1,13 +1,16 @@
 """A recording by kubectl: a program in its place plays the cluster."""
 
 import json
+import os
+import signal
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from soci_index import recorded_reads
+from soci_index import advise, recorded_reads
 from soci_index.errors import SociIndexError
 from soci_index.node_recording import Cluster, Wanted, record
 
@@ -30,6 +33,11 @@ with (here / "asked").open("a") as asked:
 if words[:2] == ["get", "pods"]:
     print((here / "pods.json").read_text())
 elif words[:2] == ["get", "pod"]:
+    once = here / "once"
+    if once.exists():
+        text = once.read_text()
+        once.unlink()
+        sys.exit(text)
     print((here / "pod.json").read_text())
 elif words[0] == "create":
     (here / "created").write_text(sys.stdin.read())
@@ -104,6 +112,70 @@ def test_the_pod_of_the_node_records_until_the_pod_is_ready(fake: FakeCluster) -
 def test_with_a_line_nobody_asks_whether_the_pod_is_ready(fake: FakeCluster) -> None:
     record(fake.cluster, Wanted(IMAGE, "node1", line="ready"))
     assert ["get", "pod"] not in [words[:2] for words in fake.asked()]
+
+
+def test_one_question_without_an_answer_does_not_end_the_recording(fake: FakeCluster) -> None:
+    fake.say(
+        {"waits": IMAGE},
+        {"started": {"namespace": "ml", "pod": "p"}},
+        "wait for the end of standard input",
+        {"reads": READS},
+    )
+    (fake.folder / "once").write_text("the server is currently unable to handle the request")
+    record(fake.cluster, Wanted(IMAGE, "node1"))
+    assert len([words for words in fake.asked() if words[:2] == ["get", "pod"]]) == 2
+
+
+def test_a_pod_that_is_gone_ends_the_recording(fake: FakeCluster) -> None:
+    fake.say(
+        {"waits": IMAGE},
+        {"started": {"namespace": "ml", "pod": "p"}},
+        "wait for the end of standard input",
+        {"reads": READS},
+    )
+    (fake.folder / "pod.json").write_text("")
+    record(fake.cluster, Wanted(IMAGE, "node1"))
+    [asked] = [words for words in fake.asked() if words[:2] == ["get", "pod"]]
+    assert "--ignore-not-found" in asked
+
+
+def arguments(fake: FakeCluster, *words: str) -> list[str]:
+    kubectl = ("--kubectl", str(fake.folder / "kubectl"), "--context", "x")
+    return ["--node", "node1", *kubectl, "--namespace", "ml", *words]
+
+
+def test_the_name_is_the_one_that_containerd_has(fake: FakeCluster, tmp_path: Path) -> None:
+    """Of what a pod calls nginx:1.27, containerd's container says docker.io/library/nginx:1.27."""
+    words = arguments(fake, "nginx:1.27", "--cache", str(tmp_path / "cache"), "--oras", "/nowhere/oras")
+    assert advise.main(words) == 1
+    (run,) = [words for words in fake.asked() if words[0] == "exec"]
+    assert "docker.io/library/nginx:1.27" in run
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_pod_is_deleted_when_the_command_is_ended(fake: FakeCluster, number: signal.Signals) -> None:
+    fake.say(
+        {"waits": IMAGE}, {"started": {"namespace": "ml", "pod": "p"}}, "wait for the end of standard input"
+    )
+    command = [sys.executable, "-B", "-m", "soci_index", "advise"]
+    process = subprocess.Popen(
+        [*command, *arguments(fake, IMAGE, "--run", "--until", "never")],
+        env={**os.environ, "PYTHONPATH": str(Path(advise.__file__).parents[1])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    assert any("has started" in line for line in process.stderr)
+    process.send_signal(number)
+    assert process.wait(30) == 130
+    made = json.loads((fake.folder / "created").read_text())
+    assert [made["metadata"]["name"] in words for words in fake.asked() if words[0] == "delete"] == [True]
+
+
+def test_a_pod_ends_by_itself_when_nobody_deletes_it(fake: FakeCluster) -> None:
+    record(fake.cluster, Wanted(IMAGE, "node1", 9.5, wait=8, run=True))
+    made = json.loads((fake.folder / "created").read_text())
+    assert made["spec"]["activeDeadlineSeconds"] >= 18
 
 
 def test_a_pod_is_made_once_the_node_looks_and_deleted_whatever_happens(fake: FakeCluster) -> None:

@@ -122,10 +122,11 @@ def main(arguments: Sequence[str]) -> int:
     try:
         source = references.parse(parsed.image)
         platform = index.platform(parsed.platform)
-        recording = _recording(parsed)
+        children = Children()
+        with ending_by_signals(children.stop):
+            recording = _recording(parsed, source.pinned)
         machine = Machine(parsed.cores or recording.cores or CORES, parsed.disk)
         link = Link(parsed.bandwidth or BANDWIDTH, parsed.per_connection, parsed.latency)
-        children = Children()
         with ending_by_signals(children.stop), index.workplace(parsed.cache) as work:
             programs = tools.get(options.wanted_tools(parsed), parsed.cache, _say)
             registry = Registry(
@@ -244,13 +245,13 @@ def _to_do(found: Advice) -> str:
     return f"--write gives it an index with {sizes}{ahead}; soci:mode lazy for the nodes that run it"
 
 
-def _recording(parsed: argparse.Namespace) -> Recording:
+def _recording(parsed: argparse.Namespace, image: str) -> Recording:
     if parsed.reads:
         return recorded_reads.load(parsed.reads)
     context = [f"--context={parsed.context}"] if parsed.context else []
     kubectl = (*shlex.split(parsed.kubectl), *context)
     cluster = node_recording.Cluster(kubectl, parsed.installer_namespace, parsed.namespace)
-    wanted = node_recording.Wanted(parsed.image, parsed.node, parsed.seconds, parsed.until, run=parsed.run)
+    wanted = node_recording.Wanted(image, parsed.node, parsed.seconds, parsed.until, run=parsed.run)
     content = node_recording.record(cluster, wanted, _say)
     recording = recorded_reads.parse(content)
     if parsed.save:

@@ -156,9 +156,7 @@ class Indexer:
             raise
         except SociIndexError:  # no image at all
             there = None
-        if not self._wanted.is_forced and not (
-            there and any(member.soci_digest for member in there.members)
-        ):
+        if not self._wanted.is_forced and not (there and any(member.soci_digest for member in there.members)):
             cause = f"{target.name} is there, and is no indexed image"
             raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
         return there

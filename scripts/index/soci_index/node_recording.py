@@ -4,7 +4,9 @@ It needs what soci-doctor needs: to list the installer's pods and to run a comma
 also makes a pod of the image on that node, and deletes it.
 """
 
+import contextlib
 import json
+import math
 import subprocess
 import tempfile
 import threading
@@ -32,7 +34,7 @@ class Wanted:
     """Which start is recorded, and until when.
 
     Attributes:
-        image: the name that the pod has.
+        image: the whole name, registry and all, as containerd has it.
         node: where.
         seconds: after the start, at most.
         line: of its output, a regular expression; empty for the pod's readiness.
@@ -136,7 +138,9 @@ def _follow(
         for said in _lines(process):
             if "waits" in said:  # it sees every start from here on
                 say(f"waiting for a container of {wanted.image} on {wanted.node}")
-                made = _run(cluster, wanted) if wanted.run else ""
+                if wanted.run:
+                    made = f"soci-index-advise-{time.time_ns() // 10**6}"
+                    _run(cluster, wanted, made)
             if started := said.get("started"):
                 _watch(cluster, wanted, process, (str(started["namespace"]), str(started["pod"])), say)
             if "problem" in said:
@@ -164,25 +168,27 @@ def _watch(
 
 def _end_when_ready(cluster: Cluster, pod: tuple[str, str], process: subprocess.Popen[str]) -> None:
     """Close the recording's standard input, which ends it, once the pod is ready or has ended."""
+    question = ("get", "pod", pod[1], "--namespace", pod[0], "--ignore-not-found", "--output", "json")
     while process.poll() is None:
-        try:
-            found = json.loads(cluster.ask("get", "pod", pod[1], "--namespace", pod[0], "--output", "json"))
-        except SociIndexError:
-            found = {}
-        status = found.get("status", {})
-        is_ready = any(
-            entry["type"] == "Ready" and entry["status"] == "True" for entry in status.get("conditions", [])
-        )
-        if not found or is_ready or status.get("phase") in ("Succeeded", "Failed"):
-            assert process.stdin is not None
-            process.stdin.close()
-            return
+        with contextlib.suppress(SociIndexError):
+            text = cluster.ask(*question)
+            if not text.strip() or _is_over(json.loads(text).get("status", {})):
+                assert process.stdin is not None
+                process.stdin.close()
+                return
         time.sleep(READY_POLL_SECONDS)
 
 
-def _run(cluster: Cluster, wanted: Wanted) -> str:
-    """Make a pod of the image on the node; its name."""
-    name = f"soci-index-advise-{time.time_ns() // 10**6}"
+def _is_over(status: Json) -> bool:
+    """Whether a pod is ready, or has ended."""
+    is_ready = any(
+        entry["type"] == "Ready" and entry["status"] == "True" for entry in status.get("conditions", [])
+    )
+    return is_ready or status.get("phase") in ("Succeeded", "Failed")
+
+
+def _run(cluster: Cluster, wanted: Wanted, name: str) -> None:
+    """Make a pod of the image on the node."""
     container = {"name": "image", "image": wanted.image}
     manifest = {
         "apiVersion": "v1",
@@ -192,12 +198,12 @@ def _run(cluster: Cluster, wanted: Wanted) -> str:
             "nodeName": wanted.node,
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
+            "activeDeadlineSeconds": math.ceil(wanted.wait + wanted.seconds + GRACE_SECONDS),
             "containers": [container],
             "tolerations": [{"operator": "Exists"}],
         },
     }
     cluster.ask("create", "--filename", "-", text=json.dumps(manifest))
-    return name
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[Json]:
