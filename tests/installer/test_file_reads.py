@@ -2,11 +2,12 @@
 
 import mmap
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agent.file_reads import PAGE, FileRead, FileReads
+from agent.file_reads import PAGE, SPARE_FILES, FileRead, FileReads
 
 from tests.fakes.overlay import Overlay, overlay
 
@@ -78,6 +79,49 @@ def test_reads_before_the_container_has_its_root_have_the_same_paths(container: 
         (container.mount_point / "model.bin").read_bytes()
         found.collect()
         assert [read.path for read in found.reads()] == ["/model.bin"]
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def soft_limit() -> Iterator[Callable[[int], None]]:
+    """Sets how many files this process may have open."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_files_beyond_what_a_process_may_open_make_the_record_incomplete(
+    container: Overlay, soft_limit: Callable[[int], None]
+) -> None:
+    soft_limit(SPARE_FILES + 2)
+    found = FileReads(str(container.mount_point), str(container.mount_point))
+    try:
+        container.run(lambda: [Path(f"/{path}").read_bytes() for path in ("model.bin", "never", "empty")])
+        found.collect()
+        assert not found.is_complete
+        assert [read.path for read in found.reads()] == ["/model.bin", "/never"]
+        Path("/proc/self/mountinfo").read_text()
+    finally:
+        found.close()
+
+
+def test_an_open_of_which_the_kernel_cannot_tell_makes_the_record_incomplete(
+    container: Overlay, soft_limit: Callable[[int], None]
+) -> None:
+    found = FileReads(str(container.mount_point), str(container.mount_point))
+    try:
+        container.run(lambda: [Path(f"/{path}").read_bytes() for path in ("model.bin", "never")])
+        soft_limit(max(map(int, os.listdir("/proc/self/fd"))))
+        spare = []
+        try:
+            while True:
+                spare.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            found.collect()
+        for file in spare:
+            os.close(file)
+        assert not found.is_complete
     finally:
         found.close()
 

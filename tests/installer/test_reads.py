@@ -2,12 +2,14 @@
 
 import json
 import os
+import resource
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agent import reads
 from agent.ctr import Ctr
 from agent.host import Host, Result
 from agent.reads import Output, Recording, Until, lazy_layers, root_file_systems
@@ -83,6 +85,18 @@ def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
     found = said[2]["reads"]
     assert found["endedBy"] == "input"
     assert [(file["path"], file["size"]) for file in found["files"]] == [("/model.bin", 5000)]
+
+
+def test_it_may_open_as_many_files_as_the_pod_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(reads.Recording, "run", lambda *given: True)
+    monkeypatch.setattr(reads.transaction, "recorded_plan", lambda host: {})
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+    try:
+        assert reads.main([IMAGE]) == 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @AS_ROOT

@@ -7,7 +7,9 @@ that on, and seems to be read as a whole.
 """
 
 import ctypes
+import errno
 import os
+import resource
 import struct
 import time
 from collections.abc import Iterator
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from .errors import InstallError
 
 MOST_FILES = 20_000  # each is an open file, a kilobyte or two of the pod's memory
+EVENT_BYTES = 1 << 12  # taken at once: at most 170 open files
+SPARE_FILES = 256  # that this process opens besides: those of the events, logs, programs
 PAGE = os.sysconf("SC_PAGE_SIZE")
 WINDOW = 1 << 30  # bytes of a file that are asked about at once: one byte a page
 
@@ -60,6 +64,9 @@ class FileReads:
             cause = f"the kernel does not tell which files are opened: {_last_error()}"
             raise InstallError("reads", cause, "see to CONFIG_FANOTIFY, and that the pod is privileged")
         self._files: dict[tuple[int, int], tuple[int, str, float]] = {}  # to file, path, time
+        may_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        is_unlimited = may_open == resource.RLIM_INFINITY
+        self._most = MOST_FILES if is_unlimited else min(MOST_FILES, may_open - SPARE_FILES)
         self.is_complete = True  # nothing had to be left out
         if self._mark(_ADD | _FILE_SYSTEM, -100, path.encode()):
             error = OSError(ctypes.get_errno(), _last_error(), path)
@@ -75,9 +82,14 @@ class FileReads:
         """Take note of what was opened since."""
         while True:
             try:
-                events = os.read(self._queue, 1 << 16)
+                events = os.read(self._queue, EVENT_BYTES)
             except BlockingIOError:
                 return
+            except OSError as error:  # the event that would have been one open file too many is gone
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self.is_complete = False
+                continue
             for mask, file in _events(events):
                 if mask & _OVERFLOW or file < 0:
                     self.is_complete = False
@@ -104,7 +116,7 @@ class FileReads:
         key = (found.st_dev, found.st_ino)
         # No second event of it: a file that is opened all the time costs nothing.
         self._mark(_ADD | _IGNORED | _IGNORED_STAYS, file, None)
-        if key in self._files or len(self._files) >= MOST_FILES:
+        if key in self._files or len(self._files) >= self._most:
             self.is_complete &= key in self._files
             os.close(file)
             return

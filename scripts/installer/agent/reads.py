@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import select
 import sys
 import time
@@ -248,6 +249,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--wait", type=float, default=600.0)
     parser.add_argument("--line", default="")
     wanted = parser.parse_args(arguments)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each file that is followed is an open one
     host = Host()
     plan = transaction.recorded_plan(host)
     address = plan.get("containerd_address", "/run/containerd/containerd.sock")
