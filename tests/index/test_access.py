@@ -5,7 +5,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import distribution
@@ -204,17 +204,45 @@ def test_a_refusal_of_the_aws_cli_is_told(aws: Path, tmp_path: Path) -> None:
         Credentials(tmp_path).environment("public.ecr.aws")
 
 
-def test_soci_comes_out_of_a_registry_too(command: Command, repository: Repository, place: str) -> None:
-    """The artifact is the one that soci:releaseUrl takes."""
+@pytest.fixture
+def artifact(command: Command, repository: Repository) -> Repository:
+    """SOCI's release in a registry, as soci:releaseUrl takes it."""
     machine = tools.architecture()
     asset = f"soci-snapshotter-{tools.SOCI_VERSION}-linux-{machine}-static.tar.gz"
     release = release_directory() / f"releases/v{tools.SOCI_VERSION}" / asset
     oras = command.programs["oras"]
     push = [str(oras), "push", "--no-tty", "--plain-http", f"{repository.place}:v{tools.SOCI_VERSION}", asset]
     subprocess.run(push, check=True, capture_output=True, cwd=release.parent)
-    wanted = tools.Wanted(oras=str(oras), soci_releases=f"oci+http://{place}")
-    found = tools.get(wanted, command.cache)
+    return repository
+
+
+def connect(command: Command, *plain_http: str, ca_file: str = "") -> Callable[[Path], Registry]:
+    work = command.directory / "work"
+    work.mkdir(exist_ok=True)
+    return lambda oras: Registry(oras, Children(), work, Credentials(work), plain_http, ca_file)
+
+
+@pytest.mark.usefixtures("artifact")
+def test_soci_comes_out_of_a_registry_too(command: Command, place: str) -> None:
+    oras = str(command.programs["oras"])
+    wanted = tools.Wanted(oras=oras, soci_releases=f"oci+http://{place}")
+    found = tools.get(wanted, command.cache, connect(command))
     assert found.soci.read_bytes() == command.programs["soci"].read_bytes()
-    other = tools.Wanted(oras=str(oras), soci_releases=f"oci+http://{place}", soci_version="0.15.0")
+    other = tools.Wanted(oras=oras, soci_releases=f"oci+http://{place}", soci_version="0.15.0")
     with pytest.raises(SociIndexError, match=r"has no release 0\.15\.0"):
-        tools.get(other, command.cache)
+        tools.get(other, command.cache, connect(command))
+
+
+@pytest.mark.usefixtures("artifact")
+def test_soci_comes_out_of_a_private_ecr_as_who_the_pod_is(
+    command: Command, place: str, registry: AwkwardRegistry, aws: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "HOST", re.compile(r"127\.0\.0\.1:(?P<region>\d+)"))
+    registry.auth, registry.users = Auth.ECR, {"AWS": User("")}
+    region, token = registry.name.partition(":")[2], registry.issue("AWS")
+    words = f"ecr get-login-password --region {region}"
+    aws.write_text(AWS.format(log=command.directory / "log", words=words, token=token))
+    aws.chmod(0o755)
+    wanted = tools.Wanted(oras=str(command.programs["oras"]), soci_releases=f"oci://{place}")
+    found = tools.get(wanted, command.cache, connect(command, registry.name))
+    assert found.soci.read_bytes() == command.programs["soci"].read_bytes()

@@ -30,7 +30,9 @@ from soci_index import (
     tools,
     ztocs,
 )
+from soci_index.credentials import Credentials
 from soci_index.errors import SociIndexError, UsageError
+from soci_index.processes import Children
 from soci_index.progress import Progress
 
 from components.settings import Settings
@@ -422,6 +424,11 @@ def publish(directory: Path, program: bytes) -> tuple[Path, Path]:
     return soci, oras
 
 
+def no_registry(oras: Path) -> registry.Registry:
+    nowhere = oras.parent / "nowhere"
+    return registry.Registry(oras, Children(), nowhere, Credentials(nowhere))
+
+
 SOCI = b"#!/bin/sh\necho soci version v0.16.1 abc\n"
 
 
@@ -435,13 +442,13 @@ def test_programs_are_fetched_once_and_checked(
     monkeypatch.setitem(tools.ORAS_SHA256, machine, hashlib.sha256(oras.read_bytes()).hexdigest())
     wanted = tools.Wanted(soci_releases=url, oras_releases=f"{url}/")
     said: list[str] = []
-    found = tools.get(wanted, tmp_path / "cache", said.append)
+    found = tools.get(wanted, tmp_path / "cache", no_registry, said.append)
     assert found.soci.read_bytes() == found.oras.read_bytes() == SOCI
     assert found.soci_version == "0.16.1"
     assert len(said) == 2
     soci.unlink()
     oras.unlink()
-    assert tools.get(wanted, tmp_path / "cache") == found
+    assert tools.get(wanted, tmp_path / "cache", no_registry) == found
 
 
 @pytest.mark.parametrize("damaged", ["soci", "oras"])
@@ -456,7 +463,7 @@ def test_an_archive_with_other_bytes_is_refused_and_nothing_of_it_is_kept(
         monkeypatch.setitem(tools.ORAS_SHA256, tools.architecture(), right)
         soci.write_bytes(archive("soci", b"#!/bin/sh\necho soci version v0.16.1 other\n"))
     with pytest.raises(SociIndexError, match=rf"{damaged}.*has sha256 .*never skip this check"):
-        tools.get(tools.Wanted(soci_releases=url, oras_releases=url), tmp_path / "cache")
+        tools.get(tools.Wanted(soci_releases=url, oras_releases=url), tmp_path / "cache", no_registry)
     kept = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert kept == (["oras"] if damaged == "soci" else [])
 

@@ -17,12 +17,10 @@ from typing import Any
 
 from . import advice, image_layers, index, node_recording, options, recorded_reads, references, tools
 from .advice import Advice
-from .credentials import Credentials
 from .errors import SociIndexError, UsageError
 from .load_model import Link, Machine, Prediction
 from .processes import Children, StoppedError, ending_by_signals
 from .recorded_reads import Recording
-from .registry import Registry
 
 Json = dict[str, Any]
 
@@ -128,10 +126,9 @@ def main(arguments: Sequence[str]) -> int:
         machine = Machine(parsed.cores or recording.cores or CORES, parsed.disk)
         link = Link(parsed.bandwidth or BANDWIDTH, parsed.per_connection, parsed.latency)
         with ending_by_signals(children.stop), index.workplace(parsed.cache) as work:
-            programs = tools.get(options.wanted_tools(parsed), parsed.cache, _say)
-            registry = Registry(
-                programs.oras, children, work, Credentials(work), tuple(parsed.plain_http), parsed.ca_file
-            )
+            registry_by = options.registries(parsed, children, work)
+            programs = tools.get(options.wanted_tools(parsed), parsed.cache, registry_by, _say)
+            registry = registry_by(programs.oras)
             image = image_layers.read(registry, source, platform, parsed.cache, _say)
     except UsageError as error:
         print(f"soci-index: {error}", file=sys.stderr)

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from . import options, references, sources, tools
 from .assemble import normal_platform
-from .credentials import Credentials
 from .errors import SociIndexError, UsageError
 from .indexer import Indexer, Wanted
 from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES
@@ -23,7 +22,6 @@ from .outcome import Outcome, exit_status, page
 from .processes import Children, StoppedError, ending_by_signals
 from .progress import Progress
 from .references import Reference
-from .registry import Registry
 from .ztocs import Cache, DiskBudget, Maker
 
 IMAGES_AT_ONCE = 4
@@ -186,10 +184,9 @@ def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Referenc
     )
     progress, children = Progress(is_quiet=parsed.quiet), Children()
     with ending_by_signals(children.stop), workplace(parsed.cache) as work:
-        programs = tools.get(options.wanted_tools(parsed), parsed.cache, progress.say)
-        registry = Registry(
-            programs.oras, children, work, Credentials(work), tuple(parsed.plain_http), parsed.ca_file
-        )
+        registry_by = options.registries(parsed, children, work)
+        programs = tools.get(options.wanted_tools(parsed), parsed.cache, registry_by, progress.say)
+        registry = registry_by(programs.oras)
         cache = Cache(parsed.cache, programs.soci_version, wanted.span_bytes)
         budget = DiskBudget(parsed.disk or int(shutil.disk_usage(work).free * FREE_SHARE))
         maker = Maker(programs, children, registry, cache, budget, work, wanted.span_bytes)

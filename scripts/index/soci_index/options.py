@@ -3,11 +3,15 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import tools
+from .credentials import Credentials
 from .errors import UsageError
+from .processes import Children
+from .registry import Registry
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -99,6 +103,18 @@ def add_registries(parser: argparse.ArgumentParser) -> None:
         "--plain-http", action="append", default=[], metavar="HOST[:PORT]", help="a registry without TLS"
     )
     group.add_argument("--ca-file", default="", metavar="FILE", help="the authority of registries, PEM")
+
+
+def registries(parsed: argparse.Namespace, children: Children, work: Path) -> Callable[[Path], Registry]:
+    """The registries as the options of `add_registries` say they are reached, by the oras program."""
+    return partial(
+        Registry,
+        children=children,
+        scratch=work,
+        credentials=Credentials(work),
+        plain_http=tuple(parsed.plain_http),
+        ca_file=parsed.ca_file,
+    )
 
 
 def repeated(parsed: argparse.Namespace) -> list[str]:

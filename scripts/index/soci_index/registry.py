@@ -98,6 +98,11 @@ class Registry:
         command = ["blob", "fetch", "--output", "-", *self._options(source.host), source.at(digest)]
         return self._run(source, command)
 
+    def save_blob(self, source: Reference, digest: str, file: Path) -> None:
+        """Put a blob into a file; raises RegistryError."""
+        command = ["blob", "fetch", "--output", str(file), *self._options(source.host), source.at(digest)]
+        self._run(source, command)
+
     def open_blob(self, source: Reference, digest: str, errors: IO[bytes]) -> subprocess.Popen[bytes]:
         """The process that writes a blob to its standard output, and why it cannot to `errors`."""
         command = ["blob", "fetch", "--output", "-", *self._options(source.host), source.at(digest)]

@@ -20,11 +20,13 @@ import tempfile
 import urllib.request
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+from . import references
 from .errors import SociIndexError
+from .registry import NotFoundError, Registry
 
 SOCI_VERSION = "0.16.1"
 OLDEST_SOCI = (0, 13)  # the first with a standalone `convert`
@@ -72,19 +74,25 @@ class Wanted:
     oras_releases: str = ORAS_RELEASES
 
 
-def get(wanted: Wanted, cache: Path, say: Callable[[str], None] = lambda text: None) -> Tools:
+def get(
+    wanted: Wanted,
+    cache: Path,
+    registry_by: Callable[[Path], Registry],
+    say: Callable[[str], None] = lambda text: None,
+) -> Tools:
     """The programs, fetched first where that is needed.
 
     Args:
         wanted: which ones.
         cache: the directory that keeps what is fetched.
+        registry_by: the registries of the run, by its oras.
         say: hears of each download as it begins.
 
     Raises:
         SociIndexError: a program cannot be had, or is too old.
     """
     oras = _named(wanted.oras, "oras") or _oras_of_release(wanted, cache, say)
-    soci = _named(wanted.soci, "soci") or _soci_of_release(wanted, oras, cache, say)
+    soci = _named(wanted.soci, "soci") or _soci_of_release(wanted, registry_by(oras), cache, say)
     return Tools(soci, oras, soci_version(soci))
 
 
@@ -154,7 +162,7 @@ def _named(given: str, name: str) -> Path | None:
     return Path(on_path).absolute() if on_path else None
 
 
-def _soci_of_release(wanted: Wanted, oras: Path, cache: Path, say: Callable[[str], None]) -> Path:
+def _soci_of_release(wanted: Wanted, registry: Registry, cache: Path, say: Callable[[str], None]) -> Path:
     version = wanted.soci_version
     asset = f"soci-snapshotter-{version}-linux-{architecture()}-static.tar.gz"
     url = f"{wanted.soci_releases.rstrip('/')}/v{version}/{asset}"
@@ -164,7 +172,7 @@ def _soci_of_release(wanted: Wanted, oras: Path, cache: Path, say: Callable[[str
         return target
     if wanted.soci_releases.startswith(("oci://", "oci+http://")):
         say(f"fetching soci {version} from {wanted.soci_releases}")
-        return _soci_of_registry(wanted, oras, asset, target)
+        return _soci_of_registry(wanted, registry, asset, target)
     sha256 = wanted.soci_sha256
     if not sha256:
         with _open(f"{url}.sha256sum", remedy) as answer:
@@ -175,33 +183,31 @@ def _soci_of_release(wanted: Wanted, oras: Path, cache: Path, say: Callable[[str
     return _fetch_program(url, sha256, target, remedy)
 
 
-def _soci_of_registry(wanted: Wanted, oras: Path, asset: str, target: Path) -> Path:
-    """The program out of an artifact's layer: the one with the archive's name, whose digest oras checks."""
-    kind, _, repository = wanted.soci_releases.rstrip("/").partition("://")
-    options = ["--plain-http"] if kind == "oci+http" else []
-    remedy = "check --soci-releases, and docker login"
+def _soci_of_registry(wanted: Wanted, registry: Registry, asset: str, target: Path) -> Path:
+    """The program out of an artifact's layer: the one with the archive's name."""
+    kind, _, name = wanted.soci_releases.rstrip("/").partition("://")
+    source = references.parse(name)
+    if kind == "oci+http":
+        registry = replace(registry, plain_http=(*registry.plain_http, source.host))
+    remedy = "check --soci-releases"
     version, why = wanted.soci_version, ""
     for tag in (f"v{version}", version):
-        fetch = [str(oras), "manifest", "fetch", *options, f"{repository}:{tag}"]
-        done = subprocess.run(fetch, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        try:
+            content = registry.manifest(source, tag)[1]
             break
-        why = (done.stderr.strip().splitlines() or ["no answer"])[0]
+        except NotFoundError as error:
+            why = error.cause
     else:
-        raise SociIndexError(f"{repository} has no release {version}: {why}", remedy)
-    layers = json.loads(done.stdout).get("layers") or []
+        raise SociIndexError(f"{source.place} has no release {version}: {why}", remedy)
+    layers = json.loads(content).get("layers") or []
     titles = {str((layer.get("annotations") or {}).get(TITLE)): layer["digest"] for layer in layers}
     digest = titles.get(asset, "")
     if not digest or (wanted.soci_sha256 and digest != f"sha256:{wanted.soci_sha256}"):
         named = f" of sha256 {wanted.soci_sha256}" if wanted.soci_sha256 else ""
-        raise SociIndexError(f"{repository}:{tag} has no layer {asset}{named}", remedy)
-    with tempfile.TemporaryDirectory() as scratch:
+        raise SociIndexError(f"{source.at(tag)} has no layer {asset}{named}", remedy)
+    with tempfile.TemporaryDirectory(dir=registry.scratch) as scratch:
         file = Path(scratch) / "archive"
-        fetch = [str(oras), "blob", "fetch", *options, "--output", str(file), f"{repository}@{digest}"]
-        done = subprocess.run(fetch, capture_output=True, text=True, check=False)
-        if done.returncode:
-            why = (done.stderr.strip().splitlines() or ["no answer"])[0]
-            raise SociIndexError(f"{repository}@{digest} cannot be had: {why}", remedy)
+        registry.save_blob(source, digest, file)
         return _fetch_program(file.as_uri(), digest.removeprefix("sha256:"), target, remedy)
 
 
