@@ -22,8 +22,9 @@ from agent.lazy import Busy, Pod
 from agent.log import Log
 from agent.marks import Marks, has_startup_taint
 from agent.slots import FIRST
+from soci_index import index
 
-from components import configuration, failure, names, oci_registry, settings
+from components import configuration, failure, index_rules, names, oci_registry, settings
 from components import release as releases
 from components.program import node_settings
 from components.rules import is_oci
@@ -190,6 +191,18 @@ def test_the_kubelet_looks_for_the_file_by_which_the_agent_says_that_it_is_done(
 ) -> None:
     for probe in ("startupProbe", "readinessProbe"):
         assert container[probe]["exec"]["command"] == ["test", "-e", str(program.READY_FILE)]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("repository", ["", "mirror.example/", "mirror.example/one"])
+@pytest.mark.parametrize("reference", [":1", f"@sha256:{'a' * 64}", f":1@sha256:{'a' * 64}"])
+def test_the_component_tells_the_name_that_soci_index_gives(
+    reference: str, repository: str, version: str
+) -> None:
+    image = f"registry.example/team/app{reference}"
+    to_repository = ["--to-repository", repository] if repository else []
+    [(_, target)] = index._targets(index.parse([image, "--index-version", version, *to_repository]))
+    assert index_rules.indexed(image, "-soci", repository, version) == target.name
 
 
 BEARER = {"bearer": {"realm": "https://a/t", "scope": "r:a/b:pull,push", "service": "s"}}

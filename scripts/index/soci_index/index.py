@@ -148,20 +148,21 @@ def _targets(parsed: argparse.Namespace) -> list[tuple[Reference, Reference]]:
     ):
         cause = f"--to-tag and --to-repository NAME are for one image; there are {len(images)}"
         raise UsageError(cause, "--suffix, or --to-repository NAME/ with a slash at its end")
+    return [(image, _target(parsed, image)) for image in images.values()]
+
+
+def _target(parsed: argparse.Namespace, image: Reference) -> Reference:
+    """Where an image's indexed one goes; an index v1 leaves the image what it is."""
     is_beside = parsed.index_version == "v1"
-    return [
-        (
-            image,
-            references.target_of(
-                image,
-                suffix=parsed.suffix,
-                tag=parsed.to_tag,
-                repository=parsed.to_repository,
-                in_place=parsed.replace or (is_beside and bool(image.tag)),
-            ),
-        )
-        for image in images.values()
-    ]
+    if is_beside and not parsed.to_repository:
+        return image
+    return references.target_of(
+        image,
+        suffix="" if is_beside else parsed.suffix,
+        tag=parsed.to_tag,
+        repository=parsed.to_repository,
+        in_place=parsed.replace,
+    )
 
 
 def _text(file: str) -> str:
