@@ -65,6 +65,27 @@ def test_the_index_that_is_advised_is_written(
     assert abs(spans["end_span"] - wanted[-1]) <= 1
 
 
+def test_an_indexed_image_gets_a_new_index_only_where_that_is_said(
+    command: Command, repository: Repository, place: str, tmp_path: Path
+) -> None:
+    repository.image([layer("big", LARGE), layer("more", LARGE)], tag="1")
+    reads = ("--reads", kept(tmp_path, READ), *SLOW)
+    command.json(f"{place}:1")
+    first = repository.get("1-soci").digest
+    refused = advise(command, f"{place}:1-soci", *reads, "--write")
+    assert refused.returncode == 2
+    assert f"{place}:1-soci has the suffix of indexed images already. Remedy: --replace" in refused.stderr
+    done = advise(command, f"{place}:1-soci", *reads, "--write", "--replace", "--output", "json")
+    assert done.returncode == 0, done.stderr
+    assert "1-soci-soci" not in done.stderr
+    descriptors = repository.get("1-soci").content["manifests"]
+    assert repository.get("1-soci").digest != first
+    assert len(descriptors) == 2
+    ztocs = repository.get(descriptors[-1]["digest"]).content["layers"]
+    spans = {entry["annotations"].get(SPAN_SIZE) for entry in ztocs if entry["mediaType"] != PREFETCH}
+    assert spans == {str(json.loads(done.stdout)["spanBytes"])}
+
+
 def test_layers_are_read_once(
     command: Command, repository: Repository, registry: AwkwardRegistry, place: str, tmp_path: Path
 ) -> None:

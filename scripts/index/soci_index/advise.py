@@ -119,6 +119,7 @@ def main(arguments: Sequence[str]) -> int:
     parsed = parse(arguments)
     try:
         source = references.parse(parsed.image)
+        _refuse_twice_indexed(parsed, source)
         platform = index.platform(parsed.platform)
         children = Children()
         with ending_by_signals(children.stop):
@@ -148,6 +149,13 @@ def main(arguments: Sequence[str]) -> int:
         for line in page(parsed.image, found, link, machine, assumed):
             print(line)
     return _write(parsed, found) if parsed.write else 0
+
+
+def _refuse_twice_indexed(parsed: argparse.Namespace, source: references.Reference) -> None:
+    is_named = parsed.to_tag or parsed.replace
+    if parsed.write and not is_named and source.tag.endswith(references.SUFFIX):
+        cause = f"{source.name} has the suffix of indexed images already"
+        raise UsageError(cause, "--replace to give that tag the new index, or --to-tag with another one")
 
 
 def parallel_pull(cores: int) -> tuple[int, int]:

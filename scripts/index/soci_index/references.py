@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from .errors import UsageError
 
 DOCKER_HUB = "docker.io"
+SUFFIX = "-soci"  # of the indexed image's tag, unless another is asked for
 _PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -75,7 +76,7 @@ def parse(name: str) -> Reference:
 
 
 def target_of(
-    source: Reference, *, suffix: str = "-soci", tag: str = "", repository: str = "", in_place: bool = False
+    source: Reference, *, suffix: str = SUFFIX, tag: str = "", repository: str = "", in_place: bool = False
 ) -> Reference:
     """Where the indexed image of a source goes.
 
