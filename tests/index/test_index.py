@@ -143,6 +143,20 @@ def test_the_tag_itself_moves_only_when_that_is_asked_for(
     assert repository.get(before.digest).digest == before.digest
 
 
+def test_a_tag_with_its_digest_moves_when_it_is_still_that_image(
+    command: Command, repository: Repository, place: str
+) -> None:
+    before = two_platforms(repository)
+    other = repository.image([layer("other")], tag="2")
+    [refused] = command.json(f"{place}:2@{before.digest}", "--replace", status=1)
+    assert f"{place}:2 is another image than {before.digest}" in refused["problem"]
+    assert "without the digest" in refused["problem"]
+    assert repository.get("2").digest == other.digest
+    [found] = command.json(f"{place}:1@{before.digest}", "--replace")
+    assert repository.get("1").digest == found["digest"] != before.digest
+    assert command.json(f"{place}:1@{before.digest}", "--replace")[0]["status"] == "present"
+
+
 def test_another_repository_gets_the_image_whole(
     command: Command, repository: Repository, place: str, store: str
 ) -> None:

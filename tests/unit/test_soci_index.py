@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -355,6 +356,7 @@ def test_a_wrong_command_line_ends_with_2(words: list[str], capsys: pytest.Captu
         (["a:1", "b:1", "--to-tag", "2"], "are for one image; there are 2"),
         (["a:1", "--platform", "amd64"], "is no platform"),
         (["--file", "/nowhere/list"], "/nowhere/list cannot be read"),
+        (["a:1", "--prefetch", "/nowhere/list"], "Remedy: check --prefetch"),
     ],
 )
 def test_what_cannot_be_is_told_with_a_remedy(
@@ -466,6 +468,46 @@ def test_an_archive_with_other_bytes_is_refused_and_nothing_of_it_is_kept(
         tools.get(tools.Wanted(soci_releases=url, oras_releases=url), tmp_path / "cache", no_registry)
     kept = [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert kept == (["oras"] if damaged == "soci" else [])
+
+
+def program_on_path(directory: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = directory / "bin" / "soci"
+    place.parent.mkdir()
+    place.write_bytes(content)
+    place.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place.parent}:/usr/bin:/bin")
+    return place
+
+
+def test_a_release_that_is_asked_for_comes_before_another_one_on_path(
+    releases: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, directory = releases
+    publish(directory, SOCI)
+    on_path = program_on_path(tmp_path, SOCI.replace(b"0.16.1", b"0.15.0"), monkeypatch)
+    oras = str(on_path)
+    found = tools.get(tools.Wanted(oras=oras, soci_releases=url), tmp_path / "cache", no_registry)
+    assert (found.soci, found.soci_version) == (on_path, "0.15.0")
+    asked = tools.Wanted(oras=oras, soci_releases=url, soci_version="0.15.0")
+    assert tools.get(asked, tmp_path / "cache", no_registry).soci == on_path
+    asked = tools.Wanted(oras=oras, soci_releases=url, soci_version="0.16.1")
+    assert tools.get(asked, tmp_path / "cache", no_registry).soci_version == "0.16.1"
+
+
+def test_a_program_in_the_cache_is_of_the_archive_that_is_asked_for(
+    releases: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, directory = releases
+    soci, _ = publish(directory, SOCI)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    wanted = tools.Wanted(oras="/bin/true", soci_releases=url)
+    tools.get(wanted, tmp_path / "cache", no_registry)
+    right = hashlib.sha256(soci.read_bytes()).hexdigest()
+    with pytest.raises(SociIndexError, match=f"has sha256 {right}, not {'a' * 64}"):
+        tools.get(replace(wanted, soci_sha256="a" * 64), tmp_path / "cache", no_registry)
+    checked = tools.get(replace(wanted, soci_sha256=right), tmp_path / "cache", no_registry)
+    soci.unlink()
+    assert tools.get(replace(wanted, soci_sha256=right), tmp_path / "cache", no_registry) == checked
 
 
 @pytest.mark.parametrize(

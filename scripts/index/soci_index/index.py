@@ -55,7 +55,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     where = parser.add_argument_group("where the indexed image goes", "by default TAG-soci beside the image")
     name = where.add_mutually_exclusive_group()
-    name.add_argument("--suffix", default="-soci", help="of its tag; default: %(default)s")
+    name.add_argument("--suffix", default=references.SUFFIX, help="of its tag; default: %(default)s")
     name.add_argument("--to-tag", default="", metavar="TAG", help="its tag, of a single image")
     name.add_argument("--replace", action="store_true", help="move the image's own tag to it")
     where.add_argument(
@@ -105,7 +105,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("name images, or --file, or --cluster")
     if parsed.context and not parsed.cluster:
         parser.error("--context is for --cluster")
-    if parsed.index_version == "v1" and (parsed.to_tag or parsed.replace or parsed.suffix != "-soci"):
+    if parsed.index_version == "v1" and (
+        parsed.to_tag or parsed.replace or parsed.suffix != references.SUFFIX
+    ):
         parser.error("an index v1 lies beside the image: it has no tag")
     return parsed
 
@@ -137,7 +139,7 @@ def _targets(parsed: argparse.Namespace) -> list[tuple[Reference, Reference]]:
     """Each image, and where its indexed one goes."""
     names = [*parsed.images]
     for file in parsed.file:
-        names += sources.of_text(_text(file), file)
+        names += sources.of_text(_text(file, "--file"), file)
     if parsed.cluster:
         names += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context)
     images = {reference.pinned: reference for reference in map(references.parse, sources.unique(names))}
@@ -165,11 +167,11 @@ def _target(parsed: argparse.Namespace, image: Reference) -> Reference:
     )
 
 
-def _text(file: str) -> str:
+def _text(file: str, option: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file} cannot be read ({error})", "check --file") from error
+        raise UsageError(f"{file} cannot be read ({error})", f"check {option}") from error
 
 
 def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Reference]]) -> list[Outcome]:
@@ -206,7 +208,7 @@ def _prefetch(file: str) -> tuple[str, ...]:
     if not file:
         return ()
     try:
-        paths = json.loads(_text(file))
+        paths = json.loads(_text(file, "--prefetch"))
     except ValueError:
         paths = None
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):

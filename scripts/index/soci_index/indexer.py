@@ -118,7 +118,7 @@ class Indexer:
         if not works:
             outcome.status = Status.NOTHING
             return
-        there = self._read_target(source, target)
+        there = self._read_target(source, image, target)
         if not self._wanted.is_exact and self._is_there(source, there, image, works, outcome):
             outcome.status = Status.PRESENT
             return
@@ -140,7 +140,7 @@ class Indexer:
         self._push(documents, made.values(), target, target.tag, outcome)
         outcome.status = Status.INDEXED
 
-    def _read_target(self, source: Reference, target: Reference) -> Image | None:
+    def _read_target(self, source: Reference, image: Image, target: Reference) -> Image | None:
         """What is at the target's tag; None for nothing, and for the source itself.
 
         Raises:
@@ -156,7 +156,13 @@ class Indexer:
             raise
         except SociIndexError:  # no image at all
             there = None
-        if not self._wanted.is_forced and not (there and any(member.soci_digest for member in there.members)):
+        is_indexed = there and any(member.soci_digest for member in there.members)
+        if not self._wanted.is_forced and not is_indexed:
+            if (target.place, target.tag) == (source.place, source.tag):
+                if there and there.root["digest"] == image.root["digest"]:
+                    return None
+                cause = f"{target.name} is another image than {source.digest}"
+                raise SociIndexError(cause, "name it without the digest, or --force to move the tag")
             cause = f"{target.name} is there, and is no indexed image"
             raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
         return there

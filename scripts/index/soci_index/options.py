@@ -37,7 +37,10 @@ def add_tools(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--soci", default="", metavar="PROGRAM", help="the soci program")
     group.add_argument("--oras", default="", metavar="PROGRAM", help="the oras program")
     group.add_argument(
-        "--soci-version", default=tools.SOCI_VERSION, metavar="X.Y.Z", help="release; default: %(default)s"
+        "--soci-version",
+        default="",
+        metavar="X.Y.Z",
+        help=f"this release; default: any on PATH, else {tools.SOCI_VERSION}",
     )
     group.add_argument(
         "--soci-sha256",

@@ -59,7 +59,7 @@ class Wanted:
     Attributes:
         soci: the program; empty for the one on PATH, or of a release.
         oras: likewise.
-        soci_version: of the release.
+        soci_version: of the release; empty for any on PATH, else SOCI_VERSION.
         soci_sha256: of its archive; empty to read it from the release's checksum file.
         soci_releases: where SOCI's releases are: the URL of a mirror, or `oci://REGISTRY/REPOSITORY`, an
             artifact tagged with the version, whose layers are the archives; `oci+http://` without TLS.
@@ -68,7 +68,7 @@ class Wanted:
 
     soci: str = ""
     oras: str = ""
-    soci_version: str = SOCI_VERSION
+    soci_version: str = ""
     soci_sha256: str = ""
     soci_releases: str = SOCI_RELEASES
     oras_releases: str = ORAS_RELEASES
@@ -92,8 +92,19 @@ def get(
         SociIndexError: a program cannot be had, or is too old.
     """
     oras = _named(wanted.oras, "oras") or _oras_of_release(wanted, cache, say)
-    soci = _named(wanted.soci, "soci") or _soci_of_release(wanted, registry_by(oras), cache, say)
+    soci = _named(wanted.soci, "soci")
+    if not soci or not (wanted.soci or _is_wanted(wanted, soci)):
+        of_release = replace(wanted, soci_version=wanted.soci_version or SOCI_VERSION)
+        soci = _soci_of_release(of_release, registry_by(oras), cache, say)
     return Tools(soci, oras, soci_version(soci))
+
+
+def _is_wanted(wanted: Wanted, on_path: Path) -> bool:
+    """Whether the program on PATH is of the release that is asked for, if one is."""
+    try:
+        return wanted.soci_version in ("", soci_version(on_path))
+    except SociIndexError:
+        return not wanted.soci_version
 
 
 def cache_directory() -> Path:
@@ -166,7 +177,9 @@ def _soci_of_release(wanted: Wanted, registry: Registry, cache: Path, say: Calla
     version = wanted.soci_version
     asset = f"soci-snapshotter-{version}-linux-{architecture()}-static.tar.gz"
     url = f"{wanted.soci_releases.rstrip('/')}/v{version}/{asset}"
-    target = cache / "tools" / f"soci-{version}" / "soci"
+    # An archive that is asked for by its digest is looked for by it.
+    of_digest = f"-{wanted.soci_sha256}" if wanted.soci_sha256 else ""
+    target = cache / "tools" / f"soci-{version}{of_digest}" / "soci"
     remedy = "--soci-releases with a mirror, --soci with the program, or check the network and proxy"
     if target.exists():
         return target
