@@ -24,10 +24,23 @@ mount --make-rprivate / && mount --bind "$HOME" "$HOME" && mount -o remount,ro,b
 exec setpriv --reuid 65532 --regid 65532 --clear-groups --bounding-set -all --no-new-privs "$@"
 """
 
-pytestmark = [
-    pytest.mark.root,
-    pytest.mark.skipif(not Path(PYTHON).exists(), reason="there is no Python of the system's"),
-]
+OLDEST_PYTHON = (3, 11)
+
+
+def why_not(python: str = PYTHON) -> str:
+    """Why this Python cannot run soci-index; empty when it can."""
+    if not Path(python).exists():
+        return f"there is no {python}"
+    asked = "import sys; print(*sys.version_info[:2])"
+    said = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout
+    version = tuple(map(int, said.split()))
+    if version >= OLDEST_PYTHON:
+        return ""
+    return f"{python} is {'.'.join(map(str, version))}, older than {'.'.join(map(str, OLDEST_PYTHON))}"
+
+
+WHY_NOT = why_not()
+pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)]
 
 
 @pytest.fixture
@@ -80,6 +93,15 @@ def test_the_pod_here_may_write_to_its_own_directory_alone(pod: Path) -> None:
     assert in_pod(pod, "id", "-u").stdout.strip() == str(image_index.USER)
     assert in_pod(pod, "touch", f"{pod}/work/mine").returncode == 0
     assert "Read-only file system" in in_pod(pod, "touch", f"{pod}/program/other").stderr
+
+
+def test_an_older_python_of_the_systems_is_the_reason_to_skip(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    assert why_not(str(old)) == f"there is no {old}"
+    for version, reason in (("3 10", f"{old} is 3.10, older than 3.11"), ("3 11", ""), ("3 14", "")):
+        old.write_text(f"#!/bin/sh\necho {version}\n")
+        old.chmod(0o755)
+        assert why_not(str(old)) == reason
 
 
 def test_a_pod_indexes_an_image_and_the_next_one_finds_it(
