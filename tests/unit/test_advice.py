@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import re
+import tomllib
 from collections.abc import Sequence
+from pathlib import Path
 
+import lab_bench
 import pytest
 from agent import tuning
-from soci_index import advise
+from soci_index import advise, load_model
 from soci_index.advice import Advice, choose, prefetch_list, work_of
 from soci_index.advice import advise as find
 from soci_index.layer_files import LayerFiles
 from soci_index.load_model import Link, Machine, Prediction
 from soci_index.recorded_reads import FileRead, LayerRead, Recording, in_layers, owner
 
+PERFORMANCE = Path(__file__).parents[2] / "docs/performance.md"
 MIB = 1 << 20
 GIB = 1 << 30
 SLOW = Link(23.9e6)
@@ -134,6 +139,33 @@ def test_an_advice_without_lazily_loaded_reads_says_how_good_it_is() -> None:
 def test_a_parallel_pull_is_computed_with_what_the_installer_sets(cores: int) -> None:
     chosen = tuning.choose(tuning.Hardware(cores, 256 * GIB))
     assert advise.parallel_pull(cores) == (chosen.downloads, chosen.unpacks)
+    assert chosen.chunk == f"{load_model.PARALLEL_CHUNK >> 20}mb"
+
+
+def test_a_tuned_containerd_is_the_same_one_everywhere() -> None:
+    """In the advice, in what is computed, in the benchmark and in its page."""
+    documented = re.search(r"```toml\n(.*?)```", PERFORMANCE.read_text(), re.DOTALL)
+    assert documented
+    assert documented[1] == advise.TUNED
+    assert f"version = 3\n\n{documented[1]}" == lab_bench.TUNED_CONFIGURATION
+    [transfer] = tomllib.loads(advise.TUNED)["plugins"].values()
+    assert transfer == {
+        "max_concurrent_downloads": load_model.TUNED_CONNECTIONS,
+        "concurrent_layer_fetch_buffer": load_model.TUNED_CHUNK,
+        "max_concurrent_unpacks": load_model.TUNED_UNPACKS,
+    }
+
+
+def test_the_advice_to_tune_containerd_is_its_configuration() -> None:
+    best = Prediction("containerd-tuned", 1.0, 1.0, 1)
+    found = Advice("containerd-tuned", best, (), 0, (), 0.5, 0.5, ("it is",))
+    lines = list(advise.page("r.example/a:1", found, FAST, Machine(4), []))
+    [do] = [line for line in lines if line.startswith("Do:")]
+    assert "transfer service" in do
+    told = lines[lines.index(do) + 1 :]
+    assert "\n".join(line.strip() for line in told) == "\n".join(
+        line.strip() for line in advise.TUNED.splitlines()
+    )
 
 
 def test_the_page_has_every_way_and_what_to_do() -> None:

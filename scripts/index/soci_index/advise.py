@@ -15,7 +15,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import advice, image_layers, index, node_recording, options, recorded_reads, references, tools
+from . import (
+    advice,
+    image_layers,
+    index,
+    load_model,
+    node_recording,
+    options,
+    recorded_reads,
+    references,
+    tools,
+)
 from .advice import Advice
 from .errors import SociIndexError, UsageError
 from .load_model import Link, Machine, Prediction
@@ -36,10 +46,11 @@ NAMES = {
     "lazy": "SOCI, lazy",
     "prefetch": "SOCI, lazy with prefetch",
 }
-TUNED = (
-    "in containerd's configuration (2.2 or newer): `concurrent_layer_fetch_buffer = 16777216`, "
-    "`max_concurrent_downloads = 20` and, for the transfer plugin, `max_concurrent_unpacks` as many as cores"
-)
+TUNED = f"""[plugins.'io.containerd.transfer.v1.local']
+  max_concurrent_downloads = {load_model.TUNED_CONNECTIONS}
+  concurrent_layer_fetch_buffer = {load_model.TUNED_CHUNK}
+  max_concurrent_unpacks = {load_model.TUNED_UNPACKS}
+"""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -222,6 +233,8 @@ def page(image: str, found: Advice, link: Link, machine: Machine, assumed: Seque
     for number, reason in enumerate(found.reasons):
         yield f"{'Why: ' if number == 0 else '     '}{reason}."
     yield f"Do:  {_to_do(found)}."
+    if found.way == "containerd-tuned":
+        yield from (f"     {line}" for line in TUNED.splitlines())
     if assumed:
         yield f"Assumed: {', '.join(assumed)}."
 
@@ -240,7 +253,10 @@ def _to_do(found: Advice) -> str:
     if found.way == "containerd":
         return "nothing; this image needs no index"
     if found.way == "containerd-tuned":
-        return TUNED
+        return (
+            "these keys of the transfer service, in containerd's configuration (2.2 or newer); in the CRI "
+            "plugin, max_concurrent_downloads turns that service off"
+        )
     if found.way == "parallel":
         return "soci:mode parallel for the nodes that run it; no index"
     sizes = (

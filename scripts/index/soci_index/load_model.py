@@ -27,7 +27,9 @@ START_SECONDS = 0.25  # of a container whose image is there
 LAZY_ROUND_TRIPS = 30  # connections, manifests, index, zTOCs, layers, each behind the other; as measured
 PULL_ROUND_TRIPS = 10
 DEFAULT_LAYERS_AT_ONCE = 3  # containerd's and the kubelet's
-TUNED_CONNECTIONS, TUNED_CHUNK = 20, 16 * MIB
+# containerd's configuration in docs/performance.md; of the parallel pull the installer's chunk.
+TUNED_CONNECTIONS, TUNED_CHUNK, TUNED_UNPACKS = 20, 8 * MIB, 4
+PARALLEL_CHUNK = 16 * MIB
 PREFETCH_WORKERS = 8  # connections of one layer, as the installer sets the daemon
 PREFETCH_SECONDS = 15.0  # at most: the mount waits for it, and gives up at SOCI's 30 s by default
 SPANS = (4 * MIB, MIB, 256 << 10)
@@ -152,9 +154,9 @@ def containerd(work: Work) -> Prediction:
 
 def containerd_tuned(work: Work) -> Prediction:
     """containerd 2.2 and newer with `concurrent_layer_fetch_buffer`, `max_concurrent_downloads` and
-    `max_concurrent_unpacks`: each layer in chunks, over many connections, one unpacked by each core."""
+    `max_concurrent_unpacks`: each layer in chunks, over many connections, several unpacked at a time."""
     seconds = PULL_ROUND_TRIPS * work.link.latency
-    seconds += _chunked(work, TUNED_CONNECTIONS, work.machine.cores, in_turn=True)
+    seconds += _chunked(work, TUNED_CHUNK, TUNED_CONNECTIONS, TUNED_UNPACKS, in_turn=True)
     return _whole("containerd-tuned", work, seconds)
 
 
@@ -162,7 +164,7 @@ def parallel(work: Work, connections: int, unpacks: int) -> Prediction:
     """SOCI's parallel pull: the chunks of all layers take turns, so all end at about the same time, and only
     then are unpacked."""
     seconds = PULL_ROUND_TRIPS * work.link.latency + 2 * work.link.latency
-    seconds += _chunked(work, connections, unpacks, in_turn=False)
+    seconds += _chunked(work, PARALLEL_CHUNK, connections, unpacks, in_turn=False)
     return _whole("parallel", work, seconds)
 
 
@@ -218,14 +220,14 @@ def _arrivals(sizes: Sequence[int], link: Link, at_once: int) -> list[float]:
     return came
 
 
-def _chunked(work: Work, connections: int, unpacks: int, *, in_turn: bool) -> float:
+def _chunked(work: Work, chunk: int, connections: int, unpacks: int, *, in_turn: bool) -> float:
     """Layers in chunks over many connections; `in_turn`: one layer after the other, so that the first is
     unpacked while the next ones come."""
     link = work.link
     total = sum(layer.compressed_bytes for layer in work.layers)
     if not total:
         return 0.0
-    chunks = sum(math.ceil(layer.compressed_bytes / TUNED_CHUNK) for layer in work.layers)
+    chunks = sum(math.ceil(layer.compressed_bytes / chunk) for layer in work.layers)
     rate = link.rate(min(connections, chunks))
     came, arrivals = 0, []
     for layer in work.layers:
