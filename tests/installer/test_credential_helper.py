@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -227,6 +228,18 @@ HANGING = {
     "without-environment": "env -i sleep 86399",
     "stopped": "kill -STOP $$",
 }
+
+
+def test_a_program_that_ends_at_once_leaves_no_second_word(node: CredentialNode) -> None:
+    """bash ran the EXIT trap in a watchdog that was ended before it had begun: two texts were no answer."""
+    functions = node.helper.read_text().rpartition("main ")[0]
+    calls = (
+        "look_at_clock; DEADLINE=$((NOW + 1500)); for _ in 1 2 3 4 5 6 7 8 9 10; do within_limit true; done"
+    )
+    script = f"{functions}\ntrap not_found EXIT\n{calls}\ntrap - EXIT\necho done\n"
+    command = [*node.shell, "-c", script]
+    done = subprocess.run(command, env=node.environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
 
 
 @pytest.mark.parametrize("name", HANGING)
