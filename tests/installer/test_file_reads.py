@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from agent.file_reads import PAGE, SPARE_FILES, FileRead, FileReads
+from agent.file_reads import MOST_BYTES, PAGE, SPARE_FILES, FileRead, FileReads
 
 from tests.fakes.overlay import Overlay, overlay
 
@@ -102,6 +102,24 @@ def test_files_beyond_what_a_process_may_open_make_the_record_incomplete(
         assert not found.is_complete
         assert [read.path for read in found.reads()] == ["/model.bin", "/never"]
         Path("/proc/self/mountinfo").read_text()
+    finally:
+        found.close()
+
+
+def test_a_sparse_file_of_any_size_takes_no_time(container: Overlay) -> None:
+    """Its pages were looked at one by one: a file may say that it has exabytes."""
+
+    def open_sparse() -> None:
+        with Path("/never").open("r+b") as file:
+            file.truncate(MOST_BYTES + 1)
+        Path("/never").open("rb").close()
+
+    found = FileReads(str(container.mount_point), str(container.mount_point))
+    try:
+        container.run(open_sparse)
+        found.collect()
+        assert not found.is_complete
+        assert [read for read in found.reads() if read.size > MOST_BYTES] == []
     finally:
         found.close()
 

@@ -559,3 +559,10 @@ def test_a_digest_that_is_a_path_leads_nowhere(tmp_path: Path, digest: object) -
     with pytest.raises(SociIndexError, match=r"is no SHA-256 digest\. Remedy: push the image again"):
         cache.get({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": 1})
     assert precious.exists()
+
+
+def test_words_of_others_do_nothing_in_a_log() -> None:
+    """A registry's line end began a command of a CI, and the query of an address is a signature."""
+    said = "denied\n::add-mask::x\x1b[2J at https://store.example/blob?X-Amz-Signature=abc, twice"
+    error = SociIndexError(said, "log in")
+    assert str(error) == "denied ::add-mask::x [2J at https://store.example/blob?… twice. Remedy: log in"

@@ -101,7 +101,7 @@ class Indexer:
                 f"the cache cannot be used ({error})", "--cache on a disk with more room"
             )
             outcome.status, outcome.problem = Status.FAILED, str(problem)
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             cause = f"{source.name} has a manifest that is none ({type(error).__name__}: {error})"
             problem = SociIndexError(cause, "push the image again")
             outcome.status, outcome.problem = Status.FAILED, str(problem)
@@ -132,10 +132,11 @@ class Indexer:
         if there and there.root["digest"] == outcome.digest:
             outcome.status = Status.PRESENT
             return
+        if source.tag and not source.digest:
+            self._refuse_moved(source, image)
         if target.place != source.place:
             self._registry.copy(source, image.root["digest"], target)
         elif target.tag == source.tag and not source.digest:
-            self._refuse_moved(source, image)
             outcome.notes.append(f"what {source.tag} was before is {source.place}@{image.root['digest']}")
         self._push(documents, made.values(), target, target.tag, outcome)
         outcome.status = Status.INDEXED
@@ -232,7 +233,8 @@ class Indexer:
         return next((f"a referrer, {found}" for found in types if found.startswith(SIGNATURES)), "")
 
     def _refuse_moved(self, source: Reference, image: Image) -> None:
-        """What is at the tag now must be what was read: a push in between would be lost."""
+        """What is at the tag now must be what was read: a push in between would be lost, or the indexed image
+        stay behind it."""
         if self._registry.manifest(source, source.tag)[0]["digest"] != image.root["digest"]:
             raise SociIndexError(f"{source.name} was pushed anew in the meantime", "run this again")
 

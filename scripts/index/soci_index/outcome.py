@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .errors import printable
 from .oci import Json
 
 
@@ -103,7 +104,7 @@ def page(outcomes: Sequence[Outcome]) -> Iterator[str]:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
     for outcome in outcomes:
         for text in _sentences(outcome):
-            yield f"{outcome.image}: {text}"
+            yield printable(f"{outcome.image}: {text}")
 
 
 def size(count: float) -> str:

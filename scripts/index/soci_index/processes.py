@@ -22,7 +22,7 @@ class Children:
     def __init__(self) -> None:
         self.is_stopped = False
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may end the run while a program is started
 
     def start(
         self,

@@ -19,6 +19,8 @@ from .errors import InstallError
 
 MOST_FILES = 20_000  # each is an open file, a kilobyte or two of the pod's memory
 EVENT_BYTES = 1 << 12  # taken at once: at most 170 open files
+ROUNDS = 64
+MOST_BYTES = 64 << 30  # of a file whose pages are looked at; a sparse one may say that it has exabytes
 SPARE_FILES = 256  # that this process opens besides: those of the events, logs, programs
 PAGE = os.sysconf("SC_PAGE_SIZE")
 WINDOW = 1 << 30  # bytes of a file that are asked about at once: one byte a page
@@ -79,8 +81,8 @@ class FileReads:
         return self._queue
 
     def collect(self) -> None:
-        """Take note of what was opened since."""
-        while True:
+        """Take note of what was opened since, or of some of it, where more is opened than this reads."""
+        for _ in range(ROUNDS):
             try:
                 events = os.read(self._queue, EVENT_BYTES)
             except BlockingIOError:
@@ -114,10 +116,13 @@ class FileReads:
     def _opened(self, file: int) -> None:
         found = os.fstat(file)
         key = (found.st_dev, found.st_ino)
-        # No second event of it: a file that is opened all the time costs nothing.
+        if key not in self._files and (len(self._files) >= self._most or found.st_size > MOST_BYTES):
+            self.is_complete = False
+            os.close(file)
+            return
+        # No second event of it: a file that is opened all the time costs nothing. The mark pins its inode.
         self._mark(_ADD | _IGNORED | _IGNORED_STAYS, file, None)
-        if key in self._files or len(self._files) >= self._most:
-            self.is_complete &= key in self._files
+        if key in self._files:
             os.close(file)
             return
         path = os.readlink(f"/proc/self/fd/{file}").removesuffix(" (deleted)")
