@@ -4,6 +4,8 @@ The engine deletes a replaced node group when all else is done; what it does not
 """
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from agent.marks import LABEL, TAINT
@@ -11,9 +13,13 @@ from agent.marks import LABEL, TAINT
 from tests.engine.conftest import Account, EksStack
 from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
 from tests.engine.project_stack import Stack
+from tests.waiting import wait_for
 
 FAILURE = "download: the mirror is away. Remedy: mend it"
 DAEMON_SET = "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"
+APPLICATION = {"app": "shop"}
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +111,71 @@ def test_nodes_that_an_autoscaler_started_are_no_change(
 
 def test_nodes_of_another_kubernetes_release_are_waited_for(stack: Stack, cluster: FakeNodes) -> None:
     """EKS replaces them by itself, within one update of the group, and does not know what they wait for."""
-    fail_on_new_nodes(cluster)
+    old = fail_on_new_nodes(cluster)
     stack.set(kubernetesVersion="1.36")
     said = stack.try_up()
     assert f"step {FAILURE}" in said
+    assert not old & set(serving(cluster)), "no disruption budget held them"
     cluster.failing.clear()
     stack.up()
     assert list(serving(cluster).values()) == [True] * 3
+
+
+def nodes_of_application(cluster: FakeNodes) -> list[str]:
+    """Return the nodes on which a pod of the application is ready."""
+    pods = cluster.api.call("GET", "/api/v1/namespaces/default/pods", labelSelector="app=shop")["items"]
+    return [
+        pod["spec"]["nodeName"]
+        for pod in pods
+        for item in pod["status"].get("conditions", [])
+        if (item["type"], item["status"]) == ("Ready", "True")
+        and not pod["metadata"].get("deletionTimestamp")
+    ]
+
+
+@pytest.fixture
+def application(cluster: FakeNodes) -> Iterator[None]:
+    """Two pods that run, of which a budget lets one be away."""
+    container = {"name": "shop", "image": "registry.invalid/shop:1"}
+    template = {"metadata": {"labels": APPLICATION}, "spec": {"containers": [container]}}
+    selector: dict[str, Any] = {"matchLabels": APPLICATION}
+    made = (
+        (DEPLOYMENTS, "apps/v1", "Deployment", {"replicas": 2, "selector": selector, "template": template}),
+        (BUDGETS, "policy/v1", "PodDisruptionBudget", {"minAvailable": 1, "selector": selector}),
+    )
+    for path, version, kind, spec in made:
+        metadata = {"name": "shop"}
+        cluster.api.call(
+            "POST", path, {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+        )
+    wait_for(
+        lambda: cluster.api.call("GET", f"{BUDGETS}/shop").get("status", {}).get("disruptionsAllowed") == 1,
+        60,
+        "two pods of the application",
+    )
+    yield
+    for path, *_ in reversed(made):
+        cluster.api.call("DELETE", f"{path}/shop", {"propagationPolicy": "Foreground"})
+    wait_for(lambda: not nodes_of_application(cluster), 60, "the end of the application")
+
+
+def test_a_disruption_budget_holds_the_old_nodes_while_soci_fails_on_those_of_eks(
+    stack: Stack, cluster: FakeNodes, account: Account, application: None
+) -> None:
+    """An evicted pod finds no node that takes it, so that EKS may evict no other, and gives its update up."""
+    account.tell(drainSeconds=10)
+    old = fail_on_new_nodes(cluster)
+    stack.set(volumeGiB=120)
+    said = stack.try_up()
+    assert "PodEvictionFailure" in said
+    assert old <= set(serving(cluster))
+    assert len(held := nodes_of_application(cluster)) == 1
+    assert set(held) <= old
+    account.tell(drainSeconds=60)
+    cluster.failing.clear()
+    stack.up()
+    left = serving(cluster)
+    assert left
+    assert old.isdisjoint(left)
+    assert all(left.values())
+    assert len(nodes_of_application(cluster)) == 2
