@@ -15,6 +15,7 @@ import pulumi_aws as aws
 
 from . import configuration, program, release, settings, values
 from .arguments import EcrImageIndexArgs
+from .image_index import common_options
 from .problems import SociConfigError
 
 IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"  # has Python and the AWS CLI
@@ -93,7 +94,7 @@ class EcrImageIndex(pulumi.ComponentResource):
             "build",
             pulumi.Output.all(arns, bucket.arn, log_group.arn).apply(lambda known: build_statements(*known)),
         )
-        command = shell(arguments(self._settings, digests[ARCHITECTURE]))
+        command = shell(common_options(self._settings, {ARCHITECTURE: digests[ARCHITECTURE]}))
         project = aws.codebuild.Project(
             f"{name}-build",
             description="Gives images their SOCI index",
@@ -285,21 +286,6 @@ def trust(service: str, account: str) -> dict[str, Any]:
             }
         ],
     }
-
-
-def arguments(chosen: settings.Settings, sha256: str) -> list[str]:
-    """The options of soci-index in a build."""
-    index = chosen.index
-    options = [
-        f"--soci-version={chosen.version}",
-        f"--soci-sha256={ARCHITECTURE}={sha256}",
-        f"--soci-releases={chosen.release_url}",
-        f"--oras-releases={index.oras_url}",
-        f"--index-version={index.index_version}",
-    ]
-    if index.index_version == "v2":
-        options.append("--replace" if index.replace else f"--suffix={index.suffix}")
-    return options
 
 
 def shell(options: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -310,20 +311,29 @@ def arguments(chosen: settings.Settings, digests: dict[str, str]) -> list[str]:
         f"--cache={WORK_PATH}/cache",
         f"--disk={index.disk_gib - OWN_GIB}GiB",
         f"--jobs={index.jobs}",
-        f"--soci-version={chosen.version}",
-        *(f"--soci-sha256={architecture}={digest}" for architecture, digest in sorted(digests.items())),
-        f"--soci-releases={chosen.release_url}",
-        f"--oras-releases={index.oras_url}",
-        f"--index-version={index.index_version}",
         *(f"--plain-http={host}" for host in index.plain_http),
+        *common_options(chosen, digests),
     ]
-    if index.index_version == "v2":
-        options.append("--replace" if index.replace else f"--suffix={index.suffix}")
     if index.repository:
         options.append(f"--to-repository={index.repository}")
     if index.ca_certificates:
         options.append(f"--ca-file={PROGRAM_PATH}/{CA_FILE}")
     return [*options, *index.images]
+
+
+def common_options(chosen: settings.Settings, digests: Mapping[str, str]) -> list[str]:
+    """The options of soci-index that do not depend on where it runs; arguments as for `arguments`."""
+    index = chosen.index
+    options = [
+        f"--soci-version={chosen.version}",
+        *(f"--soci-sha256={architecture}={digest}" for architecture, digest in sorted(digests.items())),
+        f"--soci-releases={chosen.release_url}",
+        f"--oras-releases={index.oras_url}",
+        f"--index-version={index.index_version}",
+    ]
+    if index.index_version == "v2":
+        options.append("--replace" if index.replace else f"--suffix={index.suffix}")
+    return options
 
 
 def indexed_images(index: settings.IndexSettings) -> list[str]:

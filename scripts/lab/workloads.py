@@ -13,7 +13,6 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
 import tarfile
 import urllib.error
 import urllib.request
@@ -26,6 +25,7 @@ import base
 import binaries
 import images
 from cache import cached
+from control_plane import run
 from settings import HERE, REGISTRY, REPOSITORY, LabError
 
 SPANS = {"4mib": 4 << 20, "1mib": 1 << 20}
@@ -155,7 +155,7 @@ def _plain(repository: str) -> Path:
 
 def _indexed(repository: str, span: str) -> Path:
     def make(directory: Path) -> None:
-        _run(convert(_plain(repository), directory, SPANS[span]))
+        run(convert(_plain(repository), directory, SPANS[span]))
 
     key = hashlib.sha256((_key(repository) + binaries.target("soci").key()).encode()).hexdigest()[:16]
     return cached(f"{repository}-{span}-{key}", make)
@@ -169,7 +169,7 @@ def convert(source: Path, target: Path, span_bytes: int) -> list[str]:
 
 def _programs(files: dict[str, bytes]) -> images.Layer:
     busybox = Path(shutil.which("busybox") or "/bin/busybox")
-    applets = _run([str(busybox), "--list"]).split()
+    applets = run([str(busybox), "--list"]).split()
     return images.programs_layer(busybox.read_bytes(), applets, files)
 
 
@@ -186,7 +186,7 @@ def _python_layers() -> list[images.Layer]:
 def _install_wheels(directory: Path) -> None:
     uv = str(REPOSITORY / ".venv/bin/uv")
     options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--python-version", "3.11"]
-    _run([uv, "pip", "install", *options, "--target", str(directory), "--requirement", str(WHEELS)])
+    run([uv, "pip", "install", *options, "--target", str(directory), "--requirement", str(WHEELS)])
 
 
 def _jvm_layers() -> list[images.Layer]:
@@ -237,11 +237,4 @@ def _below(folder: str, root: Path) -> images.Layer:
 
 def _push(layout: Path, reference: str) -> None:
     options = ["--quiet", "--insecure-policy", "--dest-tls-verify=false", "--all"]
-    _run(["skopeo", "copy", *options, f"oci:{layout}", f"docker://{reference}"])
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise LabError(f"{' '.join(command)} failed (exit {done.returncode}): {done.stderr.strip()}")
-    return done.stdout
+    run(["skopeo", "copy", *options, f"oci:{layout}", f"docker://{reference}"])

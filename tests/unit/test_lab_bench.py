@@ -79,7 +79,7 @@ def test_images_are_indexed_as_the_labs_soci_wants_it(monkeypatch, tmp_path):
     monkeypatch.setattr(workloads.binaries, "build", lambda name: tmp_path / name)
     monkeypatch.setattr(workloads, "cached", lambda name, make: make(tmp_path / name) or tmp_path / name)
     monkeypatch.setattr(workloads, "_plain", lambda repository: tmp_path / repository)
-    monkeypatch.setattr(workloads, "_run", ran.append)
+    monkeypatch.setattr(workloads, "run", ran.append)
     indexed = workloads._indexed("bench-static", "1mib")
     options = ["--standalone", "--format", "oci-dir", "--span-size", "1048576"]
     source = str(tmp_path / "bench-static")

@@ -8,7 +8,6 @@ the daemon kept.
 
 import json
 import os
-import re
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from . import detect, doctor, lazy, slots, transaction
+from . import detect, doctor, lazy, slots, transaction, tuning
 from .ctr import Ctr
 from .doctor_images import labels, manifest_of, names_by_digest, read_json
 from .errors import InstallError
@@ -86,13 +85,12 @@ class Node:
     def describe(self) -> Json:
         """What the node is: versions, processors, bytes of memory."""
         containerd = self.host.run("containerd", "--version").output
-        memory = re.search(r"^MemTotal:\s+(\d+) kB", self.host.read_text("/proc/meminfo"), re.MULTILINE)
         return {
             "containerd": ".".join(map(str, detect.parse_version(containerd))),
             "kernel": os.uname().release,
             "machine": os.uname().machine,
             "processors": os.cpu_count(),
-            "memory_bytes": int(memory[1]) << 10 if memory else 0,
+            "memory_bytes": tuning.read_hardware(self.host).memory,
         }
 
     def forget(self, images: Sequence[str]) -> Json:
