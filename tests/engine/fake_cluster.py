@@ -191,18 +191,20 @@ class FakeNodes(threading.Thread):
         """Let a node's kubelet fall silent, and the API say what its node controller says then: that it is so
         since then, or since now."""
         self.dead.add(name)
-        ready = condition("Ready", False, "NodeStatusUnknown", "Kubelet stopped posting node status.")
-        self._set_ready(name, ready | ({"lastTransitionTime": since} if since else {}))
+        silent = condition("Ready", False, "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        silent |= {"lastTransitionTime": since} if since else {}
+        self._set_ready(name, silent | {"status": "Unknown"}, silent)
 
     def revive(self, name: str) -> None:
         """Undo kill()."""
-        self._set_ready(name, condition("Ready", True, "KubeletReady", ""))
+        ready = condition("Ready", True, "KubeletReady", "")
+        self._set_ready(name, ready, ready)
         self.dead.discard(name)
 
-    def _set_ready(self, name: str, ready: dict[str, str]) -> None:
-        """Give a node and the pods that run on it this condition."""
-        change = {"status": {"conditions": [ready]}}
-        self._patch(f"/api/v1/nodes/{name}/status", change)
+    def _set_ready(self, name: str, of_node: dict[str, str], of_pods: dict[str, str]) -> None:
+        """Give a node, and the pods that run on it, these conditions."""
+        self._patch(f"/api/v1/nodes/{name}/status", {"status": {"conditions": [of_node]}})
+        change = {"status": {"conditions": [of_pods]}}
         running = f"spec.nodeName={name},status.phase=Running"
         for pod in self.api.call("GET", "/api/v1/pods", fieldSelector=running)["items"]:
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
