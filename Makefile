@@ -21,7 +21,7 @@ down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)
 	@.venv/bin/python scripts/bench/down.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT))
 
 doctor: setup ## what is wrong with the nodes, with cause and remedy (KUBECONTEXT=name: of your cluster)
-	@.venv/bin/python -P components/doctor.py $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
+	@.venv/bin/python -m components.doctor $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
 
 bench: build ## cold pod starts on the lab, each way to load an image side by side (hours; ARGUMENTS="--samples 3 --cells 6-*:200mbit")
 	@.venv/bin/python scripts/bench/lab_bench.py $(ARGUMENTS)

@@ -52,7 +52,7 @@ def install_report(api, node: str) -> dict:
 
 def doctor(target: str) -> tuple[int, dict]:
     """Exit status and JSON of soci-doctor."""
-    command = [sys.executable, "-P", "components/doctor.py", target, "--output", "json"]
+    command = [sys.executable, "-m", "components.doctor", target, "--output", "json"]
     command += ["--kubectl", f"{lab_client.LAB} kubectl"]
     done = subprocess.run(command, cwd=lab_client.REPOSITORY, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr

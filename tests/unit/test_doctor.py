@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from components import doctor, names
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 KUBECTL = """#!{python}
 import json, sys
 cluster = json.load(open("{cluster}"))
@@ -339,3 +341,12 @@ def test_a_hundred_nodes_are_one_table(cluster, capsys):
     status, output, _ = cluster.run(capsys)
     rows = re.findall(r"^node\d{3} +(good|warning) ", output, re.MULTILINE)
     assert (status, len(rows), rows.count("warning")) == (1, 100, 10)
+
+
+def test_the_doctor_of_make_starts() -> None:
+    """A module that is run by its path cannot import its neighbours."""
+    planned = subprocess.run(["make", "--dry-run", "doctor"], cwd=REPOSITORY, capture_output=True, text=True)
+    command = [*shlex.split(planned.stdout.splitlines()[-1]), "--help"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "soci-doctor" in done.stdout
