@@ -81,6 +81,7 @@ class Fault:
         agent: what the user agent contains, in lower case.
         path: what the path contains.
         cut_after: bytes of the right answer's body after which the connection is reset.
+        bytes_per_second: of the right answer's body.
         gate: is waited for before the answer.
     """
 
@@ -93,6 +94,7 @@ class Fault:
     repository: str = "*"
     path: str = ""
     cut_after: int | None = None
+    bytes_per_second: int | None = None
     gate: threading.Event | None = None
 
 
@@ -301,7 +303,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         raise ConnectionResetError
 
-    def pass_on(self, upstream: str, path: str, ranges: bool, cut_after: int | None) -> None:
+    def pass_on(self, upstream: str, path: str, ranges: bool, fault: Fault) -> None:
         """Answer with what the upstream answers to the path."""
         names = ("Accept", "Content-Type", *(("Range", "Content-Range") if ranges else ()))
         wanted = {name: self.headers[name] for name in names if name in self.headers}
@@ -314,8 +316,11 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             self.reply(answer.status, headers, body)
             return
         self.head(answer.status, headers)
-        piece = memoryview(bytearray(PIECE))
+        rate, cut_after = fault.bytes_per_second, fault.cut_after
+        piece = memoryview(bytearray(min(PIECE, rate // 10) if rate else PIECE))
         while count := answer.readinto(piece):
+            if rate:
+                time.sleep(count / rate)
             cut = cut_after is not None and self.note.sent + count > cut_after
             count = cut_after - self.note.sent if cut_after is not None and cut else count
             self.note.sent += count
@@ -475,9 +480,9 @@ class AwkwardRegistry:
         kind, repository, inner = self._kind(path)
         self._note(exchange, kind, repository)
         fault = self._fault(exchange.note)
-        if fault and fault.gate:
+        if fault.gate:
             fault.gate.wait()
-        if fault and fault.status:
+        if fault.status:
             exchange.reply(fault.status, fault.headers, fault.body)
         elif any(exchange.headers.get(name) != value for name, value in self.required_headers.items()):
             exchange.refuse(403, "DENIED", "a header is missing")
@@ -487,7 +492,7 @@ class AwkwardRegistry:
             exchange.refuse(404, "NOT_FOUND", "there is nothing")
         elif self._lets_in(exchange, repository):
             inner = f"{inner}?{query}" if query and exchange.command not in ("GET", "HEAD") else inner
-            self._serve(exchange, kind, repository, inner, fault.cut_after if fault else None)
+            self._serve(exchange, kind, repository, inner, fault)
 
     def _kind(self, path: str) -> tuple[str, str, str]:
         """Kind of the request, its repository, and its path at the upstream."""
@@ -505,9 +510,7 @@ class AwkwardRegistry:
         upstream = self.aliases.get(repository, repository)
         return found["kind"], repository, f"/v2/{upstream}/{found['kind']}/{found['name']}"
 
-    def _serve(
-        self, exchange: Exchange, kind: str, repository: str, path: str, cut_after: int | None
-    ) -> None:
+    def _serve(self, exchange: Exchange, kind: str, repository: str, path: str, fault: Fault) -> None:
         is_index = kind == "referrers" or "/manifests/sha256-" in path
         lacks = is_index and fits(repository, self.without_index)
         if lacks or (kind == "referrers" and not self.referrers):
@@ -517,7 +520,7 @@ class AwkwardRegistry:
         elif kind == "blobs" and self.redirects and exchange.command in ("GET", "HEAD"):
             exchange.reply(307, {"Location": self._link(path)})
         else:
-            exchange.pass_on(self.upstream, path, self.ranges or kind != "blobs", cut_after)
+            exchange.pass_on(self.upstream, path, self.ranges or kind != "blobs", fault)
 
     def _takes(self, body: bytes) -> bool:
         """Whether a manifest may be pushed."""
@@ -608,7 +611,7 @@ class AwkwardRegistry:
         signature = hmac.new(self._key, f"{path} {expires}".encode(), hashlib.sha256).hexdigest()
         self._note(exchange, "store", "")
         fault = self._fault(exchange.note)
-        if fault and fault.status:
+        if fault.status:
             exchange.reply(fault.status, fault.headers, fault.body)
         elif "Authorization" in exchange.headers:
             exchange.refuse_as_store(400, "InvalidArgument", "Only one auth mechanism allowed")
@@ -618,7 +621,7 @@ class AwkwardRegistry:
             status, code = self.store_refusal
             exchange.refuse_as_store(status, code, "The provided link or token has expired")
         else:
-            exchange.pass_on(self.upstream, path, self.ranges, fault.cut_after if fault else None)
+            exchange.pass_on(self.upstream, path, self.ranges, fault)
 
     def _answer_as_api(self, exchange: Exchange) -> None:
         """ECR's GetAuthorizationToken, for the one user `AWS`."""
@@ -631,7 +634,7 @@ class AwkwardRegistry:
         data = {"authorizationToken": text, "expiresAt": ends, "proxyEndpoint": self.front.url}
         exchange.reply_json(200, {"authorizationData": [data]})
 
-    def _fault(self, request: Request) -> Fault | None:
+    def _fault(self, request: Request) -> Fault:
         with self._lock:
             for fault in self.faults:
                 if (
@@ -644,7 +647,7 @@ class AwkwardRegistry:
                     if fault.times is not None:
                         fault.times -= 1
                     return fault
-        return None
+        return Fault()
 
     def _note(self, exchange: Exchange, kind: str, repository: str) -> None:
         exchange.note = Request(

@@ -18,7 +18,7 @@ from settings import REGISTRY, VERSIONS
 from tests.cluster.life_events import CONFIG, EVENTS, FORGET, STATE, Event, Stage
 from tests.cluster.life_pods import Pod
 from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
-from tests.cluster.registries import pull_secret
+from tests.cluster.registries import REMOVED_SECONDS, pull_secret
 from tests.waiting import wait_for
 
 START_SECONDS = 60  # from the end of an event's cause to the start of a new pod
@@ -71,6 +71,9 @@ class Cell:
         on_node(self.node, "ctr -n k8s.io containers rm life-created >/dev/null 2>&1 || :")
         # What the cell changed as somebody else would keep later ones from a repair, and an uninstall.
         on_node(self.node, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
+        if self.event.is_for_good:
+            # The daemon remembers of which images it found no index.
+            on_node(self.node, f"systemctl restart {slot_in_use(self.node).unit}")
 
     def is_named(self, pod: Pod) -> bool:
         told = any(word.startswith("BrokenMounts") for word in pod.words)
@@ -98,7 +101,7 @@ def nobody(cell: Cell) -> None:
     pod.delete()
     cell.pods.remove(pod)
     containers = f"ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={pod.name}'"
-    wait_for(lambda: not on_node(cell.node, containers), 60, "its containers are gone")
+    wait_for(lambda: not on_node(cell.node, containers), REMOVED_SECONDS, "its containers are gone")
 
 
 def completed(cell: Cell) -> Pod:
@@ -195,11 +198,18 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
         with ThreadPoolExecutor(len(cells)) as threads:
             list(threads.map(Cell.open, cells))  # an earlier cell may have left it whole
             pods = list(threads.map(holder.take, cells))
+            list(threads.map(assert_lazy, cells))
             event.happens(stage)
-            heals = list(threads.map(starts_again, cells))
-            for cell, pod in zip(cells, pods, strict=True):
-                if pod:
+            taken = [(cell, pod) for cell, pod in zip(cells, pods, strict=True) if pod]
+            if event.is_for_good and holder.reads:
+                # What it reads from cannot be had again, and is in nobody's way once it has gone.
+                for cell, pod in taken:
                     holder.check(cell, pod)
+                    pod.delete()
+                taken = []
+            heals = list(threads.map(starts_again, cells))
+            for cell, pod in taken:
+                holder.check(cell, pod)
             truths = list(threads.map(says_the_truth, cells))
             if event.is_put_right:
                 list(threads.map(put_right, cells))
@@ -212,8 +222,16 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
 
 def without_image(node: str) -> None:
     holders = f"{{ ctr -n k8s.io containers ls; cat /proc/self/mountinfo; }} | {HELD} || :"
-    wait_for(lambda: on_node(node, holders).strip() == "0", 120, f"nobody has the sample on {node}")
+    wait_for(
+        lambda: on_node(node, holders).strip() == "0", REMOVED_SECONDS, f"nobody has the sample on {node}"
+    )
     on_node(node, FORGET)
+
+
+def assert_lazy(cell: Cell) -> None:
+    """What is whole from the start no event breaks. Nothing else on the node is lazily loaded."""
+    mounts = on_node(cell.node, "grep -c ' fuse.rawBridge ' /proc/self/mountinfo || :")
+    assert int(mounts) > 0, f"{cell.node}: the image was pulled whole before the event"
 
 
 def starts_again(cell: Cell) -> float:

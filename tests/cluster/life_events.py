@@ -86,13 +86,14 @@ class Event:
     """What happens to the nodes.
 
     Args:
-        happens: returns when its cause has gone.
+        happens: returns when its cause has gone, or when it has happened if that is for good.
         host: the registry of the image's name.
         auth: whom that registry lets in: everybody, or ann, whose secret the pods bring.
         is_lazy: whether a new pod of the image has to be lazily loaded afterwards.
         waits: whether it waits for the end of those who read lazily, which is another test's.
         changes_stack: whether it is an update of the stack.
         is_put_right: whether the installer has to undo it.
+        is_for_good: whether its cause stays: who read lazily at the time does so no more.
     """
 
     happens: Callable[[Stage], None]
@@ -102,6 +103,7 @@ class Event:
     waits: bool = False
     changes_stack: bool = False
     is_put_right: bool = False
+    is_for_good: bool = False
 
     @property
     def image(self) -> str:
@@ -261,7 +263,9 @@ EVENTS: dict[str, Event] = {
     "daemon killed, registry away": Event(on_all(crash_with_registry_away)),
     "daemon killed, credentials refused": Event(crash_while(refuse_secret), PRIVATE, Auth.BEARER),
     "daemon killed, image gone": Event(crash_while(lose_image), PUBLIC),
-    "daemon killed, index gone for good": Event(crash_for_good(lose_index), PUBLIC, is_lazy=False),
+    "daemon killed, index gone for good": Event(
+        crash_for_good(lose_index), PUBLIC, is_lazy=False, is_for_good=True
+    ),
     "reboot": Event(on_all(reboot)),
     "reboot, registry away": Event(on_all(reboot_with_registry_away)),
     "reboot, private image": Event(on_all(reboot), PRIVATE, Auth.BEARER),

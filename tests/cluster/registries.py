@@ -29,6 +29,7 @@ from tests.waiting import wait_for
 
 START_SECONDS = 120
 PASS_SECONDS = 180  # in which a pod has read every file once, also after what happens meanwhile
+REMOVED_SECONDS = 180  # the kubelet looks once a minute for containers whose pods have gone
 PROVIDER = f"/etc/{CREDENTIAL_PROVIDERS}"
 ANSWERS = "/run/soci-cluster/credentials"  # what the credential helper keeps
 CERTS = "/etc/containerd/certs.d"
@@ -36,6 +37,8 @@ PRIVATE, PUBLIC, HEADER = "private.registry.lab", "public.registry.lab", "header
 OWN_CA, UNVERIFIED, CLIENT = "own-ca.registry.lab", "unverified.registry.lab", "client.registry.lab"
 MIRRORED, MIRROR_PREFIX = "mirrored.registry.lab", "/v2/cache"
 ANN = User("correct horse", ("case/*",))
+# For the daemon: its background fetch else has the whole image before anything can happen to a read.
+SLOW_BYTES_PER_SECOND = 150_000
 ADDRESS_OF = {name: address for address, names in REGISTRY_NAMES.items() for name in names}
 
 # With a pause after each file what happens meanwhile meets reads from the registry; then on and on.
@@ -77,6 +80,12 @@ class Scene:
     def behave(self) -> None:
         for front in self.fronts:
             front.behave()
+
+    def be_slow(self) -> None:
+        """Have reads from the registries go on for a minute, beside whatever else they do."""
+        slow = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
+        for front in self.fronts:
+            front.faults = [*front.faults, slow]
 
     def close(self) -> None:
         for front in self.fronts:
@@ -436,14 +445,18 @@ class Reader:
         """Whether the daemon has mounts for the container, and has asked for parts of the layer."""
         (container,) = self._status().container_statuses
         mounted = on_node(self.node, "/opt/soci-cluster/soci-host.sh mounts")
+        return container.container_id.rpartition("/")[2] in mounted and self.has_asked(scene)
+
+    def has_asked(self, scene: Scene, since: float = 0) -> bool:
+        """Whether the daemon has asked for parts of the layer, and got them."""
         address = Node.load(state_directory(), self.node).spec.address
-        asked = [
-            request
+        return any(
+            request.ranged
+            and request.status in (200, 206, 307)
+            and request.client in (address, scene.proxy.address)
             for front in scene.fronts
-            for request in front.requests(repository=self.case.repository, agent="soci", kind="blobs")
-            if request.ranged and request.client in (address, scene.proxy.address)
-        ]
-        return container.container_id.rpartition("/")[2] in mounted and bool(asked)
+            for request in front.requests(since, repository=self.case.repository, agent="soci", kind="blobs")
+        )
 
     def is_named(self) -> bool:
         """Whether condition or doctor say something of the image or its registry."""
@@ -496,7 +509,11 @@ def forget(node: str, repository: str) -> None:
     """The node has no image of the repository under any name; none below it when it ends in a slash."""
     names = f"/{repository}" if repository.endswith("/") else f"/{repository}[:@]"
     containers = f"ctr -n k8s.io containers ls | grep -c '{names}' || :"
-    wait_for(lambda: on_node(node, containers).strip() == "0", 60, f"no container of {repository} on {node}")
+    wait_for(
+        lambda: on_node(node, containers).strip() == "0",
+        REMOVED_SECONDS,
+        f"no container of {repository} on {node}",
+    )
     on_node(node, f"names='{names}'\n{FORGET}")
 
 
@@ -508,6 +525,8 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
     lazy_images.push(case.repository, case.file_bytes)
     scene.behave()
     case.habits(scene)
+    if case.during:
+        scene.be_slow()
     readers = [Reader(api, node, case) for node in SOCI_NODES]
     try:
         with ThreadPoolExecutor(len(readers)) as threads:
@@ -516,9 +535,14 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
             started = list(threads.map(Reader.start, readers))
             if all(started) and case.during:
                 case.during(scene)
-            return list(
+            over = time.monotonic()
+            outcomes = list(
                 threads.map(lambda pair: _outcome(scene, *pair, begun), zip(readers, started, strict=True))
             )
+            if case.during:
+                for reader in readers:
+                    assert reader.has_asked(scene, over), f"{reader.node} had everything when it was over"
+            return outcomes
     finally:
         scene.behave()
         for reader in readers:

@@ -126,6 +126,11 @@ class Rotation:
             errors = list(threads.map(Reader.await_pass, self.readers))
             lazy = list(threads.map(lambda reader: reader.is_lazy(self.scene), self.readers))
         assert lazy == [True] * len(self.readers)
+        for case in self.cases:
+            refused = self.scene.trusted.count(
+                repository=case.repository, agent="soci", kind="blobs", status=403
+            )
+            assert refused > 0, f"{case.name} had everything before its token ended"
         return sum(errors)
 
     def revoke_until(self, over: threading.Event) -> None:
@@ -144,6 +149,7 @@ def test_reads_meet_no_error_while_tokens_rotate(
         lazy_images.push(case.repository)
     scene.behave()
     registries.ecr(token_seconds=TOKEN_SECONDS)(scene)
+    scene.be_slow()
     over = threading.Event()
     revoker = threading.Thread(target=rotation.revoke_until, args=(over,))
     try:
@@ -276,6 +282,7 @@ def test_with_two_credentials_for_one_host_each_image_is_lazy_or_the_node_names_
     scene.behave()
     users = {name: User(word, (f"case/of-{name}",)) for name, word in words.items()}
     registries.behave(auth=Auth.BEARER, users=users, token_seconds=TOKEN_SECONDS)(scene)
+    scene.be_slow()
     readers = [
         Reader(api, node, Case(f"of {name}", PRIVATE, secret=(name, word), during=registries.revoke))
         for name, word in words.items()
@@ -303,6 +310,7 @@ def test_after_a_changed_password_the_next_container_brings_all_reads_back(
     """SOCI keeps a password for the token server: with the changed one nothing was read for up to an hour."""
     scene.behave()
     registries.bearer(token_seconds=TOKEN_SECONDS)(scene)
+    scene.be_slow()
     case = Case("changed password", PRIVATE, secret=("ann", ANN.password), during=registries.revoke)
     lazy_images.push(case.repository)
     first = Reader(api, node, case)
@@ -331,6 +339,7 @@ def private(api, scene: Scene) -> Iterator[Callable[[str, tuple[str, str] | None
     lazy_images.push(case.repository)
     scene.behave()
     case.habits(scene)
+    scene.be_slow()
     readers: list[Reader] = []
 
     def make(node: str, secret: tuple[str, str] | None) -> Reader:

@@ -194,7 +194,8 @@ class CredentialNode:
     def run(self, host: str, verb: str = "get", **environment: str) -> tuple[int, str, str]:
         """Status, standard output and standard error. Nobody waits longer than 20 s.
 
-        Who asks next asks later, by the helper's clock: who asked in the same hundredth of a second has waited with this one.
+        Who asks next asks later by the helper's clock: one that began in the same hundredth of a second has
+        waited with this one.
         """
         process = self.start(host, verb, **environment)
         try:

@@ -272,6 +272,20 @@ def test_a_body_may_break_off(either):
     assert ask(registry.front.url, BLOB_PATH).body == BLOB
 
 
+def test_a_body_may_be_slow(either):
+    """It comes whole, and some of it long before the end."""
+    registry = either
+    registry.faults = [Fault(bytes_per_second=len(BLOB) * 10)]
+    connection = connect(registry.front.url)
+    connection.request("GET", BLOB_PATH)
+    answer = connection.getresponse()
+    first = answer.read(1)
+    sent = registry.requests(kind="blobs")[0].sent
+    assert 0 < sent < len(BLOB)
+    assert first + answer.read() == BLOB
+    connection.close()
+
+
 def test_a_registry_that_is_away_refuses_connections_and_ends_those_it_has(either):
     registry = either
     kept = connect(registry.front.url)
