@@ -586,6 +586,71 @@ def test_pull_secrets_that_nobody_keeps_any_more_are_not_used(node: CredentialNo
     assert given(node, ECR) == ("AWS", "token")
 
 
+# After a boot, which empties the memory
+
+
+@pytest.mark.parametrize("slot", ["soci-snapshotter", "soci-snapshotter-b"])
+def test_after_a_boot_a_pull_secret_that_was_there_before_is_waited_for(
+    node: CredentialNode, slot: str
+) -> None:
+    """The pod's image was pulled whole: the kubelet starts pods before their secrets are back."""
+    node.answer(response("of the node"))
+    node.expect_pull_secrets("other.corp", ECR)
+    node.ask_as_daemon(seconds=1, slot=slot)
+    process = node.start(ECR)
+    assert process.stdout
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    node.pull_secret(ECR, secret(ECR, "of a pod"))
+    assert json.loads(process.communicate(timeout=20)[0])["Secret"] == "of a pod"
+    assert node.requests() == []
+
+
+def test_a_pull_secret_that_nobody_needs_any_more_is_waited_for_no_longer(node: CredentialNode) -> None:
+    node.answer(response("of the node"))
+    node.expect_pull_secrets(ECR)
+    node.ask_as_daemon(seconds=1)
+    process = node.start(ECR)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    node.expect_pull_secrets()
+    assert json.loads(process.communicate(timeout=20)[0])["Secret"] == "of the node"
+
+
+def test_a_pull_secret_that_does_not_come_is_waited_for_only_so_long(node: CredentialNode) -> None:
+    node.answer(response("of the node"))
+    node.limit(BOOT_SECONDS=2)
+    node.expect_pull_secrets(ECR)
+    node.ask_as_daemon(seconds=0)
+    assert given(node, ECR) == ("AWS", "of the node")
+
+
+@pytest.mark.parametrize("state", ["activating", "deactivating", "reloading"])
+def test_a_daemon_that_is_not_up_is_never_kept_waiting(node: CredentialNode, state: str) -> None:
+    """containerd waits for it, and the pod that brings the secrets for containerd."""
+    node.answer(response("of the node"))
+    node.expect_pull_secrets(ECR)
+    node.ask_as_daemon(seconds=1, state=state)
+    assert given(node, ECR) == ("AWS", "of the node")
+
+
+def test_nobody_waits_for_a_pull_secret_that_was_not_there_before(node: CredentialNode) -> None:
+    node.answer(response("of the node"))
+    node.ask_as_daemon(seconds=1)
+    assert given(node, ECR) == ("AWS", "of the node")
+    node.expect_pull_secrets("other.corp", f"x{ECR}", f"{ECR}x")
+    assert given(node, ECR) == ("AWS", "of the node")
+
+
+def test_only_the_daemon_waits_for_a_pull_secret(node: CredentialNode) -> None:
+    node.answer(response("of the node"))
+    node.expect_pull_secrets(ECR)
+    assert given(node, ECR) == ("AWS", "of the node")
+    node.ask_as_daemon(seconds=1)
+    assert node.run(ECR, "own")[0] == 0
+    assert node.source(ECR) == ["provider ecr-credential-provider"]
+
+
 @pytest.mark.parametrize("host", ["index.docker.io", "docker.io", "registry-1.docker.io", HUB])
 def test_docker_hub_has_one_file(node: CredentialNode, host: str) -> None:
     node.pull_secret("index.docker.io", secret(HUB, "hub"))

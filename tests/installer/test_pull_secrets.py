@@ -180,6 +180,29 @@ def test_a_rotated_secret_is_in_place_soon_and_nothing_is_asked_again_and_again(
     assert server.count("pods") == 2
 
 
+def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, server: ApiServer) -> None:
+    """For the helper, after a boot; by name alone."""
+    run_one(machine, server)
+    place = machine.node.path(pull_secret_files.HOSTS)
+    assert (place.read_text(), stat.S_IMODE(place.stat().st_mode)) == (f"{HARBOR}\n", 0o600)
+    machine.stop()
+    shutil.rmtree(machine.node.path(pull_secret_files.FOLDER))
+    server.delete("secrets", "shop/pull")
+    machine.start()
+    machine.says("there is no such secret")
+    assert place.read_text() == f"{HARBOR}\n", "it may be there again at once"
+    server.delete("pods", "shop/a")
+    wait_for(lambda: place.read_text() == "", SOON, "the list is empty")
+
+
+def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:
+    run_one(machine, server)
+    shutil.rmtree(machine.node.path(pull_secrets.INSTALLED))
+    machine.has({})
+    place = machine.node.path(pull_secret_files.HOSTS)
+    wait_for(lambda: not place.exists(), SOON, "the list is gone")
+
+
 def test_files_are_roots_alone_and_only_in_memory(machine: Machine, server: ApiServer) -> None:
     run_one(machine, server)
     folder = machine.node.path(pull_secret_files.FOLDER)

@@ -1,16 +1,18 @@
 """What the process of `pull_secrets` leaves on the node: a file for each registry, in memory, and beside them
-what it could not do."""
+what it could not do; and on the disk, of which registries these are."""
 
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .errors import clean
 from .host import Host
+from .image_reference import is_host
 from .pull_secret_choice import CONFLICT, Problem
 from .pull_secret_content import parse_file
 from .registry_auth import Credential
+from .transaction import STATE
 
 FOLDER = "/run/soci-cluster/pull-secrets"
 # Apart, as they are watched: the node's condition names them, and nothing of the rest.
@@ -20,6 +22,9 @@ PROBLEMS = f"{FOLDER}.problems"
 ALIVE = f"{FOLDER}.alive"
 UNREAD = "pull-secrets-unread"
 NEW = f"{FOLDER}.new"  # a file that is being written: none of a host
+# Names alone. A boot empties the memory, and the kubelet starts pods before there are files again: for the
+# registries in this list the helper waits a moment.
+HOSTS = f"{STATE}/pull-secret-hosts"
 
 
 def problems(host: Host) -> list[Problem]:
@@ -72,10 +77,25 @@ def present(host: Host) -> dict[str, Credential]:
     return found
 
 
+def expected(host: Host) -> set[str]:
+    """The registries' hosts of which there were files when they were last written."""
+    return {name for name in host.read_text(HOSTS).split() if is_host(name)}
+
+
+def expect(host: Host, hosts: Collection[str]) -> None:
+    """Let these be expected after a boot.
+
+    Raises:
+        OSError: it cannot be written, as on a node from which SOCI has just been taken.
+    """
+    if expected(host) != set(hosts):
+        put(host, HOSTS, "".join(f"{name}\n" for name in sorted(hosts)), new=f"{HOSTS}.next")
+
+
 def remove(host: Host) -> None:
     """Take all of this off the node: it is not wanted any more."""
     paths = [f"{FOLDER}/{name}" for name in names(host)]
-    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS):
+    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS, HOSTS):
         host.path(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # of the folder around it, the helper may have a part
         host.path(FOLDER).rmdir()
@@ -98,9 +118,9 @@ def is_safe(host: Host) -> bool:
     return True
 
 
-def put(host: Host, path: str, text: str) -> None:
-    """Write a file of root's alone, wholly or not at all."""
-    temporary = host.path(NEW)
+def put(host: Host, path: str, text: str, *, new: str = NEW) -> None:
+    """Write a file of root's alone, wholly or not at all; ``new`` is its name meanwhile."""
+    temporary = host.path(new)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
