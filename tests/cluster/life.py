@@ -17,7 +17,7 @@ from settings import REGISTRY, VERSIONS
 
 from tests.cluster.life_events import CONFIG, EVENTS, FORGET, STATE, Event, Stage
 from tests.cluster.life_pods import Pod
-from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
+from tests.cluster.looks import SOCI_NODES, condition, delete_sample, slot_in_use
 from tests.cluster.registries import REMOVED_SECONDS, pull_secret
 from tests.waiting import wait_for
 
@@ -191,8 +191,7 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
         AssertionError: something else that has to be true is not, on the node that it names.
     """
     cells = [Cell(stage.api, node, event) for node in stage.nodes]
-    # The stack's own sample has ended, and would hold the image, too.
-    stage.api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
+    delete_sample(stage.api)
     try:
         event.prepare(stage.registry)
         with ThreadPoolExecutor(len(cells)) as threads:

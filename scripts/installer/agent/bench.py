@@ -26,7 +26,7 @@ from .host import Host, in_network_of
 LOGS = "/var/log/pods"  # kubelet: NAMESPACE_NAME_UID/CONTAINER/RESTARTS.log
 LOG_POLL_SECONDS = 0.05
 PEAK_SECONDS = 0.5  # over which the fastest reception is taken
-CONTAINERS_SECONDS = 60.0  # which those of the last sample have to be gone in
+CONTAINERS_SECONDS = 90.0  # the kubelet looks once a minute for those whose pod has gone
 SETTLE_SECONDS = 60.0
 CACHES = ("content", "soci")  # of a daemon, below its directory; what it makes anew
 HEAL = "soci-cluster-heal.service"
