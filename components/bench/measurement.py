@@ -3,6 +3,7 @@ deleted."""
 
 import contextlib
 import json
+import math
 import random
 import time
 import uuid
@@ -162,15 +163,17 @@ class Bench:
 
 def phases(news: PodNews, first_line: float | None, ready: float | None) -> Phases:
     """The moments of a pod, as seconds from the one in which the API server had it."""
-
-    def since(moment: float | None) -> float | None:
-        return None if moment is None else moment - news.moments["known"]
-
-    told = {
-        f"{name}_s": since(news.moments.get(name))
-        for name in ("scheduled", "pulling", "pulled", "created", "started")
+    moments = {
+        name: news.moments.get(name) for name in ("scheduled", "pulling", "pulled", "created", "started")
     }
-    return Phases(**told, first_line_s=since(first_line), ready_s=since(ready))
+    moments |= {"first_line": first_line, "ready": ready}
+    # The API server's news are late at times, after what the node tells of a later moment.
+    latest = math.inf
+    told: dict[str, float | None] = {}
+    for name, moment in reversed(moments.items()):
+        latest = latest if moment is None else min(moment, latest)
+        told[f"{name}_s"] = None if moment is None else latest - news.moments["known"]
+    return Phases(**told)
 
 
 def bench_pod(

@@ -380,6 +380,13 @@ def test_phases_count_from_the_moment_in_which_the_api_server_has_the_pod():
     assert (found.started_s, found.first_line_s, found.ready_s) == (None, 2.0, 3.5)
 
 
+def test_a_container_has_started_before_its_first_line():
+    """The node tells of the line, and the API server of the start, by an Event that may be late."""
+    news = PodNews({"known": 100.0, "created": 101.0, "started": 102.3})
+    found = measurement.phases(news, 102.0, 103.5)
+    assert (found.created_s, found.started_s, found.first_line_s) == (1.0, 2.0, 2.0)
+
+
 # The node's answers
 
 NODE = """#!{python}
