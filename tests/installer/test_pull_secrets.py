@@ -185,14 +185,28 @@ def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, s
     run_one(machine, server)
     place = machine.node.path(pull_secret_files.HOSTS)
     assert (place.read_text(), stat.S_IMODE(place.stat().st_mode)) == (f"{HARBOR}\n", 0o600)
-    machine.stop()
-    shutil.rmtree(machine.node.path(pull_secret_files.FOLDER))
-    server.delete("secrets", "shop/pull")
-    machine.start()
-    machine.says("there is no such secret")
-    assert place.read_text() == f"{HARBOR}\n", "it may be there again at once"
     server.delete("pods", "shop/a")
     wait_for(lambda: place.read_text() == "", SOON, "the list is empty")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_after_a_boot_a_registry_is_expected_until_the_secret_is_known(
+    machine: Machine, server: ApiServer, is_there: bool
+) -> None:
+    """Else whoever deletes a secret has each later boot wait for it."""
+    run_one(machine, server)
+    place = machine.node.path(pull_secret_files.HOSTS)
+    machine.stop()
+    shutil.rmtree(machine.node.path(pull_secret_files.FOLDER))
+    if not is_there:
+        server.delete("secrets", "shop/pull")
+    server.statuses["secrets"] = 403
+    machine.start()
+    machine.says("shop/pull", "403")
+    assert place.read_text() == f"{HARBOR}\n"
+    del server.statuses["secrets"]
+    wanted = f"{HARBOR}\n" if is_there else ""
+    wait_for(lambda: (HARBOR in machine.files) is is_there and place.read_text() == wanted, SOON, "the list")
 
 
 def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:

@@ -65,6 +65,7 @@ class Secret:
 
     follower: Reflector
     content: Content | None = None
+    is_absent: bool = False  # as the API server says
     trouble: str = ""
     since: float = 0.0  # when the trouble began
 
@@ -223,10 +224,12 @@ class Keeper:
             case Listed(items=items):
                 content = next(iter(items.values()), None)
                 trouble = "" if content else "there is no such secret"
+                secret.is_absent = content is None
             case Changed(item=item):
-                content = item
+                content, secret.is_absent = item, False
             case Gone():
                 content, trouble = None, "the secret was deleted"
+                secret.is_absent = True
         if trouble and not secret.trouble:
             secret.since = self._clock()
         was = (secret.content, secret.trouble)
@@ -305,9 +308,11 @@ class Keeper:
 
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
         brought = self._state.brought
-        expected = pull_secret_files.expected(self._host).union(pull_secret_files.names(self._host))
+        names = pull_secret_files.names(self._host)
+        expected = pull_secret_files.expected(self._host).union(names)
         for name in sorted(expected):
-            if name not in choice.kept and (name in choice.decided or not self._is_needed(name)):
+            is_needed = self._is_needed if name in names else self._is_awaited
+            if name not in choice.kept and (name in choice.decided or not is_needed(name)):
                 brought.pop(name, None)
                 expected.discard(name)
                 try:
@@ -326,8 +331,18 @@ class Keeper:
         it, and must not lose its files with it. Who wants to take the right away does so in the registry."""
         unread = {name for name, secret in self._state.secrets.items() if not secret.content}
         unread &= self._state.brought.get(host, unread)  # which is not known after a start
-        return is_host(host) and any(
-            unread & set(pod.secrets) and any(image.host == host for image in pod.images)
+        return is_host(host) and self._is_named(unread, host)
+
+    def _is_awaited(self, host: str) -> bool:
+        """Whether a secret that the API server has not spoken of yet may bring a credential."""
+        secrets = self._state.secrets.items()
+        unknown = {name for name, secret in secrets if not (secret.content or secret.is_absent)}
+        return self._is_named(unknown, host)
+
+    def _is_named(self, secrets: set[str], host: str) -> bool:
+        """Whether a pod with an image of this host names one of these."""
+        return any(
+            secrets & set(pod.secrets) and any(image.host == host for image in pod.images)
             for pod in self._state.pods.values()
         )
 
