@@ -10,6 +10,8 @@ import lab_client
 
 from tests.waiting import wait_for
 
+READ_SECONDS = 60  # a repair may be restarting containerd, which takes the way to the pod away
+
 
 @dataclass(frozen=True)
 class Pod:
@@ -69,11 +71,20 @@ class Pod:
 
     def reads(self, files: str) -> bool:
         """Whether it reads these files, those that nobody has read before among them."""
-        command = ["exec", self.name, "--", "sh", "-c", f"cat {files} >/dev/null && echo all"]
-        for _ in range(3):  # a repair may be restarting containerd
-            with contextlib.suppress(subprocess.SubprocessError):
-                return "all" in _kubectl(*command)
-            time.sleep(3)
+        script = f"cat {files} >/dev/null && echo all || echo not all"
+        give_up = time.monotonic() + READ_SECONDS
+        while time.monotonic() < give_up:
+            try:
+                answer = _kubectl("exec", self.name, "--", "sh", "-c", script).strip()
+            except subprocess.CalledProcessError as error:
+                if "OCI runtime exec failed" in error.stderr:  # the shell itself cannot be read
+                    return False
+            except subprocess.TimeoutExpired:
+                return False
+            else:
+                if answer in ("all", "not all"):
+                    return answer == "all"
+            time.sleep(1)
         return False
 
     def delete(self) -> None:

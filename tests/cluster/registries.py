@@ -426,13 +426,14 @@ class Reader:
 
     def counts(self) -> tuple[int, int, int]:
         """Passes over all files, reads and errors so far."""
-        log = self.api.read_namespaced_pod_log(self.name, "default", tail_lines=1)
-        if not log:
-            return 0, 0, 0
-        found = re.fullmatch(r"passes=(\d+) reads=(\d+) errors=(\d+)\s*", log)
-        assert found, f"{self.name} on {self.node} says: {log}"
-        passes, reads, errors = map(int, found.groups())
+        # Between two counts stands what cat says of a file that it cannot read.
+        found = re.findall(r"^passes=(\d+) reads=(\d+) errors=(\d+)$", self.log(), re.MULTILINE)
+        passes, reads, errors = map(int, found[-1] if found else (0, 0, 0))
         return passes, reads, errors
+
+    def log(self) -> str:
+        """The last lines that the pod wrote."""
+        return self.api.read_namespaced_pod_log(self.name, "default", tail_lines=5)
 
     def await_pass(self) -> int:
         """Errors, once each file has been read since now or before."""

@@ -246,8 +246,8 @@ def test_reads_fail_loudly_where_a_registry_serves_no_parts_of_blobs(api, scene:
     try:
         for reader in readers:
             assert reader.start()
-            with pytest.raises(AssertionError, match="Input/output error"):
-                reader.await_pass()
+            assert reader.await_pass() > 0
+            assert "Input/output error" in reader.log()
     finally:
         for reader in readers:
             reader.close()
