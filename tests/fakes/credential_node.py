@@ -146,11 +146,18 @@ class CredentialNode:
         alive = int(time.clock_gettime(time.CLOCK_BOOTTIME) - seconds) * 100
         folder.with_name("pull-secrets.alive").write_text(f"{alive}\n")
 
-    def expect_pull_secrets(self, *hosts: str) -> None:
-        """As the process that keeps them notes of which hosts it has files."""
+    def remember_pull_secrets(self, *hosts: str) -> None:
+        """As the process that keeps them notes of which hosts it ever had files."""
         place = self.path / "root/var/lib/soci-cluster/pull-secret-hosts"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text("".join(f"{host}\n" for host in hosts))
+
+    def await_secrets(self, *hosts: str) -> None:
+        """As that process says, once it has spoken since the boot, of which hosts it knows nothing yet."""
+        folder = self.path / "root/run/soci-cluster"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "pull-secrets.awaited").write_text("".join(f"{host}\n" for host in hosts))
+        (folder / "pull-secrets.alive").write_text("1\n")
 
     def ask_as_daemon(self, seconds: float, state: str = "active", slot: str = "soci-snapshotter") -> None:
         """Who asks is a daemon that has been up for so many seconds."""

@@ -595,7 +595,7 @@ def test_after_a_boot_a_pull_secret_that_was_there_before_is_waited_for(
 ) -> None:
     """The pod's image was pulled whole: the kubelet starts pods before their secrets are back."""
     node.answer(response("of the node"))
-    node.expect_pull_secrets("other.corp", ECR)
+    node.remember_pull_secrets("other.corp", ECR)
     node.ask_as_daemon(seconds=1, slot=slot)
     process = node.start(ECR)
     assert process.stdout
@@ -606,21 +606,23 @@ def test_after_a_boot_a_pull_secret_that_was_there_before_is_waited_for(
     assert node.requests() == []
 
 
-def test_a_pull_secret_that_nobody_needs_any_more_is_waited_for_no_longer(node: CredentialNode) -> None:
+def test_a_pull_secret_is_waited_for_until_the_agent_knows_that_there_is_none(node: CredentialNode) -> None:
     node.answer(response("of the node"))
-    node.expect_pull_secrets(ECR)
+    node.remember_pull_secrets(ECR)
     node.ask_as_daemon(seconds=1)
     process = node.start(ECR)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(1.5)
-    node.expect_pull_secrets()
+    for hosts in (("other.corp", ECR), (ECR,)):
+        node.await_secrets(*hosts)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.5)
+    node.await_secrets("other.corp")
     assert json.loads(process.communicate(timeout=20)[0])["Secret"] == "of the node"
 
 
 def test_a_pull_secret_that_does_not_come_is_waited_for_only_so_long(node: CredentialNode) -> None:
     node.answer(response("of the node"))
     node.limit(BOOT_SECONDS=2)
-    node.expect_pull_secrets(ECR)
+    node.remember_pull_secrets(ECR)
     node.ask_as_daemon(seconds=0)
     assert given(node, ECR) == ("AWS", "of the node")
 
@@ -629,7 +631,7 @@ def test_a_pull_secret_that_does_not_come_is_waited_for_only_so_long(node: Crede
 def test_a_daemon_that_is_not_up_is_never_kept_waiting(node: CredentialNode, state: str) -> None:
     """containerd waits for it, and the pod that brings the secrets for containerd."""
     node.answer(response("of the node"))
-    node.expect_pull_secrets(ECR)
+    node.remember_pull_secrets(ECR)
     node.ask_as_daemon(seconds=1, state=state)
     assert given(node, ECR) == ("AWS", "of the node")
 
@@ -638,13 +640,13 @@ def test_nobody_waits_for_a_pull_secret_that_was_not_there_before(node: Credenti
     node.answer(response("of the node"))
     node.ask_as_daemon(seconds=1)
     assert given(node, ECR) == ("AWS", "of the node")
-    node.expect_pull_secrets("other.corp", f"x{ECR}", f"{ECR}x")
+    node.remember_pull_secrets("other.corp", f"x{ECR}", f"{ECR}x")
     assert given(node, ECR) == ("AWS", "of the node")
 
 
 def test_only_the_daemon_waits_for_a_pull_secret(node: CredentialNode) -> None:
     node.answer(response("of the node"))
-    node.expect_pull_secrets(ECR)
+    node.remember_pull_secrets(ECR)
     assert given(node, ECR) == ("AWS", "of the node")
     node.ask_as_daemon(seconds=1)
     assert node.run(ECR, "own")[0] == 0

@@ -184,29 +184,59 @@ def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, s
     """For the helper, after a boot; by name alone."""
     run_one(machine, server)
     place = machine.node.path(pull_secret_files.HOSTS)
+    wait_for(place.exists, SOON, "the list")
     assert (place.read_text(), stat.S_IMODE(place.stat().st_mode)) == (f"{HARBOR}\n", 0o600)
     server.delete("pods", "shop/a")
-    wait_for(lambda: place.read_text() == "", SOON, "the list is empty")
+    machine.holds()
+    server.put("secrets", secret("shop/other", {"other.corp": auth("u", "p")}))
+    server.put("pods", pod("shop/c", "other.corp/x", secrets=("other",)))
+    wait_for(lambda: place.read_text() == f"other.corp\n{HARBOR}\n", SOON, "the latest first")
+
+
+def test_of_many_registries_the_latest_are_remembered(machine: Machine) -> None:
+    most = pull_secret_files.MOST_HOSTS
+    machine.node.path(pull_secret_files.HOSTS).parent.mkdir(parents=True, exist_ok=True)
+    for number in range(most + 1):
+        pull_secret_files.remember(machine.node, {f"{number}.corp"})
+    assert machine.node.read_text(pull_secret_files.HOSTS).split() == [
+        f"{number}.corp" for number in range(most, 0, -1)
+    ]
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_after_a_boot_a_registry_is_expected_until_the_secret_is_known(
+def test_after_a_boot_a_registry_is_awaited_until_its_secrets_are_known(
     machine: Machine, server: ApiServer, is_there: bool
 ) -> None:
     """Else whoever deletes a secret has each later boot wait for it."""
     run_one(machine, server)
-    place = machine.node.path(pull_secret_files.HOSTS)
     machine.stop()
-    shutil.rmtree(machine.node.path(pull_secret_files.FOLDER))
+    shutil.rmtree(machine.node.path(pull_secret_files.FOLDER).parent)
     if not is_there:
         server.delete("secrets", "shop/pull")
-    server.statuses["secrets"] = 403
+    server.statuses["pods"] = server.statuses["secrets"] = 403
     machine.start()
-    machine.says("shop/pull", "403")
-    assert place.read_text() == f"{HARBOR}\n"
+    machine.says("pods", "403")
+    alive, awaited = machine.node.path(pull_secret_files.ALIVE), machine.node.path(pull_secret_files.AWAITED)
+    assert not alive.exists(), "nothing is known yet"
+    del server.statuses["pods"]
+    wait_for(alive.exists, SOON, "it has listed the pods")
+    assert awaited.read_text() == f"{HARBOR}\n"
     del server.statuses["secrets"]
-    wanted = f"{HARBOR}\n" if is_there else ""
-    wait_for(lambda: (HARBOR in machine.files) is is_there and place.read_text() == wanted, SOON, "the list")
+    wait_for(lambda: not awaited.exists(), SOON, "the secret is known")
+    assert (HARBOR in machine.files) is is_there
+
+
+def test_while_the_api_server_is_away_the_files_of_before_are_used(
+    machine: Machine, server: ApiServer
+) -> None:
+    run_one(machine, server)
+    machine.stop()
+    alive = machine.node.path(pull_secret_files.ALIVE)
+    alive.write_text("1\n")
+    server.statuses["pods"] = 503
+    machine.start()
+    wait_for(lambda: alive.read_text() != "1\n", SOON, "the process shows life")
+    assert HARBOR in machine.files
 
 
 def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:

@@ -22,9 +22,12 @@ PROBLEMS = f"{FOLDER}.problems"
 ALIVE = f"{FOLDER}.alive"
 UNREAD = "pull-secrets-unread"
 NEW = f"{FOLDER}.new"  # a file that is being written: none of a host
-# Names alone. A boot empties the memory, and the kubelet starts pods before there are files again: for the
-# registries in this list the helper waits a moment.
+# Names alone, of the registries that there ever were files of. A boot empties the memory, and the kubelet
+# starts pods before there are files again: for these registries the helper waits a moment.
 HOSTS = f"{STATE}/pull-secret-hosts"
+MOST_HOSTS = 64
+# Registries of whose secrets the API server has not spoken yet.
+AWAITED = f"{FOLDER}.awaited"
 
 
 def problems(host: Host) -> list[Problem]:
@@ -77,25 +80,39 @@ def present(host: Host) -> dict[str, Credential]:
     return found
 
 
-def expected(host: Host) -> set[str]:
-    """The registries' hosts of which there were files when they were last written."""
-    return {name for name in host.read_text(HOSTS).split() if is_host(name)}
-
-
-def expect(host: Host, hosts: Collection[str]) -> None:
-    """Let these be expected after a boot.
+def remember(host: Host, hosts: Collection[str]) -> None:
+    """Let there have been files of these registries, too; of many, the latest are remembered.
 
     Raises:
         OSError: it cannot be written, as on a node from which SOCI has just been taken.
     """
-    if expected(host) != set(hosts):
-        put(host, HOSTS, "".join(f"{name}\n" for name in sorted(hosts)), new=f"{HOSTS}.next")
+    before = [name for name in host.read_text(HOSTS).split() if is_host(name)]
+    after = [*sorted(hosts), *(name for name in before if name not in hosts)][:MOST_HOSTS]
+    if set(after) != set(before):
+        put(host, HOSTS, _lines(after), new=f"{HOSTS}.next")
+
+
+def await_secrets(host: Host, hosts: Collection[str]) -> None:
+    """Let these be the registries of whose secrets nothing is known yet.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    text = _lines(sorted(filter(is_host, hosts)))
+    if not text:
+        host.path(AWAITED).unlink(missing_ok=True)
+    elif text != host.read_text(AWAITED):
+        put(host, AWAITED, text)
+
+
+def _lines(words: Sequence[str]) -> str:
+    return "".join(f"{word}\n" for word in words)
 
 
 def remove(host: Host) -> None:
     """Take all of this off the node: it is not wanted any more."""
     paths = [f"{FOLDER}/{name}" for name in names(host)]
-    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS, HOSTS):
+    for path in (*paths, NEW, ALIVE, AWAITED, CONFLICTS, PROBLEMS, HOSTS):
         host.path(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # of the folder around it, the helper may have a part
         host.path(FOLDER).rmdir()

@@ -31,7 +31,7 @@ from .kubelet_identity import IdentityError, Json, KubeletIdentity
 from .log import Log
 from .pull_secret_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
 from .pull_secret_content import Content, Pod, file_text, read_pod, read_secret
-from .pull_secret_files import ALIVE, FOLDER, HOSTS, UNREAD
+from .pull_secret_files import ALIVE, AWAITED, FOLDER, HOSTS, UNREAD
 from .reflector import Changed, Gone, Listed, News, Reflector, Trouble
 from .registry_auth import Credential
 from .transaction import STATE, recorded_plan
@@ -252,9 +252,7 @@ class Keeper:
         state.problems = []
         found = self._problems_of_reading()
         is_safe = pull_secret_files.is_safe(self._host)
-        if is_safe:
-            self._try_to_put(ALIVE, f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n")
-        else:
+        if not is_safe:
             found.append((UNREAD, FOLDER, "it is not in memory, or not root's alone: no pull secret is kept"))
         if is_safe and state.has_listed:
             self._follow_secrets()
@@ -264,9 +262,13 @@ class Keeper:
             choice = pull_secret_choice.choose(self._claimed, present, answers, owns, state.decided)
             state.decided = choice.decided
             self._write(choice, present)
+            self._try(AWAITED, lambda: pull_secret_files.await_secrets(self._host, self._awaited()))
             self._put_questions(choice)
             found += choice.problems
             found += [(UNREAD, "limits", cause) for cause in state.too_many]
+        # For the helper, of a process that has not listed the pods since the boot nothing is true.
+        if is_safe and (state.has_listed or self._host.exists(ALIVE)):
+            self._try_to_put(ALIVE, f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n")
         self._show(found + state.problems)
         if not self._is_wanted():
             pull_secret_files.remove(self._host)  # it was uninstalled meanwhile
@@ -308,13 +310,9 @@ class Keeper:
 
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
         brought = self._state.brought
-        names = pull_secret_files.names(self._host)
-        expected = pull_secret_files.expected(self._host).union(names)
-        for name in sorted(expected):
-            is_needed = self._is_needed if name in names else self._is_awaited
-            if name not in choice.kept and (name in choice.decided or not is_needed(name)):
+        for name in pull_secret_files.names(self._host):
+            if name not in choice.kept and (name in choice.decided or not self._is_needed(name)):
                 brought.pop(name, None)
-                expected.discard(name)
                 try:
                     self._host.path(f"{FOLDER}/{name}").unlink(missing_ok=True)
                 except OSError as error:
@@ -324,27 +322,24 @@ class Keeper:
             brought[host] = set(self._claimed[host][credential].secrets)
             if present.get(host) != credential:
                 self._try_to_put(f"{FOLDER}/{host}", file_text(host, credential))
-        self._try(HOSTS, lambda: pull_secret_files.expect(self._host, expected.union(choice.kept)))
+        self._try(HOSTS, lambda: pull_secret_files.remember(self._host, choice.kept))
 
     def _is_needed(self, host: str) -> bool:
         """Whether pods may still read with a credential whose secret is gone, or not read yet: a pod outlives
         it, and must not lose its files with it. Who wants to take the right away does so in the registry."""
         unread = {name for name, secret in self._state.secrets.items() if not secret.content}
         unread &= self._state.brought.get(host, unread)  # which is not known after a start
-        return is_host(host) and self._is_named(unread, host)
+        return is_host(host) and host in self._named_with(unread)
 
-    def _is_awaited(self, host: str) -> bool:
-        """Whether a secret that the API server has not spoken of yet may bring a credential."""
+    def _awaited(self) -> set[str]:
+        """The registries for which a secret that nothing is known of yet may bring a credential."""
         secrets = self._state.secrets.items()
-        unknown = {name for name, secret in secrets if not (secret.content or secret.is_absent)}
-        return self._is_named(unknown, host)
+        return self._named_with({name for name, known in secrets if not (known.content or known.is_absent)})
 
-    def _is_named(self, secrets: set[str], host: str) -> bool:
-        """Whether a pod with an image of this host names one of these."""
-        return any(
-            secrets & set(pod.secrets) and any(image.host == host for image in pod.images)
-            for pod in self._state.pods.values()
-        )
+    def _named_with(self, secrets: set[str]) -> set[str]:
+        """The registries of the images of pods that name one of these secrets."""
+        pods = self._state.pods.values()
+        return {image.host for pod in pods if secrets & set(pod.secrets) for image in pod.images}
 
     def _try_to_put(self, path: str, text: str) -> None:
         self._try(path, lambda: pull_secret_files.put(self._host, path, text))
