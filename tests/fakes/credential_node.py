@@ -65,10 +65,6 @@ class CredentialNode:
         text = (INSTALLER / HELPER).read_text()
         assert "\nSEARCH_PATH=" in text
         text = text.replace("\nSEARCH_PATH=", f"\nSEARCH_PATH={self.search_path} # ")
-        self.cgroup = path / "cgroup"
-        self.cgroup.write_text("0::/system.slice/ssh.service\n")
-        assert '"/proc/$PPID/cgroup"' in text
-        text = text.replace("/proc/$PPID/cgroup", str(self.cgroup))
         self.helper = path / HELPER
         self.helper.write_text(text)
         self.helper.chmod(0o755)
@@ -145,30 +141,6 @@ class CredentialNode:
         (folder / host).write_text(text)
         alive = int(time.clock_gettime(time.CLOCK_BOOTTIME) - seconds) * 100
         folder.with_name("pull-secrets.alive").write_text(f"{alive}\n")
-
-    def remember_pull_secrets(self, *hosts: str) -> None:
-        """As the process that keeps them notes of which hosts it ever had files."""
-        place = self.path / "root/var/lib/soci-cluster/pull-secret-hosts"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text("".join(f"{host}\n" for host in hosts))
-
-    def await_secrets(self, *hosts: str) -> None:
-        """As that process says, once it has spoken since the boot, of which hosts it knows nothing yet."""
-        folder = self.path / "root/run/soci-cluster"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "pull-secrets.awaited").write_text("".join(f"{host}\n" for host in hosts))
-        (folder / "pull-secrets.alive").write_text("1\n")
-
-    def ask_as_daemon(self, seconds: float, state: str = "active", slot: str = "soci-snapshotter") -> None:
-        """Who asks is a daemon that has been up for so many seconds."""
-        self.cgroup.write_text(f"4:memory:/system.slice/{slot}.service\n1:name=systemd:/init.scope\n")
-        since = int((time.clock_gettime(time.CLOCK_BOOTTIME) - seconds) * 1_000_000)
-        program = self.programs / "systemctl"
-        program.write_text(
-            f"#!/bin/sh\n[ \"$1 $2\" = 'show {slot}.service' ] || exit 1\n"
-            f"printf 'ActiveState={state}\\nActiveEnterTimestampMonotonic={since}\\n'\n"
-        )
-        program.chmod(0o755)
 
     @property
     def answers(self) -> Path:

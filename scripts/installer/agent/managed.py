@@ -210,18 +210,13 @@ class Folder:
 
 FOLDERS = (
     Folder(path=PROGRAMS, what="the releases' programs, and the host script"),
-    Folder(
-        path=STATE,
-        what="mode 0700: journal, staged transaction, the node's original files, and "
-        "`pull-secret-hosts`, mode 0600, the names of registries of which pods had pull secrets",
-    ),
+    Folder(path=STATE, what="mode 0700: journal, staged transaction, the node's original files"),
     *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
     Folder(
         path=credential_helper.MEMORY,
         what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
         "0700, one credential for each registry; `pull-secrets.problems` and `pull-secrets.conflicts`, why a "
-        "pod's secret is not among them; `pull-secrets.awaited`, the registries of whose secrets nothing is "
-        "known yet; `pull-secrets.alive`, when their process last looked",
+        "pod's secret is not among them; `pull-secrets.alive`, when their process last looked",
     ),
 )
 

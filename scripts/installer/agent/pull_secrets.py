@@ -31,7 +31,7 @@ from .kubelet_identity import IdentityError, Json, KubeletIdentity
 from .log import Log
 from .pull_secret_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
 from .pull_secret_content import Content, Pod, file_text, read_pod, read_secret
-from .pull_secret_files import ALIVE, AWAITED, FOLDER, HOSTS, UNREAD
+from .pull_secret_files import ALIVE, FOLDER, UNREAD
 from .reflector import Changed, Gone, Listed, News, Reflector, Trouble
 from .registry_auth import Credential
 from .transaction import STATE, recorded_plan
@@ -65,7 +65,6 @@ class Secret:
 
     follower: Reflector
     content: Content | None = None
-    is_absent: bool = False  # as the API server says
     trouble: str = ""
     since: float = 0.0  # when the trouble began
 
@@ -224,12 +223,10 @@ class Keeper:
             case Listed(items=items):
                 content = next(iter(items.values()), None)
                 trouble = "" if content else "there is no such secret"
-                secret.is_absent = content is None
             case Changed(item=item):
-                content, secret.is_absent = item, False
+                content = item
             case Gone():
                 content, trouble = None, "the secret was deleted"
-                secret.is_absent = True
         if trouble and not secret.trouble:
             secret.since = self._clock()
         was = (secret.content, secret.trouble)
@@ -252,7 +249,9 @@ class Keeper:
         state.problems = []
         found = self._problems_of_reading()
         is_safe = pull_secret_files.is_safe(self._host)
-        if not is_safe:
+        if is_safe:
+            self._try_to_put(ALIVE, f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n")
+        else:
             found.append((UNREAD, FOLDER, "it is not in memory, or not root's alone: no pull secret is kept"))
         if is_safe and state.has_listed:
             self._follow_secrets()
@@ -262,13 +261,9 @@ class Keeper:
             choice = pull_secret_choice.choose(self._claimed, present, answers, owns, state.decided)
             state.decided = choice.decided
             self._write(choice, present)
-            self._try(AWAITED, lambda: pull_secret_files.await_secrets(self._host, self._awaited()))
             self._put_questions(choice)
             found += choice.problems
             found += [(UNREAD, "limits", cause) for cause in state.too_many]
-        # For the helper, of a process that has not listed the pods since the boot nothing is true.
-        if is_safe and (state.has_listed or self._host.exists(ALIVE)):
-            self._try_to_put(ALIVE, f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n")
         self._show(found + state.problems)
         if not self._is_wanted():
             pull_secret_files.remove(self._host)  # it was uninstalled meanwhile
@@ -322,32 +317,21 @@ class Keeper:
             brought[host] = set(self._claimed[host][credential].secrets)
             if present.get(host) != credential:
                 self._try_to_put(f"{FOLDER}/{host}", file_text(host, credential))
-        self._try(HOSTS, lambda: pull_secret_files.remember(self._host, choice.kept))
 
     def _is_needed(self, host: str) -> bool:
         """Whether pods may still read with a credential whose secret is gone, or not read yet: a pod outlives
         it, and must not lose its files with it. Who wants to take the right away does so in the registry."""
         unread = {name for name, secret in self._state.secrets.items() if not secret.content}
         unread &= self._state.brought.get(host, unread)  # which is not known after a start
-        return is_host(host) and host in self._named_with(unread)
-
-    def _awaited(self) -> set[str]:
-        """The registries for which a secret that nothing is known of yet may bring a credential."""
-        secrets = self._state.secrets.items()
-        return self._named_with({name for name, known in secrets if not (known.content or known.is_absent)})
-
-    def _named_with(self, secrets: set[str]) -> set[str]:
-        """The registries of the images of pods that name one of these secrets."""
-        pods = self._state.pods.values()
-        return {image.host for pod in pods if secrets & set(pod.secrets) for image in pod.images}
+        return is_host(host) and any(
+            unread & set(pod.secrets) and any(image.host == host for image in pod.images)
+            for pod in self._state.pods.values()
+        )
 
     def _try_to_put(self, path: str, text: str) -> None:
-        self._try(path, lambda: pull_secret_files.put(self._host, path, text))
-
-    def _try(self, path: str, write: Callable[[], None]) -> None:
         """Write a file; one that cannot be written is a problem, and no other's."""
         try:
-            write()
+            pull_secret_files.put(self._host, path, text)
         except OSError as error:
             cause = f"it cannot be written: {error.strerror}"
             self._state.problems.append((UNREAD, path, cause))
