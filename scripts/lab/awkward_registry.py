@@ -317,7 +317,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             return
         self.head(answer.status, headers)
         rate, cut_after = fault.bytes_per_second, fault.cut_after
-        piece = memoryview(bytearray(min(PIECE, rate // 10) if rate else PIECE))
+        piece = memoryview(bytearray(min(PIECE, max(1, rate // 10)) if rate else PIECE))
         while count := answer.readinto(piece):
             if rate:
                 time.sleep(count / rate)

@@ -44,6 +44,7 @@ class Cell:
     node: str
     event: Event
     pods: list[Pod] = field(default_factory=list)
+    mounts: int = 0  # of lazily loaded layers, without those of the image
 
     @property
     def secret(self) -> str:
@@ -59,6 +60,7 @@ class Cell:
     def open(self) -> None:
         """The node has nothing of the image, and whoever may pull it has the secret."""
         without_image(self.node)
+        self.mounts = lazy_mounts(self.node)
         if self.event.secret:
             secret = pull_secret(self.secret, self.event.host, *self.event.secret)
             self.api.create_namespaced_secret("default", secret)
@@ -100,8 +102,12 @@ def nobody(cell: Cell) -> None:
     pod.await_phase("Succeeded", 120)
     pod.delete()
     cell.pods.remove(pod)
+    await_no_container(pod)
+
+
+def await_no_container(pod: Pod) -> None:
     containers = f"ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={pod.name}'"
-    wait_for(lambda: not on_node(cell.node, containers), REMOVED_SECONDS, "its containers are gone")
+    wait_for(lambda: not on_node(pod.node, containers), REMOVED_SECONDS, "its containers are gone")
 
 
 def completed(cell: Cell) -> Pod:
@@ -205,6 +211,7 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
                 for cell, pod in taken:
                     holder.check(cell, pod)
                     pod.delete()
+                    await_no_container(pod)
                 taken = []
             heals = list(threads.map(starts_again, cells))
             for cell, pod in taken:
@@ -228,9 +235,12 @@ def without_image(node: str) -> None:
 
 
 def assert_lazy(cell: Cell) -> None:
-    """What is whole from the start no event breaks. Nothing else on the node is lazily loaded."""
-    mounts = on_node(cell.node, "grep -c ' fuse.rawBridge ' /proc/self/mountinfo || :")
-    assert int(mounts) > 0, f"{cell.node}: the image was pulled whole before the event"
+    """What is whole from the start no event breaks."""
+    assert lazy_mounts(cell.node) > cell.mounts, f"{cell.node}: the image was pulled whole before the event"
+
+
+def lazy_mounts(node: str) -> int:
+    return int(on_node(node, "grep -c ' fuse.rawBridge ' /proc/self/mountinfo || :"))
 
 
 def starts_again(cell: Cell) -> float:

@@ -82,7 +82,7 @@ class Scene:
             front.behave()
 
     def be_slow(self) -> None:
-        """Have reads from the registries go on for a minute, beside whatever else they do."""
+        """Have reads from the registries go on for a minute, where no fault of theirs comes first."""
         slow = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
         for front in self.fronts:
             front.faults = [*front.faults, slow]
@@ -427,7 +427,9 @@ class Reader:
     def counts(self) -> tuple[int, int, int]:
         """Passes over all files, reads and errors so far."""
         # Between two counts stands what cat says of a file that it cannot read.
-        found = re.findall(r"^passes=(\d+) reads=(\d+) errors=(\d+)$", self.log(), re.MULTILINE)
+        log = self.log()
+        found = re.findall(r"^passes=(\d+) reads=(\d+) errors=(\d+)$", log, re.MULTILINE)
+        assert found or not log, f"{self.name} on {self.node} says: {log}"
         passes, reads, errors = map(int, found[-1] if found else (0, 0, 0))
         return passes, reads, errors
 
@@ -540,7 +542,7 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
             outcomes = list(
                 threads.map(lambda pair: _outcome(scene, *pair, begun), zip(readers, started, strict=True))
             )
-            if case.during:
+            if all(started) and case.during:
                 for reader in readers:
                     assert reader.has_asked(scene, over), f"{reader.node} had everything when it was over"
             return outcomes

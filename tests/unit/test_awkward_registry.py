@@ -275,7 +275,7 @@ def test_a_body_may_break_off(either):
 def test_a_body_may_be_slow(either):
     """It comes whole, and some of it long before the end."""
     registry = either
-    registry.faults = [Fault(bytes_per_second=len(BLOB) * 10)]
+    registry.faults = [Fault(bytes_per_second=len(BLOB))]
     connection = connect(registry.front.url)
     connection.request("GET", BLOB_PATH)
     answer = connection.getresponse()
