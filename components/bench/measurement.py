@@ -81,7 +81,8 @@ class Bench:
             BenchError: the node could not be emptied, the pod does not become ready, or it was not cold.
         """
         session = self.sessions[arm.node]
-        session.ask("forget", images=sorted({*images, *workload.image.values()}))
+        # Longer than the node waits for containers and daemon: it says itself then what it waits for.
+        session.ask("forget", seconds=240, images=sorted({*images, *workload.image.values()}))
         before = session.ask("look")
         news, followed = self._run(session, workload.image_for(arm.mode), workload.command, workload.ready)
         pull_s = self._pull_seconds(session.node, news)
@@ -162,7 +163,7 @@ class Bench:
 
 
 def phases(news: PodNews, first_line: float | None, ready: float | None) -> Phases:
-    """The moments of a pod, as seconds from the one in which the API server had it."""
+    """The moments of a pod, as seconds from when the API server had it; none is after the next."""
     moments = {
         name: news.moments.get(name) for name in ("scheduled", "pulling", "pulled", "created", "started")
     }
