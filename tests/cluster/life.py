@@ -15,9 +15,10 @@ from kubernetes.client.exceptions import ApiException
 from lab_client import on_node
 from settings import REGISTRY, VERSIONS
 
+from tests.cluster import sample_pods
 from tests.cluster.life_events import CONFIG, EVENTS, FORGET, STATE, Event, Stage
 from tests.cluster.life_pods import Pod
-from tests.cluster.looks import SOCI_NODES, condition, delete_sample, slot_in_use
+from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
 from tests.cluster.registries import REMOVED_SECONDS, pull_secret
 from tests.waiting import wait_for
 
@@ -60,7 +61,7 @@ class Cell:
     def open(self) -> None:
         """The node has nothing of the image, and whoever may pull it has the secret."""
         without_image(self.node)
-        self.mounts = lazy_mounts(self.node)
+        self.mounts = sample_pods.fuse_mounts(self.node)
         if self.event.secret:
             secret = pull_secret(self.secret, self.event.host, *self.event.secret)
             self.api.create_namespaced_secret("default", secret)
@@ -197,7 +198,7 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
         AssertionError: something else that has to be true is not, on the node that it names.
     """
     cells = [Cell(stage.api, node, event) for node in stage.nodes]
-    delete_sample(stage.api)
+    sample_pods.delete_sample(stage.api)
     try:
         event.prepare(stage.registry)
         with ThreadPoolExecutor(len(cells)) as threads:
@@ -236,11 +237,8 @@ def without_image(node: str) -> None:
 
 def assert_lazy(cell: Cell) -> None:
     """What is whole from the start no event breaks."""
-    assert lazy_mounts(cell.node) > cell.mounts, f"{cell.node}: the image was pulled whole before the event"
-
-
-def lazy_mounts(node: str) -> int:
-    return int(on_node(node, "grep -c ' fuse.rawBridge ' /proc/self/mountinfo || :"))
+    mounts = sample_pods.fuse_mounts(cell.node)
+    assert mounts > cell.mounts, f"{cell.node}: the image was pulled whole before the event"
 
 
 def starts_again(cell: Cell) -> float:

@@ -50,11 +50,6 @@ def install_report(api, node: str) -> dict:
     return json.loads(api.read_node(node).metadata.annotations["soci-cluster.io/install"])
 
 
-def delete_sample(api) -> None:
-    """Delete the pod of the stack's own sample, which has ended: it holds the image where it ran."""
-    api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
-
-
 def doctor(target: str) -> tuple[int, dict]:
     """Exit status and JSON of soci-doctor."""
     command = [sys.executable, "-m", "components.doctor", target, "--output", "json"]

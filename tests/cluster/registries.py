@@ -536,13 +536,14 @@ def run(api: Any, scene: Scene, case: Case) -> list[dict[str, Any]]:
             list(threads.map(lambda reader: on_node(reader.node, case.before(scene) or ":"), readers))
             begun = time.monotonic()
             started = list(threads.map(Reader.start, readers))
-            if all(started) and case.during:
-                case.during(scene)
+            happens = case.during if all(started) else None
+            if happens:
+                happens(scene)
             over = time.monotonic()
             outcomes = list(
                 threads.map(lambda pair: _outcome(scene, *pair, begun), zip(readers, started, strict=True))
             )
-            if all(started) and case.during:
+            if happens:
                 for reader in readers:
                     assert reader.has_asked(scene, over), f"{reader.node} had everything when it was over"
             return outcomes

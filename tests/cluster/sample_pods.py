@@ -8,7 +8,20 @@ from pod_start import COMMAND, IMAGE, REGISTRY
 
 POLL_SECONDS = 1.0  # each question costs processor time beside the start; the stamp is the node's
 
-__all__ = ["COMMAND", "IMAGE", "forget_image", "fuse_mounts", "wait_for_ready_line", "wait_until_gone"]
+__all__ = [
+    "COMMAND",
+    "IMAGE",
+    "delete_sample",
+    "forget_image",
+    "fuse_mounts",
+    "wait_for_ready_line",
+    "wait_until_gone",
+]
+
+
+def delete_sample(api) -> None:
+    """Delete the pod of the stack's own sample, which has ended: it holds the image where it ran."""
+    api.delete_collection_namespaced_pod("default", label_selector="app.kubernetes.io/name=soci-sample")
 
 
 def forget_image(node: str) -> None:

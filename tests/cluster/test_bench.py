@@ -9,13 +9,13 @@ from pod_start import COMMAND, IMAGE, REFERENCE_NODE
 
 from components.bench import command
 from components.bench.arms import LAZY, OVERLAYFS
-from tests.cluster.looks import delete_sample
+from tests.cluster import sample_pods
 
 
 @pytest.fixture
 def measured(deployed, api, tmp_path: Path) -> dict:
     """The JSON of one sample of each arm."""
-    delete_sample(api)
+    sample_pods.delete_sample(api)
     result = tmp_path / "result.json"
     words = ["--image", IMAGE, "--ready-line", "ready", "--samples", "1", "--reference-node", REFERENCE_NODE]
     status = command.main(
