@@ -279,3 +279,104 @@ def test_nothing_is_healed_while_a_change_is_at_work(node: ScriptNode) -> None:
     journal.write_text(journal.read_text().replace("state=committed", "state=restarting"))
     assert heal(node) == []
     assert forgotten(node) == []
+
+
+# After a boot, which empties the memory of pull secrets
+
+HOST = IMAGE.partition("/")[0]
+HEALED = "unavailable"  # a flag of the fake daemon; its next start may take it away
+
+
+def boot_without_secrets(node: ScriptNode, *hosts: str, seconds: int = 45) -> None:
+    """The layers did not come back, and the agent has not read again what opens these registries."""
+    write(node, HEALED, f"{CHAIN}\n")
+    (node.root / "var/lib/soci-cluster/pull-secret-hosts").write_text("".join(f"{host}\n" for host in hosts))
+    script = node.root / "opt/soci-cluster/soci-host.sh"
+    text = script.read_text()
+    assert "SECRETS_SECONDS=45" in text
+    script.write_text(text.replace("SECRETS_SECONDS=45", f"SECRETS_SECONDS={seconds}"))
+
+
+def bring_secret(node: ScriptNode, host: str = HOST) -> None:
+    place = node.root / "run/soci-cluster/pull-secrets" / host
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("{}\n")
+
+
+def restart_brings_layers(node: ScriptNode) -> None:
+    (node.fake / f"on-restart-{FIRST.unit}").write_text(f'rm -f "$FAKE/{HEALED}"\n')
+
+
+def is_waiting(process: subprocess.Popen[str]) -> bool:
+    assert process.stderr
+    return "are awaited" in process.stderr.readline()
+
+
+def test_layers_that_a_pull_secret_opens_come_back_with_it(node: ScriptNode) -> None:
+    """The image was forgotten, and its next pull came before the secret, too: it was whole from then on."""
+    boot_without_secrets(node, "other.example", HOST)
+    restart_brings_layers(node)
+    process = node.start("heal")
+    assert is_waiting(process)
+    bring_secret(node)
+    assert (process.communicate(timeout=20)[0], process.returncode) == ("", 0)
+    assert forgotten(node) == []
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+
+
+def test_layers_that_stay_away_with_their_secret_are_forgotten(node: ScriptNode) -> None:
+    boot_without_secrets(node, HOST)
+    process = node.start("heal")
+    assert is_waiting(process)
+    bring_secret(node)
+    assert sorted(process.communicate(timeout=20)[0].splitlines()) == sorted(
+        f"forgotten {name}" for name in NAMES
+    )
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 2, "for the secret, and to forget"
+
+
+def test_a_pull_secret_that_does_not_come_is_awaited_only_so_long(node: ScriptNode) -> None:
+    boot_without_secrets(node, HOST, seconds=0)
+    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES)
+    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1, "which could bring nothing back"
+
+
+@pytest.mark.parametrize("hosts", [(), ("other.example", f"x{HOST}", f"{HOST}x")])
+def test_no_pull_secret_is_awaited_for_a_registry_that_never_had_one(
+    node: ScriptNode, hosts: tuple[str, ...]
+) -> None:
+    boot_without_secrets(node, *hosts)
+    done = node.run("heal")
+    assert "awaited" not in done.stderr
+    assert len(forgotten(node)) == 1
+
+
+def test_a_pull_secret_is_awaited_only_while_something_waits_for_it(node: ScriptNode) -> None:
+    boot_without_secrets(node, HOST)
+    write(node, HEALED, "")
+    done = node.run("heal")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_whoever_changes_the_node_is_not_kept_waiting_for_a_pull_secret(node: ScriptNode) -> None:
+    """An install, an uninstall, and each start of containerd, which the agent's own pod needs."""
+    boot_without_secrets(node, HOST)
+    process = node.start("heal")
+    assert is_waiting(process)
+    lock = node.root / "var/lib/soci-cluster/lock"
+    assert subprocess.run(["flock", "-w", "0", lock, "true"], check=False).returncode == 0
+    (node.root / "var/lib/soci-cluster/current").unlink()
+    bring_secret(node)
+    assert (process.communicate(timeout=20)[0], process.returncode) == ("", 0), "it was uninstalled meanwhile"
+    assert forgotten(node) == []
+
+
+def test_the_daemon_is_not_restarted_for_a_pull_secret_below_a_living_mount(node: ScriptNode) -> None:
+    boot_without_secrets(node, HOST)
+    node.mount_table.write_text(LAZY)
+    process = node.start("heal")
+    assert is_waiting(process)
+    bring_secret(node)
+    process.communicate(timeout=20)
+    assert not node.calls(f"systemctl restart {FIRST.unit}")
+    assert len(forgotten(node)) == 1

@@ -180,6 +180,37 @@ def test_a_rotated_secret_is_in_place_soon_and_nothing_is_asked_again_and_again(
     assert server.count("pods") == 2
 
 
+def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, server: ApiServer) -> None:
+    """For a heal after a boot; by name alone."""
+    run_one(machine, server)
+    place = machine.node.path(pull_secret_files.HOSTS)
+    wait_for(place.exists, SOON, "the list")
+    assert (place.read_text(), stat.S_IMODE(place.stat().st_mode)) == (f"{HARBOR}\n", 0o600)
+    server.delete("pods", "shop/a")
+    machine.holds()
+    server.put("secrets", secret("shop/other", {"other.corp": auth("u", "p")}))
+    server.put("pods", pod("shop/c", "other.corp/x", secrets=("other",)))
+    wait_for(lambda: place.read_text() == f"other.corp\n{HARBOR}\n", SOON, "the latest first")
+
+
+def test_of_many_registries_the_latest_are_remembered(machine: Machine) -> None:
+    most = pull_secret_files.MOST_HOSTS
+    machine.node.path(pull_secret_files.HOSTS).parent.mkdir(parents=True, exist_ok=True)
+    for number in range(most + 1):
+        pull_secret_files.remember(machine.node, {f"{number}.corp"})
+    assert machine.node.read_text(pull_secret_files.HOSTS).split() == [
+        f"{number}.corp" for number in range(most, 0, -1)
+    ]
+
+
+def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:
+    run_one(machine, server)
+    shutil.rmtree(machine.node.path(pull_secrets.INSTALLED))
+    machine.has({})
+    place = machine.node.path(pull_secret_files.HOSTS)
+    wait_for(lambda: not place.exists(), SOON, "the list is gone")
+
+
 def test_files_are_roots_alone_and_only_in_memory(machine: Machine, server: ApiServer) -> None:
     run_one(machine, server)
     folder = machine.node.path(pull_secret_files.FOLDER)

@@ -210,7 +210,11 @@ class Folder:
 
 FOLDERS = (
     Folder(path=PROGRAMS, what="the releases' programs, and the host script"),
-    Folder(path=STATE, what="mode 0700: journal, staged transaction, the node's original files"),
+    Folder(
+        path=STATE,
+        what="mode 0700: journal, staged transaction, the node's original files, and "
+        "`pull-secret-hosts`, mode 0600, the names of registries of which pods had pull secrets",
+    ),
     *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
     Folder(
         path=credential_helper.MEMORY,

@@ -1,16 +1,18 @@
 """What the process of `pull_secrets` leaves on the node: a file for each registry, in memory, and beside them
-what it could not do."""
+what it could not do; and on the disk, of which registries these are."""
 
 import contextlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from .errors import clean
 from .host import Host
+from .image_reference import is_host
 from .pull_secret_choice import CONFLICT, Problem
 from .pull_secret_content import parse_file
 from .registry_auth import Credential
+from .transaction import STATE
 
 FOLDER = "/run/soci-cluster/pull-secrets"
 # Apart, as they are watched: the node's condition names them, and nothing of the rest.
@@ -20,6 +22,10 @@ PROBLEMS = f"{FOLDER}.problems"
 ALIVE = f"{FOLDER}.alive"
 UNREAD = "pull-secrets-unread"
 NEW = f"{FOLDER}.new"  # a file that is being written: none of a host
+# Names alone, of the registries that there were files of. A boot empties the memory, and the daemon starts
+# before there are files again: a heal waits for these (host/55-heal.sh).
+HOSTS = f"{STATE}/pull-secret-hosts"
+MOST_HOSTS = 64
 
 
 def problems(host: Host) -> list[Problem]:
@@ -72,10 +78,22 @@ def present(host: Host) -> dict[str, Credential]:
     return found
 
 
+def remember(host: Host, hosts: Collection[str]) -> None:
+    """Let there have been files of these registries, too; of many, the latest are remembered.
+
+    Raises:
+        OSError: it cannot be written, as on a node from which SOCI has just been taken.
+    """
+    before = [name for name in host.read_text(HOSTS).split() if is_host(name)]
+    after = [*sorted(hosts), *(name for name in before if name not in hosts)][:MOST_HOSTS]
+    if set(after) != set(before):
+        put(host, HOSTS, "".join(f"{name}\n" for name in after), new=f"{HOSTS}.next")
+
+
 def remove(host: Host) -> None:
     """Take all of this off the node: it is not wanted any more."""
     paths = [f"{FOLDER}/{name}" for name in names(host)]
-    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS):
+    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS, HOSTS):
         host.path(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # of the folder around it, the helper may have a part
         host.path(FOLDER).rmdir()
@@ -98,9 +116,9 @@ def is_safe(host: Host) -> bool:
     return True
 
 
-def put(host: Host, path: str, text: str) -> None:
-    """Write a file of root's alone, wholly or not at all."""
-    temporary = host.path(NEW)
+def put(host: Host, path: str, text: str, *, new: str = NEW) -> None:
+    """Write a file of root's alone, wholly or not at all; ``new`` is its name meanwhile."""
+    temporary = host.path(new)
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:

@@ -31,7 +31,7 @@ from .kubelet_identity import IdentityError, Json, KubeletIdentity
 from .log import Log
 from .pull_secret_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
 from .pull_secret_content import Content, Pod, file_text, read_pod, read_secret
-from .pull_secret_files import ALIVE, FOLDER, UNREAD
+from .pull_secret_files import ALIVE, FOLDER, HOSTS, UNREAD
 from .reflector import Changed, Gone, Listed, News, Reflector, Trouble
 from .registry_auth import Credential
 from .transaction import STATE, recorded_plan
@@ -317,6 +317,7 @@ class Keeper:
             brought[host] = set(self._claimed[host][credential].secrets)
             if present.get(host) != credential:
                 self._try_to_put(f"{FOLDER}/{host}", file_text(host, credential))
+        self._try(HOSTS, lambda: pull_secret_files.remember(self._host, choice.kept))
 
     def _is_needed(self, host: str) -> bool:
         """Whether pods may still read with a credential whose secret is gone, or not read yet: a pod outlives
@@ -329,9 +330,12 @@ class Keeper:
         )
 
     def _try_to_put(self, path: str, text: str) -> None:
+        self._try(path, lambda: pull_secret_files.put(self._host, path, text))
+
+    def _try(self, path: str, write: Callable[[], None]) -> None:
         """Write a file; one that cannot be written is a problem, and no other's."""
         try:
-            pull_secret_files.put(self._host, path, text)
+            write()
         except OSError as error:
             cause = f"it cannot be written: {error.strerror}"
             self._state.problems.append((UNREAD, path, cause))

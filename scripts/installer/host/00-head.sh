@@ -58,6 +58,9 @@ REMOVAL_UNIT=soci-cluster-remove
 HEAL_UNIT=soci-cluster-heal
 ASKING=soci-cluster # a namespace of containerd in which a registry is asked whether it answers
 HELD_SECONDS='20 300' # the first and the longest pause between two restarts of a daemon for images that are held
+SECRETS=$ROOT/run/soci-cluster/pull-secrets # a file for each registry's host, in memory: agent/pull_secret_files.py
+SECRET_HOSTS=$STATE/pull-secret-hosts       # the names of those that there were before a boot, too
+SECRETS_SECONDS=45 # for which a heal waits for the agent to read them again
 SLOTS='soci soci-b'
 BEFORE_RESTART='recovery daemon generator' # the roles in the order in which files are written
 AFTER_DAEMON='shared generated'
@@ -66,6 +69,7 @@ COPIES=carried-by-soci-cluster # below a slot's data
 COPY_UNIT=soci-cluster-copy.service # in which the agent's copies are made
 TAB=$(printf '\t')
 STEP=start STEPS='' CAUSE=''
+HAS_WAITED='' START_WITHOUT_SECRETS='' # of a heal: for pull secrets, and the daemon's start that they came after
 
 # select_slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
 # Only what then works with that slot to its end selects one; everybody else asks `in_slot`.

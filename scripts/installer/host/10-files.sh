@@ -38,6 +38,8 @@ take_lock() {
   flock -w "$1" 9 || die "$2"
 }
 
+leave_lock() { exec 9>&-; }
+
 # put SOURCE TARGET MODE OWNER: TARGET becomes SOURCE in one step: wholly old or wholly new, also after a power cut.
 # A failure on the way leaves TARGET as it was, also where the shell does not end at one.
 put() {

@@ -6,6 +6,9 @@
 # does not start is forgotten by containerd, which makes the next pull a fresh one. And what a container had mounted
 # died with the daemon that served it, whatever came back.
 
+# After a boot the pull secrets of the node's pods are not in memory yet: what only they open is waited for, then a restart
+# of the daemon brings it back.
+
 # heal [--again]: once after each start of a daemon; with --again once more. The result, a line each, for the agent and
 # for people:
 #   forgotten IMAGE         its layers did not come back: the next pull is a fresh one
@@ -13,6 +16,7 @@
 #   broken CONTAINER        it runs, and what it had mounted is dead
 # Fails when it could not look at everything: that start of the daemon is looked at again.
 heal() {
+  local awaited
   case ${1:-} in '' | --again) ;; *) die "usage: soci-host.sh heal [--again]" ;; esac
   [ -e "$STATE/current/plan.env" ] || return 0
   # Not with the lock held: a start of containerd waits for whoever holds it.
@@ -27,8 +31,56 @@ heal() {
   esac
   [ -e "$STATE/current/plan.env" ] || return 0
   read_plan "$STATE/current"
+  if [ -z "$HAS_WAITED" ] && awaited=$(in_slot "$PLAN_slot" awaited_secrets) && [ -n "$awaited" ]; then
+    HAS_WAITED=yes
+    START_WITHOUT_SECRETS=$(in_slot "$PLAN_slot" started_as)
+    leave_lock
+    await_secrets "$awaited" || START_WITHOUT_SECRETS=''
+    heal "$@" # anything may have happened meanwhile
+    return
+  fi
   [ -z "${1:-}" ] || rm -f "$STATE"/healed-*
   in_each_slot heal_slot
+}
+
+# awaited_secrets: of images whose layers did not come back, the registries that the node had pull secrets for and has
+# none now.
+awaited_secrets() {
+  local hosts broken
+  hosts=$(hosts_without_secret)
+  [ -n "$hosts" ] && is_up || return 0
+  await_connection "$SNAPSHOTTER"
+  look_at_containerd
+  broken=$(look_at_chains | sed -n 's/^broken //p')
+  [ -z "$broken" ] || images_on "$broken" | hosts_of_images | grep -xF -e "$hosts" || :
+}
+
+hosts_without_secret() {
+  local host
+  [ -f "$SECRET_HOSTS" ] || return 0
+  while read -r host; do
+    [ -s "$SECRETS/$host" ] || say "$host"
+  done <"$SECRET_HOSTS"
+}
+
+# As the files of their secrets are named.
+hosts_of_images() { sed -n 's,/.*,,; s,^docker\.io$,index.docker.io,; p' | sort -u; }
+
+# await_secrets HOSTS: fails when they do not come.
+await_secrets() {
+  local give_up
+  say "the pull secrets for $(say "$1" | tr '\n' ' ')are awaited for $SECRETS_SECONDS s at most" >&2
+  give_up=$(($(now_ms) + SECRETS_SECONDS * 1000))
+  until has_secrets "$1"; do
+    [ "$(now_ms)" -lt "$give_up" ] || return 1
+    sleep 1
+  done
+}
+
+# has_secrets HOSTS: for all of them.
+has_secrets() {
+  local host
+  for host in $1; do [ -s "$SECRETS/$host" ] || return 1; done
 }
 
 await_containerd() {
@@ -55,7 +107,7 @@ heal_later() {
 heal_slot() {
   local started found rounds
   rounds=0 started='' found=''
-  while { [ "$(systemctl is-active "$UNIT" || :)" = active ] && has_unit; } && [ "$started" != "$(started_as)" ] && [ $rounds -lt 3 ]; do
+  while is_up && [ "$started" != "$(started_as)" ] && [ $rounds -lt 3 ]; do
     rounds=$((rounds + 1))
     started=$(started_as)
     await_connection "$SNAPSHOTTER"
@@ -72,6 +124,8 @@ heal_slot() {
   say "$found" | grep -e '^broken ' -e '^held ' || :
   ! say "$found" | grep -q '^unsure ' || die "containerd did not answer for everything on $SNAPSHOTTER"
 }
+
+is_up() { [ "$(systemctl is-active "$UNIT" || :)" = active ] && has_unit; }
 
 # heal_start: what came of this start of the daemon, and what was done about it; "unsure" of what nobody could tell. An
 # image of the other slot may start under the one in use, and is left alone.
@@ -186,9 +240,13 @@ meaning_of() {
 heal_chains() {
   local held
   held=$(held_images "$1")
+  if [ "$(started_as)" = "$START_WITHOUT_SECRETS" ] && may_be_restarted; then
+    start_snapshotter restart # which mounts the layers again
+    return
+  fi
   if [ -n "$held" ] && may_be_restarted && is_time_for_held && registry_answers "$held"; then
     remember_held
-    start_snapshotter restart # which mounts the layers again
+    start_snapshotter restart
     return
   fi
   free_chains "$1"
