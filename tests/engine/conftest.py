@@ -97,7 +97,9 @@ def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """The variable with which the stand-ins are forks of one process that has the packages imported."""
     folder = tmp_path_factory.mktemp("warm")
     variable = {warm.VARIABLE: str(folder / "socket")}
-    command = [sys.executable, "-I", warm.__file__]
+    # As a shell's background has it, and hands it down to whatever is started there.
+    ignoring = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
+    command = [*ignoring, sys.executable, "-I", warm.__file__]
     server = Process(folder / "log", command, {**os.environ, **variable})
     wait_for((folder / "socket").exists, 60, "a process to fork from")
     yield variable
