@@ -13,6 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from lab_client import REPOSITORY
 
 from tests.cluster import sample_pods
+from tests.cluster.application import Application
 from tests.cluster.lab_stack import LabStack
 from tests.cluster.looks import SOCI_NODES
 from tests.waiting import wait_for
@@ -85,3 +86,11 @@ def forget_whole_images(stack: LabStack) -> Iterator[None]:
             f"no container of the sample on {node}",
         )
         sample_pods.forget_image(node)
+
+
+@pytest.fixture
+def application(api) -> Iterator[Application]:
+    """Two lazily loaded pods of a controller on nodes with SOCI, and a budget that allows no disruption."""
+    made = Application(api)
+    yield made
+    made.delete()

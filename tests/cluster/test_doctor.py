@@ -69,7 +69,8 @@ def patient(api, deployed) -> Iterator[str]:
     """A node of its own, whose installer does not mend what is done to it."""
     lab_client.lab("add-node", PATIENT, "--containerd", "2.3.7")
     wait_for(lambda: condition(api, PATIENT).get("status") == "True", 120, f"{PATIENT} verified")
-    on_patient("pkill -STOP -f [a]gent/watch.py")
+    stop = "pkill -STOP -f [a]gent/watch.py && echo stopped || :"
+    wait_for(lambda: "stopped" in on_patient(stop), 30, "its installer watches, and is stopped")
     yield PATIENT
     lab_client.lab("remove-node", PATIENT)
 

@@ -3,19 +3,16 @@
 Without care each of these restarts the daemon, and the pods' reads fail from then on (soci#275, #1648).
 """
 
-import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import lab_client
 import pytest
 from agent.slots import Slot
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
 
 from tests.cluster import sample_pods
+from tests.cluster.application import NAME, REPLICAS
 from tests.cluster.looks import (
     SOCI_NODES,
     condition,
@@ -157,41 +154,6 @@ def test_when_idle_the_condition_names_the_pods_and_the_node_goes_on_by_itself(a
         wait_for(lambda node=node: condition(api, node)["status"] == "True", 30, f"{node} verified")
 
 
-@pytest.fixture
-def application(api) -> Iterator[None]:
-    """Two lazily loaded pods of a controller on nodes with SOCI, and a budget that allows no disruption."""
-    labels = {"app": "drained"}
-    container = {"name": "main", "image": IMAGE, "command": ["/bin/sh", "-c", READER]}
-    spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
-    pod = {
-        "terminationGracePeriodSeconds": 0,
-        "nodeSelector": {"soci-cluster.io/install": "true"},
-        "topologySpreadConstraints": [{**spread, "labelSelector": {"matchLabels": labels}}],
-        "containers": [container],
-    }
-    template = {"metadata": {"labels": labels}, "spec": pod}
-    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
-    apps: Any = client.AppsV1Api()
-    policy: Any = client.PolicyV1Api()
-    apps.create_namespaced_replica_set("default", {"metadata": {"name": "drained"}, "spec": spec})
-    budget = {"minAvailable": 2, "selector": {"matchLabels": labels}}
-    policy.create_namespaced_pod_disruption_budget(
-        "default", {"metadata": {"name": "drained"}, "spec": budget}
-    )
-    wait_for(
-        lambda: apps.read_namespaced_replica_set("drained", "default").status.ready_replicas == 2,
-        120,
-        "the application's pods",
-    )
-    yield
-    apps.delete_namespaced_replica_set("drained", "default", propagation_policy="Foreground")
-    with contextlib.suppress(ApiException):
-        policy.delete_namespaced_pod_disruption_budget("drained", "default")
-    wait_for(
-        lambda: not api.list_namespaced_pod("default", label_selector="app=drained").items, 60, "their end"
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.failure_mode(29)
 @pytest.mark.failure_mode(34)
@@ -206,15 +168,14 @@ def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, applicat
     done = stack.up()
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "held back by a disruption budget: default/drained-" in said, said
+    assert f"held back by a disruption budget: default/{NAME}-" in said, said
     (cordoned,) = [node for node in SOCI_NODES if api.read_node(node).spec.unschedulable]
     assert condition(api, cordoned)["reason"] == "Draining"
-    assert len(api.list_namespaced_pod("default", label_selector="app=drained").items) == 2
+    assert len(application.pods()) == REPLICAS
 
     lab_client.on_node(cordoned, "pkill -KILL -f '^python3 -B -m agent'")
     assert api.read_node(cordoned).spec.unschedulable
-    relaxed = {"spec": {"minAvailable": 1}}
-    client.PolicyV1Api().patch_namespaced_pod_disruption_budget("drained", "default", relaxed)
+    application.allow_a_disruption()
     for node in SOCI_NODES:
         wait_for(
             lambda node=node: "/0.16.0/" in running_program(node, slot_in_use(node)), 120, f"{node} changed"
