@@ -13,6 +13,7 @@ __all__ = [
     "IMAGE",
     "delete_sample",
     "forget_image",
+    "fuse_mount_points",
     "fuse_mounts",
     "wait_for_ready_line",
     "wait_until_gone",
@@ -46,8 +47,13 @@ def forget_image(node: str) -> None:
     )
 
 
+def fuse_mount_points(node: str) -> set[str]:
+    """Where lazily loaded layers are mounted; a number that was used is not used again."""
+    return set(on_node(node, "awk '/^soci .*fuse/ { print $2 }' /proc/1/mounts").split())
+
+
 def fuse_mounts(node: str) -> int:
-    return int(on_node(node, "grep -c '^soci .*fuse' /proc/1/mounts || true"))
+    return len(fuse_mount_points(node))
 
 
 def wait_for_ready_line(api, name: str, deadline: float) -> float:
