@@ -262,8 +262,10 @@ def _to_do(found: Advice) -> str:
     sizes = (
         f"spans of {advice.size(found.best.span_bytes)}, layers from {advice.size(found.min_layer_bytes)} on"
     )
-    ahead = f", {len(found.prefetch)} files fetched ahead" if found.prefetch else ""
-    return f"--write gives it an index with {sizes}{ahead}; soci:mode lazy for the nodes that run it"
+    ahead, chosen = "", "soci:mode lazy"
+    if found.prefetch:
+        ahead, chosen = f", {len(found.prefetch)} files fetched ahead", f"{chosen} and soci:prefetch true"
+    return f"--write gives it an index with {sizes}{ahead}; {chosen} for the nodes that run it"
 
 
 def _recording(parsed: argparse.Namespace, image: str) -> Recording:
