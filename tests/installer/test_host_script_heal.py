@@ -284,99 +284,197 @@ def test_nothing_is_healed_while_a_change_is_at_work(node: ScriptNode) -> None:
 # After a boot, which empties the memory of pull secrets
 
 HOST = IMAGE.partition("/")[0]
-HEALED = "unavailable"  # a flag of the fake daemon; its next start may take it away
+OTHER_HOST = "other.example"
+AWAITED = "pull secrets are awaited"
 
 
-def boot_without_secrets(node: ScriptNode, *hosts: str, seconds: int = 45) -> None:
-    """The layers did not come back, and the agent has not read again what opens these registries."""
-    write(node, HEALED, f"{CHAIN}\n")
+@pytest.fixture
+def booted(node: ScriptNode) -> ScriptNode:
+    """A node whose daemon has started, and whose layers did not come back: the agent has not read again what
+    opens these registries."""
+    write(node, "unavailable", f"{CHAIN}\n")
+    write(node, f"pid-{FIRST.unit}", f"{os.getpid()}\n")
+    remember(node, OTHER_HOST, HOST)
+    return node
+
+
+def remember(node: ScriptNode, *hosts: str) -> None:
     (node.root / "var/lib/soci-cluster/pull-secret-hosts").write_text("".join(f"{host}\n" for host in hosts))
+
+
+def wait_only(node: ScriptNode, seconds: int) -> None:
     script = node.root / "opt/soci-cluster/soci-host.sh"
     text = script.read_text()
     assert "SECRETS_SECONDS=45" in text
     script.write_text(text.replace("SECRETS_SECONDS=45", f"SECRETS_SECONDS={seconds}"))
 
 
-def bring_secret(node: ScriptNode, host: str = HOST) -> None:
-    place = node.root / "run/soci-cluster/pull-secrets" / host
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("{}\n")
+def bring_secrets(node: ScriptNode, *hosts: str) -> None:
+    """As the agent does: the files first, then the word that all were read."""
+    folder = node.root / "run/soci-cluster/pull-secrets"
+    folder.mkdir(parents=True, exist_ok=True)
+    for host in hosts:
+        (folder / host).write_text("{}\n")
+    hundredths = int(time.clock_gettime(time.CLOCK_BOOTTIME) * 100)
+    folder.with_suffix(".read").write_text(f"{hundredths}\n")
 
 
 def restart_brings_layers(node: ScriptNode) -> None:
-    (node.fake / f"on-restart-{FIRST.unit}").write_text(f'rm -f "$FAKE/{HEALED}"\n')
+    (node.fake / f"on-restart-{FIRST.unit}").write_text('rm -f "$FAKE/unavailable"\n')
 
 
-def is_waiting(process: subprocess.Popen[str]) -> bool:
+def start_heal(node: ScriptNode) -> subprocess.Popen[str]:
+    """A heal that waits."""
+    process = node.start("heal")
     assert process.stderr
-    return "are awaited" in process.stderr.readline()
+    assert AWAITED in process.stderr.readline()
+    return process
 
 
-def test_layers_that_a_pull_secret_opens_come_back_with_it(node: ScriptNode) -> None:
+def words(process: subprocess.Popen[str]) -> list[str]:
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    return sorted(output.splitlines())
+
+
+def restarts(node: ScriptNode) -> int:
+    return len(node.calls(f"systemctl restart {FIRST.unit}"))
+
+
+FORGOTTEN = sorted(f"forgotten {name}" for name in NAMES)
+
+
+def test_layers_that_a_pull_secret_opens_come_back_with_it(booted: ScriptNode) -> None:
     """The image was forgotten, and its next pull came before the secret, too: it was whole from then on."""
-    boot_without_secrets(node, "other.example", HOST)
-    restart_brings_layers(node)
-    process = node.start("heal")
-    assert is_waiting(process)
-    bring_secret(node)
-    assert (process.communicate(timeout=20)[0], process.returncode) == ("", 0)
-    assert forgotten(node) == []
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+    restart_brings_layers(booted)
+    process = start_heal(booted)
+    bring_secrets(booted, HOST)
+    assert words(process) == []
+    assert (forgotten(booted), restarts(booted)) == ([], 1)
 
 
-def test_layers_that_stay_away_with_their_secret_are_forgotten(node: ScriptNode) -> None:
-    boot_without_secrets(node, HOST)
-    process = node.start("heal")
-    assert is_waiting(process)
-    bring_secret(node)
-    assert sorted(process.communicate(timeout=20)[0].splitlines()) == sorted(
-        f"forgotten {name}" for name in NAMES
-    )
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 2, "for the secret, and to forget"
+def test_a_secret_that_is_gone_for_good_does_not_keep_the_others_waiting(booted: ScriptNode) -> None:
+    """Its name stays on the list of registries after its pod has gone."""
+    restart_brings_layers(booted)
+    with (booted.fake / "names").open("a") as names:
+        names.write(f"{OTHER_HOST}/app:1 index sha256:d1\n")
+    process = start_heal(booted)
+    bring_secrets(booted, HOST)
+    assert words(process) == []
+    assert (forgotten(booted), restarts(booted)) == ([], 1)
 
 
-def test_a_pull_secret_that_does_not_come_is_awaited_only_so_long(node: ScriptNode) -> None:
-    boot_without_secrets(node, HOST, seconds=0)
-    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES)
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1, "which could bring nothing back"
+def test_of_two_heals_that_wait_one_brings_the_layers_back(booted: ScriptNode) -> None:
+    """That of the daemon's unit, and the agent's."""
+    restart_brings_layers(booted)
+    processes = [start_heal(booted), start_heal(booted)]
+    bring_secrets(booted, HOST)
+    assert [words(process) for process in processes] == [[], []]
+    assert (forgotten(booted), restarts(booted)) == ([], 1)
 
 
-@pytest.mark.parametrize("hosts", [(), ("other.example", f"x{HOST}", f"{HOST}x")])
-def test_no_pull_secret_is_awaited_for_a_registry_that_never_had_one(
-    node: ScriptNode, hosts: tuple[str, ...]
+def test_a_heal_that_comes_after_the_secrets_brings_the_layers_back(booted: ScriptNode) -> None:
+    """They were read after the daemon's start; the heal that waited for them was killed, say."""
+    restart_brings_layers(booted)
+    start_heal(booted).kill()
+    bring_secrets(booted, HOST)
+    assert heal(booted) == []
+    assert (forgotten(booted), restarts(booted)) == ([], 1)
+
+
+def test_layers_that_stay_away_with_their_secret_are_forgotten(booted: ScriptNode) -> None:
+    process = start_heal(booted)
+    bring_secrets(booted, HOST)
+    write(booted, f"pid-{FIRST.unit}", f"{os.getpid()}\n")
+    assert words(process) == FORGOTTEN
+    assert restarts(booted) == 2, "for the secret, and to forget"
+
+
+def test_a_daemon_that_started_after_the_secrets_were_read_is_not_restarted_for_them(
+    booted: ScriptNode, older_and_newer: tuple[int, int]
 ) -> None:
-    boot_without_secrets(node, *hosts)
-    done = node.run("heal")
-    assert "awaited" not in done.stderr
-    assert len(forgotten(node)) == 1
+    bring_secrets(booted, HOST)
+    hundredths = booted.root / "run/soci-cluster/pull-secrets.read"
+    with subprocess.Popen(["sleep", "600"]) as daemon:
+        write(booted, f"pid-{FIRST.unit}", f"{daemon.pid}\n")
+        hundredths.write_text(f"{int(hundredths.read_text()) - 100}\n")
+        assert sorted(heal(booted)) == FORGOTTEN
+        daemon.kill()
+    assert restarts(booted) == 1, "to forget"
 
 
-def test_a_pull_secret_is_awaited_only_while_something_waits_for_it(node: ScriptNode) -> None:
-    boot_without_secrets(node, HOST)
-    write(node, HEALED, "")
-    done = node.run("heal")
+def test_pull_secrets_that_do_not_come_are_awaited_once_for_each_start_of_the_daemon(
+    booted: ScriptNode, older_and_newer: tuple[int, int]
+) -> None:
+    """While an image is held a heal follows the other, and nobody hears of broken pods meanwhile."""
+    wait_only(booted, 1)
+    run_on(booted, *older_and_newer)
+    booted.set("no-registry")
+    done = [booted.run("heal") for _ in range(2)]
+    assert [AWAITED in one.stderr for one in done] == [True, False]
+    assert "broken running" in done[0].stdout
+    assert forgotten(booted) == []
+
+
+def test_what_pull_secrets_would_have_opened_is_forgotten_when_they_do_not_come(booted: ScriptNode) -> None:
+    wait_only(booted, 1)
+    done = booted.run("heal")
+    assert AWAITED in done.stderr
+    assert sorted(done.stdout.splitlines()) == FORGOTTEN
+    assert restarts(booted) == 1, "to forget: it could bring nothing back"
+
+
+@pytest.mark.parametrize("hosts", [(), (OTHER_HOST, f"x{HOST}", f"{HOST}x")])
+def test_no_pull_secret_is_awaited_for_a_registry_that_never_had_one(
+    booted: ScriptNode, hosts: tuple[str, ...]
+) -> None:
+    remember(booted, *hosts)
+    done = booted.run("heal")
+    assert AWAITED not in done.stderr
+    assert len(forgotten(booted)) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "host"),
+    [
+        ("docker.io/library/app:1", "index.docker.io"),
+        ("registry-1.docker.io/library/app:1", "index.docker.io"),
+        ("Registry.Example:5000/app:1", "registry.example:5000"),
+    ],
+)
+def test_a_registry_is_known_by_the_name_that_the_agent_has_for_it(
+    booted: ScriptNode, image: str, host: str
+) -> None:
+    remember(booted, host)
+    write(booted, "names", f"{image} index sha256:d1\n")
+    restart_brings_layers(booted)
+    process = start_heal(booted)
+    bring_secrets(booted, host)
+    assert words(process) == []
+    assert (forgotten(booted), restarts(booted)) == ([], 1)
+
+
+def test_no_pull_secret_is_awaited_while_everything_starts(booted: ScriptNode) -> None:
+    write(booted, "unavailable", "")
+    done = booted.run("heal")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_whoever_changes_the_node_is_not_kept_waiting_for_a_pull_secret(node: ScriptNode) -> None:
+def test_whoever_changes_the_node_is_not_kept_waiting_for_a_pull_secret(booted: ScriptNode) -> None:
     """An install, an uninstall, and each start of containerd, which the agent's own pod needs."""
-    boot_without_secrets(node, HOST)
-    process = node.start("heal")
-    assert is_waiting(process)
-    lock = node.root / "var/lib/soci-cluster/lock"
+    process = start_heal(booted)
+    lock = booted.root / "var/lib/soci-cluster/lock"
     assert subprocess.run(["flock", "-w", "0", lock, "true"], check=False).returncode == 0
-    (node.root / "var/lib/soci-cluster/current").unlink()
-    bring_secret(node)
-    assert (process.communicate(timeout=20)[0], process.returncode) == ("", 0), "it was uninstalled meanwhile"
-    assert forgotten(node) == []
+    (booted.root / "var/lib/soci-cluster/current").unlink()
+    bring_secrets(booted, HOST)
+    assert words(process) == [], "it was uninstalled meanwhile"
+    assert forgotten(booted) == []
 
 
-def test_the_daemon_is_not_restarted_for_a_pull_secret_below_a_living_mount(node: ScriptNode) -> None:
-    boot_without_secrets(node, HOST)
-    node.mount_table.write_text(LAZY)
-    process = node.start("heal")
-    assert is_waiting(process)
-    bring_secret(node)
-    process.communicate(timeout=20)
-    assert not node.calls(f"systemctl restart {FIRST.unit}")
-    assert len(forgotten(node)) == 1
+def test_the_daemon_is_not_restarted_for_a_pull_secret_below_a_living_mount(booted: ScriptNode) -> None:
+    write(booted, f"pid-{FIRST.unit}", "1\n")  # whatever runs was started after it
+    booted.mount_table.write_text(LAZY)
+    process = start_heal(booted)
+    bring_secrets(booted, HOST)
+    assert words(process) == FORGOTTEN
+    assert restarts(booted) == 0

@@ -190,24 +190,45 @@ def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, s
     machine.holds()
     server.put("secrets", secret("shop/other", {"other.corp": auth("u", "p")}))
     server.put("pods", pod("shop/c", "other.corp/x", secrets=("other",)))
-    wait_for(lambda: place.read_text() == f"other.corp\n{HARBOR}\n", SOON, "the latest first")
+    wait_for(lambda: place.read_text() == f"other.corp\n{HARBOR}\n", SOON, "those in use first")
 
 
-def test_of_many_registries_the_latest_are_remembered(machine: Machine) -> None:
+def test_of_too_many_registries_those_are_remembered_that_there_were_and_are(machine: Machine) -> None:
+    """Whoever names many others displaces nobody who is in use."""
     most = pull_secret_files.MOST_HOSTS
     machine.node.path(pull_secret_files.HOSTS).parent.mkdir(parents=True, exist_ok=True)
-    for number in range(most + 1):
-        pull_secret_files.remember(machine.node, {f"{number}.corp"})
-    assert machine.node.read_text(pull_secret_files.HOSTS).split() == [
-        f"{number}.corp" for number in range(most, 0, -1)
-    ]
+    pull_secret_files.remember(machine.node, {"gone.corp", HARBOR})
+    pull_secret_files.remember(machine.node, {HARBOR, *(f"a{number}.corp" for number in range(most))})
+    remembered = machine.node.read_text(pull_secret_files.HOSTS).split()
+    assert (len(remembered), remembered[0]) == (most, HARBOR)
+    assert "gone.corp" not in remembered
+
+
+def test_after_a_boot_it_is_said_when_all_secrets_have_been_read(machine: Machine, server: ApiServer) -> None:
+    """For a heal, which then looks for what they open; also when one of them cannot be read."""
+    run_one(machine, server)
+    machine.stop()
+    shutil.rmtree(machine.node.path(pull_secret_files.FOLDER).parent)
+    server.statuses["secrets"] = 403
+    began = time.clock_gettime(time.CLOCK_BOOTTIME)
+    machine.start()
+    read = machine.node.path(pull_secret_files.READ)
+    machine.says("secret shop/pull", "403")
+    assert not machine.files
+    wait_for(read.exists, 2 * pull_secrets.PATIENCE_SECONDS, "it is given up")
+    first = read.read_text()
+    assert began * 100 < int(first) <= time.clock_gettime(time.CLOCK_BOOTTIME) * 100
+    del server.statuses["secrets"]
+    wait_for(lambda: HARBOR in machine.files, SOON, "the secret")
+    assert read.read_text() == first
 
 
 def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:
     run_one(machine, server)
+    place = machine.node.path(pull_secret_files.HOSTS)
+    wait_for(place.exists, SOON, "the list")
     shutil.rmtree(machine.node.path(pull_secrets.INSTALLED))
     machine.has({})
-    place = machine.node.path(pull_secret_files.HOSTS)
     wait_for(lambda: not place.exists(), SOON, "the list is gone")
 
 
@@ -558,7 +579,8 @@ def test_no_key_names_a_file_elsewhere(machine: Machine, server: ApiServer, key:
     assert set(machine.files) <= {"good.corp", "harbor.corp"}
     folder = machine.node.path("/run/soci-cluster")
     names = {path.name for path in folder.iterdir()} - {"pull-secrets.new"}  # while one is written
-    assert names <= {"pull-secrets", "pull-secrets.problems", "pull-secrets.alive"}
+    marks = {"pull-secrets.problems", "pull-secrets.alive", "pull-secrets.read"}
+    assert names <= {"pull-secrets", *marks}
     if key.strip() not in ("harbor.corp", "a/../../b@c"):  # which is for a, a name of Docker Hub in images
         machine.says("pull-secrets-unread", "secret shop/pull", "names no registry")
 

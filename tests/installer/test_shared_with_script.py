@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from agent import carry, slots, transaction, uninstall
+from agent import carry, pull_secret_files, slots, transaction, uninstall
 
 from tests.fakes.sourced_script import SCRIPT, call
 
@@ -20,6 +20,14 @@ def test_state_program_and_copies_are_at_the_same_places() -> None:
         transaction.SCRIPT,
         carry.COPIES,
         uninstall.UNIT,
+    ]
+
+
+def test_pull_secrets_are_at_the_same_places() -> None:
+    assert call('say "$SECRETS $SECRETS_READ $SECRET_HOSTS"').split() == [
+        pull_secret_files.FOLDER,
+        pull_secret_files.READ,
+        pull_secret_files.HOSTS,
     ]
 
 

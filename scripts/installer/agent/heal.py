@@ -16,7 +16,7 @@ from .host import ENTER_HOST, Host
 from .lazy import Pod
 from .transaction import SCRIPT, run_for
 
-SCRIPT_SECONDS = 400
+SCRIPT_SECONDS = 450
 BROKEN = "BrokenMounts"  # the reason of the Event on a pod
 AGAIN_SECONDS = 20
 

@@ -220,7 +220,8 @@ FOLDERS = (
         path=credential_helper.MEMORY,
         what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
         "0700, one credential for each registry; `pull-secrets.problems` and `pull-secrets.conflicts`, why a "
-        "pod's secret is not among them; `pull-secrets.alive`, when their process last looked",
+        "pod's secret is not among them; `pull-secrets.alive`, when their process last looked; "
+        "`pull-secrets.read`, when it had read all of them for the first time",
     ),
 )
 

@@ -4,12 +4,14 @@ what it could not do; and on the disk, of which registries these are."""
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Collection, Sequence
 
 from .errors import clean
 from .host import Host
 from .image_reference import is_host
 from .pull_secret_choice import CONFLICT, Problem
+from .pull_secret_choice import HOSTS as MOST_HOSTS
 from .pull_secret_content import parse_file
 from .registry_auth import Credential
 from .transaction import STATE
@@ -22,10 +24,11 @@ PROBLEMS = f"{FOLDER}.problems"
 ALIVE = f"{FOLDER}.alive"
 UNREAD = "pull-secrets-unread"
 NEW = f"{FOLDER}.new"  # a file that is being written: none of a host
-# Names alone, of the registries that there were files of. A boot empties the memory, and the daemon starts
-# before there are files again: a heal waits for these (host/55-heal.sh).
+# Hundredths of a second since boot at which the pull secrets of all pods had been read for the first time. A
+# boot empties the memory, and the daemon starts before they are read again: host/55-heal.sh.
+READ = f"{FOLDER}.read"
+# The names, and nothing else, of the registries that there were files of: for these it waits.
 HOSTS = f"{STATE}/pull-secret-hosts"
-MOST_HOSTS = 64
 
 
 def problems(host: Host) -> list[Problem]:
@@ -79,21 +82,28 @@ def present(host: Host) -> dict[str, Credential]:
 
 
 def remember(host: Host, hosts: Collection[str]) -> None:
-    """Let there have been files of these registries, too; of many, the latest are remembered.
+    """Let there have been files of these registries, too; of too many, those go first that have none.
 
     Raises:
         OSError: it cannot be written, as on a node from which SOCI has just been taken.
     """
     before = [name for name in host.read_text(HOSTS).split() if is_host(name)]
-    after = [*sorted(hosts), *(name for name in before if name not in hosts)][:MOST_HOSTS]
+    known = [name for name in before if name in hosts]
+    new = sorted(set(hosts) - set(before))
+    after = [*known, *new, *(name for name in before if name not in hosts)][:MOST_HOSTS]
     if set(after) != set(before):
         put(host, HOSTS, "".join(f"{name}\n" for name in after), new=f"{HOSTS}.next")
+
+
+def now() -> str:
+    """The time as the files have it, which the host script and the helper read, too."""
+    return f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n"
 
 
 def remove(host: Host) -> None:
     """Take all of this off the node: it is not wanted any more."""
     paths = [f"{FOLDER}/{name}" for name in names(host)]
-    for path in (*paths, NEW, ALIVE, CONFLICTS, PROBLEMS, HOSTS):
+    for path in (*paths, NEW, ALIVE, READ, CONFLICTS, PROBLEMS, HOSTS):
         host.path(path).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # of the folder around it, the helper may have a part
         host.path(FOLDER).rmdir()
@@ -124,6 +134,8 @@ def put(host: Host, path: str, text: str, *, new: str = NEW) -> None:
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
+            file.flush()
+            os.fsync(descriptor)  # of that on the disk, a power cut leaves one or the other
         temporary.replace(host.path(path))
     except OSError:
         temporary.unlink(missing_ok=True)

@@ -31,7 +31,7 @@ from .kubelet_identity import IdentityError, Json, KubeletIdentity
 from .log import Log
 from .pull_secret_choice import CONFLICT, OWN, Choice, Claims, Problem, Question, in_short
 from .pull_secret_content import Content, Pod, file_text, read_pod, read_secret
-from .pull_secret_files import ALIVE, FOLDER, HOSTS, UNREAD
+from .pull_secret_files import ALIVE, FOLDER, HOSTS, READ, UNREAD
 from .reflector import Changed, Gone, Listed, News, Reflector, Trouble
 from .registry_auth import Credential
 from .transaction import STATE, recorded_plan
@@ -250,7 +250,7 @@ class Keeper:
         found = self._problems_of_reading()
         is_safe = pull_secret_files.is_safe(self._host)
         if is_safe:
-            self._try_to_put(ALIVE, f"{time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 10_000_000}\n")
+            self._try_to_put(ALIVE, pull_secret_files.now())
         else:
             found.append((UNREAD, FOLDER, "it is not in memory, or not root's alone: no pull secret is kept"))
         if is_safe and state.has_listed:
@@ -261,6 +261,8 @@ class Keeper:
             choice = pull_secret_choice.choose(self._claimed, present, answers, owns, state.decided)
             state.decided = choice.decided
             self._write(choice, present)
+            if self._has_read() and not self._host.exists(READ):
+                self._try_to_put(READ, pull_secret_files.now())
             self._put_questions(choice)
             found += choice.problems
             found += [(UNREAD, "limits", cause) for cause in state.too_many]
@@ -302,6 +304,14 @@ class Keeper:
             cause = f"of {len(chosen)} secrets that pods name only {SECRETS} are read"
             state.problems.append((UNREAD, "limits", cause))
         return set(chosen[:SECRETS])
+
+    def _has_read(self) -> bool:
+        """Whether each secret was read, or could not be for a while."""
+        now = self._clock()
+        return all(
+            secret.content or (secret.trouble and now - secret.since >= PATIENCE_SECONDS)
+            for secret in self._state.secrets.values()
+        )
 
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
         brought = self._state.brought

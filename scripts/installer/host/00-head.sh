@@ -58,9 +58,12 @@ REMOVAL_UNIT=soci-cluster-remove
 HEAL_UNIT=soci-cluster-heal
 ASKING=soci-cluster # a namespace of containerd in which a registry is asked whether it answers
 HELD_SECONDS='20 300' # the first and the longest pause between two restarts of a daemon for images that are held
-SECRETS=$ROOT/run/soci-cluster/pull-secrets # a file for each registry's host, in memory: agent/pull_secret_files.py
-SECRET_HOSTS=$STATE/pull-secret-hosts       # the names of those that there were before a boot, too
-SECRETS_SECONDS=45 # for which a heal waits for the agent to read them again
+# Of agent/pull_secret_files.py: in memory a file for each registry's host, and when all were read after a boot, in
+# hundredths of a second since it; on the disk the hosts' names.
+SECRETS=$ROOT/run/soci-cluster/pull-secrets
+SECRETS_READ=$SECRETS.read
+SECRET_HOSTS=$STATE/pull-secret-hosts
+SECRETS_SECONDS=45 # for which a heal waits for them after a boot
 SLOTS='soci soci-b'
 BEFORE_RESTART='recovery daemon generator' # the roles in the order in which files are written
 AFTER_DAEMON='shared generated'
@@ -69,7 +72,7 @@ COPIES=carried-by-soci-cluster # below a slot's data
 COPY_UNIT=soci-cluster-copy.service # in which the agent's copies are made
 TAB=$(printf '\t')
 STEP=start STEPS='' CAUSE=''
-HAS_WAITED='' START_WITHOUT_SECRETS='' # of a heal: for pull secrets, and the daemon's start that they came after
+HAS_AWAITED_SECRETS='' # this heal
 
 # select_slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
 # Only what then works with that slot to its end selects one; everybody else asks `in_slot`.

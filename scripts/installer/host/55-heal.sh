@@ -6,8 +6,8 @@
 # does not start is forgotten by containerd, which makes the next pull a fresh one. And what a container had mounted
 # died with the daemon that served it, whatever came back.
 
-# After a boot the pull secrets of the node's pods are not in memory yet: what only they open is waited for, then a restart
-# of the daemon brings it back.
+# After a boot the pull secrets of the node's pods are not in memory yet: they are waited for, once for each start of a
+# daemon, and a restart brings back what they open.
 
 # heal [--again]: once after each start of a daemon; with --again once more. The result, a line each, for the agent and
 # for people:
@@ -16,7 +16,6 @@
 #   broken CONTAINER        it runs, and what it had mounted is dead
 # Fails when it could not look at everything: that start of the daemon is looked at again.
 heal() {
-  local awaited
   case ${1:-} in '' | --again) ;; *) die "usage: soci-host.sh heal [--again]" ;; esac
   [ -e "$STATE/current/plan.env" ] || return 0
   # Not with the lock held: a start of containerd waits for whoever holds it.
@@ -31,11 +30,9 @@ heal() {
   esac
   [ -e "$STATE/current/plan.env" ] || return 0
   read_plan "$STATE/current"
-  if [ -z "$HAS_WAITED" ] && awaited=$(in_slot "$PLAN_slot" awaited_secrets) && [ -n "$awaited" ]; then
-    HAS_WAITED=yes
-    START_WITHOUT_SECRETS=$(in_slot "$PLAN_slot" started_as)
+  if ! has_awaited_secrets && in_slot "$PLAN_slot" lacks_secrets; then
     leave_lock
-    await_secrets "$awaited" || START_WITHOUT_SECRETS=''
+    await_secrets
     heal "$@" # anything may have happened meanwhile
     return
   fi
@@ -43,44 +40,35 @@ heal() {
   in_each_slot heal_slot
 }
 
-# awaited_secrets: of images whose layers did not come back, the registries that the node had pull secrets for and has
-# none now.
-awaited_secrets() {
-  local hosts broken
-  hosts=$(hosts_without_secret)
-  [ -n "$hosts" ] && is_up || return 0
+# Whether they were read, or awaited in vain since this start of the daemon.
+has_awaited_secrets() {
+  [ -s "$SECRETS_READ" ] || [ -n "$HAS_AWAITED_SECRETS" ] ||
+    in_slot "$PLAN_slot" started_as | grep -qxF -f "$STATE/awaited-secrets" 2>/dev/null
+}
+
+# lacks_secrets: whether layers of the selected slot may not have come back for want of a pull secret that the node had.
+lacks_secrets() {
+  local chains
+  [ -s "$SECRET_HOSTS" ] && is_up || return 1
   await_connection "$SNAPSHOTTER"
+  clear_keys "$SNAPSHOTTER" look >/dev/null 2>&1 || :
   look_at_containerd
-  broken=$(look_at_chains | sed -n 's/^broken //p')
-  [ -z "$broken" ] || images_on "$broken" | hosts_of_images | grep -xF -e "$hosts" || :
+  chains=$(look_at_chains | awk '{ print $2 }')
+  [ -n "$chains" ] && images_on "$chains" | hosts_of_images | grep -qxF -f "$SECRET_HOSTS"
 }
 
-hosts_without_secret() {
-  local host
-  [ -f "$SECRET_HOSTS" ] || return 0
-  while read -r host; do
-    [ -s "$SECRETS/$host" ] || say "$host"
-  done <"$SECRET_HOSTS"
+# As the agent has the names of registries.
+hosts_of_images() {
+  sed 's,/.*,,' | tr '[:upper:]' '[:lower:]' | sed 's,^\(registry-1\.\)\{0\,1\}docker\.io$,index.docker.io,' | sort -u
 }
 
-# As the files of their secrets are named.
-hosts_of_images() { sed -n 's,/.*,,; s,^docker\.io$,index.docker.io,; p' | sort -u; }
-
-# await_secrets HOSTS: fails when they do not come.
 await_secrets() {
   local give_up
-  say "the pull secrets for $(say "$1" | tr '\n' ' ')are awaited for $SECRETS_SECONDS s at most" >&2
+  say "pull secrets are awaited, for $SECRETS_SECONDS s at most" >&2
   give_up=$(($(now_ms) + SECRETS_SECONDS * 1000))
-  until has_secrets "$1"; do
-    [ "$(now_ms)" -lt "$give_up" ] || return 1
-    sleep 1
-  done
-}
-
-# has_secrets HOSTS: for all of them.
-has_secrets() {
-  local host
-  for host in $1; do [ -s "$SECRETS/$host" ] || return 1; done
+  until [ -s "$SECRETS_READ" ] || [ "$(now_ms)" -ge "$give_up" ]; do sleep 1; done
+  HAS_AWAITED_SECRETS=yes
+  in_slot "$PLAN_slot" started_as >"$STATE/awaited-secrets" || : # a full disk: the next heal waits again
 }
 
 await_containerd() {
@@ -240,7 +228,7 @@ meaning_of() {
 heal_chains() {
   local held
   held=$(held_images "$1")
-  if [ "$(started_as)" = "$START_WITHOUT_SECRETS" ] && may_be_restarted; then
+  if started_without_secret_of "$1" && may_be_restarted; then
     start_snapshotter restart # which mounts the layers again
     return
   fi
@@ -252,6 +240,18 @@ heal_chains() {
   free_chains "$1"
   [ -z "$held" ] || say "$held"
   forget "$(images_on "$1" | grep -vxF "$(say "$held" | awk '{ print $2 }')" || :)"
+}
+
+# started_without_secret_of CHAINS: whether one of their images has a pull secret that was read after the daemon's start.
+started_without_secret_of() {
+  local read started host
+  read -r read 2>/dev/null <"$SECRETS_READ" || return 1
+  case $read in '' | *[!0-9]*) return 1 ;; esac
+  started=$(start_of_daemon) && [ "$started" -lt "$read" ] || return 1
+  for host in $(images_on "$1" | hosts_of_images); do
+    [ ! -s "$SECRETS/$host" ] || return 0
+  done
+  return 1
 }
 
 # forget IMAGES
