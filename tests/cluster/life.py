@@ -16,7 +16,7 @@ from lab_client import on_node
 from settings import REGISTRY, VERSIONS
 
 from tests.cluster import sample_pods
-from tests.cluster.life_events import CONFIG, EVENTS, FORGET, STATE, Event, Stage
+from tests.cluster.life_events import CONFIG, EVENTS, FORGET, FORGET_REMOVED, STATE, Event, Stage
 from tests.cluster.life_pods import Pod
 from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
 from tests.cluster.registries import REMOVED_SECONDS, pull_secret
@@ -228,6 +228,7 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
 
 
 def without_image(node: str) -> None:
+    on_node(node, FORGET_REMOVED)
     holders = f"{{ ctr -n k8s.io containers ls; cat /proc/self/mountinfo; }} | {HELD} || :"
     wait_for(
         lambda: on_node(node, holders).strip() == "0", REMOVED_SECONDS, f"nobody has the sample on {node}"

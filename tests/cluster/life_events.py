@@ -32,6 +32,14 @@ FORGET = """
         ctr -n k8s.io images rm --sync $(names -v digest="$digest" '$3 == digest { print $1 }')
     done >/dev/null
 """
+# What is removed while containerd does not know its snapshotter stays in containerd's records, and
+# its snapshot with it; docs/reliability.md.
+FORGET_REMOVED = """
+    for container in $(ctr -n k8s.io containers ls | awk '/sample/ { print $1 }'); do
+        [ -e /var/lib/containerd/io.containerd.grpc.v1.cri/containers/$container ] ||
+            ctr -n k8s.io containers rm $container
+    done >/dev/null 2>&1
+"""
 NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
 # The disk is full in the kubelet's eyes, and no image too young to go. It looks at its start; when its
 # figures are not there yet, five minutes later, so it is started again. In the end it has not freed enough,
