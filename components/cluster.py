@@ -35,7 +35,8 @@ class SociCluster(pulumi.ComponentResource):
     """Name of the installer's DaemonSet."""
     sample_pod: pulumi.Output[str]
     """The sample workload, a Job, `namespace/name`; empty when it is off or SOCI is absent."""
-
+    sample_figures: pulumi.Output[str]
+    """What came of it, in a line: pull and start, and how many layers were lazily loaded."""
     image_index: pulumi.Output[str]
     """What gives images their index, a Job or CronJob, `namespace/name`; empty when there is none."""
 
@@ -58,7 +59,9 @@ class SociCluster(pulumi.ComponentResource):
         installer = self._installer(access)
         index = self._image_index(access, installer)
         self.image_index = index.job if index else pulumi.Output.from_input("")
-        self.sample_pod = self._sample(access, installer, index)
+        sample = self._sample(access, installer, index)
+        self.sample_pod = sample.pod if sample else pulumi.Output.from_input("")
+        self.sample_figures = sample.figures if sample else pulumi.Output.from_input("")
         access.complete(pulumi.ResourceOptions(parent=self, depends_on=[installer, installer.ready]))
         self.soci_state = installer.state
         self.soci_version = installer.version
@@ -76,6 +79,7 @@ class SociCluster(pulumi.ComponentResource):
             "installerNamespace": self.installer_namespace,
             "installerDaemonSet": self.installer_daemon_set,
             "samplePod": self.sample_pod,
+            "sampleFigures": self.sample_figures,
             "imageIndex": self.image_index,
         }
 
@@ -122,14 +126,14 @@ class SociCluster(pulumi.ComponentResource):
 
     def _sample(
         self, access: ClusterAccess, installer: SociInstaller, index: ImageIndex | None
-    ) -> pulumi.Output[str]:
+    ) -> SampleWorkload | None:
         chosen = self._settings.sample_workload
         if not chosen.enabled or self._settings.state == "absent":
-            return pulumi.Output.from_input("")
+            return None
         # What it loads lazily may have to be made first.
         is_made = index is not None and chosen.image in indexed_images(self._settings.index)
         needed = [installer, installer.ready, *([index] if is_made else [])]
-        sample = SampleWorkload(
+        return SampleWorkload(
             f"{self._name}-sample",
             {
                 "version": self._settings.version,
@@ -142,4 +146,3 @@ class SociCluster(pulumi.ComponentResource):
             },
             self._in_cluster(access, depends_on=needed),
         )
-        return sample.pod

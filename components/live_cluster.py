@@ -2,6 +2,8 @@
 
 import functools
 import json
+import queue
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -23,7 +25,7 @@ class UnreachableError(UnreadableError):
 
 
 class LiveCluster:
-    """One cluster, read with its kubeconfig. Nothing is ever written. Safe to use from several threads.
+    """One cluster, read with its kubeconfig. No object is ever written. Safe to use from several threads.
 
     Where nothing answered once, nothing is asked again: each attempt would take the whole time limit.
 
@@ -81,6 +83,59 @@ class LiveCluster:
     def items(self, path: str, **query: str) -> Sequence[Object]:
         """The objects of a kind at an API path."""
         return (self.get(path, **query) or {}).get("items") or []
+
+    def run(self, namespace: str, pod: str, container: str, command: Sequence[str], seconds: float) -> str:
+        """What a command in a container prints.
+
+        Raises:
+            UnreadableError: also when it fails, or has not ended in so many seconds.
+        """
+        answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answers.put(self._run(namespace, pod, container, command, seconds))
+            except Exception as error:  # noqa: BLE001 (raised below)
+                answers.put(error)
+
+        # The client's handshake knows no time limit: a silent server keeps this thread, and no other.
+        threading.Thread(target=ask, name=f"exec in {pod}", daemon=True).start()
+        try:
+            answer = answers.get(timeout=seconds)
+        except queue.Empty:
+            raise UnreadableError(f"{namespace}/{pod} does not answer in {seconds:.0f} s") from None
+        if isinstance(answer, Exception):
+            # The client's own error has its words in an attribute, and after them the answer's headers.
+            words = str(getattr(answer, "reason", None) or first_line(answer))
+            raise UnreadableError(words.partition(" -+-+- ")[0]) from answer
+        return answer
+
+    def _run(self, namespace: str, pod: str, container: str, command: Sequence[str], seconds: float) -> str:
+        from kubernetes.client import ApiClient, CoreV1Api
+        from kubernetes.stream import stream
+
+        # A stream changes its client for a while: it has one of its own.
+        api = CoreV1Api(ApiClient(self._connection.configuration))
+        process = stream(
+            api.connect_get_namespaced_pod_exec,
+            pod,
+            namespace,
+            container=container,
+            command=list(command),
+            stdout=True,
+            stderr=True,
+            _preload_content=False,
+        )
+        try:
+            process.run_forever(timeout=seconds)
+            output, errors = process.read_stdout(), process.read_stderr()
+            status = process.returncode
+        finally:
+            process.close()
+        if status:
+            lines = [line for line in errors.splitlines() if line.strip()]
+            raise UnreadableError((lines or [f"it ended with status {status}"])[-1])
+        return output
 
 
 @functools.cache

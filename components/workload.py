@@ -9,6 +9,7 @@ from .arguments import SampleWorkloadArgs
 from .cluster_access import access_of
 from .installer import labels
 from .names import VERSION_LABEL
+from .sample_figures import SampleFigures
 
 
 class SampleWorkload(pulumi.ComponentResource):
@@ -21,6 +22,8 @@ class SampleWorkload(pulumi.ComponentResource):
 
     pod: pulumi.Output[str]
     """The Job, `namespace/name`."""
+    figures: pulumi.Output[str]
+    """What came of it, in a line: pull and start, and how many layers were lazily loaded."""
 
     def __init__(
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None
@@ -52,6 +55,7 @@ class SampleWorkload(pulumi.ComponentResource):
         if chosen.image_pull_secrets:
             made = self._pull_secret(name, chosen)
             pod["image_pull_secrets"] = image_pull_secrets.references(chosen.image_pull_secrets, made)
+        figures = SampleFigures(f"{name}-figures", sample.image, access, self)
         # Autonamed: a change of image, command or version starts a new one before the old one is deleted.
         job = k8s.batch.v1.Job(
             f"{name}-job",
@@ -71,12 +75,14 @@ class SampleWorkload(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 hooks=pulumi.ResourceHookBinding(
-                    on_error=[failure.job_hook(f"{name}-failure", failure.SAMPLE, access, limit, self)]
+                    after_create=[figures.hook],
+                    on_error=[failure.job_hook(f"{name}-failure", failure.SAMPLE, access, limit, self)],
                 ),
             ),
         )
         self.pod = pulumi.Output.format("{0}/{1}", job.metadata["namespace"], job.metadata["name"])
-        self.register_outputs({"pod": self.pod})
+        self.figures = figures.of(job)
+        self.register_outputs({"pod": self.pod, "figures": self.figures})
 
     def _pull_secret(self, name: str, chosen: settings.Settings) -> pulumi.Input[str]:
         """The name of the Secret of the credentials for the sample's image; empty when there are none."""

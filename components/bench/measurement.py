@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..doctor import CannotLookError, Kubectl
+from ..pull_time import pull_seconds
 from .arms import Arm
 from .node_session import BenchError, NodeSession
-from .pod_watch import PodNews, PodWatch, pull_seconds
+from .pod_watch import PodNews, PodWatch
 from .samples import Json, Link, Phases, Sample, Workload, is_cold
 
 POD_SECONDS = 240.0

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.slots import FIRST, SECOND
 from kubernetes.client.exceptions import ApiException
 from lab_client import on_node
 from settings import REGISTRY, VERSIONS
@@ -229,7 +230,10 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
 
 def without_image(node: str) -> None:
     on_node(node, FORGET_REMOVED)
-    holders = f"{{ ctr -n k8s.io containers ls; cat /proc/self/mountinfo; }} | {HELD} || :"
+    # The snapshot of an image volume outlives its mount for a moment.
+    snapshots = " ".join(f"ctr -n k8s.io snapshots --snapshotter {slot.name} ls;" for slot in (FIRST, SECOND))
+    listed = f"{{ ctr -n k8s.io containers ls; cat /proc/self/mountinfo; {snapshots} }} 2>/dev/null"
+    holders = f"{listed} | {HELD} || :"
     wait_for(
         lambda: on_node(node, holders).strip() == "0", REMOVED_SECONDS, f"nobody has the sample on {node}"
     )

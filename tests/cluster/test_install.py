@@ -51,6 +51,15 @@ def test_indexed_image_is_loaded_lazily(api, run_pod, image):
     assert sample_pods.fuse_mounts(node) > 0
 
 
+def test_up_ends_with_what_came_of_the_sample(stack):
+    """In one line among the outputs, also after an `up` that ran none."""
+    done = stack.pulumi("stack", "output", "sampleFigures")
+    assert re.search(
+        r"started \d+ s after its creation; [1-9]\d* of \d+ layers lazily loaded, \d+ of \d+ MB$",
+        done.stdout.strip(),
+    ), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_image_without_index_still_starts(deployed, run_pod, node):
     run_pod(f"{REGISTRY}/python:3.11", node)

@@ -447,6 +447,7 @@ def pod_status(pod: dict[str, Any], trouble: str | None) -> dict[str, Any]:
 def once_status(pod: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Return the status of a pod that is to run once and whose containers are in this state."""
     ended = state.get("terminated")
+    state = {"terminated": {"startedAt": now(), **ended}} if ended else state
     return {
         "phase": "Pending" if not ended else "Failed" if ended["exitCode"] else "Succeeded",
         "conditions": [condition(kind, False, "", "") for kind in ("Ready", "ContainersReady")],

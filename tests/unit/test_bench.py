@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from components import doctor
+from components import doctor, pull_time
 from components.bench import arms, command, measurement, node_session, plots, pod_watch, report
 from components.bench.arms import LAZY, LAZY_1MIB, OVERLAYFS, PARALLEL, TUNED, Arm
 from components.bench.measurement import Cell, Plan, Progress, Result
@@ -304,14 +304,14 @@ def test_the_rest_takes_as_long_as_what_is_done_did():
     ],
 )
 def test_the_pull_time_is_the_kubelets(words, seconds):
-    assert pod_watch.pull_seconds(f'Successfully pulled image "a/b:1" in {words}') == pytest.approx(seconds)
+    assert pull_time.pull_seconds(f'Successfully pulled image "a/b:1" in {words}') == pytest.approx(seconds)
 
 
 def test_an_image_that_was_there_is_no_pull():
     with pytest.raises(ValueError, match="not pulled"):
-        pod_watch.pull_seconds('Container image "a/b:1" already present on machine')
+        pull_time.pull_seconds('Container image "a/b:1" already present on machine')
     with pytest.raises(ValueError, match="not a duration"):
-        pod_watch.go_duration_seconds("5 seconds")
+        pull_time.go_duration_seconds("5 seconds")
 
 
 def test_the_objects_of_a_watch_are_told_apart():

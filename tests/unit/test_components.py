@@ -315,6 +315,7 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
         "installerNamespace": "soci-system",
         "installerDaemonSet": "soci-installer",
         "samplePod": "default/soci-sample-job-1",
+        "sampleFigures": "",
         "imageIndex": "",
     }
     nodes = recorder.inputs("soci-nodes")

@@ -34,3 +34,20 @@ def test_an_address_where_nothing_answers_is_waited_for_once(monkeypatch: pytest
                 silent.accept()[0].close()
                 connections += 1
     assert connections == 1
+
+
+def test_a_server_that_takes_a_command_and_says_nothing_is_not_waited_for() -> None:
+    """The handshake of the client's WebSocket has no time limit: `pulumi up` would hang for good."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        text = kubeconfig(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        cluster = live_cluster.LiveCluster(text)
+        with pytest.raises(live_cluster.UnreadableError, match="a/b does not answer in 0 s"):
+            cluster.run("a", "b", "c", ["true"], 0.3)
+
+
+def test_a_server_that_refuses_a_command_is_quoted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as refusing:
+        port = refusing.getsockname()[1]
+    cluster = live_cluster.LiveCluster(kubeconfig(f"http://127.0.0.1:{port}"))
+    with pytest.raises(live_cluster.UnreadableError, match="refused"):
+        cluster.run("a", "b", "c", ["true"], 10)

@@ -1,0 +1,150 @@
+"""What SOCI gained for the sample, in one line: its pull, its start, and what of it was lazily loaded.
+
+It is read once, after the sample has run: from the pod and its Events, and from the soci-doctor of its node,
+which the installer's pod there runs.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pulumi
+
+from .doctor import LOOK
+from .failure import JOB_LABEL, POD_LABELS, Access, Connect
+from .live_cluster import LiveCluster, Object, UnreadableError, first_line
+from .names import in_containerd
+from .pull_time import pull_seconds
+
+DOCTOR_SECONDS = 20.0
+
+
+def in_words(pod: Object, events: Sequence[Object], layers: str) -> str:
+    """The line.
+
+    Args:
+        pod: the sample's, which has been started, as the API's JSON.
+        events: the Events about it, as the API's JSON.
+        layers: what is said of the image's layers.
+    """
+    return "; ".join(part for part in (_pull(events), _start(pod), layers) if part)
+
+
+def _pull(events: Sequence[Object]) -> str:
+    pulled = [event.get("message", "") for event in events if event.get("reason") == "Pulled"]
+    try:
+        return f"pull {pull_seconds(pulled[-1]):.1f} s"
+    except IndexError:
+        return ""
+    except ValueError:
+        return "its image was on the node already"
+
+
+def _start(pod: Object) -> str:
+    for state in pod["status"].get("containerStatuses") or ():
+        for now in (state.get("state") or {}).values():
+            if started := now.get("startedAt"):
+                created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+                seconds = (datetime.fromisoformat(started) - created).total_seconds()
+                return f"started {max(seconds, 0):.0f} s after its creation"
+    return ""
+
+
+def layers_in_words(image: Mapping[str, Any]) -> str:
+    """What is said of an image in the report of soci-doctor."""
+    lazy, layers = image["lazyLayers"], image["layers"]
+    loaded = f"{lazy} of {layers} layers lazily loaded"
+    if lazy:
+        return f"{loaded}, {image['lazyBytes'] / 1e6:.0f} of {image['bytes'] / 1e6:.0f} MB"
+    return f"{loaded}: {image['why']}" if image.get("why") else loaded
+
+
+def read(job: str, image: str, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> str:
+    """The line about a sample that has run, or why there is none; never raises, as the sample has run.
+
+    Args:
+        job: its Job, `namespace/name`.
+        image: its image.
+        kubeconfig: content of the cluster's kubeconfig.
+        context: of that; empty for its current one.
+        connect: makes the cluster.
+    """
+    if not kubeconfig:
+        return "not known: there is no kubeconfig to read them with"
+    try:
+        cluster = connect(kubeconfig, context)
+        namespace, _, name = job.partition("/")
+        objects = f"/api/v1/namespaces/{namespace}"
+        pods = cluster.items(f"{objects}/pods", labelSelector=f"{JOB_LABEL}={name}")
+        if not pods:
+            return "not known: the sample's pod is gone"
+        (pod, *_) = pods
+        about = f"involvedObject.uid={pod['metadata']['uid']}"
+        events = cluster.items(f"{objects}/events", fieldSelector=about)
+        try:
+            layers = layers_in_words(_on_node(cluster, pod["spec"]["nodeName"], in_containerd(image)))
+        except UnreadableError as error:
+            layers = f"its layers are not known: {first_line(error)}"
+        return in_words(pod, events, layers)
+    except Exception as error:  # noqa: BLE001 (whatever fails here must not fail the sample)
+        return f"not known: {first_line(error)}"
+
+
+def _on_node(cluster: LiveCluster, node: str, image: str) -> Mapping[str, Any]:
+    """An image in the report of a node's soci-doctor.
+
+    Raises:
+        UnreadableError: there is no report, or the image is not in it.
+    """
+    here = f"spec.nodeName={node}"
+    for installer in cluster.items("/api/v1/pods", labelSelector=POD_LABELS, fieldSelector=here):
+        name, namespace = installer["metadata"]["name"], installer["metadata"]["namespace"]
+        text = cluster.run(namespace, name, "installer", ["sh", "-c", LOOK], DOCTOR_SECONDS)
+        try:
+            images = json.loads(text)["images"]
+            found = next((one for one in images if image in one["names"]), None)
+        except (ValueError, LookupError, TypeError) as error:
+            raise UnreadableError(f"the report of {node} is not readable") from error
+        if not found:
+            raise UnreadableError(f"the image has left {node}")
+        return found
+    raise UnreadableError(f"no installer's pod is on {node}")
+
+
+class SampleFigures:
+    """Keeps the line about a sample from the `up` that ran it to the next one that does.
+
+    Args:
+        name: of the resource that keeps it.
+        image: the sample's.
+        access: kubeconfig and context.
+        parent: the sample.
+    """
+
+    def __init__(self, name: str, image: str, access: Access, parent: pulumi.Resource) -> None:
+        self._name, self._image, self._access, self._parent = name, image, access, parent
+        self._read: dict[str, str] = {}  # by the Job's identifier
+        # The sample has run: whatever fails here is a warning.
+        options = pulumi.ResourceHookOptions(ignore_errors=True)
+        self.hook = pulumi.ResourceHook(name, self._after_create, options)
+        """Belongs to the Job's `after_create`."""
+
+    async def _after_create(self, args: pulumi.ResourceHookArgs) -> None:
+        kubeconfig, context = await self._access.future() or ("", "")
+        self._read[args.id] = await asyncio.to_thread(read, args.id, self._image, kubeconfig, context)
+
+    def of(self, job: pulumi.CustomResource) -> pulumi.Output[str]:
+        """The line about this Job; empty after an `up` that was cut before it could be kept."""
+        kept = pulumi.Stash(
+            self._name,
+            input=job.id.apply(lambda identifier: self._read.get(identifier, "")),
+            opts=pulumi.ResourceOptions(
+                parent=self._parent,
+                # Only the `up` that made the Job knows the line.
+                ignore_changes=["input"],
+                replacement_trigger=job.id,
+            ),
+        )
+        return kept.output.apply(lambda line: line or "")
