@@ -149,6 +149,7 @@ def test_another_password_replaces_the_secrets_and_rolls_no_installer(stack: Sta
         "kubernetes:core/v1:Secret::soci-installer-registries": "replace",
         "kubernetes:core/v1:Secret::soci-sample-registries": "replace",
         "kubernetes:batch/v1:Job::soci-sample-job": "replace",
+        "pulumi:index:Stash::soci-sample-figures": "replace",
     }
     assert ROTATED not in stack.up()
     assert auths(nodes.api.call("GET", SECRET))[REGISTRY]["password"] == ROTATED
