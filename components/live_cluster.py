@@ -4,16 +4,19 @@ import functools
 import json
 import queue
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from . import redaction
 from .kubeconfig import parse
 
 REQUEST_TIMEOUT_SECONDS = 10
+MOST_CHARACTERS = 4 << 20  # of what a command prints
 
 Object = Mapping[str, Any]
+T = TypeVar("T")
 
 
 class UnreadableError(Exception):
@@ -90,25 +93,7 @@ class LiveCluster:
         Raises:
             UnreadableError: also when it fails, or has not ended in so many seconds.
         """
-        answers: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
-
-        def ask() -> None:
-            try:
-                answers.put(self._run(namespace, pod, container, command, seconds))
-            except Exception as error:  # noqa: BLE001 (raised below)
-                answers.put(error)
-
-        # The client's handshake knows no time limit: a silent server keeps this thread, and no other.
-        threading.Thread(target=ask, name=f"exec in {pod}", daemon=True).start()
-        try:
-            answer = answers.get(timeout=seconds)
-        except queue.Empty:
-            raise UnreadableError(f"{namespace}/{pod} does not answer in {seconds:.0f} s") from None
-        if isinstance(answer, Exception):
-            # The client's own error has its words in an attribute, and after them the answer's headers.
-            words = str(getattr(answer, "reason", None) or first_line(answer))
-            raise UnreadableError(words.partition(" -+-+- ")[0]) from answer
-        return answer
+        return within(seconds, lambda: self._run(namespace, pod, container, command, seconds))
 
     def _run(self, namespace: str, pod: str, container: str, command: Sequence[str], seconds: float) -> str:
         from kubernetes.client import ApiClient, CoreV1Api
@@ -126,16 +111,51 @@ class LiveCluster:
             stderr=True,
             _preload_content=False,
         )
+        deadline = time.monotonic() + seconds
+        output = errors = ""
         try:
-            process.run_forever(timeout=seconds)
-            output, errors = process.read_stdout(), process.read_stderr()
-            status = process.returncode
+            while process.is_open() and time.monotonic() < deadline and len(output) < MOST_CHARACTERS:
+                process.update(timeout=1)
+                output += process.read_stdout(timeout=0)
+                errors += process.read_stderr(timeout=0)
+            status = None if process.is_open() else process.returncode
+        except (TypeError, ValueError, LookupError) as error:  # of a status that is none
+            raise UnreadableError("the connection ended before the command did") from error
         finally:
             process.close()
+        if status is None:
+            raise UnreadableError("the command says too much, or does not end")
         if status:
             lines = [line for line in errors.splitlines() if line.strip()]
             raise UnreadableError((lines or [f"it ended with status {status}"])[-1])
         return output
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """What `ask` returns, or raises.
+
+    Raises:
+        UnreadableError: it takes longer; it goes on in a thread that keeps no program from its end. Neither
+            the client's handshake for a command nor a credential program has a time limit.
+    """
+    answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:  # noqa: BLE001 (raised below)
+            answers.put((None, error))
+
+    threading.Thread(target=answer, name="cluster", daemon=True).start()
+    try:
+        said, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise UnreadableError(f"no answer in {seconds:.0f} s") from None
+    if error:
+        # The client's own error has its words in an attribute, and after them the answer's headers.
+        words = str(getattr(error, "reason", None) or first_line(error))
+        raise UnreadableError(words.partition(" -+-+- ")[0]) from error
+    return cast(T, said)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ which the installer's pod there runs.
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -14,11 +15,16 @@ import pulumi
 
 from .doctor import LOOK
 from .failure import JOB_LABEL, POD_LABELS, Access, Connect
-from .live_cluster import LiveCluster, Object, UnreadableError, first_line
+from .live_cluster import LiveCluster, Object, UnreadableError, first_line, within
 from .names import in_containerd
 from .pull_time import pull_seconds
 
 DOCTOR_SECONDS = 20.0
+SECONDS = 60.0  # for all of it; a credential program may wait for a person
+MOST_CHARACTERS = 300
+CONTAINER = "sample"
+NOT_READ = "not known: read by the `pulumi up` that runs the sample, which was another one"
+_REASON = re.compile(r"[a-z-]{1,40}")
 
 
 def in_words(pod: Object, events: Sequence[Object], layers: str) -> str:
@@ -33,7 +39,12 @@ def in_words(pod: Object, events: Sequence[Object], layers: str) -> str:
 
 
 def _pull(events: Sequence[Object]) -> str:
-    pulled = [event.get("message", "") for event in events if event.get("reason") == "Pulled"]
+    own = f"spec.containers{{{CONTAINER}}}"
+    pulled = [
+        event.get("message", "")
+        for event in events
+        if event.get("reason") == "Pulled" and event["involvedObject"].get("fieldPath") == own
+    ]
     try:
         return f"pull {pull_seconds(pulled[-1]):.1f} s"
     except IndexError:
@@ -43,12 +54,12 @@ def _pull(events: Sequence[Object]) -> str:
 
 
 def _start(pod: Object) -> str:
-    for state in pod["status"].get("containerStatuses") or ():
-        for now in (state.get("state") or {}).values():
-            if started := now.get("startedAt"):
-                created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-                seconds = (datetime.fromisoformat(started) - created).total_seconds()
-                return f"started {max(seconds, 0):.0f} s after its creation"
+    for status in pod["status"].get("containerStatuses") or ():
+        started = ((status.get("state") or {}).get("terminated") or {}).get("startedAt")
+        if status.get("name") == CONTAINER and started:
+            created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+            seconds = (datetime.fromisoformat(started) - created).total_seconds()
+            return f"started {max(seconds, 0):.0f} s after its creation"
     return ""
 
 
@@ -58,7 +69,8 @@ def layers_in_words(image: Mapping[str, Any]) -> str:
     loaded = f"{lazy} of {layers} layers lazily loaded"
     if lazy:
         return f"{loaded}, {image['lazyBytes'] / 1e6:.0f} of {image['bytes'] / 1e6:.0f} MB"
-    return f"{loaded}: {image['why']}" if image.get("why") else loaded
+    # The name of one of the doctor's findings.
+    return f"{loaded} (soci-doctor: {image['why']})" if _REASON.fullmatch(image.get("why") or "") else loaded
 
 
 def read(job: str, image: str, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> str:
@@ -74,29 +86,34 @@ def read(job: str, image: str, kubeconfig: str, context: str, connect: Connect =
     if not kubeconfig:
         return "not known: there is no kubeconfig to read them with"
     try:
-        cluster = connect(kubeconfig, context)
-        namespace, _, name = job.partition("/")
-        objects = f"/api/v1/namespaces/{namespace}"
-        pods = cluster.items(f"{objects}/pods", labelSelector=f"{JOB_LABEL}={name}")
-        if not pods:
-            return "not known: the sample's pod is gone"
-        (pod, *_) = pods
-        about = f"involvedObject.uid={pod['metadata']['uid']}"
-        events = cluster.items(f"{objects}/events", fieldSelector=about)
-        try:
-            layers = layers_in_words(_on_node(cluster, pod["spec"]["nodeName"], in_containerd(image)))
-        except UnreadableError as error:
-            layers = f"its layers are not known: {first_line(error)}"
-        return in_words(pod, events, layers)
+        line = within(SECONDS, lambda: _read(job, image, connect(kubeconfig, context)))
     except Exception as error:  # noqa: BLE001 (whatever fails here must not fail the sample)
-        return f"not known: {first_line(error)}"
+        line = f"not known: {first_line(error)}"
+    # Nodes and users have written parts of it.
+    return "".join(one if one.isprintable() else " " for one in line)[:MOST_CHARACTERS]
 
 
-def _on_node(cluster: LiveCluster, node: str, image: str) -> Mapping[str, Any]:
-    """An image in the report of a node's soci-doctor.
+def _read(job: str, image: str, cluster: LiveCluster) -> str:
+    namespace, _, name = job.partition("/")
+    objects = f"/api/v1/namespaces/{namespace}"
+    pods = cluster.items(f"{objects}/pods", labelSelector=f"{JOB_LABEL}={name}")
+    if not pods:
+        raise UnreadableError("the sample's pod is gone")
+    pod = next((pod for pod in pods if pod["status"].get("phase") == "Succeeded"), pods[0])
+    about = f"involvedObject.uid={pod['metadata']['uid']}"
+    events = cluster.items(f"{objects}/events", fieldSelector=about)
+    try:
+        layers = _on_node(cluster, pod["spec"]["nodeName"], in_containerd(image))
+    except UnreadableError as error:
+        layers = f"its layers are not known: {first_line(error)}"
+    return in_words(pod, events, layers)
+
+
+def _on_node(cluster: LiveCluster, node: str, image: str) -> str:
+    """What a node's soci-doctor says of an image.
 
     Raises:
-        UnreadableError: there is no report, or the image is not in it.
+        UnreadableError: there is no report, or it is not readable.
     """
     here = f"spec.nodeName={node}"
     for installer in cluster.items("/api/v1/pods", labelSelector=POD_LABELS, fieldSelector=here):
@@ -104,12 +121,11 @@ def _on_node(cluster: LiveCluster, node: str, image: str) -> Mapping[str, Any]:
         text = cluster.run(namespace, name, "installer", ["sh", "-c", LOOK], DOCTOR_SECONDS)
         try:
             images = json.loads(text)["images"]
-            found = next((one for one in images if image in one["names"]), None)
-        except (ValueError, LookupError, TypeError) as error:
+            return next((layers_in_words(one) for one in images if image in one["names"]), "") or (
+                f"the image has left {node}"
+            )
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UnreadableError(f"the report of {node} is not readable") from error
-        if not found:
-            raise UnreadableError(f"the image has left {node}")
-        return found
     raise UnreadableError(f"no installer's pod is on {node}")
 
 
@@ -136,10 +152,10 @@ class SampleFigures:
         self._read[args.id] = await asyncio.to_thread(read, args.id, self._image, kubeconfig, context)
 
     def of(self, job: pulumi.CustomResource) -> pulumi.Output[str]:
-        """The line about this Job; empty after an `up` that was cut before it could be kept."""
+        """The line about this Job."""
         kept = pulumi.Stash(
             self._name,
-            input=job.id.apply(lambda identifier: self._read.get(identifier, "")),
+            input=job.id.apply(lambda identifier: self._read.get(identifier, NOT_READ)),
             opts=pulumi.ResourceOptions(
                 parent=self._parent,
                 # Only the `up` that made the Job knows the line.

@@ -9,7 +9,7 @@ from .arguments import SampleWorkloadArgs
 from .cluster_access import access_of
 from .installer import labels
 from .names import VERSION_LABEL
-from .sample_figures import SampleFigures
+from .sample_figures import CONTAINER, SampleFigures
 
 
 class SampleWorkload(pulumi.ComponentResource):
@@ -40,7 +40,7 @@ class SampleWorkload(pulumi.ComponentResource):
         access = access_of(self, args.get("kubeconfig"), args.get("context"))
         sample, version = chosen.sample_workload, chosen.version
         container: k8s.core.v1.ContainerArgsDict = {
-            "name": "sample",
+            "name": CONTAINER,
             "image": settings.protected(["sample_workload"], sample.image),
             # What it said last is shown when it fails.
             "termination_message_policy": "FallbackToLogsOnError",

@@ -204,23 +204,75 @@ def test_of_too_many_registries_those_are_remembered_that_there_were_and_are(mac
     assert "gone.corp" not in remembered
 
 
-def test_after_a_boot_it_is_said_when_all_secrets_have_been_read(machine: Machine, server: ApiServer) -> None:
-    """For a heal, which then looks for what they open; also when one of them cannot be read."""
-    run_one(machine, server)
+def boot(machine: Machine) -> float:
+    """Empty the node's memory, and start the process anew; returns when, in seconds since the boot."""
     machine.stop()
     shutil.rmtree(machine.node.path(pull_secret_files.FOLDER).parent)
-    server.statuses["secrets"] = 403
     began = time.clock_gettime(time.CLOCK_BOOTTIME)
     machine.start()
+    return began
+
+
+def test_after_a_boot_it_is_said_when_all_secrets_have_been_read(machine: Machine, server: ApiServer) -> None:
+    """For a heal, which then looks for what they open. A server that is about to start refuses everything."""
+    run_one(machine, server)
+    server.statuses["secrets"] = 503
+    began = boot(machine)
     read = machine.node.path(pull_secret_files.READ)
-    machine.says("secret shop/pull", "403")
-    assert not machine.files
-    wait_for(read.exists, 2 * pull_secrets.PATIENCE_SECONDS, "it is given up")
+    machine.says("secret shop/pull", "503")
+    assert not read.exists(), "the secret may come"
+    del server.statuses["secrets"]
+    wait_for(read.exists, SOON, "all have been read")
+    assert HARBOR in machine.files
     first = read.read_text()
     assert began * 100 < int(first) <= time.clock_gettime(time.CLOCK_BOOTTIME) * 100
-    del server.statuses["secrets"]
-    wait_for(lambda: HARBOR in machine.files, SOON, "the secret")
+    server.put("secrets", secret("shop/other", {"other.corp": auth("u", "p")}))
+    server.put("pods", pod("shop/c", "other.corp/x", secrets=("other",)))
+    wait_for(lambda: "other.corp" in machine.files, SOON, "a later one")
     assert read.read_text() == first
+
+
+def test_a_secret_that_does_not_exist_is_not_waited_for(machine: Machine, server: ApiServer) -> None:
+    run_one(machine, server)
+    server.delete("secrets", "shop/pull")
+    boot(machine)
+    wait_for(machine.node.path(pull_secret_files.READ).exists, SOON, "all have been read")
+    assert machine.files == {}
+
+
+def test_secrets_that_cannot_be_read_put_it_off_only_so_long(
+    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever makes pods that name ever new secrets keeps everybody's images away."""
+    monkeypatch.setattr(pull_secrets, "READ_SECONDS", 1.0)
+    run_one(machine, server)
+    server.statuses["secrets"] = 503
+    boot(machine)
+    wait_for(machine.node.path(pull_secret_files.READ).exists, SOON, "it is given up")
+    assert machine.files == {}
+
+
+def test_secrets_of_a_contested_registry_have_been_read_when_it_is_decided(
+    machine: Machine, server: ApiServer
+) -> None:
+    """A heal that came before would find no credential for it, and forget its images."""
+    machine.registries.readable = readable(one="one two", two="two", both="one two")
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def ask(question: Question) -> bool | None:
+        is_asked.set()
+        may_answer.wait(30)
+        return machine.registries(question)
+
+    machine.ask = ask
+    two_shops(server)
+    machine.start()
+    wait_for(is_asked.is_set, SOON, "the first question")
+    read = machine.node.path(pull_secret_files.READ)
+    assert not read.exists()
+    may_answer.set()
+    wait_for(read.exists, SOON, "it is decided")
+    assert machine.files == {HARBOR: line(HARBOR, "robot-two", "of-two")}
 
 
 def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:

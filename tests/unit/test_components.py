@@ -24,6 +24,7 @@ from components import (
     SociInstaller,
     cluster_identity,
     release,
+    sample_figures,
 )
 from components.cluster_access import access_of
 from components.operating_systems import OPERATING_SYSTEMS
@@ -315,7 +316,7 @@ def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, r
         "installerNamespace": "soci-system",
         "installerDaemonSet": "soci-installer",
         "samplePod": "default/soci-sample-job-1",
-        "sampleFigures": "",
+        "sampleFigures": sample_figures.NOT_READ,
         "imageIndex": "",
     }
     nodes = recorder.inputs("soci-nodes")

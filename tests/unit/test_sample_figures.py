@@ -1,6 +1,7 @@
 """The line about what SOCI gained for the sample."""
 
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -10,20 +11,33 @@ from components.live_cluster import UnreadableError
 
 CREATED = "2026-11-27T10:00:00Z"
 IMAGE = "registry.example/app:1"
+OWN = {"fieldPath": "spec.containers{sample}"}
+OTHERS = {"fieldPath": "spec.containers{proxy}"}
 PULLED = {
     "reason": "Pulled",
+    "involvedObject": OWN,
     "message": f'Successfully pulled image "{IMAGE}" in 1.25s (1.3s including waiting). Image size: 9 bytes.',
 }
-THERE = {"reason": "Pulled", "message": f'Container image "{IMAGE}" already present on machine'}
+THERE = {
+    "reason": "Pulled",
+    "involvedObject": OWN,
+    "message": f'Container image "{IMAGE}" already present on machine',
+}
 LAZY = {"names": [IMAGE], "layers": 7, "lazyLayers": 6, "bytes": 293e6, "lazyBytes": 281e6, "why": ""}
-WHOLE = LAZY | {"lazyLayers": 0, "lazyBytes": 0, "why": "it has no index"}
+WHOLE = LAZY | {"lazyLayers": 0, "lazyBytes": 0, "why": "no-index"}
 
 
 def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
     return {
         "metadata": {"name": "job-x", "uid": "u", "creationTimestamp": CREATED},
         "spec": {"nodeName": "node1"},
-        "status": {"containerStatuses": [{"state": {"terminated": {"startedAt": started, "exitCode": 0}}}]},
+        "status": {
+            "phase": "Succeeded",
+            "containerStatuses": [
+                {"name": "proxy", "state": {"terminated": {"startedAt": CREATED}}},
+                {"name": "sample", "state": {"terminated": {"startedAt": started, "exitCode": 0}}},
+            ],
+        },
     }
 
 
@@ -31,7 +45,7 @@ def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
     ("events", "image", "words"),
     [
         (
-            [PULLED],
+            [PULLED, THERE | {"involvedObject": OTHERS}],
             LAZY,
             "pull 1.2 s; started 3 s after its creation; 6 of 7 layers lazily loaded, 281 of 293 MB",
         ),
@@ -39,7 +53,7 @@ def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
             [{"reason": "Scheduled"}, THERE],
             WHOLE,
             "its image was on the node already; started 3 s after its creation; "
-            "0 of 7 layers lazily loaded: it has no index",
+            "0 of 7 layers lazily loaded (soci-doctor: no-index)",
         ),
     ],
 )
@@ -94,8 +108,11 @@ def test_the_installers_pod_of_the_node_is_asked() -> None:
         (Cluster(UnreadableError("pods/exec is forbidden\nfor you")), "pods/exec is forbidden"),
         (Cluster("no JSON"), "the report of node1 is not readable"),
         (Cluster('{"images": 5}'), "the report of node1 is not readable"),
+        (
+            Cluster(json.dumps({"images": [LAZY | {"lazyBytes": None}]})),
+            "the report of node1 is not readable",
+        ),
         (Cluster("", installers=0), "no installer's pod is on node1"),
-        (Cluster('{"images": []}'), "the image has left node1"),
     ],
 )
 def test_what_the_node_does_not_say_is_named_beside_the_rest(cluster: Cluster, why: str) -> None:
@@ -111,3 +128,24 @@ def test_whatever_cannot_be_read_fails_nothing() -> None:
 
     line = sample_figures.read("default/job", IMAGE, "{}", "", refuse)
     assert line == "not known: the credential program failed"
+
+
+def test_an_image_that_has_left_the_node_is_said_to_have() -> None:
+    assert read(Cluster('{"images": []}')).endswith("; the image has left node1")
+
+
+def test_what_a_node_says_stays_one_line_of_text() -> None:
+    """It is printed to terminals, and kept in the state."""
+    hostile = LAZY | {"lazyLayers": 0, "why": "\x1b]0;owned\x07\n"}
+    assert read(Cluster(json.dumps({"images": [hostile]}))).endswith("0 of 7 layers lazily loaded")
+    line = read(Cluster(UnreadableError("\x1b[2J" + "x" * 9999)))
+    assert (line.isprintable(), len(line)) == (True, sample_figures.MOST_CHARACTERS)
+
+
+def test_a_cluster_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential program may wait for a person, at the end of a long `pulumi up`."""
+    monkeypatch.setattr(sample_figures, "SECONDS", 0.2)
+    for_ever = threading.Event()
+    line = sample_figures.read("default/job", IMAGE, "{}", "", lambda *_: for_ever.wait(60))  # ty: ignore[invalid-argument-type]
+    assert line == "not known: no answer in 0 s"
+    for_ever.set()

@@ -37,6 +37,7 @@ from .registry_auth import Credential
 from .transaction import STATE, recorded_plan
 
 LOOK_SECONDS = 5.0  # between two looks at the files, which others may have removed
+READ_SECONDS = 20.0  # from the first list of pods: then all secrets count as read, whatever is missing
 PATIENCE_SECONDS = 10.0  # a pod may be here before its secret, or before the API server lets us read it
 AGAIN_SECONDS = 30.0  # after which a registry that did not answer is asked again
 LATE_SECONDS = 5.0  # an answer that takes longer was late: others go first, this registry waits
@@ -65,6 +66,7 @@ class Secret:
 
     follower: Reflector
     content: Content | None = None
+    is_absent: bool = False  # as the API server says
     trouble: str = ""
     since: float = 0.0  # when the trouble began
 
@@ -84,6 +86,7 @@ class State:
 
     pods: dict[str, Pod] = field(default_factory=dict)
     has_listed: bool = False
+    listed_at: float = 0.0  # for the first time
     trouble: str = ""  # with the pods
     since: float = 0.0
     secrets: dict[str, Secret] = field(default_factory=dict)
@@ -204,6 +207,7 @@ class Keeper:
                 state.trouble = words
                 return True
             case Listed(items=items):
+                state.listed_at = state.listed_at if state.has_listed else self._clock()
                 state.pods, state.has_listed = dict(items), True
             case Changed(name=name, item=item):
                 state.pods[name] = item
@@ -223,10 +227,12 @@ class Keeper:
             case Listed(items=items):
                 content = next(iter(items.values()), None)
                 trouble = "" if content else "there is no such secret"
+                secret.is_absent = content is None
             case Changed(item=item):
-                content = item
+                content, secret.is_absent = item, False
             case Gone():
                 content, trouble = None, "the secret was deleted"
+                secret.is_absent = True
         if trouble and not secret.trouble:
             secret.since = self._clock()
         was = (secret.content, secret.trouble)
@@ -261,7 +267,7 @@ class Keeper:
             choice = pull_secret_choice.choose(self._claimed, present, answers, owns, state.decided)
             state.decided = choice.decided
             self._write(choice, present)
-            if self._has_read() and not self._host.exists(READ):
+            if not self._host.exists(READ) and self._has_read(choice):
                 self._try_to_put(READ, pull_secret_files.now())
             self._put_questions(choice)
             found += choice.problems
@@ -305,13 +311,13 @@ class Keeper:
             state.problems.append((UNREAD, "limits", cause))
         return set(chosen[:SECRETS])
 
-    def _has_read(self) -> bool:
-        """Whether each secret was read, or could not be for a while."""
-        now = self._clock()
-        return all(
-            secret.content or (secret.trouble and now - secret.since >= PATIENCE_SECONDS)
-            for secret in self._state.secrets.values()
-        )
+    def _has_read(self, choice: Choice) -> bool:
+        """Whether each secret is known, and which credential each registry gets; or it has taken so long that
+        nobody who waits for it is helped. Whoever makes pods cannot put that off."""
+        state = self._state
+        is_known = all(secret.content or secret.is_absent for secret in state.secrets.values())
+        is_decided = self._claimed.keys() <= state.owns.keys() and choice.questions <= state.answers.keys()
+        return (is_known and is_decided) or self._clock() - state.listed_at >= READ_SECONDS
 
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
         brought = self._state.brought
