@@ -37,7 +37,7 @@ FORGET = """
 FORGET_REMOVED = """
     for container in $(ctr -n k8s.io containers ls | awk '/sample/ { print $1 }'); do
         [ -e /var/lib/containerd/io.containerd.grpc.v1.cri/containers/$container ] ||
-            ctr -n k8s.io containers rm $container
+            ctr -n k8s.io containers rm $container || : # it may be going just now
     done >/dev/null 2>&1
 """
 NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
