@@ -6,6 +6,7 @@ from typing import Any
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from tests.cluster.looks import is_ready
 from tests.cluster.readers import READER
 from tests.cluster.sample_pods import IMAGE
 from tests.waiting import wait_for
@@ -48,12 +49,8 @@ class Application:
         self.await_ready()
 
     def await_ready(self) -> None:
-        """Wait for as many ready pods as it is to have."""
-
-        def is_ready() -> bool:
-            return self._apps.read_namespaced_replica_set(NAME, "default").status.ready_replicas == REPLICAS
-
-        wait_for(is_ready, 120, "the application's pods")
+        """Wait for as many ready pods as it is to have; its controller counts late."""
+        wait_for(lambda: [is_ready(pod) for pod in self.pods()] == [True] * REPLICAS, 120, "its pods")
 
     def pods(self, node: str = "") -> list[Any]:
         """Its pods, those of one node if there is one."""
