@@ -17,6 +17,7 @@ MANIFEST = (
     "sha256:d1 1kB 1min containerd.io/gc.ref.content.config=sha256:c0f1,containerd.io/gc.ref.content.l.0=x\n"
 )
 NAMES = (IMAGE, "registry.example/app@sha256:d1", "sha256:c0f1")
+FORGOTTEN = sorted(f"forgotten {name}" for name in NAMES)
 
 
 @pytest.fixture
@@ -50,6 +51,11 @@ def forgotten(node: ScriptNode) -> list[list[str]]:
     return [call.split("--sync ")[1].split() for call in node.calls("ctr --namespace k8s.io images rm")]
 
 
+def restarts(node: ScriptNode) -> int:
+    """Of the daemon."""
+    return len(node.calls(f"systemctl restart {FIRST.unit}"))
+
+
 def test_an_image_that_starts_stays(node: ScriptNode) -> None:
     assert heal(node) == []
     assert forgotten(node) == []
@@ -59,10 +65,10 @@ def test_an_image_that_starts_stays(node: ScriptNode) -> None:
 def test_an_image_whose_layers_did_not_come_back_is_forgotten_by_all_its_names(node: ScriptNode) -> None:
     """Its next pull would find the layers there and fetch nothing: nothing starts on them for good."""
     write(node, "unavailable", f"{CHAIN}\n")
-    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES)
+    assert sorted(heal(node)) == FORGOTTEN
     assert [sorted(names) for names in forgotten(node)] == [sorted(NAMES)]
     # A daemon that found no index remembers that, and would have the image pulled whole.
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+    assert restarts(node) == 1
 
 
 def test_an_ended_container_keeps_its_record_and_loses_its_hold(node: ScriptNode) -> None:
@@ -101,7 +107,7 @@ def test_each_start_of_a_daemon_is_seen_to_once(node: ScriptNode) -> None:
     assert heal(node) == []
     write(node, "unavailable", f"{CHAIN}\n")
     assert heal(node) == []
-    assert sorted(heal(node, "--again")) == sorted(f"forgotten {name}" for name in NAMES)
+    assert sorted(heal(node, "--again")) == FORGOTTEN
 
 
 def test_an_answer_that_is_no_word_on_a_layer_forgets_nothing(node: ScriptNode) -> None:
@@ -110,7 +116,7 @@ def test_an_answer_that_is_no_word_on_a_layer_forgets_nothing(node: ScriptNode) 
     assert forgotten(node) == []
     write(node, "refuses-call", "")
     write(node, "unavailable", f"{CHAIN}\n")
-    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES), "it is looked at again"
+    assert sorted(heal(node)) == FORGOTTEN, "it is looked at again"
 
 
 def test_every_image_with_the_same_configuration_is_forgotten(node: ScriptNode) -> None:
@@ -136,7 +142,7 @@ def test_the_daemon_is_not_restarted_below_a_pull(node: ScriptNode) -> None:
     write(node, "snapshots-soci", f"{CHAIN} Committed\nextract-1 x {CHAIN} Active\n")
     write(node, "unavailable", f"{CHAIN}\n")
     assert heal(node)
-    assert not node.calls(f"systemctl restart {FIRST.unit}")
+    assert restarts(node) == 0
 
 
 def test_what_a_look_that_was_cut_short_left_is_cleared(node: ScriptNode) -> None:
@@ -153,7 +159,7 @@ def test_a_full_disk_does_not_keep_the_daemon_from_its_next_restart(
     write(node, "unavailable", f"{CHAIN}\n")
     (node.root / "var/lib/soci-cluster/restarted-for-held").write_text("")
     heal(node)
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+    assert restarts(node) == 1
 
 
 @pytest.mark.parametrize(
@@ -170,7 +176,7 @@ def test_a_list_that_fails_is_no_empty_one(node: ScriptNode, question: str) -> N
     assert forgotten(node) == []
     write(node, "refuses-call", "")
     write(node, "tasks", "TASK PID STATUS\n")
-    assert sorted(heal(node)) == sorted(f"forgotten {name}" for name in NAMES)
+    assert sorted(heal(node)) == FORGOTTEN
 
 
 @pytest.fixture
@@ -227,12 +233,12 @@ def test_an_image_on_which_something_runs_is_held_until_its_registry_answers(
     node.set("no-registry")
     assert set(heal(node)) == {"broken running", *(f"held {name} running" for name in NAMES)}
     assert forgotten(node) == []
-    assert not node.calls(f"systemctl restart {FIRST.unit}")
+    assert restarts(node) == 0
     node.clear("no-registry")
     heal(node)
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1
+    assert restarts(node) == 1
     heal(node)
-    assert len(node.calls(f"systemctl restart {FIRST.unit}")) == 1, "a registry that refuses answers, too"
+    assert restarts(node) == 1, "a registry that refuses answers, too"
 
 
 def test_the_pause_between_two_restarts_for_a_held_image_grows_and_is_forgotten_with_it(
@@ -244,11 +250,11 @@ def test_the_pause_between_two_restarts_for_a_held_image_grows_and_is_forgotten_
     state = node.root / "var/lib/soci-cluster/restarted-for-held"
     for number, seconds in enumerate((20, 40, 80, 160, 300, 300), 1):
         heal(node)
-        assert len(node.calls(f"systemctl restart {FIRST.unit}")) == number
+        assert restarts(node) == number
         then, pause = map(int, state.read_text().split())
         assert pause == seconds * 1000
         heal(node)
-        assert len(node.calls(f"systemctl restart {FIRST.unit}")) == number, "it is too early"
+        assert restarts(node) == number, "it is too early"
         state.write_text(f"{then - pause} {pause}\n")
     write(node, "unavailable", "")
     heal(node)
@@ -260,7 +266,7 @@ def test_an_image_without_a_name_asks_no_registry(node: ScriptNode, older_and_ne
     write(node, "unavailable", f"{CHAIN}\n")
     write(node, "names", "sha256:c0f1 index sha256:d1\n")
     assert "held sha256:c0f1 running" in heal(node)
-    assert not node.calls(f"systemctl restart {FIRST.unit}")
+    assert restarts(node) == 0
 
 
 def test_the_daemon_is_not_restarted_below_a_living_mount(
@@ -270,7 +276,7 @@ def test_the_daemon_is_not_restarted_below_a_living_mount(
     write(node, "unavailable", f"{CHAIN}\n")
     node.mount_table.write_text(LAZY)  # of containers that run and are not among the older ones
     heal(node)
-    assert not node.calls(f"systemctl restart {FIRST.unit}")
+    assert restarts(node) == 0
 
 
 def test_nothing_is_healed_while_a_change_is_at_work(node: ScriptNode) -> None:
@@ -331,25 +337,23 @@ def start_heal(node: ScriptNode) -> subprocess.Popen[str]:
     return process
 
 
+def heal_until_secrets(node: ScriptNode, *hosts: str) -> list[str]:
+    """The words of a heal that waits, and goes on once these registries' secrets are there."""
+    process = start_heal(node)
+    bring_secrets(node, *hosts)
+    return words(process)
+
+
 def words(process: subprocess.Popen[str]) -> list[str]:
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     return sorted(output.splitlines())
 
 
-def restarts(node: ScriptNode) -> int:
-    return len(node.calls(f"systemctl restart {FIRST.unit}"))
-
-
-FORGOTTEN = sorted(f"forgotten {name}" for name in NAMES)
-
-
 def test_layers_that_a_pull_secret_opens_come_back_with_it(booted: ScriptNode) -> None:
     """The image was forgotten, and its next pull came before the secret, too: it was whole from then on."""
     restart_brings_layers(booted)
-    process = start_heal(booted)
-    bring_secrets(booted, HOST)
-    assert words(process) == []
+    assert heal_until_secrets(booted, HOST) == []
     assert (forgotten(booted), restarts(booted)) == ([], 1)
 
 
@@ -358,9 +362,7 @@ def test_a_secret_that_is_gone_for_good_does_not_keep_the_others_waiting(booted:
     restart_brings_layers(booted)
     with (booted.fake / "names").open("a") as names:
         names.write(f"{OTHER_HOST}/app:1 index sha256:d1\n")
-    process = start_heal(booted)
-    bring_secrets(booted, HOST)
-    assert words(process) == []
+    assert heal_until_secrets(booted, HOST) == []
     assert (forgotten(booted), restarts(booted)) == ([], 1)
 
 
@@ -448,9 +450,7 @@ def test_a_registry_is_known_by_the_name_that_the_agent_has_for_it(
     remember(booted, host)
     write(booted, "names", f"{image} index sha256:d1\n")
     restart_brings_layers(booted)
-    process = start_heal(booted)
-    bring_secrets(booted, host)
-    assert words(process) == []
+    assert heal_until_secrets(booted, host) == []
     assert (forgotten(booted), restarts(booted)) == ([], 1)
 
 
@@ -474,7 +474,5 @@ def test_whoever_changes_the_node_is_not_kept_waiting_for_a_pull_secret(booted: 
 def test_the_daemon_is_not_restarted_for_a_pull_secret_below_a_living_mount(booted: ScriptNode) -> None:
     write(booted, f"pid-{FIRST.unit}", "1\n")  # whatever runs was started after it
     booted.mount_table.write_text(LAZY)
-    process = start_heal(booted)
-    bring_secrets(booted, HOST)
-    assert words(process) == FORGOTTEN
+    assert heal_until_secrets(booted, HOST) == FORGOTTEN
     assert restarts(booted) == 0

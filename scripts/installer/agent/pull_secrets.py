@@ -85,8 +85,7 @@ class State:
     """What is known."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
-    has_listed: bool = False
-    listed_at: float = 0.0  # for the first time
+    listed_at: float | None = None  # for the first time
     trouble: str = ""  # with the pods
     since: float = 0.0
     secrets: dict[str, Secret] = field(default_factory=dict)
@@ -207,8 +206,8 @@ class Keeper:
                 state.trouble = words
                 return True
             case Listed(items=items):
-                state.listed_at = state.listed_at if state.has_listed else self._clock()
-                state.pods, state.has_listed = dict(items), True
+                state.pods = dict(items)
+                state.listed_at = self._clock() if state.listed_at is None else state.listed_at
             case Changed(name=name, item=item):
                 state.pods[name] = item
             case Gone(name=name):
@@ -259,7 +258,7 @@ class Keeper:
             self._try_to_put(ALIVE, pull_secret_files.now())
         else:
             found.append((UNREAD, FOLDER, "it is not in memory, or not root's alone: no pull secret is kept"))
-        if is_safe and state.has_listed:
+        if is_safe and state.listed_at is not None:
             self._follow_secrets()
             present = pull_secret_files.present(self._host)
             answers = {question: answer.said for question, answer in state.answers.items()}
@@ -267,7 +266,7 @@ class Keeper:
             choice = pull_secret_choice.choose(self._claimed, present, answers, owns, state.decided)
             state.decided = choice.decided
             self._write(choice, present)
-            if not self._host.exists(READ) and self._has_read(choice):
+            if not self._host.exists(READ) and self._has_read(choice, state.listed_at):
                 self._try_to_put(READ, pull_secret_files.now())
             self._put_questions(choice)
             found += choice.problems
@@ -311,13 +310,13 @@ class Keeper:
             state.problems.append((UNREAD, "limits", cause))
         return set(chosen[:SECRETS])
 
-    def _has_read(self, choice: Choice) -> bool:
+    def _has_read(self, choice: Choice, listed_at: float) -> bool:
         """Whether each secret is known, and which credential each registry gets; or it has taken so long that
         nobody who waits for it is helped. Whoever makes pods cannot put that off."""
         state = self._state
         is_known = all(secret.content or secret.is_absent for secret in state.secrets.values())
         is_decided = self._claimed.keys() <= state.owns.keys() and choice.questions <= state.answers.keys()
-        return (is_known and is_decided) or self._clock() - state.listed_at >= READ_SECONDS
+        return (is_known and is_decided) or self._clock() - listed_at >= READ_SECONDS
 
     def _write(self, choice: Choice, present: Mapping[str, Credential]) -> None:
         brought = self._state.brought

@@ -50,9 +50,7 @@ has_awaited_secrets() {
 lacks_secrets() {
   local chains
   [ -s "$SECRET_HOSTS" ] && is_up || return 1
-  await_connection "$SNAPSHOTTER"
-  clear_keys "$SNAPSHOTTER" look >/dev/null 2>&1 || :
-  look_at_containerd
+  look_afresh
   chains=$(look_at_chains | awk '{ print $2 }')
   [ -n "$chains" ] && images_on "$chains" | hosts_of_images | grep -qxF -f "$SECRET_HOSTS"
 }
@@ -98,9 +96,7 @@ heal_slot() {
   while is_up && [ "$started" != "$(started_as)" ] && [ $rounds -lt 3 ]; do
     rounds=$((rounds + 1))
     started=$(started_as)
-    await_connection "$SNAPSHOTTER"
-    clear_keys "$SNAPSHOTTER" look >/dev/null 2>&1 || : # they would keep the layers for good
-    look_at_containerd
+    look_afresh
     if is_healed "$started"; then
       found=$(still_broken)
     else
@@ -170,6 +166,13 @@ chains_in_use() {
     say "$UNPACKED" | awk '{ print $2 }'
     say "$HOLDERS" | awk '{ print $2 }'
   } | sort -u | grep . || :
+}
+
+# look_afresh: as look_at_containerd, without what an earlier look that was cut short left.
+look_afresh() {
+  await_connection "$SNAPSHOTTER"
+  clear_keys "$SNAPSHOTTER" look >/dev/null 2>&1 || : # they would keep the layers for good
+  look_at_containerd
 }
 
 # look_at_containerd: what it has, once a round. A list that fails is no empty one: what runs would be taken for ended.

@@ -131,9 +131,8 @@ def _become(streams: list[int], arguments: list[str], environment: dict[str, str
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # which a shell's background takes from the server
+    # A shell's background takes it from the server.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  (the server's keeps lines back)
     os.environ.clear()
     os.environ.update(environment)
