@@ -1,7 +1,8 @@
 """The matrix of a node's life: what happens to it, and who has the image meanwhile.
 
 A cell is one of each: something holds a lazily loaded image, the event happens, its cause goes. Then a new
-pod of the image has to start on that node, lazily, and whoever held the image goes on, or is named.
+pod of the image has to start on that node, lazily, and whoever held the image goes on, or is named. What the
+node says of itself is noted all along.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from agent.slots import FIRST, SECOND
 from kubernetes.client.exceptions import ApiException
@@ -17,16 +18,27 @@ from lab_client import on_node
 from settings import REGISTRY, VERSIONS
 
 from tests.cluster import sample_pods
-from tests.cluster.life_events import CONFIG, EVENTS, FORGET, FORGET_REMOVED, STATE, Event, Stage
+from tests.cluster.life_events import (
+    CONFIG,
+    EVENTS,
+    FILES,
+    FORGET,
+    REMOVE_ENDED,
+    START_SECONDS,
+    STATE,
+    Event,
+    Stage,
+)
 from tests.cluster.life_pods import Pod
+from tests.cluster.life_witness import LOOK_SECONDS, Witness, Word
 from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
 from tests.cluster.registries import REMOVED_SECONDS, pull_secret
 from tests.waiting import wait_for
 
-START_SECONDS = 60  # from the end of an event's cause to the start of a new pod
 NAME_SECONDS = 30  # from an event to the word on what it broke
+CRASH_SECONDS = 120  # the pauses double, after which the kubelet tries a container again
+LATE_SECONDS = 30  # for which a late word is awaited, to tell it from none
 HELD = "grep -c -e /sample -e image-volumes"
-FILES = "/opt/sample/data/*/*"
 SHELL_IMAGE = f"{REGISTRY}/python:3.11"  # the installer's, which is on the node anyway
 
 
@@ -35,18 +47,25 @@ class PoisonedError(AssertionError):
 
 
 class UnnamedError(AssertionError):
-    """Something is broken, and nobody says so."""
+    """Something is broken, and nobody says so, or not in time."""
 
 
 @dataclass
 class Cell:
-    """One node in one cell: the pods that were made on it."""
+    """One node in one cell: the pods that were made on it, when the event began, when its cause had gone."""
 
     api: Any
     node: str
     event: Event
+    witness: Witness
     pods: list[Pod] = field(default_factory=list)
     mounts: set[str] = field(default_factory=set)  # of lazily loaded layers from before the image
+    begun: float = 0.0
+    ended: float = 0.0
+
+    @classmethod
+    def of(cls, api: Any, node: str, event: Event) -> Self:
+        return cls(api, node, event, Witness(api, node))
 
     @property
     def secret(self) -> str:
@@ -68,6 +87,7 @@ class Cell:
             self.api.create_namespaced_secret("default", secret)
 
     def close(self) -> None:
+        self.witness.end()
         for pod in self.pods:
             pod.delete()
         with contextlib.suppress(ApiException):
@@ -79,9 +99,20 @@ class Cell:
             # The daemon remembers of which images it found no index.
             on_node(self.node, f"systemctl restart {slot_in_use(self.node).unit}")
 
-    def is_named(self, pod: Pod) -> bool:
-        told = any(word.startswith("BrokenMounts") for word in pod.words)
-        return told and pod.name in (condition(self.api, self.node).get("message") or "")
+    def await_word(self, means: Callable[[Word], bool], since: float, seconds: float, what: str) -> float:
+        """Seconds from ``since`` until the node said this.
+
+        Raises:
+            UnnamedError: it did not, in so many seconds.
+        """
+        at = None
+        while at is None and time.monotonic() < since + seconds + LATE_SECONDS:
+            time.sleep(LOOK_SECONDS)
+            at = self.witness.first(since, means)
+        if at is None or at - since > seconds:
+            late = "not" if at is None else f"only after {at - since:.0f} s"
+            raise UnnamedError(f"{self.node} told {late} that {what}: {self.witness.history}")
+        return at - since
 
 
 @dataclass(frozen=True)
@@ -90,12 +121,14 @@ class Holder:
 
     Args:
         reads: whether it reads lazily meanwhile.
+        is_known: whether the kubelet knows that somebody has the image.
         nodes: on which it can be.
     """
 
     take: Callable[[Cell], Pod | None]
     check: Callable[[Cell, Pod], None] = lambda cell, pod: None
     reads: bool = False
+    is_known: bool = True
     nodes: tuple[str, ...] = tuple(SOCI_NODES)
 
 
@@ -129,6 +162,12 @@ def crashing(cell: Cell) -> Pod:
     return pod
 
 
+def still_crashes(cell: Cell, pod: Pod) -> None:
+    """Its container is made and started anew, and nothing is in the way of that."""
+    expected = ("", "ContainerCreating", "CrashLoopBackOff")
+    wait_for(lambda: pod.waits_for in expected, CRASH_SECONDS, f"{pod.name} is in no other loop than its own")
+
+
 def running(cell: Cell) -> Pod:
     pod = cell.pod(["sleep", "9999"])
     pod.await_phase("Running", 120)
@@ -149,11 +188,13 @@ def goes_on(files: str) -> Callable[[Cell, Pod], None]:
     """It reads these files, or is named."""
 
     def check(cell: Cell, pod: Pod) -> None:
-        if not pod.reads(files):
-            try:
-                wait_for(lambda: cell.is_named(pod), NAME_SECONDS, f"{pod.name} is named")
-            except AssertionError as late:
-                raise UnnamedError(str(late)) from None
+        if pod.reads(files):
+            return
+        cell.await_word(
+            lambda word: pod.name in word.message, cell.ended, NAME_SECONDS, f"{pod.name} is broken"
+        )
+        if not any(word.startswith("BrokenMounts") for word in pod.words):
+            raise UnnamedError(f"{pod.name} has no Event: {pod.words}")
 
     return check
 
@@ -170,9 +211,9 @@ def has_image_volumes(node: str) -> bool:
 
 
 HOLDERS: dict[str, Holder] = {
-    "nobody": Holder(nobody),
+    "nobody": Holder(nobody, is_known=False),
     "a completed pod": Holder(completed, still_completed),
-    "a crashing pod": Holder(crashing),
+    "a crashing pod": Holder(crashing, still_crashes),
     "a running pod": Holder(running, goes_on(FILES), reads=True),
     "an image volume": Holder(
         mounting,
@@ -180,7 +221,7 @@ HOLDERS: dict[str, Holder] = {
         reads=True,
         nodes=tuple(node for node in SOCI_NODES if has_image_volumes(node)),
     ),
-    "a container that was never started": Holder(created),
+    "a container that was never started": Holder(created, is_known=False),
 }
 CELLS = [
     (event, holder)
@@ -190,23 +231,33 @@ CELLS = [
 ]
 
 
-def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
-    """Run a cell on all nodes at once; seconds from the end of the event's cause, by what was waited for.
+def run(stage: Stage, event: Event, holder: Holder) -> dict[str, dict[str, float]]:
+    """Run a cell on all nodes at once; by node, in seconds:
+
+    told_s: from the event until the node said that it does not serve, where it has to say so.
+    heal_s: from the end of the event's cause until a new pod of the image had started.
+    truth_s: from there until the node's word was the last one, which is true.
 
     Raises:
         PoisonedError: nothing starts on the image any more.
-        UnnamedError: a pod was broken without a word.
+        UnnamedError: something was broken without a word.
         AssertionError: something else that has to be true is not, on the node that it names.
     """
-    cells = [Cell(stage.api, node, event) for node in stage.nodes]
     sample_pods.delete_sample(stage.api)
+    cells = [Cell.of(stage.api, node, event) for node in stage.nodes]
     try:
-        event.prepare(stage.registry)
         with ThreadPoolExecutor(len(cells)) as threads:
-            list(threads.map(Cell.open, cells))  # an earlier cell may have left it whole
-            pods = list(threads.map(holder.take, cells))
-            list(threads.map(assert_lazy, cells))
+            each = lambda act: list(threads.map(act, cells))  # noqa: E731
+            event.prepare(stage.registry)
+            each(Cell.open)  # an earlier cell may have left it whole
+            pods = each(holder.take)
+            each(assert_lazy)
+            begun = time.monotonic()
             event.happens(stage)
+            ended = time.monotonic()
+            for cell in cells:
+                cell.begun, cell.ended = begun, ended
+            each(lambda cell: assert_happened(cell, holder))
             taken = [(cell, pod) for cell, pod in zip(cells, pods, strict=True) if pod]
             if event.is_for_good and holder.reads:
                 # What it reads from cannot be had again, and is in nobody's way once it has gone.
@@ -215,27 +266,32 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, Any]:
                     pod.delete()
                     await_no_container(pod)
                 taken = []
-            heals = list(threads.map(starts_again, cells))
+            heals = each(starts_again)
             for cell, pod in taken:
                 holder.check(cell, pod)
-            truths = list(threads.map(says_the_truth, cells))
+            found = [{"heal_s": heal} for heal in heals]
             if event.is_put_right:
-                list(threads.map(put_right, cells))
+                for seconds, told in zip(found, each(says_no), strict=True):
+                    seconds["told_s"] = told
+                each(put_right)
+            for seconds, truth in zip(found, each(says_the_truth), strict=True):
+                seconds["truth_s"] = truth
     finally:
         stage.registry.behave()
         for cell in cells:
             cell.close()
-    return {"heal_s": max(heals), "truth_s": max(truths)}
+    return {cell.node: seconds for cell, seconds in zip(cells, found, strict=True)}
 
 
 def without_image(node: str) -> None:
-    on_node(node, FORGET_REMOVED)
     # The snapshot of an image volume outlives its mount for a moment.
     snapshots = " ".join(f"ctr -n k8s.io snapshots --snapshotter {slot.name} ls;" for slot in (FIRST, SECOND))
     listed = f"{{ ctr -n k8s.io containers ls; cat /proc/self/mountinfo; {snapshots} }} 2>/dev/null"
     holders = f"{listed} | {HELD} || :"
     wait_for(
-        lambda: on_node(node, holders).strip() == "0", REMOVED_SECONDS, f"nobody has the sample on {node}"
+        lambda: on_node(node, f"{REMOVE_ENDED} {holders}").strip() == "0",
+        REMOVED_SECONDS,
+        f"nobody has the sample on {node}",
     )
     on_node(node, FORGET)
 
@@ -245,6 +301,13 @@ def assert_lazy(cell: Cell) -> None:
     # Those of an earlier pull go some time after their image.
     mounts = sample_pods.fuse_mount_points(cell.node) - cell.mounts
     assert mounts, f"{cell.node}: the image was pulled whole before the event"
+
+
+def assert_happened(cell: Cell, holder: Holder) -> None:
+    """An event that broke nothing shows nothing."""
+    happened = cell.event.has_happened
+    seconds = time.monotonic() - cell.begun
+    assert not happened or happened(cell.node, seconds, holder.is_known), f"{cell.node}: nothing happened"
 
 
 def starts_again(cell: Cell) -> float:
@@ -270,10 +333,17 @@ def put_right(cell: Cell) -> None:
     wait_for(lambda: "ours" in on_node(cell.node, look), NAME_SECONDS, f"{cell.node} is put right")
 
 
+def says_no(cell: Cell) -> float:
+    """Seconds from the event until the node said that it does not serve, and was no longer selected."""
+    return cell.await_word(lambda word: word.says_no, cell.begun, NAME_SECONDS, "it does not serve")
+
+
 def says_the_truth(cell: Cell) -> float:
-    """Seconds until the node says that it serves, which it does."""
-    started = time.monotonic()
+    """Seconds from the end of the event's cause until the node said for good that it serves."""
     wait_for(
         lambda: condition(cell.api, cell.node).get("status") == "True", NAME_SECONDS, f"{cell.node} SociReady"
     )
-    return time.monotonic() - started
+    cell.await_word(
+        lambda word: word.is_ready and word.is_selected, time.monotonic(), NAME_SECONDS, "it serves"
+    )
+    return max(0.0, cell.witness.settled - cell.ended)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +15,21 @@ from settings import ADDRESS, REGISTRY
 from tests.cluster.lab_stack import LabStack
 from tests.cluster.life_pods import Pod
 from tests.cluster.looks import slot_in_use
-from tests.cluster.registries import ANN, PRIVATE, PUBLIC
+from tests.cluster.registries import ANN, PRIVATE, PUBLIC, REMOVED_SECONDS
+from tests.waiting import wait_for
 
 SAMPLE = "sample:1-soci"
 OTHER_VERSION = {"version": "0.16.0"}
+FILES = "/opt/sample/data/*/*"
+START_SECONDS = 60  # for a new pod
 AWAY_SECONDS = 15
+MINUTES = 150  # seconds
 COLLECTED_SECONDS = 240
 CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/soci-cluster"
-AGAIN = "for i in $(seq 120); do systemctl -q is-active {unit} && break; sleep 0.5; done"
+AGAIN = "for i in $(seq 120); do systemctl -q is-active {unit} && exit; sleep 0.5; done; exit 1"
 WITHOUT_KEYS = f"{{ cat {STATE}/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
+PARALLEL = '"/parallel_pull_unpack/,/enable/s/enable = false/enable = true/"'  # for sed
 # By all its names: containerd has one for its configuration, too.
 FORGET = """
     names() { ctr -n k8s.io images ls | awk "$@"; }
@@ -32,12 +37,11 @@ FORGET = """
         ctr -n k8s.io images rm --sync $(names -v digest="$digest" '$3 == digest { print $1 }')
     done >/dev/null
 """
-# What is removed while containerd does not know its snapshotter stays in containerd's records, and
-# its snapshot with it; docs/reliability.md.
-FORGET_REMOVED = """
+# The kubelet looks once a minute for containers of pods that have gone. And what it removes while containerd
+# does not know the snapshotter stays in containerd's records; docs/reliability.md. One that runs is refused.
+REMOVE_ENDED = """
     for container in $(ctr -n k8s.io containers ls | awk '/sample/ { print $1 }'); do
-        [ -e /var/lib/containerd/io.containerd.grpc.v1.cri/containers/$container ] ||
-            ctr -n k8s.io containers rm $container || : # it may be going just now
+        ctr -n k8s.io containers rm $container || :
     done >/dev/null 2>&1
 """
 NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
@@ -98,6 +102,8 @@ class Event:
         host: the registry of the image's name.
         auth: whom that registry lets in: everybody, or ann, whose secret the pods bring.
         is_lazy: whether a new pod of the image has to be lazily loaded afterwards.
+        has_happened: whether the event did what it is for. It is given the node, the seconds since then, and
+            whether the kubelet knows that somebody has the image.
         waits: whether it waits for the end of those who read lazily, which is another test's.
         changes_stack: whether it is an update of the stack.
         is_put_right: whether the installer has to undo it.
@@ -108,6 +114,7 @@ class Event:
     host: str = REGISTRY
     auth: Auth = Auth.NONE
     is_lazy: bool = True
+    has_happened: Callable[[str, float, bool], bool] | None = None
     waits: bool = False
     changes_stack: bool = False
     is_put_right: bool = False
@@ -146,11 +153,11 @@ def crash(node: str) -> None:
     on_node(node, f"kill -9 $(systemctl show -p MainPID --value {slot_in_use(node).unit})")
 
 
-def crash_and_await(node: str) -> None:
+def crash_and_await(node: str, seconds: float = AWAY_SECONDS) -> None:
     """Return a while after the daemon is back."""
     crash(node)
     on_node(node, f"sleep 1; {AGAIN.format(unit=slot_in_use(node).unit)}")
-    time.sleep(AWAY_SECONDS)
+    time.sleep(seconds)
 
 
 @contextmanager
@@ -163,37 +170,59 @@ def registry_away(node: str) -> Generator[None]:
         on_node(node, f"iptables -D {NO_REGISTRY} 2>/dev/null || :")
 
 
-def crash_with_registry_away(node: str) -> None:
-    with registry_away(node):
-        crash_and_await(node)
+def crash_with_registry_away(seconds: float) -> Callable[[str], None]:
+    def event(node: str) -> None:
+        with registry_away(node):
+            crash_and_await(node, seconds)
+
+    return event
 
 
 def reboot(node: str) -> None:
     lab_client.lab("reboot", node)
 
 
-def reboot_with_registry_away(node: str) -> None:
-    """The registry is not there before the node is up, and for a while after that."""
+def reboot_after(script: str) -> Callable[[str], AbstractContextManager[None]]:
+    """A reboot in which this is run before a daemon of SOCI starts."""
     lines = [
         "[Unit]",
         "DefaultDependencies=no",
-        "Before=soci-snapshotter.service soci-snapshotter-b.service",
+        "After=local-fs.target",
+        "Before=soci-cluster-boot.service soci-snapshotter.service soci-snapshotter-b.service",
         "[Service]",
         "Type=oneshot",
-        f"ExecStart=/usr/sbin/iptables -I {NO_REGISTRY}",
+        f"ExecStart={script}",
         "[Install]",
         "WantedBy=sysinit.target",
     ]
-    path = "/etc/systemd/system/no-registry.service"
     unit = "\\n".join([*lines, ""])
-    on_node(node, f"printf '{unit}' >{path} && systemctl enable -q no-registry.service")
+    path = "/etc/systemd/system/others.service"
+
+    @contextmanager
+    def rebooted(node: str) -> Generator[None]:
+        on_node(node, f"printf '{unit}' >{path} && systemctl enable -q others.service")
+        try:
+            reboot(node)
+            yield
+        finally:
+            on_node(node, f"systemctl disable -q others.service; rm -f {path}")
+
+    return rebooted
+
+
+def reboot_with_registry_away(node: str) -> None:
+    """The registry is not there before the node is up, and for a while after that."""
     try:
-        reboot(node)
-        time.sleep(AWAY_SECONDS)
+        with reboot_after(f"/usr/sbin/iptables -I {NO_REGISTRY}")(node):
+            time.sleep(AWAY_SECONDS)
     finally:
-        on_node(
-            node, f"systemctl disable -q no-registry.service; rm -f {path}; iptables -D {NO_REGISTRY} || :"
-        )
+        on_node(node, f"iptables -D {NO_REGISTRY} || :")
+
+
+def reboot_with_configuration_rewritten(node: str) -> None:
+    """As nodeadm does it, which has a way of its own to load images."""
+    with reboot_after(f"/usr/bin/sed -i {PARALLEL} {slot_in_use(node).config}")(node):
+        pass
 
 
 def crash_while(habits: Callable[[AwkwardRegistry], None]) -> Callable[[Stage], None]:
@@ -232,12 +261,25 @@ def lose_image(registry: AwkwardRegistry) -> None:
     registry.faults = [Fault(404, repository=SAMPLE.partition(":")[0])]
 
 
+def has_lost_layers(node: str, seconds: float, is_known: bool) -> bool:
+    """Whether the daemon could not mount again what it had mounted."""
+    journal = f"journalctl -q -u 'soci-snapshotter*' -o cat --since=-{seconds:.0f}s"
+    return "lost" in on_node(
+        node, f"{journal} | grep -q 'failed to restore remote snapshot' && echo lost || :"
+    )
+
+
+def has_collected(node: str, seconds: float, is_known: bool) -> bool:
+    """Whether the kubelet removed the image, which it does when it knows of nobody who has it."""
+    return is_known or "/sample" not in on_node(node, "ctr -n k8s.io images ls")
+
+
 def rewrite_configuration(node: str) -> None:
     on_node(node, f"echo '# by others' >>{slot_in_use(node).config}")
 
 
 def changed_and_back(settings: dict[str, str]) -> Callable[[Stage], None]:
-    """`pulumi config set --path`, `pulumi up`, and the same for the way back."""
+    """`pulumi config set --path`, `pulumi up`, a new pod on each node, and the same for the way back."""
 
     def event(stage: Stage) -> None:
         stack = stage.deployed
@@ -246,11 +288,24 @@ def changed_and_back(settings: dict[str, str]) -> Callable[[Stage], None]:
             stack.set(f"soci:{key}", value, path=True)
         try:
             stack.must_go_up()
+            on_all(lambda node: start_and_end(stage, node))(stage)
         finally:
             stack.config_file.write_text(before)
             stack.must_go_up()
 
     return event
+
+
+def start_and_end(stage: Stage, node: str) -> None:
+    """A new pod of the sample reads its files, and is gone when this returns."""
+    pod = Pod.start(stage.api, node, f"{REGISTRY}/{SAMPLE}", ["sleep", "9999"])
+    try:
+        pod.await_phase("Running", START_SECONDS)
+        assert pod.reads(FILES), f"{pod.name} reads its files"
+        container = pod.container
+    finally:
+        pod.delete()
+    wait_for(lambda: container not in on_node(node, "ctr -n k8s.io tasks ls"), REMOVED_SECONDS, "its end")
 
 
 def side_by_side_and_back(stage: Stage) -> None:
@@ -268,14 +323,21 @@ def side_by_side_and_back(stage: Stage) -> None:
 
 EVENTS: dict[str, Event] = {
     "daemon killed": Event(on_all(crash)),
-    "daemon killed, registry away": Event(on_all(crash_with_registry_away)),
-    "daemon killed, credentials refused": Event(crash_while(refuse_secret), PRIVATE, Auth.BEARER),
-    "daemon killed, image gone": Event(crash_while(lose_image), PUBLIC),
+    "daemon killed, registry away": Event(
+        on_all(crash_with_registry_away(AWAY_SECONDS)), has_happened=has_lost_layers
+    ),
+    "daemon killed, registry away for minutes": Event(
+        on_all(crash_with_registry_away(MINUTES)), has_happened=has_lost_layers
+    ),
+    "daemon killed, credentials refused": Event(
+        crash_while(refuse_secret), PRIVATE, Auth.BEARER, has_happened=has_lost_layers
+    ),
+    "daemon killed, image gone": Event(crash_while(lose_image), PUBLIC, has_happened=has_lost_layers),
     "daemon killed, index gone for good": Event(
-        crash_for_good(lose_index), PUBLIC, is_lazy=False, is_for_good=True
+        crash_for_good(lose_index), PUBLIC, is_lazy=False, has_happened=has_lost_layers, is_for_good=True
     ),
     "reboot": Event(on_all(reboot)),
-    "reboot, registry away": Event(on_all(reboot_with_registry_away)),
+    "reboot, registry away": Event(on_all(reboot_with_registry_away), has_happened=has_lost_layers),
     "reboot, private image": Event(on_all(reboot), PRIVATE, Auth.BEARER),
     "power cut": Event(on_all(lambda node: lab_client.lab("power-cut", node))),
     "containerd restarted": Event(on_each("systemctl restart containerd")),
@@ -283,9 +345,13 @@ EVENTS: dict[str, Event] = {
     "containerd's configuration rewritten, and restarted": Event(
         on_each(f"{WITHOUT_KEYS}; systemctl restart containerd"), is_put_right=True
     ),
-    "SOCI's configuration rewritten": Event(on_all(rewrite_configuration), is_put_right=True, waits=True),
+    "SOCI's configuration rewritten": Event(on_all(rewrite_configuration), is_put_right=True),
+    # Until that is put right, images are pulled whole.
+    "SOCI's configuration rewritten at a boot": Event(
+        on_all(reboot_with_configuration_rewritten), is_lazy=False, is_put_right=True, waits=True
+    ),
     "image removed": Event(on_each(FORGET)),
-    "image collected by the kubelet": Event(on_each(COLLECT)),
+    "image collected by the kubelet": Event(on_each(COLLECT), has_happened=has_collected),
     # What was pulled in another mode, or without its index, is whole and stays so.
     "another mode and back": Event(
         changed_and_back({"mode": "parallel"}), is_lazy=False, waits=True, changes_stack=True

@@ -50,6 +50,12 @@ class Pod:
         return sum(entry.restart_count for entry in self.status.container_statuses or [])
 
     @property
+    def waits_for(self) -> str:
+        """Why its container does not run, in the kubelet's word; empty when it runs or has ended."""
+        states = [entry.state for entry in self.status.container_statuses or []]
+        return next((state.waiting.reason for state in states if state.waiting), "")
+
+    @property
     def log(self) -> str:
         return self.api.read_namespaced_pod_log(self.name, "default")
 

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Show a run of `make life` in docs/reliability.md.
+
+Usage: life_table.py [RESULT]     (RESULT, such as .lab/life.json, becomes docs/life.json first)
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from between import between
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RESULT = REPOSITORY / "docs" / "life.json"
+DOCUMENT = REPOSITORY / "docs" / "reliability.md"
+KINDS = {
+    "told_s": "from the event until the node said that it does not serve, where it has to",
+    "heal_s": "from the end of its cause until a new pod of the image had started",
+    "truth_s": "from the end of its cause until the node said for good that it serves",
+}
+
+
+def measured() -> dict[str, Any]:
+    return json.loads(RESULT.read_text(encoding="utf-8"))
+
+
+def section(content: Mapping[str, Any]) -> str:
+    """The part of docs/reliability.md on a result (the content of .lab/life.json)."""
+    counts = ", ".join(f"{content[word]} {word}" for word in ("failed", "poisoned", "unnamed"))
+    times = [
+        f"| {of} | {content[f'median_{kind}']} | {content[f'slowest_{kind}']} |" for kind, of in KINDS.items()
+    ]
+    return "\n".join(
+        [
+            f"One run of {content['cells']} cells: {counts}. Of the nodes in them, in seconds:",
+            "",
+            "| | median | slowest |",
+            "|---|---|---|",
+            *times,
+            "",
+            "Each cell's seconds until a new pod had started, of its slower node:",
+            "",
+            *table(content["each"]),
+        ]
+    )
+
+
+def table(cells: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Events by holders, as the rows of a Markdown table; empty where there is no such cell.
+
+    Args:
+        cells: by `EVENT - HOLDER`, `nodes` with the seconds of each, or what went wrong.
+    """
+    by_event: dict[str, dict[str, str]] = {}
+    for name, cell in cells.items():
+        event, _, holder = name.partition(" - ")
+        by_event.setdefault(event, {})[holder] = _in_words(cell)
+    holders = list(dict.fromkeys(holder for row in by_event.values() for holder in row))
+    rows = [[event, *(row.get(holder, "") for holder in holders)] for event, row in by_event.items()]
+    return [f"| {' | '.join(row)} |" for row in (["", *holders], ["---"] * (len(holders) + 1), *rows)]
+
+
+def _in_words(cell: Mapping[str, Any]) -> str:
+    if "nodes" in cell:
+        return f"{max(seconds['heal_s'] for seconds in cell['nodes'].values()):.1f}"
+    return next((word for word in ("poisoned", "unnamed") if word in cell), "failed")
+
+
+def with_section(document: str, content: Mapping[str, Any]) -> str:
+    """A document (its text) whose part between the life markers is the section."""
+    return between(document, "life", section(content))
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        shutil.copyfile(sys.argv[1], RESULT)
+    DOCUMENT.write_text(with_section(DOCUMENT.read_text(encoding="utf-8"), measured()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

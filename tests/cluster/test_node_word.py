@@ -1,0 +1,89 @@
+"""What a real node says of itself when it does not serve, and who mends it when nobody tells it to."""
+
+from collections.abc import Iterator
+
+import pytest
+from lab_client import on_node
+
+from tests.cluster.life_events import CONFIG, STATE, WITHOUT_KEYS, crash_with_registry_away
+from tests.cluster.life_pods import Pod
+from tests.cluster.life_witness import Witness, Word
+from tests.cluster.looks import running_program, slot_in_use
+from tests.cluster.sample_pods import IMAGE, forget_image
+from tests.waiting import wait_for
+
+pytestmark = pytest.mark.slow
+NODE = "node2"
+NAME_SECONDS = 30
+COUNT_STARTS = "journalctl -q -u containerd -o cat | grep -c '^Started containerd'"
+
+
+@pytest.fixture
+def witness(api, deployed) -> Iterator[Witness]:
+    witness = Witness(api, NODE)
+    wait_for(lambda: bool(witness.words) and serves(witness), NAME_SECONDS, f"{NODE} serves")
+    yield witness
+    witness.end()
+
+
+def serves(witness: Witness) -> bool:
+    word = witness.words[-1][1]
+    return word.is_ready and word.is_selected
+
+
+def await_no(witness: Witness, reason: str, message: str = "") -> None:
+    """Wait for the node to say that it does not serve, for this reason, and to be selected no more."""
+
+    def said(word: Word) -> bool:
+        return word.says_no and word.reason == reason and message in word.message
+
+    wait_for(lambda: said(witness.words[-1][1]), NAME_SECONDS, f"{NODE} says {reason} {message}")
+
+
+def test_a_daemon_that_does_not_come_up_is_said_and_the_node_is_not_selected_meanwhile(
+    witness: Witness,
+) -> None:
+    slot = slot_in_use(NODE)
+    program = running_program(NODE, slot)
+    on_node(NODE, f"chmod -x {program}; systemctl kill -s KILL {slot.unit}")
+    try:
+        await_no(witness, "SnapshotterAway")
+    finally:
+        on_node(NODE, f"chmod +x {program}")
+    wait_for(lambda: serves(witness), 60, f"{NODE} serves")
+
+
+def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness) -> None:
+    """Each repair restarts containerd: without a limit two tools did so all day."""
+    kept = on_node(NODE, f"base64 -w 0 {CONFIG}").strip()
+    rewrite = f"{WITHOUT_KEYS}; systemctl restart containerd"
+    before = int(on_node(NODE, COUNT_STARTS))
+    on_node(NODE, rewrite)
+    await_no(witness, "Drifted")
+    wait_for(lambda: serves(witness), 60, f"{NODE} is put right")
+    on_node(NODE, rewrite)
+    try:
+        await_no(witness, "Drifted", "it is put right again in 10 minutes")
+        # Two by the other tool, one by the repair.
+        assert int(on_node(NODE, COUNT_STARTS)) - before == 3
+        assert "by others" in on_node(NODE, f"cat {CONFIG}")
+    finally:
+        # The other tool gives in.
+        on_node(NODE, f"echo {kept} | base64 -d >{CONFIG}; systemctl restart containerd")
+        on_node(NODE, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
+    wait_for(lambda: serves(witness), 60, f"{NODE} serves")
+
+
+def test_a_node_mends_itself_without_its_installer(api, witness: Witness) -> None:
+    """The unit of the daemon starts the healer: neither a pod nor the API server is needed."""
+    forget_image(NODE)
+    pod = Pod.start(api, NODE, IMAGE, ["true"], restartPolicy="Never")
+    try:
+        pod.await_phase("Succeeded", 120)
+        on_node(NODE, "pkill -STOP -f [a]gent/watch.py")
+        crash_with_registry_away(0)(NODE)
+        healed = "journalctl -q -o cat -u soci-cluster-heal --since=-60s | grep '^forgotten' || :"
+        wait_for(lambda: IMAGE in on_node(NODE, healed), 60, "the image is forgotten")
+    finally:
+        on_node(NODE, "pkill -CONT -f [a]gent/watch.py || :")
+        pod.delete()
