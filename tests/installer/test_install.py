@@ -20,6 +20,7 @@ from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Result
 from agent.log import Log
+from agent.marks import LABEL
 from agent.plan import NOTHING_SEEN, Registration, Seen, Task
 from agent.pull_secret_choice import CONFLICT
 
@@ -830,25 +831,35 @@ def test_a_kubelet_that_is_started_anew_is_noticed(machine: FakeNode) -> None:
     assert install.install(task(machine), never).seen.kubelet == KUBELET_PID
 
 
+def agent_on(
+    machine: FakeNode, server: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> program.Agent:
+    """The program on this node, which stays where it would become the watcher."""
+    monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
+    monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
+    monkeypatch.setattr(program, "become_watcher", lambda *words: None)
+    machine.path("/run").mkdir()
+    identity = Api("n1", "p1", "soci-system", "soci-installer", server)
+    return program.Agent(machine, identity, Log("n1", lambda line: None))
+
+
+WANTED = agent_settings(sha256={"amd64": DIGEST, "arm64": DIGEST}, existing_nodes="migrate")
+
+
 def test_a_conflict_after_the_install_reaches_the_condition_and_leaves_it_again(
     machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Pods come when the installer is only watching."""
     became: list[tuple[str, ...]] = []
-    monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
-    monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
-    monkeypatch.setattr(program, "become_watcher", lambda *words: became.append(words))
-    machine.path("/run").mkdir()
     server = FakeApi()
-    identity = Api("n1", "p1", "soci-system", "soci-installer", server)
-    agent = program.Agent(machine, identity, Log("n1", lambda line: None))
-    wanted = agent_settings(sha256={"amd64": DIGEST, "arm64": DIGEST}, existing_nodes="migrate")
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    monkeypatch.setattr(program, "become_watcher", lambda *words: became.append(words))
 
     def is_called_back() -> bool:
         *_, files, _ = watch.parse(became[-1])
         return any(watch.fingerprint(path) != known for path, known in files.items())
 
-    agent.present(wanted)
+    agent.present(WANTED)
     conflict = (CONFLICT, "r.corp", "why it is so")
     for found in ([conflict], []):
         pull_secret_files.show(
@@ -857,8 +868,64 @@ def test_a_conflict_after_the_install_reaches_the_condition_and_leaves_it_again(
         assert not is_called_back(), "for another problem"
         pull_secret_files.show(machine, found)
         assert is_called_back()
-        agent.present(wanted)
+        agent.present(WANTED)
         assert ("registry r.corp: why it is so" in server.condition["message"]) is bool(found)
+
+
+def test_a_kubelet_that_is_turned_to_socis_socket_after_the_install(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each of its pulls fails, while containerd and the daemon are as they were."""
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    assert server.node["metadata"]["labels"] == {LABEL: WANTED.version}
+    machine.run_kubelet("--image-service-endpoint", f"unix://{slots.FIRST.socket}")
+    before = tree(machine.root)
+    with pytest.raises(InstallError) as refused:
+        agent.present(WANTED)
+    agent.fail(refused.value)
+    assert slots.FIRST.socket in server.condition["message"]
+    assert (server.condition["status"], server.condition["reason"]) == ("False", "PreflightFailed")
+    assert server.node["metadata"]["labels"] == {}
+    assert tree(machine.root) == before
+    machine.run_kubelet()
+    agent.present(WANTED)
+    assert (server.condition["status"], server.node["metadata"]["labels"]) == (
+        "True",
+        {LABEL: WANTED.version},
+    )
+
+
+def test_an_upgrade_that_is_refused_leaves_the_label_of_the_version_that_serves(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    with pytest.raises(InstallError, match="no digest") as refused:
+        agent.present(dataclasses.replace(WANTED, version="0.17.0", sha256={}))
+    agent.fail(refused.value)
+    assert server.condition["status"] == "False"
+    assert server.node["metadata"]["labels"] == {LABEL: WANTED.version}
+
+
+def test_a_node_of_which_only_the_broken_containers_are_not_known_has_its_label_again(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It serves, and the condition says so."""
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    machine.running.clear()
+    script = machine.answers["sh"]
+    failed = Result(1, "", "no answer\n")
+    machine.answers["sh"] = lambda command, text: failed if command[-1] == "heal" else script(command, text)
+    with pytest.raises(InstallError) as unknown:
+        agent.present(WANTED)
+    agent.fail(unknown.value)
+    assert server.condition["status"] == "True"
+    assert server.node["metadata"]["labels"] == {LABEL: WANTED.version}
 
 
 def test_without_pull_secrets_nobody_looks_for_conflicts(machine: FakeNode) -> None:

@@ -81,6 +81,10 @@ class Agent:
         except drift.DriftError as drifted:
             try_uncordon(self.marks, self.log)
             self._leave_drifted(drifted)
+        except heal.HealError:
+            try_uncordon(self.marks, self.log)
+            self.teller.served(wanted.version)
+            raise
         except (InstallError, PodEndsError):
             try_uncordon(self.marks, self.log)  # a pod that ends must not leave its node cordoned
             raise
