@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import credential_helper, doctor, doctor_checks, pull_secret_files, slots, transaction
+from agent import credential_helper, doctor, doctor_checks, pull_secret_files, release, slots, transaction
 
 from tests.fakes.doctor_node import (
     DAEMON_PID,
@@ -262,6 +262,16 @@ def test_a_file_that_others_changed(node: DoctorNode, became: str) -> None:
         node.path("/etc/systemd/system/soci-snapshotter.service").unlink()
     (finding,) = node.examine()["findings"]
     assert (finding["id"], finding["cause"]) == ("drift", f"it was {became} since the install")
+
+
+def test_a_program_that_others_replaced(node: DoctorNode) -> None:
+    place = f"{release.VERSIONS}/0.16.1"
+    for name in release.PROGRAMS:
+        node.put(f"{place}/{name}", "ours")
+    release.note_programs(node.path(place))
+    assert node.found() == {}
+    node.put(f"{place}/soci-snapshotter-grpc", "theirs")
+    assert node.found() == {"drift": f"{place}/soci-snapshotter-grpc"}
 
 
 def test_nodeadm_turned_parallel_on_again(node: DoctorNode) -> None:

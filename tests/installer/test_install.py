@@ -43,6 +43,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
         for name in release.PROGRAMS:
             host.write(f"{release.VERSIONS}/{version}/{name}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())
+        release.note_programs(host.path(f"{release.VERSIONS}/{version}"))
 
     monkeypatch.setattr(release, "install", unpack)
     return machine
@@ -989,6 +990,68 @@ def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode)
     machine.write("/etc/containerd/conf.d/theirs.toml", b"version = 2\n")
     watched = dict(install.install(task(machine), never).seen.files)
     assert {"/etc/containerd/conf.d", "/etc/containerd/conf.d/theirs.toml"} <= watched.keys()
+
+
+def test_the_programs_and_the_drop_ins_of_the_daemon_are_watched(machine: FakeNode) -> None:
+    drop_ins = f"{slots.FIRST.unit_path}.d"
+    watched = dict(install.install(task(machine), never).seen.files)
+    assert watched[drop_ins] == "absent"
+    assert all(watched[f"{release.VERSIONS}/0.16.1/{name}"] != "absent" for name in release.PROGRAMS)
+    machine.write(f"{drop_ins}/theirs.conf", b"[Service]\n")
+    done = install.install(task(machine), never)
+    assert f"{drop_ins}/theirs.conf" in dict(done.seen.files), "an edit in place changes no directory"
+
+
+def test_a_users_own_drop_in_of_the_daemon_is_looked_at_and_left_alone(machine: FakeNode) -> None:
+    """It is not ours: the node is verified as it is, and nothing is repaired again and again."""
+    install.install(task(machine), never)
+    machine.write(f"{slots.FIRST.unit_path}.d/theirs.conf", b"[Service]\nNice=5\n")
+    before = tree(machine.root)
+    wanted = dataclasses.replace(task(machine), when_drifted=lambda what, seen: pytest.fail(what))
+    assert not install.install(wanted, never).changed
+    assert tree(machine.root) == before
+
+
+@pytest.mark.parametrize(("started", "action"), [(-3600, "none"), (3600, "restart")])
+def test_a_program_that_others_replaced_is_drift_and_put_right(
+    machine: FakeNode, started: int, action: str
+) -> None:
+    """A daemon that has run since before still runs ours, and pods that read from it need not be waited for."""
+    install.install(task(machine), never)
+    path = f"{release.VERSIONS}/0.16.1/soci-snapshotter-grpc"
+    machine.write(path, b"theirs")
+    machine.write("/proc/stat", f"cpu 1\nbtime {int(time.time() + started)}\n".encode())
+    machine.write("/proc/7/stat", f"7 (soci snap) S {' '.join(['0'] * 18)} 100 0\n".encode())
+    told: list[str] = []
+
+    def drifted(what: str, seen: Seen) -> None:
+        told.append(what)
+        assert path in dict(seen.files)
+        assert machine.read(path) == b"theirs", "before it is put right"
+
+    repaired: list[bool] = []
+    wanted = dataclasses.replace(
+        task(machine), when_drifted=drifted, when_repaired=lambda: repaired.append(True)
+    )
+    assert install.install(wanted, never).changed
+    assert [words.partition(" at ")[0] for words in told] == [f"{path} was changed"]
+    assert repaired == [True]
+    assert machine.read(path) == b"program"
+    assert machine.plan()["snapshotter_action"] == action
+    assert not install.install(wanted, never).changed
+
+
+def test_a_program_that_others_replaced_is_left_alone_where_drift_is_only_told(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    path = f"{release.VERSIONS}/0.16.1/soci"
+    machine.write(path, b"theirs")
+
+    def refuse(what: str, seen: Seen) -> None:
+        raise InstallError("drift", what, "as the settings say")
+
+    with pytest.raises(InstallError, match=f"{path} was changed"):
+        install.install(dataclasses.replace(task(machine), when_drifted=refuse), never)
+    assert machine.read(path) == b"theirs"
 
 
 def test_a_daemon_that_mounts_its_layers_again_is_waited_for(machine: FakeNode) -> None:

@@ -24,6 +24,7 @@ from . import (
     fetch_progress,
     lazy,
     pull_secret_files,
+    release,
     settings,
     slots,
     soci_registries,
@@ -389,13 +390,13 @@ def fuse_mounts(mountinfo: str, data: str) -> set[str]:
 
 
 def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
-    """The managed files that are not as they were installed, and what became of them."""
-    found = []
-    for path, digest in transaction.recorded_files(host).items():
-        now = transaction.sha256(host.read(path))
-        if now != digest:
-            found.append((path, "removed" if now == "absent" else "changed"))
-    return tuple(found)
+    """The managed files and the programs that are not as they were installed, and what became of them."""
+    recorded = transaction.recorded_files(host).items()
+    changed = [path for path, digest in recorded if transaction.sha256(host.read(path)) != digest]
+    places = sorted(path.name for path in host.path(release.VERSIONS).glob("[!.]*"))
+    for place in places:
+        changed += release.changed_programs(host, f"{release.VERSIONS}/{place}")
+    return tuple((path, "changed" if host.exists(path) else "removed") for path in changed)
 
 
 def memory_of(status: str) -> int:

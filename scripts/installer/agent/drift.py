@@ -35,7 +35,7 @@ def found(host: Host, plan: Plan) -> str:
     own = [file for file in plan.files if not file.role.is_read_by_containerd]
     if not recorded or any(recorded.get(file.path) != sha256(file.new) for file in own):
         return ""
-    changed = [file.path for file in plan.files if file.is_changed]
+    changed = [*(file.path for file in plan.files if file.is_changed), *plan.changed_programs]
     words = [f"{path} was {_since(host, path)}" for path in changed]
     if plan.is_switch:
         words.append(f"containerd's snapshotter is {plan.snapshotter}, not {plan.slot.name}")

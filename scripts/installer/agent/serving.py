@@ -1,8 +1,8 @@
 """Whether a node is served by what is installed on it: the rule by which it keeps its version label.
 
-Workloads select nodes by that label. While the condition is True the node has it. Where a run ends with False,
-the run may have failed at a change of a node that serves as before, such as an upgrade that is refused: then
-the label stays. It goes unless the node itself says that it serves, now.
+Workloads select nodes by that label. While the condition is True the node has it. Where a run ends with
+False, it may have failed at a change of a node that serves as before, such as an upgrade that is refused:
+then the label stays. It goes unless the node itself says that it serves, now.
 """
 
 from . import detect, kubelet, transaction
