@@ -1016,7 +1016,7 @@ def test_a_users_own_drop_in_of_the_daemon_is_looked_at_and_left_alone(machine: 
 def test_a_program_that_others_replaced_is_drift_and_put_right(
     machine: FakeNode, started: int, action: str
 ) -> None:
-    """A daemon that has run since before still runs ours, and pods that read from it need not be waited for."""
+    """A daemon that has run since before still runs ours: pods that read from it need not be waited for."""
     install.install(task(machine), never)
     path = f"{release.VERSIONS}/0.16.1/soci-snapshotter-grpc"
     machine.write(path, b"theirs")

@@ -200,7 +200,7 @@ def test_a_program_that_others_replaced_is_unpacked_again(
 def test_programs_are_not_read_as_long_as_they_are_the_same_files(
     server: Server, fake_host: FakeHost, unpacked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They have a hundred megabytes, and each start of the installer's pod asks; also once one was put back."""
+    """They have a hundred megabytes, and each run asks; also once one was put back."""
     (unpacked / "soci").unlink()
     install(fake_host, server, "/good", digest(GOOD))
     monkeypatch.setattr(release, "_sha256", lambda path: pytest.fail(f"{path} is read"))

@@ -26,6 +26,7 @@ Standard library only: it runs in a stock Python image. Its rooms:
     uninstall   how SOCI leaves a node; `owner`: whose node it is
     serving     whether the node is served, by which it keeps its version label
     tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod
+    remedies    what to do about what both the condition and the doctor tell
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:
                 how each image is served, `fetch_progress`: and how much of it is here by now
     reads       which files a container reads until it is ready; `file_reads`: as the kernel tells

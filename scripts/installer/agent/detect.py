@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from . import containerd_config, daemon_environment
+from . import containerd_config, daemon_environment, remedies
 from .errors import InstallError
 from .host import Host
 from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
@@ -328,7 +328,7 @@ def check_effective(host: Host, facts: Facts, effective: Mapping[containerd_conf
             refuse(
                 f"the kubelet pulls images through SOCI's own socket {socket}, as the operating system "
                 "set it up",
-                f"turn that off (on EKS nodeadm's feature gate FastImagePull), or {EXCLUDE}",
+                remedies.PULLS_THROUGH_SOCI,
             )
         refuse(
             f"the kubelet uses {socket}, not this containerd ({facts.kind.containerd_unit}, {address})",

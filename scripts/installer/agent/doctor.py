@@ -37,7 +37,7 @@ from .ctr import Ctr
 from .doctor_checks import Look, Unit
 from .errors import InstallError, clean
 from .host import Host
-from .kubelet import IMAGES, option, setting
+from .kubelet import option, read_kubelet
 from .slots import Slot
 
 SECONDS = 4.0  # for one question
@@ -145,7 +145,7 @@ class _Examination:
             soci_file=soci_file,
             soci=soci,
             registries=self._registries(effective, program, mode),
-            kubelet_image_endpoint=self._image_endpoint(kubelet),
+            kubelet_image_endpoint=self._image_endpoint(),
             providers=providers or NO_PROVIDERS,
             sources=self._sources(daemon, hosts),
             changed_files=changed_files(self.host),
@@ -224,11 +224,9 @@ class _Examination:
         found = self._try(what, lambda: credential_helper.sources(self.host, daemon.pid, asked))
         return found or {}
 
-    def _image_endpoint(self, kubelet: Unit) -> str:
-        flag, key = IMAGES
-        command = self._command(kubelet)
-        path = option(command, "config") or "/var/lib/kubelet/config.yaml"
-        return option(command, flag) or setting(self.host.read_text(path), key)
+    def _image_endpoint(self) -> str:
+        found = self._try("the kubelet's configuration", lambda: read_kubelet(self.host))
+        return self.host.resolve(found.images) if found else ""
 
     # Daemons
 

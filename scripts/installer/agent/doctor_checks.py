@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from . import containerd_config, soci_config
+from . import containerd_config, remedies, soci_config
 from .containerd_config import Path
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
@@ -306,6 +306,26 @@ def _parallel_again(look: Look) -> Iterator[tuple[str, str]]:
         yield look.soci_file, f"pull_modes.parallel_pull_unpack is on{who}"
 
 
+def _pulls_through_soci(look: Look) -> bool:
+    return look.should_serve and "soci-snapshotter" in look.kubelet_image_endpoint
+
+
+def _has_keychain(look: Look) -> bool:
+    """Whether the daemon answers the kubelet's calls about images: it does as a part of its keychain."""
+    return look.soci_says("cri_keychain", "enable_keychain") is True
+
+
+@_check(
+    "kubelet-cannot-pull",
+    "error",
+    "no image can be pulled: the kubelet asks SOCI's daemon for it, which has no image service",
+    remedies.PULLS_THROUGH_SOCI,
+)
+def _kubelet_cannot_pull(look: Look) -> Iterator[tuple[str, str]]:
+    if _pulls_through_soci(look) and look.soci and not _has_keychain(look):
+        yield "kubelet", f"its image endpoint is {look.kubelet_image_endpoint}, and cri_keychain is off"
+
+
 @_check(
     "cri-proxy-lazy",
     "warning",
@@ -315,11 +335,11 @@ def _parallel_again(look: Look) -> Iterator[tuple[str, str]]:
     "soci:mode to parallel",
 )
 def _cri_proxy_lazy(look: Look) -> Iterator[tuple[str, str]]:
-    if not (look.should_serve and look.is_lazy):
+    if not (look.should_serve and look.is_lazy and _has_keychain(look)):
         return
-    if "soci-snapshotter" in look.kubelet_image_endpoint:
+    if _pulls_through_soci(look):
         yield "kubelet", f"its image endpoint is {look.kubelet_image_endpoint}"
-    elif look.soci_says("cri_keychain", "enable_keychain") is True:
+    else:
         yield look.soci_file, "cri_keychain is on"
 
 
