@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from . import (
     detect,
     doctor_checks,
     doctor_images,
+    drift,
     fetch_progress,
     lazy,
     pull_secret_files,
@@ -149,6 +151,8 @@ class _Examination:
             providers=providers or NO_PROVIDERS,
             sources=self._sources(daemon, hosts),
             changed_files=changed_files(self.host),
+            on_drift=wanted.on_drift if wanted else "repair",
+            repair_seconds=drift.seconds_to_wait(self.host, time.time()),
             images=images,
             reasons=words.reasons,
             unmounted=unmounted,
@@ -394,7 +398,7 @@ def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
     places = sorted(path.name for path in host.path(release.VERSIONS).glob("[!.]*"))
     for place in places:
         changed += release.changed_programs(host, f"{release.VERSIONS}/{place}")
-    return tuple((path, "changed" if host.exists(path) else "removed") for path in changed)
+    return tuple((path, drift.became(host, path)) for path in changed)
 
 
 def memory_of(status: str) -> int:

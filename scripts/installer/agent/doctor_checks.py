@@ -74,6 +74,8 @@ class Look:
     providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
     sources: Mapping[str, Source] = field(default_factory=dict)  # of credentials, by registry
     changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
+    on_drift: str = "repair"  # what the settings want
+    repair_seconds: float = 0.0  # until the next repair may be made
     images: tuple[Image, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
@@ -176,7 +178,7 @@ def _containerd_away(look: Look) -> Iterator[tuple[str, str]]:
     "daemon-away",
     "error",
     "the daemon is away: no container starts",
-    "journalctl -u soci-snapshotter; systemctl start soci-snapshotter",
+    remedies.DAEMON_AWAY,
 )
 def _daemon_away(look: Look) -> Iterator[tuple[str, str]]:
     if look.should_serve and look.daemon.state not in ("active", ""):
@@ -283,11 +285,11 @@ def _annotations_off(look: Look) -> Iterator[tuple[str, str]]:
     "drift",
     "warning",
     "others changed or removed a file of the installer's",
-    "restart the installer's pod of this node, which puts it right; end what changes it",
+    "end what changes it; the installer puts it right, or you do with soci:onDrift report",
 )
-def _drift(look: Look) -> Iterator[tuple[str, str]]:
+def _drift(look: Look) -> Iterator[tuple[str, ...]]:
     for path, became in look.changed_files:
-        yield path, f"it was {became} since the install"
+        yield path, f"it was {became}", remedies.drift(look.on_drift, look.repair_seconds)
 
 
 @_check(
@@ -484,7 +486,7 @@ def _pull_secrets_unread(look: Look) -> Iterator[tuple[str, str]]:
     "dead-mounts",
     "error",
     "the pod runs, and its files cannot be read: the daemon that served them has ended",
-    "delete the pod; a new one starts as usual",
+    remedies.DEAD_MOUNTS,
 )
 def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
     for pod in look.dead_pods:
@@ -495,7 +497,7 @@ def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
     "poisoned-image",
     "error",
     "no new container of the image starts: the daemon could not mount its layers again, and tries no more",
-    "delete the pods that run on the image; on the node sh /opt/soci-cluster/soci-host.sh heal --again",
+    remedies.HELD_IMAGE,
 )
 def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
     for image in look.images:

@@ -36,13 +36,14 @@ def found(host: Host, plan: Plan) -> str:
     if not recorded or any(recorded.get(file.path) != sha256(file.new) for file in own):
         return ""
     changed = [*(file.path for file in plan.files if file.is_changed), *plan.changed_programs]
-    words = [f"{path} was {_since(host, path)}" for path in changed]
+    words = [f"{path} was {became(host, path)}" for path in changed]
     if plan.is_switch:
         words.append(f"containerd's snapshotter is {plan.snapshotter}, not {plan.slot.name}")
     return "; ".join(words) if changed else ""
 
 
-def _since(host: Host, path: str) -> str:
+def became(host: Host, path: str) -> str:
+    """What became of a file that others changed, and when."""
     try:
         at = host.path(host.resolve(path)).stat().st_ctime
     except OSError:

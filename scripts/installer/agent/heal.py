@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import drain, lazy
+from . import drain, lazy, remedies
 from .api import Api, ApiError
 from .ctr import Ctr
 from .errors import InstallError
@@ -37,14 +37,14 @@ class Healed:
         if self.broken:
             parts.append(
                 f"the files of {lazy.in_words(self.broken)} cannot be read since the snapshotter's daemon "
-                "ended. Remedy: delete these pods, or set soci:brokenPods to evict"
+                f"ended. Remedy: {remedies.DEAD_MOUNTS}"
             )
         if self.held:
             images = sorted({image for image, _ in self.held})
             pods = sorted({pod for _, pod in self.held})
             parts.append(
                 f"no new container of {_some(images)} starts: its layers could not be mounted again, "
-                f"and {lazy.in_words(pods)} is still on them. Remedy: delete it, or wait for the registry"
+                f"and {lazy.in_words(pods)} is still on them. Remedy: {remedies.HELD_IMAGE}"
             )
         return "; ".join(parts)
 
@@ -107,7 +107,7 @@ def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
     """
     message = (
         "The files of this pod's images cannot be read any more: the SOCI snapshotter's "
-        f"daemon on {api.node_name} ended under it. Remedy: delete the pod; a new one starts as usual."
+        f"daemon on {api.node_name} ended under it. Remedy: {remedies.DEAD_MOUNTS}."
     )
     for pod in pods:
         involved = {

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import detect, drain, lazy, serving, soci_registries
+from . import detect, drain, lazy, remedies, serving, soci_registries
 from .api import Api, ApiError, retry
 from .errors import InstallError, clean
 from .host import Host
@@ -121,7 +121,7 @@ class Teller:
 
     def away(self) -> None:
         """Tell that the daemon of an installed node does not run and is being started; once for all."""
-        message = "the snapshotter's daemon does not run; it is being started"
+        message = f"the snapshotter's daemon does not run. Remedy: {remedies.DAEMON_AWAY}"
         if self._marks.last_condition == (AWAY, message):
             return
         self._log(message)
