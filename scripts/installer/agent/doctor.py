@@ -19,6 +19,7 @@ from . import (
     containerd_config,
     credential_helper,
     credential_providers,
+    daemon_words,
     detect,
     doctor_checks,
     doctor_images,
@@ -36,6 +37,7 @@ from . import (
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS
 from .ctr import Ctr
+from .daemon_words import Words
 from .doctor_checks import Look, Unit
 from .errors import InstallError, clean
 from .host import Host
@@ -52,20 +54,6 @@ export LC_ALL=C
 xargs -r -P 8 -n 1 sh -c 'said=$(timeout -k 1 2 ls "$1" 2>&1 >/dev/null) || echo "$1 $said"' probe
 """
 DEAD = re.compile("Transport endpoint is not connected|Stale file handle")
-# What the daemon said of images and layers: since the boot, and what it could not mount at its present start.
-WORDS = """
-said() { timeout -k 1 3 journalctl --no-pager --output=cat --lines=20000 "$@"; }
-said --boot --unit="$1" | grep -E 'failed to (prepare|restore) remote|parallel pull/unpack' | tail -n 2000
-echo ---
-said _SYSTEMD_INVOCATION_ID="$2" | grep 'failed to restore remote' | tail -n 2000
-"""
-NOT_RESTORED = re.compile(r"failed to restore remote snapshot (?:\S*/)?(sha256:[0-9a-f]{64})")
-OF_IMAGE = re.compile(
-    r'failed to (?:prepare|restore) remote snapshot.*? error="'
-    r'(?:unable to fetch SOCI artifacts for image|failed to resolve layer \\"\S+\\" from) \\"([^"\\]+)\\": '
-    r'((?:[^"\\]|\\.)*)'
-)
-PARALLEL_LAYER = re.compile(r'parallel pull/unpack.* layerDigest="?(sha256:[0-9a-f]{64})')
 
 T = TypeVar("T")
 
@@ -334,13 +322,13 @@ class _Examination:
         rest = len(mounts) - PODS_NAMED
         return (*pods, f"{rest} more containers") if rest > 0 else pods
 
-    def _words(self, slot: Slot, start: str) -> "Words":
-        result = self.host.run("sh", "-c", WORDS, "words", slot.unit, start or "-", timeout=2 * SECONDS)
-        if result.code == 124:
+    def _words(self, slot: Slot, start: str) -> Words:
+        words = daemon_words.read(self.host, slot, start)
+        if not words.is_whole:
             self.not_known.append(f"the journal of {slot.unit}: it did not end in time")
-        return Words(result.output)
+        return words
 
-    def _images(self, ctr: Ctr, slot: Slot, words: "Words") -> tuple[tuple[doctor_images.Image, ...], int]:
+    def _images(self, ctr: Ctr, slot: Slot, words: Words) -> tuple[tuple[doctor_images.Image, ...], int]:
         """The images, and the number of lazily loaded layers without a mount that are nobody's."""
         of_slot = ("snapshots", "--snapshotter", slot.name)
         before = fuse_mounts(self.host.read_text("/proc/1/mountinfo"), slot.data)
@@ -364,17 +352,6 @@ class _Examination:
 
         images = doctor_images.images(names, content, blob, snapshots)
         return tuple(images), max(0, missing - len(not_mounted))
-
-
-class Words:
-    """What a daemon's journal says of images and layers; the last word on an image counts."""
-
-    def __init__(self, text: str) -> None:
-        boot, _, present = text.partition("---\n")
-        self.not_restored = set(NOT_RESTORED.findall(present))
-        self.parallel = set(PARALLEL_LAYER.findall(boot))
-        said = OF_IMAGE.findall(boot)
-        self.reasons = {image: error.replace(r"\n", " ").replace("\\", "") for image, error in said}
 
 
 def broken_containers(healed: str, start: str) -> set[str]:

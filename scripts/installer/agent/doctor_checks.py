@@ -13,8 +13,8 @@ from . import containerd_config, remedies, soci_config
 from .containerd_config import Path
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
+from .daemon_words import in_short
 from .doctor_images import Image
-from .errors import clean
 from .kinds import PLAIN
 from .pull_secret_choice import CONFLICT
 from .pull_secret_files import UNREAD
@@ -518,12 +518,6 @@ def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
 def _unmounted_layers(look: Look) -> Iterator[tuple[str, str]]:
     if look.unmounted:
         yield "node", f"{look.unmounted} lazily loaded layers have no mount"
-
-
-def in_short(error: str) -> str:
-    """The daemon's word on an image, fit to be told: without the addresses that it asked."""
-    without = re.sub(r' \(host ".*?\)', "", error)
-    return clean(without.rpartition('": ')[2])[-200:]
 
 
 def why_whole(image: Image, look: Look) -> str:
