@@ -60,8 +60,9 @@ def test_each_broken_pod_and_each_held_image_is_named_with_a_remedy(ctr: Ctr) ->
 
 JOURNAL = (
     'level=warning msg="failed to restore remote snapshot sha256:d3; remove it" error="unable to fetch '
-    'SOCI artifacts for image \\"registry.example/other:2\\": no valid SOCI index found: could not fetch '
-    'manifest: Get \\"http://robot:hunter2@registry.example/v2/\\": dial tcp: i/o timeout" key="k8s.io/45"\n---\n'
+    'SOCI artifacts for image \\"registry.example/other:2\\": no valid SOCI index found: could not '
+    'fetch manifest: Get \\"http://robot:hunter2@registry.example/v2/\\": dial tcp: i/o timeout" '
+    'key="k8s.io/45"\n---\n'
 )
 
 
