@@ -15,7 +15,19 @@ from typing import Any
 
 import pytest
 from agent import __main__ as program
-from agent import carry, images, install, kinds, lazy, pull_secret_files, release, slots, transaction, watch
+from agent import (
+    carry,
+    images,
+    install,
+    kinds,
+    lazy,
+    nodeadm,
+    pull_secret_files,
+    release,
+    slots,
+    transaction,
+    watch,
+)
 from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Result
@@ -739,6 +751,25 @@ def test_what_others_changed_is_told_before_it_is_put_right(machine: FakeNode) -
     assert "containerd's snapshotter is overlayfs, not soci" in what
     assert text_then == CONFIG.encode()
     assert 'snapshotter = "soci"' in machine.read_text(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_named"),
+    [("/etc/containerd/config.toml", True), (slots.FIRST.config, True), (slots.FIRST.unit_path, False)],
+)
+def test_the_tool_that_writes_a_file_at_the_boot_is_named_as_likely(
+    machine: FakeNode, path: str, is_named: bool
+) -> None:
+    """Who changed a file, the node does not keep."""
+    machine.write(nodeadm.PROGRAM, b"")
+    machine.path(kinds.EKS).mkdir(exist_ok=True)
+    install.install(task(machine), never)
+    machine.write(path, CONFIG.encode())
+    told: list[str] = []
+    wanted = dataclasses.replace(task(machine), when_drifted=lambda what, seen: told.append(what))
+    install.install(wanted, never)
+    (what,) = told
+    assert ("UTC (likely by nodeadm, at the boot)" in what) is is_named
 
 
 @pytest.mark.parametrize("path", [slots.FIRST.config, slots.FIRST.unit_path])
