@@ -11,7 +11,7 @@ from .slots import Slot
 
 SECONDS = 8.0
 # Since the boot, and what it could not mount at its present start.
-SCRIPT = """
+JOURNAL = """
 said() { timeout -k 1 3 journalctl --no-pager --output=cat --lines=20000 "$@"; }
 said --boot --unit="$1" | grep -E 'failed to (prepare|restore) remote|parallel pull/unpack' | tail -n 2000
 echo ---
@@ -40,7 +40,7 @@ class Words:
 
 def read(host: Host, slot: Slot, start: str = "") -> Words:
     """The words of the slot's daemon; ``start`` is what systemd calls the invocation of its present start."""
-    result = host.run("sh", "-c", SCRIPT, "words", slot.unit, start or "-", timeout=SECONDS)
+    result = host.run("sh", "-c", JOURNAL, "words", slot.unit, start or "-", timeout=SECONDS)
     return Words(result.output, result.code != 124)
 
 
