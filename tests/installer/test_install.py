@@ -1043,6 +1043,29 @@ def test_a_users_own_drop_in_of_the_daemon_is_looked_at_and_left_alone(machine: 
     assert tree(machine.root) == before
 
 
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_drop_in_that_runs_another_program_is_refused_and_not_put_right_for_ever(
+    machine: FakeNode, adopted: bool
+) -> None:
+    """The daemon would be restarted every few seconds, and would be theirs each time."""
+    if adopted:
+        machine.unit = slots.FIRST.unit_path
+        machine.write(slots.FIRST.unit_path, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
+    install.install(task(machine), never)
+    machine.override = machine.running[slots.FIRST.unit] = "/usr/local/bin/theirs"
+    before = tree(machine.root)
+    with pytest.raises(InstallError, match=r"drop-in .* not ours has it run /usr/local/bin/theirs") as refused:
+        install.install(task(machine), never)
+    assert "systemctl cat soci-snapshotter.service" in refused.value.remedy
+    assert tree(machine.root) == before
+
+
+def test_a_drop_in_that_wraps_our_program_is_left_alone(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    machine.override = "/usr/bin/numactl"
+    assert not install.install(task(machine), never).changed
+
+
 @pytest.mark.parametrize(("started", "action"), [(-3600, "none"), (3600, "restart")])
 def test_a_program_that_others_replaced_is_drift_and_put_right(
     machine: FakeNode, started: int, action: str

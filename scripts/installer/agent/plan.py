@@ -181,6 +181,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         )
 
     snapshotter = adoption.read_snapshotter(host, slot)
+    adoption.check_override(host, snapshotter)
     place = release.folder(host, settings.version, settings.sha256[facts.architecture])
     program = f"{place}/soci-snapshotter-grpc"
     changed_programs = tuple(release.changed_programs(host, place))
