@@ -168,7 +168,7 @@ def test_no_false_alarm_in_fifty_runs(patient, run_pod):
         (
             "/etc/kubernetes/kubelet.yaml",
             f's#^{{$#{{ "imageServiceEndpoint": "unix://{SOCKET}",#',
-            "cri-proxy-lazy",
+            "kubelet-cannot-pull",
             "kubelet",
         ),
     ],

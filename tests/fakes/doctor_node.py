@@ -11,6 +11,7 @@ from pathlib import Path
 from agent import (
     containerd_config,
     credential_helper,
+    daemon_words,
     doctor,
     images,
     slots,
@@ -206,7 +207,7 @@ class DoctorNode(FakeHost):
         return Result(0, "containerd x v2.3.7 y" if "--version" in command else self.effective, "")
 
     def _sh(self, command: Sequence[str], text: str) -> Result:
-        if command[2] == doctor.WORDS:
+        if command[2] == daemon_words.JOURNAL:
             return Result(0, "\n".join((*self.journal, "---", *self.not_restored, "")), "")
         if command[2] == doctor.PROBE:
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")

@@ -93,6 +93,7 @@ class FakeNode(FakeHost):
         self.running: dict[str, str] = {}  # unit -> program
         self.unit = ""  # of the operating system
         self.unit_load = "loaded"
+        self.override = ""  # the program that a drop-in of somebody else's has the daemon's unit run
         self.exec_start = "{ path=/usr/bin/containerd ; argv[]=/usr/bin/containerd ; ignore_errors=no }"
         self.containerd_unit = ""  # further properties of it
         self.containerd = "/usr/bin/containerd"
@@ -117,6 +118,8 @@ class FakeNode(FakeHost):
         active = "active" if unit in self.running else "inactive"
         path = self.unit if unit == slots.FIRST.unit else ""
         start = "{ path=/usr/bin/s ; argv[]=/usr/bin/s --address fd:// ; ignore_errors=no }" if path else ""
+        if self.override:
+            start = f"{{ path={self.override} ; argv[]={self.override} --root /x ; ignore_errors=no }}"
         pid = PIDS[unit] if unit in self.running else 0
         shown = f"LoadState={self.unit_load}\nFragmentPath={path}\nExecStart={start}\n"
         return Result(0, f"{shown}ActiveState={active}\nMainPID={pid}\n", "")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import tempfile
@@ -10,7 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import credential_helper, doctor, doctor_checks, pull_secret_files, slots, transaction
+from agent import (
+    credential_helper,
+    doctor,
+    doctor_checks,
+    pull_secret_files,
+    release,
+    remedies,
+    slots,
+    transaction,
+)
 
 from tests.fakes.doctor_node import (
     DAEMON_PID,
@@ -261,7 +271,19 @@ def test_a_file_that_others_changed(node: DoctorNode, became: str) -> None:
     else:
         node.path("/etc/systemd/system/soci-snapshotter.service").unlink()
     (finding,) = node.examine()["findings"]
-    assert (finding["id"], finding["cause"]) == ("drift", f"it was {became} since the install")
+    assert finding["id"] == "drift"
+    when = r" at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC" if became == "changed" else ""
+    assert re.fullmatch(f"it was {became}{when}", finding["cause"])
+
+
+def test_a_program_that_others_replaced(node: DoctorNode) -> None:
+    place = f"{release.VERSIONS}/0.16.1"
+    for name in release.PROGRAMS:
+        node.put(f"{place}/{name}", "ours")
+    release.note_programs(node.path(place))
+    assert node.found() == {}
+    node.put(f"{place}/soci-snapshotter-grpc", "theirs")
+    assert node.found() == {"drift": f"{place}/soci-snapshotter-grpc"}
 
 
 def test_nodeadm_turned_parallel_on_again(node: DoctorNode) -> None:
@@ -285,24 +307,44 @@ def test_the_configuration_that_counts_is_the_one_that_the_daemon_was_started_wi
     assert node.found()["parallel-again"] == "/etc/other.toml"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "imageServiceEndpoint: unix:///run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock\n",
-        '{"imageServiceEndpoint": "unix:///run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock"}',
-    ],
-)
-def test_cri_proxy_with_lazy_mode(node: DoctorNode, text: str) -> None:
-    node.put("/etc/kubelet.yaml", text)
-    assert node.found() == {"cri-proxy-lazy": "kubelet"}
+def set_mode(node: DoctorNode, mode: str) -> None:
+    """The settings want this mode, and the node has it."""
+    path = node.payload / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mode": mode}))
 
 
-def test_cri_proxy_by_the_kubelets_flag_or_by_the_keychain(node: DoctorNode) -> None:
-    endpoint = f"--image-service-endpoint=unix://{slots.FIRST.socket}"
-    node.put(f"/proc/{KUBELET_PID}/cmdline", f"/kubelet\0--config\0/etc/kubelet.yaml\0{endpoint}\0")
-    assert node.found() == {"cri-proxy-lazy": "kubelet"}
-    node.put(f"/proc/{KUBELET_PID}/cmdline", "/kubelet\0")
+ENDPOINT = f"unix://{slots.FIRST.socket}"
+
+
+@pytest.mark.parametrize("mode", ["lazy", "parallel", "lazy-or-parallel"])
+@pytest.mark.parametrize("how", ["flag", "drop-in", "YAML", "JSON", "link"])
+def test_a_kubelet_that_pulls_through_a_daemon_without_keychain(
+    node: DoctorNode, how: str, mode: str
+) -> None:
+    """Each pull ends in Unimplemented; it was told as a matter of credentials, and not at all of parallel."""
+    set_mode(node, mode)
+    if how == "flag":
+        command = f"/kubelet\0--config\0/etc/kubelet.yaml\0--image-service-endpoint={ENDPOINT}\0"
+    else:
+        command = "/kubelet\0--config=/etc/kubelet.yaml\0--config-dir=/etc/kubelet.d\0"
+        endpoint = ENDPOINT.replace("/run", "/var/run") if how == "link" else ENDPOINT
+        text = f"imageServiceEndpoint: {endpoint}\n"
+        text = f'{{"imageServiceEndpoint": "{endpoint}"}}' if how == "JSON" else text
+        node.put("/etc/kubelet.d/90-x.conf" if how == "drop-in" else "/etc/kubelet.yaml", text)
+    node.path("/var").mkdir(exist_ok=True)
+    node.path("/var/run").symlink_to("../run")
+    node.put(f"/proc/{KUBELET_PID}/cmdline", command)
+    (finding,) = [entry for entry in node.examine()["findings"] if entry["subject"] == "kubelet"]
+    assert (finding["id"], finding["severity"]) == ("kubelet-cannot-pull", "error")
+    assert f"its image endpoint is {slots.FIRST.socket}" in finding["cause"]
+    assert finding["remedy"] == remedies.PULLS_THROUGH_SOCI
+
+
+def test_a_kubelet_whose_pulls_a_daemon_with_keychain_answers(node: DoctorNode) -> None:
+    node.put("/etc/kubelet.yaml", f"imageServiceEndpoint: {ENDPOINT}\n")
     edit(node, SOCI_FILE, "[content_store]", "[cri_keychain]\nenable_keychain = true\n\n[content_store]")
+    assert node.found() == {"cri-proxy-lazy": "kubelet"}
+    node.put("/etc/kubelet.yaml", "kind: KubeletConfiguration\n")
     assert node.found() == {"cri-proxy-lazy": SOCI_FILE}
 
 

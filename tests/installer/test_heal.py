@@ -1,11 +1,14 @@
 """What the agent makes of the host script's word on broken images and pods."""
 
+from collections.abc import Sequence
+
 import pytest
 from agent import heal
 from agent.api import Api
 from agent.ctr import Ctr
 from agent.host import Result
 from agent.lazy import Pod
+from agent.slots import SECOND
 
 from tests.fakes.api import FakeApi
 from tests.fakes.node import FakeHost
@@ -53,6 +56,36 @@ def test_each_broken_pod_and_each_held_image_is_named_with_a_remedy(ctr: Ctr) ->
     assert "registry.example/other:2" in words
     assert words.count("Remedy:") == 2
     assert heal.parse("", ctr).in_words == ""
+
+
+JOURNAL = (
+    'level=warning msg="failed to restore remote snapshot sha256:d3; remove it" error="unable to fetch '
+    'SOCI artifacts for image \\"registry.example/other:2\\": no valid SOCI index found: could not '
+    'fetch manifest: Get \\"http://robot:hunter2@registry.example/v2/\\": dial tcp: i/o timeout" '
+    'key="k8s.io/45"\n---\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"), [(ANSWER, "(dial tcp: i/o timeout), and"), ("broken c1\n", ""), ("", "")]
+)
+def test_why_an_image_is_held_is_the_daemons_last_word_on_it(
+    ctr: Ctr, fake_host: FakeHost, answer: str, why: str
+) -> None:
+    """The journal is read where something is held only."""
+    asked: list[str] = []
+
+    def run(command: Sequence[str], text: str) -> Result:
+        if command[1] != "-c":
+            return Result(0, answer, "")
+        asked.append(command[4])
+        return Result(0, JOURNAL, "")
+
+    fake_host.answers["sh"] = run
+    words = heal.heal(fake_host, ctr, SECOND).in_words
+    assert why in words
+    assert "hunter2" not in words
+    assert asked == ([SECOND.unit] if why else [])
 
 
 def test_a_pod_gets_one_event_in_its_life(ctr: Ctr) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from agent import transaction
+from agent.kinds import UBUNTU_EKS
 from agent.slots import FIRST, SECOND
 
 from tests.fakes.node import tree
@@ -174,6 +175,21 @@ def test_containers_go_gently_and_the_kubelet_does_not_see_it(node: ScriptNode) 
     ]
     assert [call for call in calls if call in wanted] == wanted
     assert not any("earlier" in call for call in calls if "info" not in call)
+
+
+def test_the_kubelet_is_stopped_and_started_by_the_name_of_its_own_unit(node: ScriptNode) -> None:
+    """Ubuntu's image for EKS has it as a snap (H18): it would make containers while they are taken away."""
+    unit = UBUNTU_EKS.kubelet_unit
+    assert node.apply(node.stage(kubelet_unit=unit)).outcome == "committed"
+    in_use(node)
+    node.clear("active-kubelet.service")
+    node.set(f"active-{unit}")
+    assert node.run("remove").returncode == 0
+    restart = "systemctl restart containerd.service"
+    changes = node.calls("systemctl stop", "systemctl start", restart)
+    of_both = [call for call in changes if "kubelet" in call or call == restart]
+    assert of_both == [f"systemctl stop {unit}", restart, f"systemctl start {unit}"]
+    assert (node.fake / f"active-{unit}").exists()
 
 
 def test_images_that_only_soci_could_unpack_are_pulled_again(node: ScriptNode) -> None:

@@ -15,11 +15,24 @@ from typing import Any
 
 import pytest
 from agent import __main__ as program
-from agent import carry, images, install, kinds, lazy, pull_secret_files, release, slots, transaction, watch
+from agent import (
+    carry,
+    images,
+    install,
+    kinds,
+    lazy,
+    nodeadm,
+    pull_secret_files,
+    release,
+    slots,
+    transaction,
+    watch,
+)
 from agent.api import Api
 from agent.errors import InstallError
 from agent.host import Result
 from agent.log import Log
+from agent.marks import LABEL
 from agent.plan import NOTHING_SEEN, Registration, Seen, Task
 from agent.pull_secret_choice import CONFLICT
 
@@ -42,6 +55,7 @@ def machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNode:
         for name in release.PROGRAMS:
             host.write(f"{release.VERSIONS}/{version}/{name}", b"program", 0o755)
         host.write(f"{release.VERSIONS}/{version}/{release.DIGEST_FILE}", digest.encode())
+        release.note_programs(host.path(f"{release.VERSIONS}/{version}"))
 
     monkeypatch.setattr(release, "install", unpack)
     return machine
@@ -739,6 +753,25 @@ def test_what_others_changed_is_told_before_it_is_put_right(machine: FakeNode) -
     assert 'snapshotter = "soci"' in machine.read_text(config)
 
 
+@pytest.mark.parametrize(
+    ("path", "is_named"),
+    [("/etc/containerd/config.toml", True), (slots.FIRST.config, True), (slots.FIRST.unit_path, False)],
+)
+def test_the_tool_that_writes_a_file_at_the_boot_is_named_as_likely(
+    machine: FakeNode, path: str, is_named: bool
+) -> None:
+    """Who changed a file, the node does not keep."""
+    machine.write(nodeadm.PROGRAM, b"")
+    machine.path(kinds.EKS).mkdir(exist_ok=True)
+    install.install(task(machine), never)
+    machine.write(path, CONFIG.encode())
+    told: list[str] = []
+    wanted = dataclasses.replace(task(machine), when_drifted=lambda what, seen: told.append(what))
+    install.install(wanted, never)
+    (what,) = told
+    assert ("UTC (likely by nodeadm, at the boot)" in what) is is_named
+
+
 @pytest.mark.parametrize("path", [slots.FIRST.config, slots.FIRST.unit_path])
 def test_a_file_of_ours_that_others_removed_is_drift_too(machine: FakeNode, path: str) -> None:
     install.install(task(machine), never)
@@ -830,25 +863,35 @@ def test_a_kubelet_that_is_started_anew_is_noticed(machine: FakeNode) -> None:
     assert install.install(task(machine), never).seen.kubelet == KUBELET_PID
 
 
+def agent_on(
+    machine: FakeNode, server: FakeApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> program.Agent:
+    """The program on this node, which stays where it would become the watcher."""
+    monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
+    monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
+    monkeypatch.setattr(program, "become_watcher", lambda *words: None)
+    machine.path("/run").mkdir()
+    identity = Api("n1", "p1", "soci-system", "soci-installer", server)
+    return program.Agent(machine, identity, Log("n1", lambda line: None))
+
+
+WANTED = agent_settings(sha256={"amd64": DIGEST, "arm64": DIGEST}, existing_nodes="migrate")
+
+
 def test_a_conflict_after_the_install_reaches_the_condition_and_leaves_it_again(
     machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Pods come when the installer is only watching."""
     became: list[tuple[str, ...]] = []
-    monkeypatch.setattr(program, "PAYLOAD", INSTALLER)
-    monkeypatch.setattr(program, "READY_FILE", tmp_path / "ready")
-    monkeypatch.setattr(program, "become_watcher", lambda *words: became.append(words))
-    machine.path("/run").mkdir()
     server = FakeApi()
-    identity = Api("n1", "p1", "soci-system", "soci-installer", server)
-    agent = program.Agent(machine, identity, Log("n1", lambda line: None))
-    wanted = agent_settings(sha256={"amd64": DIGEST, "arm64": DIGEST}, existing_nodes="migrate")
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    monkeypatch.setattr(program, "become_watcher", lambda *words: became.append(words))
 
     def is_called_back() -> bool:
         *_, files, _ = watch.parse(became[-1])
         return any(watch.fingerprint(path) != known for path, known in files.items())
 
-    agent.present(wanted)
+    agent.present(WANTED)
     conflict = (CONFLICT, "r.corp", "why it is so")
     for found in ([conflict], []):
         pull_secret_files.show(
@@ -857,8 +900,64 @@ def test_a_conflict_after_the_install_reaches_the_condition_and_leaves_it_again(
         assert not is_called_back(), "for another problem"
         pull_secret_files.show(machine, found)
         assert is_called_back()
-        agent.present(wanted)
+        agent.present(WANTED)
         assert ("registry r.corp: why it is so" in server.condition["message"]) is bool(found)
+
+
+def test_a_kubelet_that_is_turned_to_socis_socket_after_the_install(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each of its pulls fails, while containerd and the daemon are as they were."""
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    assert server.node["metadata"]["labels"] == {LABEL: WANTED.version}
+    machine.run_kubelet("--image-service-endpoint", f"unix://{slots.FIRST.socket}")
+    before = tree(machine.root)
+    with pytest.raises(InstallError) as refused:
+        agent.present(WANTED)
+    agent.fail(refused.value)
+    assert slots.FIRST.socket in server.condition["message"]
+    assert (server.condition["status"], server.condition["reason"]) == ("False", "PreflightFailed")
+    assert server.node["metadata"]["labels"] == {}
+    assert tree(machine.root) == before
+    machine.run_kubelet()
+    agent.present(WANTED)
+    assert (server.condition["status"], server.node["metadata"]["labels"]) == (
+        "True",
+        {LABEL: WANTED.version},
+    )
+
+
+def test_an_upgrade_that_is_refused_leaves_the_label_of_the_version_that_serves(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    with pytest.raises(InstallError, match="no digest") as refused:
+        agent.present(dataclasses.replace(WANTED, version="0.17.0", sha256={}))
+    agent.fail(refused.value)
+    assert server.condition["status"] == "False"
+    assert server.node["metadata"]["labels"] == {LABEL: WANTED.version}
+
+
+def test_a_node_of_which_only_the_broken_containers_are_not_known_has_its_label_again(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It serves, and the condition says so."""
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    machine.running.clear()
+    script = machine.answers["sh"]
+    failed = Result(1, "", "no answer\n")
+    machine.answers["sh"] = lambda command, text: failed if command[-1] == "heal" else script(command, text)
+    with pytest.raises(InstallError) as unknown:
+        agent.present(WANTED)
+    agent.fail(unknown.value)
+    assert server.condition["status"] == "True"
+    assert server.node["metadata"]["labels"] == {LABEL: WANTED.version}
 
 
 def test_without_pull_secrets_nobody_looks_for_conflicts(machine: FakeNode) -> None:
@@ -922,6 +1021,91 @@ def test_files_that_containerd_imports_are_watched_one_by_one(machine: FakeNode)
     machine.write("/etc/containerd/conf.d/theirs.toml", b"version = 2\n")
     watched = dict(install.install(task(machine), never).seen.files)
     assert {"/etc/containerd/conf.d", "/etc/containerd/conf.d/theirs.toml"} <= watched.keys()
+
+
+def test_the_programs_and_the_drop_ins_of_the_daemon_are_watched(machine: FakeNode) -> None:
+    drop_ins = f"{slots.FIRST.unit_path}.d"
+    watched = dict(install.install(task(machine), never).seen.files)
+    assert watched[drop_ins] == "absent"
+    assert all(watched[f"{release.VERSIONS}/0.16.1/{name}"] != "absent" for name in release.PROGRAMS)
+    machine.write(f"{drop_ins}/theirs.conf", b"[Service]\n")
+    done = install.install(task(machine), never)
+    assert f"{drop_ins}/theirs.conf" in dict(done.seen.files), "an edit in place changes no directory"
+
+
+def test_a_users_own_drop_in_of_the_daemon_is_looked_at_and_left_alone(machine: FakeNode) -> None:
+    """It is not ours: the node is verified as it is, and nothing is repaired again and again."""
+    install.install(task(machine), never)
+    machine.write(f"{slots.FIRST.unit_path}.d/theirs.conf", b"[Service]\nNice=5\n")
+    before = tree(machine.root)
+    wanted = dataclasses.replace(task(machine), when_drifted=lambda what, seen: pytest.fail(what))
+    assert not install.install(wanted, never).changed
+    assert tree(machine.root) == before
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_drop_in_that_runs_another_program_is_refused_and_not_put_right_for_ever(
+    machine: FakeNode, adopted: bool
+) -> None:
+    """The daemon would be restarted every few seconds, and would be theirs each time."""
+    if adopted:
+        machine.unit = slots.FIRST.unit_path
+        machine.write(slots.FIRST.unit_path, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
+    install.install(task(machine), never)
+    machine.override = machine.running[slots.FIRST.unit] = "/usr/local/bin/theirs"
+    before = tree(machine.root)
+    with pytest.raises(InstallError, match="not ours has it run /usr/local/bin/theirs") as refused:
+        install.install(task(machine), never)
+    assert "systemctl cat soci-snapshotter.service" in refused.value.remedy
+    assert tree(machine.root) == before
+
+
+def test_a_drop_in_that_wraps_our_program_is_left_alone(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    machine.override = "/usr/bin/numactl"
+    assert not install.install(task(machine), never).changed
+
+
+@pytest.mark.parametrize(("started", "action"), [(-3600, "none"), (3600, "restart")])
+def test_a_program_that_others_replaced_is_drift_and_put_right(
+    machine: FakeNode, started: int, action: str
+) -> None:
+    """A daemon that has run since before still runs ours: pods that read from it need not be waited for."""
+    install.install(task(machine), never)
+    path = f"{release.VERSIONS}/0.16.1/soci-snapshotter-grpc"
+    machine.write(path, b"theirs")
+    machine.write("/proc/stat", f"cpu 1\nbtime {int(time.time() + started)}\n".encode())
+    machine.write("/proc/7/stat", f"7 (soci snap) S {' '.join(['0'] * 18)} 100 0\n".encode())
+    told: list[str] = []
+
+    def drifted(what: str, seen: Seen) -> None:
+        told.append(what)
+        assert path in dict(seen.files)
+        assert machine.read(path) == b"theirs", "before it is put right"
+
+    repaired: list[bool] = []
+    wanted = dataclasses.replace(
+        task(machine), when_drifted=drifted, when_repaired=lambda: repaired.append(True)
+    )
+    assert install.install(wanted, never).changed
+    assert [words.partition(" at ")[0] for words in told] == [f"{path} was changed"]
+    assert repaired == [True]
+    assert machine.read(path) == b"program"
+    assert machine.plan()["snapshotter_action"] == action
+    assert not install.install(wanted, never).changed
+
+
+def test_a_program_that_others_replaced_is_left_alone_where_drift_is_only_told(machine: FakeNode) -> None:
+    install.install(task(machine), never)
+    path = f"{release.VERSIONS}/0.16.1/soci"
+    machine.write(path, b"theirs")
+
+    def refuse(what: str, seen: Seen) -> None:
+        raise InstallError("drift", what, "as the settings say")
+
+    with pytest.raises(InstallError, match=f"{path} was changed"):
+        install.install(dataclasses.replace(task(machine), when_drifted=refuse), never)
+    assert machine.read(path) == b"theirs"
 
 
 def test_a_daemon_that_mounts_its_layers_again_is_waited_for(machine: FakeNode) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import re
 import ssl
 import subprocess
@@ -141,7 +142,8 @@ def test_good_archive_is_unpacked_once(server: Server, fake_host: FakeHost) -> N
     install(fake_host, server, "/good", digest(GOOD))
     assert release.is_present(fake_host, "1.2.3", digest(GOOD))
     folder = fake_host.root / "opt/soci-cluster/versions/1.2.3"
-    assert {path.name for path in folder.iterdir()} == {*release.PROGRAMS, release.DIGEST_FILE}
+    known = {*release.PROGRAMS, release.DIGEST_FILE, release.NOTE_FILE}
+    assert {path.name for path in folder.iterdir()} == known
     assert (folder / "soci-snapshotter-grpc").stat().st_mode & 0o777 == 0o755
 
 
@@ -167,6 +169,58 @@ def test_program_that_somebody_took_away_is_put_back_beside_the_other(
     install(fake_host, server, "/good", digest(GOOD))
     assert release.is_present(fake_host, "1.2.3", digest(GOOD))
     assert [path.name for path in folder.parent.iterdir()] == ["1.2.3"]
+
+
+@pytest.fixture
+def unpacked(server: Server, fake_host: FakeHost) -> Path:
+    """The directory of the release, with its programs."""
+    install(fake_host, server, "/good", digest(GOOD))
+    return fake_host.root / "opt/soci-cluster/versions/1.2.3"
+
+
+@pytest.mark.parametrize("name", release.PROGRAMS)
+def test_a_program_that_others_replaced_is_unpacked_again(
+    server: Server, fake_host: FakeHost, unpacked: Path, name: str
+) -> None:
+    """Of the same size and age, too: cp -p keeps both."""
+    program = unpacked / name
+    times = program.stat()
+    theirs = unpacked / "theirs"
+    theirs.write_bytes(b"x" * times.st_size)
+    os.utime(theirs, ns=(times.st_atime_ns, times.st_mtime_ns))
+    theirs.rename(program)
+    path = f"/opt/soci-cluster/versions/1.2.3/{name}"
+    assert release.changed_programs(fake_host, path.rpartition("/")[0]) == [path]
+    assert not release.is_present(fake_host, "1.2.3", digest(GOOD))
+    install(fake_host, server, "/good", digest(GOOD))
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+    assert program.read_bytes() == PROGRAMS[name]
+
+
+def test_programs_are_not_read_as_long_as_they_are_the_same_files(
+    server: Server, fake_host: FakeHost, unpacked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have a hundred megabytes, and each run asks; also once one was put back."""
+    (unpacked / "soci").unlink()
+    install(fake_host, server, "/good", digest(GOOD))
+    monkeypatch.setattr(release, "_sha256", lambda path: pytest.fail(f"{path} is read"))
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+
+
+def test_a_program_whose_bytes_are_the_same_is_not_changed(fake_host: FakeHost, unpacked: Path) -> None:
+    """A copy of the node's disk, or another label of SELinux."""
+    (unpacked / "copy").write_bytes(PROGRAMS["soci"])
+    (unpacked / "copy").rename(unpacked / "soci")
+    (unpacked / "soci-snapshotter-grpc").chmod(0o700)
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
+
+
+def test_the_programs_of_a_node_that_an_older_version_installed_are_taken_as_they_are(
+    fake_host: FakeHost, unpacked: Path
+) -> None:
+    (unpacked / release.NOTE_FILE).unlink()
+    (unpacked / "soci").write_bytes(b"whatever")
+    assert release.is_present(fake_host, "1.2.3", digest(GOOD))
 
 
 RELEASE = "releases.example/archive"  # a name that only the proxy knows

@@ -13,13 +13,13 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Installed
 from agent.log import Log
-from agent.marks import TAINT, Marks, has_startup_taint
+from agent.marks import LABEL, TAINT, Marks, has_startup_taint
 from agent.slots import FIRST
 from agent.soci_registries import Limit
 from agent.tell import Teller
 
 from tests.fakes.api import FakeApi
-from tests.fakes.node import FakeHost
+from tests.fakes.node import FakeHost, daemon_processes
 
 NODE: dict[str, Any] = {
     "spec": {"taints": [{"key": TAINT, "effect": "NoSchedule"}, {"key": "other", "effect": "NoExecute"}]},
@@ -157,6 +157,40 @@ def test_a_daemon_that_is_away_is_told_once_while_it_lasts(api: FakeApi) -> None
         told.away()
     assert (api.condition["status"], api.condition["reason"]) == ("False", "SnapshotterAway")
     assert len(api.writes) == 1
+
+
+def test_a_node_whose_daemon_is_away_has_no_label_until_it_serves_again(api: FakeApi) -> None:
+    """Workloads that select nodes which serve went on coming."""
+    told = teller(api, [])
+    told.success("0.16.1", "lazy", SERVES, 1.0)
+    told.away()
+    assert LABEL not in api.node["metadata"]["labels"]
+    told.success("0.16.1", "lazy", SERVES, 1.0)
+    assert (api.condition["status"], api.node["metadata"]["labels"][LABEL]) == ("True", "0.16.1")
+
+
+VERIFIED, DEAD = "outcome=verified\n", "outcome=failed\nstep=verify-connection\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "checks", "keeps"),
+    [
+        *((step, VERIFIED, True) for step in ("preflight", "download", "verify-canary", "containerd-config")),
+        *((step, DEAD, False) for step in ("preflight", "snapshotter", "restart", "verify-cri")),
+        ("preflight", "", False),
+    ],
+)
+def test_a_failed_run_leaves_the_label_to_a_node_that_serves_nevertheless(
+    api: FakeApi, fake_host: FakeHost, step: str, checks: str, keeps: bool
+) -> None:
+    """A refused upgrade changes nothing; a daemon that is dead does not serve, whatever the run failed at."""
+    for path, text in daemon_processes().items():
+        fake_host.write(path, text.encode())
+    fake_host.answers["timeout"] = lambda command, text: Result(0, checks, "")
+    api.node["metadata"]["labels"] = {LABEL: "0.16.0"}
+    teller(api, []).failure(fake_host, InstallError(step, "it failed", "mend it"))
+    assert api.condition["status"] == "False"
+    assert api.node["metadata"]["labels"] == ({LABEL: "0.16.0"} if keeps else {})
 
 
 def test_api_server_that_is_away_is_asked_once_and_holds_up_no_step() -> None:

@@ -119,6 +119,10 @@ def test_the_daemon_set_runs_the_program_on_every_linux_node(recorder: Recorder,
     assert pod["hostPID"] is True
     container = pod["containers"][0]
     assert container["command"] == ["python3", "-B", "-m", "agent"]
+    (host,) = [mount for mount in container["volumeMounts"] if mount["name"] == "host"]
+    assert host == {"name": "host", "mountPath": "/host", "mountPropagation": "HostToContainer"}, (
+        "the pod would keep what the node unmounts, and hold devices and FUSE mounts busy"
+    )
     items = {item["key"]: item["path"] for item in pod["volumes"][0]["configMap"]["items"]}
     assert items["__main__.py"] == "agent/__main__.py"
     assert items["00-head.sh"] == "host/00-head.sh"

@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
-from . import drift, heal, lazy, owner, pull_secret_files, settings, stalled_rollout, tuning
+from . import drift, heal, lazy, owner, pull_secret_files, remedies, settings, stalled_rollout, tuning
 from .api import Api, ApiError, Json, retry
 from .errors import InstallError
 from .host import ENTER_HOST, Host
@@ -81,6 +81,10 @@ class Agent:
         except drift.DriftError as drifted:
             try_uncordon(self.marks, self.log)
             self._leave_drifted(drifted)
+        except heal.HealError:
+            try_uncordon(self.marks, self.log)
+            self.teller.served(wanted.version)
+            raise
         except (InstallError, PodEndsError):
             try_uncordon(self.marks, self.log)  # a pod that ends must not leave its node cordoned
             raise
@@ -118,12 +122,12 @@ class Agent:
         """
         READY_FILE.unlink(missing_ok=True)
         wait = drift.seconds_to_wait(self.host, time.time())
+        remedy = remedies.drift(policy, wait)
         if policy == "report":
-            raise drift.DriftError(what, "put it back, or set soci:onDrift to repair", None, seen)
+            raise drift.DriftError(what, remedy, None, seen)
         if wait:
-            remedy = f"end what changes it; it is put right again in {wait / 60:.0f} minutes"
             raise drift.DriftError(what, remedy, wait, seen)
-        self.teller.drifted(drift.DriftError(what, "none needed: it is being put right", 0, seen))
+        self.teller.drifted(drift.DriftError(what, remedy, 0, seen))
 
     def _leave_drifted(self, drifted: drift.DriftError) -> NoReturn:
         """Say what others changed, and become a watcher of the files alone: nothing serves."""

@@ -4,12 +4,14 @@ A unit that is not ours is never overwritten: a drop-in gives it our program and
 """
 
 import os
+import re
 from dataclasses import dataclass
 
 from . import detect
 from .host import Host
 from .kinds import EXCLUDE
 from .slots import OUR_MARK, Slot
+from .transaction import recorded_files, sha256
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Snapshotter:
     is_active: bool
     running_program: str
     pid: int = 0  # of its process, 0 when there is none
+    needs_reload: bool = False  # systemd has not read the unit's files as they are now
 
     def exec_start(self, program: str) -> str:
         """The command line that the unit gets, with ``program`` of a release."""
@@ -38,7 +41,8 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
     Raises:
         InstallError: the unit is masked, or nobody says what it is or runs.
     """
-    unit = detect.show(host, slot.unit, "LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID")
+    names = ("LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID", "NeedDaemonReload")
+    unit = detect.show(host, slot.unit, *names)
     if unit.get("LoadState") == "masked":
         detect.refuse(f"{slot.unit} is masked", f"systemctl unmask {slot.unit}, or {EXCLUDE}")
     path = unit.get("FragmentPath", "")
@@ -54,7 +58,29 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
         is_active=unit.get("ActiveState") == "active",
         running_program=program,
         pid=pid,
+        needs_reload=unit.get("NeedDaemonReload") == "yes",
     )
+
+
+def check_override(host: Host, snapshotter: Snapshotter) -> None:
+    """Refuse a unit of which another's drop-in starts another program than what is installed: each restart
+    of the daemon would be one in vain, again and again. A wrapper around ours is nobody's business.
+
+    Raises:
+        InstallError: it is so.
+    """
+    slot = snapshotter.slot
+    path = slot.unit_path if snapshotter.is_ours else slot.adoption
+    content = host.read(path)
+    if recorded_files(host).get(path) != sha256(content) or content is None or snapshotter.needs_reload:
+        return  # the transaction writes it and has systemd read it
+    starts = re.findall(r"^ExecStart=(/\S+)", content.decode(errors="replace"), re.MULTILINE)
+    started = snapshotter.command[:1]
+    if snapshotter.running_program and started and not {snapshotter.running_program, *started} & {*starts}:
+        detect.refuse(
+            f"a drop-in of {slot.unit} that is not ours has it run {snapshotter.running_program}",
+            f"take ExecStart out of it (systemctl cat {slot.unit} shows it), then systemctl daemon-reload",
+        )
 
 
 def is_starting(host: Host, slot: Slot) -> bool:

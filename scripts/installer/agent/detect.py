@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from . import containerd_config, daemon_environment
+from . import containerd_config, daemon_environment, remedies
 from .errors import InstallError
 from .host import Host
 from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
@@ -323,15 +323,12 @@ def check_effective(host: Host, facts: Facts, effective: Mapping[containerd_conf
         InstallError: with the cause and what to do instead.
     """
     address = containerd_config.server_address(effective)
-    sockets = (facts.kubelet.runtime, facts.kubelet.images) if facts.kubelet else ()
-    for socket in sockets:
-        if host.resolve(socket) == host.resolve(address):
-            continue
+    if socket := other_socket(host, facts.kubelet, address) if facts.kubelet else "":
         if socket in (FIRST.socket, SECOND.socket):
             refuse(
                 f"the kubelet pulls images through SOCI's own socket {socket}, as the operating system "
                 "set it up",
-                f"turn that off (on EKS nodeadm's feature gate FastImagePull), or {EXCLUDE}",
+                remedies.PULLS_THROUGH_SOCI,
             )
         refuse(
             f"the kubelet uses {socket}, not this containerd ({facts.kind.containerd_unit}, {address})",
@@ -352,6 +349,12 @@ def check_effective(host: Host, facts: Facts, effective: Mapping[containerd_conf
             f"containerd has image verifiers in {folder}, and pulls with SOCI would not be verified by them",
             f"verify images at admission and empty that directory, or {EXCLUDE}",
         )
+
+
+def other_socket(host: Host, kubelet: Kubelet, address: str) -> str:
+    """The socket other than containerd's ``address`` that the kubelet uses; empty when there is none."""
+    sockets = (kubelet.runtime, kubelet.images)
+    return next((socket for socket in sockets if host.resolve(socket) != host.resolve(address)), "")
 
 
 def parse_os_release(text: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,15 @@ from . import (
     containerd_config,
     credential_helper,
     credential_providers,
+    daemon_words,
     detect,
     doctor_checks,
     doctor_images,
+    drift,
     fetch_progress,
     lazy,
     pull_secret_files,
+    release,
     settings,
     slots,
     soci_registries,
@@ -33,10 +37,11 @@ from . import (
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS
 from .ctr import Ctr
+from .daemon_words import Words
 from .doctor_checks import Look, Unit
 from .errors import InstallError, clean
 from .host import Host
-from .kubelet import IMAGES, option, setting
+from .kubelet import option, read_kubelet
 from .slots import Slot
 
 SECONDS = 4.0  # for one question
@@ -49,20 +54,6 @@ export LC_ALL=C
 xargs -r -P 8 -n 1 sh -c 'said=$(timeout -k 1 2 ls "$1" 2>&1 >/dev/null) || echo "$1 $said"' probe
 """
 DEAD = re.compile("Transport endpoint is not connected|Stale file handle")
-# What the daemon said of images and layers: since the boot, and what it could not mount at its present start.
-WORDS = """
-said() { timeout -k 1 3 journalctl --no-pager --output=cat --lines=20000 "$@"; }
-said --boot --unit="$1" | grep -E 'failed to (prepare|restore) remote|parallel pull/unpack' | tail -n 2000
-echo ---
-said _SYSTEMD_INVOCATION_ID="$2" | grep 'failed to restore remote' | tail -n 2000
-"""
-NOT_RESTORED = re.compile(r"failed to restore remote snapshot (?:\S*/)?(sha256:[0-9a-f]{64})")
-OF_IMAGE = re.compile(
-    r'failed to (?:prepare|restore) remote snapshot.*? error="'
-    r'(?:unable to fetch SOCI artifacts for image|failed to resolve layer \\"\S+\\" from) \\"([^"\\]+)\\": '
-    r'((?:[^"\\]|\\.)*)'
-)
-PARALLEL_LAYER = re.compile(r'parallel pull/unpack.* layerDigest="?(sha256:[0-9a-f]{64})')
 
 T = TypeVar("T")
 
@@ -144,10 +135,12 @@ class _Examination:
             soci_file=soci_file,
             soci=soci,
             registries=self._registries(effective, program, mode),
-            kubelet_image_endpoint=self._image_endpoint(kubelet),
+            kubelet_image_endpoint=self._image_endpoint(),
             providers=providers or NO_PROVIDERS,
             sources=self._sources(daemon, hosts),
             changed_files=changed_files(self.host),
+            on_drift=wanted.on_drift if wanted else "repair",
+            repair_seconds=drift.seconds_to_wait(self.host, time.time()),
             images=images,
             reasons=words.reasons,
             unmounted=unmounted,
@@ -223,11 +216,9 @@ class _Examination:
         found = self._try(what, lambda: credential_helper.sources(self.host, daemon.pid, asked))
         return found or {}
 
-    def _image_endpoint(self, kubelet: Unit) -> str:
-        flag, key = IMAGES
-        command = self._command(kubelet)
-        path = option(command, "config") or "/var/lib/kubelet/config.yaml"
-        return option(command, flag) or setting(self.host.read_text(path), key)
+    def _image_endpoint(self) -> str:
+        found = self._try("the kubelet's configuration", lambda: read_kubelet(self.host))
+        return self.host.resolve(found.images) if found else ""
 
     # Daemons
 
@@ -331,13 +322,13 @@ class _Examination:
         rest = len(mounts) - PODS_NAMED
         return (*pods, f"{rest} more containers") if rest > 0 else pods
 
-    def _words(self, slot: Slot, start: str) -> "Words":
-        result = self.host.run("sh", "-c", WORDS, "words", slot.unit, start or "-", timeout=2 * SECONDS)
-        if result.code == 124:
+    def _words(self, slot: Slot, start: str) -> Words:
+        words = daemon_words.read(self.host, slot, start)
+        if not words.is_whole:
             self.not_known.append(f"the journal of {slot.unit}: it did not end in time")
-        return Words(result.output)
+        return words
 
-    def _images(self, ctr: Ctr, slot: Slot, words: "Words") -> tuple[tuple[doctor_images.Image, ...], int]:
+    def _images(self, ctr: Ctr, slot: Slot, words: Words) -> tuple[tuple[doctor_images.Image, ...], int]:
         """The images, and the number of lazily loaded layers without a mount that are nobody's."""
         of_slot = ("snapshots", "--snapshotter", slot.name)
         before = fuse_mounts(self.host.read_text("/proc/1/mountinfo"), slot.data)
@@ -363,17 +354,6 @@ class _Examination:
         return tuple(images), max(0, missing - len(not_mounted))
 
 
-class Words:
-    """What a daemon's journal says of images and layers; the last word on an image counts."""
-
-    def __init__(self, text: str) -> None:
-        boot, _, present = text.partition("---\n")
-        self.not_restored = set(NOT_RESTORED.findall(present))
-        self.parallel = set(PARALLEL_LAYER.findall(boot))
-        said = OF_IMAGE.findall(boot)
-        self.reasons = {image: error.replace(r"\n", " ").replace("\\", "") for image, error in said}
-
-
 def broken_containers(healed: str, start: str) -> set[str]:
     """The containers that the host script found on dead mounts, if its record is of this start."""
     lines = [line.split() for line in healed.splitlines()]
@@ -389,13 +369,13 @@ def fuse_mounts(mountinfo: str, data: str) -> set[str]:
 
 
 def changed_files(host: Host) -> tuple[tuple[str, str], ...]:
-    """The managed files that are not as they were installed, and what became of them."""
-    found = []
-    for path, digest in transaction.recorded_files(host).items():
-        now = transaction.sha256(host.read(path))
-        if now != digest:
-            found.append((path, "removed" if now == "absent" else "changed"))
-    return tuple(found)
+    """The managed files and the programs that are not as they were installed, and what became of them."""
+    recorded = transaction.recorded_files(host).items()
+    changed = [path for path, digest in recorded if transaction.sha256(host.read(path)) != digest]
+    places = sorted(path.name for path in host.path(release.VERSIONS).glob("[!.]*"))
+    for place in places:
+        changed += release.changed_programs(host, f"{release.VERSIONS}/{place}")
+    return tuple((path, drift.became(host, path)) for path in changed)
 
 
 def memory_of(status: str) -> int:

@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from . import containerd_config, soci_config
+from . import containerd_config, remedies, soci_config
 from .containerd_config import Path
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
+from .daemon_words import in_short
 from .doctor_images import Image
-from .errors import clean
 from .kinds import PLAIN
 from .pull_secret_choice import CONFLICT
 from .pull_secret_files import UNREAD
@@ -74,6 +74,8 @@ class Look:
     providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
     sources: Mapping[str, Source] = field(default_factory=dict)  # of credentials, by registry
     changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
+    on_drift: str = "repair"  # what the settings want
+    repair_seconds: float = 0.0  # until the next repair may be made
     images: tuple[Image, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
@@ -176,7 +178,7 @@ def _containerd_away(look: Look) -> Iterator[tuple[str, str]]:
     "daemon-away",
     "error",
     "the daemon is away: no container starts",
-    "journalctl -u soci-snapshotter; systemctl start soci-snapshotter",
+    remedies.DAEMON_AWAY,
 )
 def _daemon_away(look: Look) -> Iterator[tuple[str, str]]:
     if look.should_serve and look.daemon.state not in ("active", ""):
@@ -283,11 +285,11 @@ def _annotations_off(look: Look) -> Iterator[tuple[str, str]]:
     "drift",
     "warning",
     "others changed or removed a file of the installer's",
-    "restart the installer's pod of this node, which puts it right; end what changes it",
+    "end what changes it; the installer puts it right, or you do with soci:onDrift report",
 )
-def _drift(look: Look) -> Iterator[tuple[str, str]]:
+def _drift(look: Look) -> Iterator[tuple[str, ...]]:
     for path, became in look.changed_files:
-        yield path, f"it was {became} since the install"
+        yield path, f"it was {became}", remedies.drift(look.on_drift, look.repair_seconds)
 
 
 @_check(
@@ -306,6 +308,26 @@ def _parallel_again(look: Look) -> Iterator[tuple[str, str]]:
         yield look.soci_file, f"pull_modes.parallel_pull_unpack is on{who}"
 
 
+def _pulls_through_soci(look: Look) -> bool:
+    return look.should_serve and "soci-snapshotter" in look.kubelet_image_endpoint
+
+
+def _has_keychain(look: Look) -> bool:
+    """Whether the daemon answers the kubelet's calls about images: it does as a part of its keychain."""
+    return look.soci_says("cri_keychain", "enable_keychain") is True
+
+
+@_check(
+    "kubelet-cannot-pull",
+    "error",
+    "no image can be pulled: the kubelet asks SOCI's daemon for it, which has no image service",
+    remedies.PULLS_THROUGH_SOCI,
+)
+def _kubelet_cannot_pull(look: Look) -> Iterator[tuple[str, str]]:
+    if _pulls_through_soci(look) and look.soci and not _has_keychain(look):
+        yield "kubelet", f"its image endpoint is {look.kubelet_image_endpoint}, and cri_keychain is off"
+
+
 @_check(
     "cri-proxy-lazy",
     "warning",
@@ -315,11 +337,11 @@ def _parallel_again(look: Look) -> Iterator[tuple[str, str]]:
     "soci:mode to parallel",
 )
 def _cri_proxy_lazy(look: Look) -> Iterator[tuple[str, str]]:
-    if not (look.should_serve and look.is_lazy):
+    if not (look.should_serve and look.is_lazy and _has_keychain(look)):
         return
-    if "soci-snapshotter" in look.kubelet_image_endpoint:
+    if _pulls_through_soci(look):
         yield "kubelet", f"its image endpoint is {look.kubelet_image_endpoint}"
-    elif look.soci_says("cri_keychain", "enable_keychain") is True:
+    else:
         yield look.soci_file, "cri_keychain is on"
 
 
@@ -464,7 +486,7 @@ def _pull_secrets_unread(look: Look) -> Iterator[tuple[str, str]]:
     "dead-mounts",
     "error",
     "the pod runs, and its files cannot be read: the daemon that served them has ended",
-    "delete the pod; a new one starts as usual",
+    remedies.DEAD_MOUNTS,
 )
 def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
     for pod in look.dead_pods:
@@ -475,7 +497,7 @@ def _dead_mounts(look: Look) -> Iterator[tuple[str, str]]:
     "poisoned-image",
     "error",
     "no new container of the image starts: the daemon could not mount its layers again, and tries no more",
-    "delete the pods that run on the image; on the node sh /opt/soci-cluster/soci-host.sh heal --again",
+    remedies.HELD_IMAGE,
 )
 def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
     for image in look.images:
@@ -496,12 +518,6 @@ def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
 def _unmounted_layers(look: Look) -> Iterator[tuple[str, str]]:
     if look.unmounted:
         yield "node", f"{look.unmounted} lazily loaded layers have no mount"
-
-
-def in_short(error: str) -> str:
-    """The daemon's word on an image, fit to be told: without the addresses that it asked."""
-    without = re.sub(r' \(host ".*?\)', "", error)
-    return clean(without.rpartition('": ')[2])[-200:]
 
 
 def why_whole(image: Image, look: Look) -> str:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from .errors import InstallError
 from .host import Host
 from .plan import Plan, Seen
-from .transaction import STATE, recorded_files, sha256
+from .transaction import STATE, Role, recorded_files, sha256
 
 REPAIRS = f"{STATE}/repairs"  # when, in seconds since 1970, a line each
 PAUSE_SECONDS = 600
@@ -35,14 +35,22 @@ def found(host: Host, plan: Plan) -> str:
     own = [file for file in plan.files if not file.role.is_read_by_containerd]
     if not recorded or any(recorded.get(file.path) != sha256(file.new) for file in own):
         return ""
-    changed = [file.path for file in plan.files if file.is_changed]
-    words = [f"{path} was {_since(host, path)}" for path in changed]
+    changed = [*(file.path for file in plan.files if file.is_changed), *plan.changed_programs]
+    words = [f"{path} was {became(host, path)}{_likely_by(plan, path)}" for path in changed]
     if plan.is_switch:
         words.append(f"containerd's snapshotter is {plan.snapshotter}, not {plan.slot.name}")
     return "; ".join(words) if changed else ""
 
 
-def _since(host: Host, path: str) -> str:
+def _likely_by(plan: Plan, path: str) -> str:
+    """Who is known to write the file at the boot of such a node. Who did write it, the node does not keep."""
+    generator = plan.kind.generator
+    generated = {file.path for file in plan.files if file.role is Role.GENERATED} | {plan.slot.config}
+    return f" (likely by {generator.name}, at the boot)" if generator and path in generated else ""
+
+
+def became(host: Host, path: str) -> str:
+    """What became of a file that others changed, and when."""
     try:
         at = host.path(host.resolve(path)).stat().st_ctime
     except OSError:

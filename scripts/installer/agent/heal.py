@@ -6,14 +6,15 @@ mounts that died with an earlier daemon. This tells those pods, and evicts them 
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from . import drain, lazy
+from . import daemon_words, drain, lazy, remedies
 from .api import Api, ApiError
 from .ctr import Ctr
 from .errors import InstallError
 from .host import ENTER_HOST, Host
 from .lazy import Pod
+from .slots import Slot
 from .transaction import SCRIPT, run_for
 
 SCRIPT_SECONDS = 450
@@ -29,6 +30,7 @@ class Healed:
     forgotten: tuple[str, ...] = ()  # images that are going to be pulled anew
     held: tuple[tuple[str, Pod], ...] = ()  # images on which nothing starts, and who runs on each
     broken: tuple[Pod, ...] = ()  # they run on dead mounts
+    said: tuple[str, ...] = ()  # what the daemon says of the images that are held
 
     @property
     def in_words(self) -> str:
@@ -37,14 +39,15 @@ class Healed:
         if self.broken:
             parts.append(
                 f"the files of {lazy.in_words(self.broken)} cannot be read since the snapshotter's daemon "
-                "ended. Remedy: delete these pods, or set soci:brokenPods to evict"
+                f"ended. Remedy: {remedies.DEAD_MOUNTS}"
             )
         if self.held:
             images = sorted({image for image, _ in self.held})
             pods = sorted({pod for _, pod in self.held})
+            why = f" ({_some(self.said)})" if self.said else ""
             parts.append(
-                f"no new container of {_some(images)} starts: its layers could not be mounted again, "
-                f"and {lazy.in_words(pods)} is still on them. Remedy: delete it, or wait for the registry"
+                f"no new container of {_some(images)} starts: its layers could not be mounted again{why}, "
+                f"and {lazy.in_words(pods)} is still on them. Remedy: {remedies.HELD_IMAGE}"
             )
         return "; ".join(parts)
 
@@ -58,8 +61,9 @@ class HealError(InstallError):
     still_serves = True
 
 
-def heal(host: Host, ctr: Ctr) -> Healed:
-    """Have the host script see to each daemon that was started since the last look.
+def heal(host: Host, ctr: Ctr, slot: Slot) -> Healed:
+    """Have the host script see to each daemon that was started since the last look; that in ``slot`` says why
+    an image is held.
 
     Raises:
         HealError: the host script could not look at everything.
@@ -67,7 +71,12 @@ def heal(host: Host, ctr: Ctr) -> Healed:
     result = run_for(host, SCRIPT_SECONDS, "heal")
     if result.code != 0:
         raise HealError("heal", result.last_error, f"see sh {SCRIPT} heal on the node")
-    return parse(result.output, ctr)
+    healed = parse(result.output, ctr)
+    if not healed.held:
+        return healed
+    reasons = daemon_words.read(host, slot).reasons
+    said = (daemon_words.in_short(reasons[image]) for image, _ in healed.held if image in reasons)
+    return replace(healed, said=tuple(dict.fromkeys(said)))
 
 
 def parse(answer: str, ctr: Ctr) -> Healed:
@@ -107,7 +116,7 @@ def tell_pods(api: Api, pods: Sequence[Pod]) -> None:
     """
     message = (
         "The files of this pod's images cannot be read any more: the SOCI snapshotter's "
-        f"daemon on {api.node_name} ended under it. Remedy: delete the pod; a new one starts as usual."
+        f"daemon on {api.node_name} ended under it. Remedy: {remedies.DEAD_MOUNTS}."
     )
     for pod in pods:
         involved = {

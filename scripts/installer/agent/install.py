@@ -261,7 +261,7 @@ def _look(host: Host, plan: Plan) -> Seen:
 def _healed(task: Task, done: Installed, ctr: Ctr) -> Installed:
     """The same with what else has to be told of the node."""
     task.on_step("heal")
-    return replace(_with_replaced(task, done, ctr), healed=heal.heal(task.host, ctr))
+    return replace(_with_replaced(task, done, ctr), healed=heal.heal(task.host, ctr, done.slot))
 
 
 def _with_replaced(task: Task, done: Installed, ctr: Ctr) -> Installed:

@@ -37,6 +37,7 @@ class Generator:
     containerd keeps its image keys, and the slot in use.
     """
 
+    name: str
     path: str
     render: Callable[[Path, Slot], str]
 
@@ -140,7 +141,7 @@ AL2023 = Kind(
     _having(EKS, nodeadm.PROGRAM),
     (EKS, nodeadm.PROGRAM),
     pause_archive=EKS_PAUSE_ARCHIVE,
-    generator=Generator(nodeadm.DROP_IN, nodeadm.render),
+    generator=Generator("nodeadm", nodeadm.DROP_IN, nodeadm.render),
 )
 OTHER_EKS = Kind("another image for EKS", _having(EKS), (EKS,), pause_archive=EKS_PAUSE_ARCHIVE)
 PLAIN = Kind("plain", lambda signs: True)

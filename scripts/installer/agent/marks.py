@@ -52,6 +52,10 @@ class Marks:
         self._lift_taint()
         return taken
 
+    def put_label(self, version: str) -> None:
+        """Give the node the label by which workloads select a node that serves."""
+        self._api.patch_node({"metadata": {"labels": {LABEL: version}}})
+
     def remove_label(self) -> None:
         """Take the label away by which workloads select a node that serves."""
         if LABEL in (self._api.node()["metadata"].get("labels") or {}):

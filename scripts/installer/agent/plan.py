@@ -108,6 +108,7 @@ class Plan:
     environment: Mapping[str, str]  # of the daemon, without its trust in further CAs
     kubelet: int = 0  # its process, by whose flags all this is
     credential_paths: tuple[str, ...] = ()  # what decides about credentials, or is said of them
+    changed_programs: tuple[str, ...] = ()  # of the release, by others; paths on the node
 
     @property
     def snapshotter(self) -> str:
@@ -138,9 +139,14 @@ class Plan:
 
     def watched_paths(self, host: Host) -> list[str]:
         """The files and directories in which a change may change what the daemons do."""
-        paths = [*(file.path for file in self.files), f"/etc/systemd/system/{self.kind.containerd_unit}.d"]
+        programs = Path(self.program).parent
+        paths = [*(file.path for file in self.files), *(f"{programs}/{name}" for name in release.PROGRAMS)]
         paths += [*self.registries.sources, *self.credential_paths]
-        for pattern in self.imports:
+        # A user's own drop-in is not put right: the node is looked at afresh, and verified.
+        drop_ins = [
+            f"{managed.UNITS}/{unit}.d/*.conf" for unit in (self.kind.containerd_unit, self.slot.unit)
+        ]
+        for pattern in (*drop_ins, *self.imports):
             folder, _, name = pattern.rpartition("/")
             found = sorted(host.path(host.resolve(folder)).glob(name)) if name else []
             paths += [folder, *(f"{folder}/{path.name}" for path in found)]
@@ -175,8 +181,10 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         )
 
     snapshotter = adoption.read_snapshotter(host, slot)
+    adoption.check_override(host, snapshotter)
     place = release.folder(host, settings.version, settings.sha256[facts.architecture])
     program = f"{place}/soci-snapshotter-grpc"
+    changed_programs = tuple(release.changed_programs(host, place))
     if facts.containerd_process is None:
         detect.refuse(f"no process of {facts.kind.containerd_unit} is to be seen", "try again")
     told = soci_registries.read(host, effective, facts.containerd_version, settings.mode)
@@ -208,6 +216,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
             file.is_changed and file.role is Role.DAEMON and not _was_read_before(host, file, snapshotter)
             for file in files
         )
+        if program in changed_programs and host.exists(program):  # a running one outlives its file
+            is_stale = is_stale or not _is_older(host, snapshotter, program)
         action = "restart" if is_stale or snapshotter.running_program != program else "none"
     return Plan(
         kind=facts.kind,
@@ -225,6 +235,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         environment=variables,
         kubelet=providers.kubelet,
         credential_paths=(*providers.paths, *conflicts),
+        changed_programs=changed_programs,
     )
 
 
@@ -233,8 +244,13 @@ def _was_read_before(host: Host, file: File, snapshotter: adoption.Snapshotter) 
     for it."""
     if transaction.recorded_files(host).get(file.path) != transaction.sha256(file.new):
         return False
+    return _is_older(host, snapshotter, file.path)
+
+
+def _is_older(host: Host, snapshotter: adoption.Snapshotter, path: str) -> bool:
+    """Whether the daemon was started before others changed what is at ``path``."""
     try:
-        changed = host.path(host.resolve(file.path)).stat().st_ctime
+        changed = host.path(host.resolve(path)).stat().st_ctime
     except OSError:
         return False
     return 0 < adoption.started_at(host, snapshotter) < changed - 1

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import credential_helper, daemon_environment, node_http, release_blob
+from . import credential_helper, daemon_environment, node_http, release_blob, watch
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -27,6 +27,7 @@ MAX_BYTES = 200 << 20
 TIMEOUT_SECONDS = 30
 TOTAL_SECONDS = 600
 DIGEST_FILE = "archive.sha256"
+NOTE_FILE = "programs"  # of each program as it was unpacked: digest, name and fingerprint, a line each
 
 
 def archive_url(release_url: str, version: str, architecture: str, digest: str) -> str:
@@ -52,9 +53,46 @@ def folder(host: Host, version: str, digest: str) -> str:
 def is_present(host: Host, version: str, digest: str) -> bool:
     """Whether exactly this archive is already unpacked on the node."""
     place = folder(host, version, digest)
-    return host.read_text(f"{place}/{DIGEST_FILE}").strip() == digest and all(
-        host.exists(f"{place}/{program}") for program in PROGRAMS
+    return (
+        host.read_text(f"{place}/{DIGEST_FILE}").strip() == digest
+        and all(host.exists(f"{place}/{program}") for program in PROGRAMS)
+        and not changed_programs(host, place)
     )
+
+
+def changed_programs(host: Host, place: str) -> list[str]:
+    """The programs in a release's directory that are not as they were unpacked: others replaced or removed
+    them. Without a note, which earlier versions did not make, none is known to be."""
+    lines = (line.split() for line in host.read_text(f"{place}/{NOTE_FILE}").splitlines())
+    noted = {words[1]: (words[0], words[2]) for words in lines if len(words) == 3}
+    return [
+        f"{place}/{name}"
+        for name, (digest, fingerprint) in noted.items()
+        if _is_changed(host.path(host.resolve(f"{place}/{name}")), digest, fingerprint)
+    ]
+
+
+def _is_changed(program: Path, digest: str, fingerprint: str) -> bool:
+    """A program has a hundred megabytes, so it is read only when it is not the file that was noted."""
+    if watch.fingerprint(str(program)) == fingerprint:
+        return False
+    return not program.is_file() or _sha256(program) != digest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def note_programs(place: Path) -> None:
+    """Note what the programs in this directory are, for `changed_programs`. To be called once they have
+    their names there: a rename changes a fingerprint."""
+    lines = [f"{_sha256(place / name)} {name} {watch.fingerprint(str(place / name))}\n" for name in PROGRAMS]
+    with (place / f"{NOTE_FILE}.new").open("w") as file:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    (place / f"{NOTE_FILE}.new").rename(place / NOTE_FILE)
 
 
 def install(
@@ -161,11 +199,13 @@ def _unpack(versions: Path, target: Path, archive: BinaryIO, version: str, diges
             file.write(digest + "\n")
             file.flush()
             os.fsync(file.fileno())
+        note_programs(staging)
         staging.chmod(0o755)
         sync_directory(staging)
-        if target.exists():  # with the same bytes, of which somebody took some away: never without a program
+        if target.exists():  # somebody changed or took away some of it: never without a program
             for name in (*PROGRAMS, DIGEST_FILE):
                 (staging / name).rename(target / name)
+            note_programs(target)
             sync_directory(target)
         else:
             staging.rename(target)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import detect, drain, lazy, soci_registries
+from . import detect, drain, lazy, remedies, serving, soci_registries
 from .api import Api, ApiError, retry
 from .errors import InstallError, clean
 from .host import Host
@@ -112,17 +112,24 @@ class Teller:
         message = f"{error.cause}. Remedy: {error.remedy}"
         line = f"node {self._api.node_name}: {message}"
         self._log(line)
-        self._try(self._marks.remove_label)
-        self._try(lambda: self._marks.set_condition(False, error.reason, message))
+        self._not_served(error.reason, message)
         self._try(lambda: self.event("Warning", error.reason, line))
+
+    def served(self, version: str) -> None:
+        """Give the node its label: what is told next is that it serves, with something that is not known."""
+        self._try(lambda: self._marks.put_label(version))
 
     def away(self) -> None:
         """Tell that the daemon of an installed node does not run and is being started; once for all."""
-        message = "the snapshotter's daemon does not run; it is being started"
+        message = f"the snapshotter's daemon does not run. Remedy: {remedies.DAEMON_AWAY}"
         if self._marks.last_condition == (AWAY, message):
             return
         self._log(message)
-        self._try(lambda: self._marks.set_condition(False, AWAY, message))
+        self._not_served(AWAY, message)
+
+    def _not_served(self, reason: str, message: str) -> None:
+        self._try(self._marks.remove_label)
+        self._try(lambda: self._marks.set_condition(False, reason, message))
 
     def uninstalled(self, seconds: float) -> None:
         """Tell that SOCI was taken off the node."""
@@ -138,10 +145,12 @@ class Teller:
         words = [line[:2500], *(f"{JOURNAL_MARK}{clean(text)[:160]}" for text in journal)]
         with contextlib.suppress(OSError):
             TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
-        if error.step.startswith("verify") or error.step == "containerd-config":
-            self._try(self._marks.remove_label)
         self._try(lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)))
         self._try(lambda: self.event("Warning", error.reason, line))
+        if not error.still_serves and not serving.serves(
+            host
+        ):  # last: on a node that does not, it takes long
+            self._try(self._marks.remove_label)
 
     def _try(self, action: Callable[[], None]) -> None:
         """Tell the API server; when it does not take it, the log has to do."""

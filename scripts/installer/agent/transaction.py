@@ -131,6 +131,11 @@ def recorded_plan(host: Host) -> dict[str, str]:
     return _pairs(host.read_text(f"{STATE}/txn/{name}/plan.env"))
 
 
+def installed_plan(host: Host) -> dict[str, str]:
+    """The plan of what is installed, whatever became of a later transaction; empty when nothing is."""
+    return _pairs(host.read_text(f"{STATE}/current/plan.env"))
+
+
 def recorded_files(host: Host) -> dict[str, str]:
     """The digest of each managed file as it was installed last; empty when nothing is installed."""
     lines = (line.split("\t") for line in host.read_text(f"{STATE}/current/files").splitlines())
