@@ -29,7 +29,8 @@ CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/soci-cluster"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active {unit} && exit; sleep 0.5; done; exit 1"
 WITHOUT_KEYS = f"{{ cat {STATE}/originals/etc.containerd.config.toml; echo '# by others'; }} >{CONFIG}"
-PARALLEL = '"/parallel_pull_unpack/,/enable/s/enable = false/enable = true/"'  # for sed
+# For sed: what turns parallel pulls on.
+PARALLEL = '-e "/parallel_pull_unpack/,/enable/s/false/true/" -e "/content_store/,/type/s/soci/containerd/"'
 # By all its names: containerd has one for its configuration, too.
 FORGET = """
     names() { ctr -n k8s.io images ls | awk "$@"; }
