@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import pytest
 from lab_client import on_node
 
-from tests.cluster.life_events import CONFIG, STATE, WITHOUT_KEYS, crash_with_registry_away
+from tests.cluster.life_events import (
+    CONFIG,
+    START_SECONDS,
+    STATE,
+    WITHOUT_KEYS,
+    crash_with_registry_away,
+    reboot_after,
+)
 from tests.cluster.life_pods import Pod
 from tests.cluster.life_witness import Witness, Word
 from tests.cluster.looks import running_program, slot_in_use
@@ -53,6 +60,23 @@ def test_a_daemon_that_does_not_come_up_is_said_and_the_node_is_not_selected_mea
     wait_for(lambda: serves(witness), 60, f"{NODE} serves")
 
 
+def test_a_daemon_that_does_not_start_with_what_others_wrote_gets_its_own_file_back(
+    api, witness: Witness
+) -> None:
+    """No container started any more, the installer's own neither, and the node said that it serves."""
+    config = slot_in_use(NODE).config
+    with reboot_after(f'/usr/bin/sed -i "s/^type = .*/type = 1/" {config}')(NODE):
+        pod = Pod.start(api, NODE, IMAGE, ["sleep", "9999"])
+        try:
+            pod.await_phase("Running", START_SECONDS)
+        finally:
+            pod.delete()
+    assert "type = 1" in on_node(NODE, f"cat {STATE}/replaced/config.toml")
+    wait_for(lambda: serves(witness), NAME_SECONDS, f"{NODE} serves")
+    told = api.list_namespaced_event("default", field_selector=f"involvedObject.name={NODE},reason=Drifted")
+    assert any(config in event.message and "did not start so" in event.message for event in told.items)
+
+
 def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness) -> None:
     """Each repair restarts containerd: without a limit two tools did so all day."""
     kept = on_node(NODE, f"base64 -w 0 {CONFIG}").strip()
@@ -63,7 +87,7 @@ def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness
     wait_for(lambda: serves(witness), 60, f"{NODE} is put right")
     on_node(NODE, rewrite)
     try:
-        await_no(witness, "Drifted", "it is put right again in 10 minutes")
+        await_no(witness, "Drifted", "again in 10 minutes")
         # Two by the other tool, one by the repair.
         assert int(on_node(NODE, COUNT_STARTS)) - before == 3
         assert "by others" in on_node(NODE, f"cat {CONFIG}")

@@ -146,7 +146,7 @@ class ScriptNode:
 
     def run(self, *arguments: str, cut_at_call: int = 0) -> subprocess.CompletedProcess[str]:
         """Run the script to its end, or until a power cut at that call of a fake."""
-        return self.run_command([*self._script(), *arguments], cut_at_call)
+        return self.run_command([*self.command(), *arguments], cut_at_call)
 
     def run_command(self, command: Sequence[str], cut_at_call: int = 0) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -162,7 +162,7 @@ class ScriptNode:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start the script, as a process group of its own."""
         return subprocess.Popen(
-            [*self._script(), *arguments],
+            [*self.command(), *arguments],
             env=self.environment,
             start_new_session=True,
             stdout=subprocess.PIPE,
@@ -170,7 +170,7 @@ class ScriptNode:
             text=True,
         )
 
-    def _script(self) -> list[str]:
+    def command(self) -> list[str]:
         return ["sh", str(self.root / "opt/soci-cluster/soci-host.sh")]
 
     def cut_at(self, call: str) -> None:

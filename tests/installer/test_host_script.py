@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from agent import transaction
+from agent import drift, transaction
 from agent.slots import FIRST, SECOND, Slot
 
 from tests.fakes.node import tree
@@ -19,6 +19,7 @@ from tests.fakes.script_node import (
     FLIPPED_CONFIG,
     HELPER,
     LAZY,
+    MARK,
     NEW_CONFIG,
     OLD_CONFIG,
     PROVIDERS,
@@ -260,6 +261,56 @@ def test_boot_leaves_what_others_wrote(node: ScriptNode) -> None:
     node.host.path(CONFIG).write_bytes(b"version = 3 # by hand\n")
     assert "left as it is" in node.run("boot").stdout
     assert node.host.read(CONFIG) == b"version = 3 # by hand\n"
+
+
+BY_OTHERS = b"[content_store]\ntype = 'none'\n"
+
+
+def mend_daemon(node: ScriptNode, result: str) -> None:
+    """As the daemon's unit does at an end with this result."""
+    done = node.run_command(["env", f"SERVICE_RESULT={result}", *node.command(), "mend-daemon"])
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def changed(node: ScriptNode) -> ScriptNode:
+    """An installed node on which others changed the daemon's configuration, and containerd's."""
+    node.install()
+    node.host.path(FIRST.config).write_bytes(BY_OTHERS)
+    node.host.path(CONFIG).write_bytes(OLD_CONFIG)
+    return node
+
+
+def test_a_daemon_that_does_not_start_gets_its_own_file_back(changed: ScriptNode) -> None:
+    """Without it no container starts, the installer's own neither: nobody else could put the file back."""
+    mend_daemon(changed, "exit-code")
+    assert (changed.host.read(FIRST.config) or b"").startswith(MARK.encode())
+    assert changed.host.read(f"{drift.REPLACED}/config.toml") == BY_OTHERS
+    assert changed.host.read(CONFIG) == OLD_CONFIG, "which no daemon of ours reads"
+    assert drift.take_put_back(changed.host) == [FIRST.config]
+    assert drift.take_put_back(changed.host) == []
+    mend_daemon(changed, "exit-code")
+    assert drift.take_put_back(changed.host) == [], "a daemon that fails on its own file"
+
+
+@pytest.mark.parametrize("result", ["success", "signal", "oom-kill"])
+def test_a_daemon_that_was_ended_keeps_what_others_wrote(changed: ScriptNode, result: str) -> None:
+    mend_daemon(changed, result)
+    assert changed.host.read(FIRST.config) == BY_OTHERS
+
+
+def test_the_file_of_a_daemon_that_an_install_is_about_to_start_is_left_to_it(changed: ScriptNode) -> None:
+    lock = changed.root / "var/lib/soci-cluster/lock"
+    with subprocess.Popen(["flock", str(lock), "sleep", "60"]) as install:
+        while subprocess.run(["flock", "-n", str(lock), "true"], check=False).returncode == 0:
+            pass
+        mend_daemon(changed, "exit-code")
+        install.kill()
+    assert changed.host.read(FIRST.config) == BY_OTHERS
+    journal = changed.host.path(f"{transaction.STATE}/journal")
+    journal.write_text(journal.read_text().replace("state=committed", "state=armed"))
+    mend_daemon(changed, "exit-code")
+    assert changed.host.read(FIRST.config) == BY_OTHERS
 
 
 @pytest.mark.failure_mode(37)

@@ -96,6 +96,8 @@ class Agent:
         self.log(f"{hardware.in_words}; {tuning.choose(hardware).in_words}")
         conflicts = pull_secret_files.conflicts(self.host)
         self.teller.success(wanted.version, wanted.mode, done, seconds, conflicts)
+        for path in drift.take_put_back(self.host):
+            self.teller.put_back(path)
         evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()

@@ -11,6 +11,9 @@ from .plan import Plan, Seen
 from .transaction import STATE, Role, recorded_files, sha256
 
 REPAIRS = f"{STATE}/repairs"  # when, in seconds since 1970, a line each
+# Of host/70-boot.sh: the daemon's files that the node put back by itself, and what others had written there.
+PUT_BACK, REPLACED = f"{STATE}/put-back", f"{STATE}/replaced"
+DRIFTED = "Drifted"  # the reason of condition and Event
 PAUSE_SECONDS = 600
 HOUR_SECONDS, IN_AN_HOUR = 3600, 3
 
@@ -25,7 +28,7 @@ class DriftError(InstallError):
 
     @property
     def reason(self) -> str:
-        return "Drifted"
+        return DRIFTED
 
 
 def found(host: Host, plan: Plan) -> str:
@@ -56,6 +59,13 @@ def became(host: Host, path: str) -> str:
     except OSError:
         return "removed"
     return f"changed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def take_put_back(host: Host) -> list[str]:
+    """The files that the node put back by itself since this was asked last."""
+    paths = sorted(set(host.read_text(PUT_BACK).split()))
+    host.path(PUT_BACK).unlink(missing_ok=True)
+    return paths
 
 
 def seconds_to_wait(host: Host, now: float) -> float:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import detect, drain, lazy, remedies, serving, soci_registries
+from . import detect, drain, drift, lazy, remedies, serving, soci_registries
 from .api import Api, ApiError, retry
 from .errors import InstallError, clean
 from .host import Host
@@ -118,6 +118,15 @@ class Teller:
     def served(self, version: str) -> None:
         """Give the node its label: what is told next is that it serves, with something that is not known."""
         self._try(lambda: self._marks.put_label(version))
+
+    def put_back(self, path: str) -> None:
+        """Tell of a file that the node put back by itself, since the daemon did not start with it."""
+        line = (
+            f"node {self._api.node_name}: {path} was changed by others, and the daemon did not start so; "
+            f"the installed one is back, theirs is in {drift.REPLACED}. Remedy: end what changes it"
+        )
+        self._log(line)
+        self._try(lambda: self.event("Warning", drift.DRIFTED, line))
 
     def away(self) -> None:
         """Tell that the daemon of an installed node does not run and is being started; once for all."""

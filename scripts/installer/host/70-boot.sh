@@ -74,3 +74,30 @@ restore_role() {
   has_role "$2" || return 0
   restore_from "$1"
 }
+
+# --- after each end of a daemon ---------------------------------------------------------------------------------------
+
+# mend-daemon: for the daemon's unit. With a file that others changed the daemon may not start, and then no container
+# starts on the node, the installer's own neither: so nobody else can put the file back. What they wrote is kept.
+mend_daemon() {
+  local directory
+  [ "${SERVICE_RESULT:-}" = exit-code ] && [ -e "$STATE/journal" ] || return 0
+  exec 9>"$STATE/lock"
+  flock -n 9 || return 0 # an install or an uninstall sees to it; after a look the next end of the daemon does
+  read_journal
+  case $JOURNAL in
+    committed) directory=$STATE/txn/$TRANSACTION ;;
+    rolled-back) directory=$STATE/current ;;
+    *) return 0 ;;
+  esac
+  [ ! -e "$directory/files" ] || each_file "$directory" put_back_of_daemon
+}
+
+put_back_of_daemon() {
+  has_role daemon && [ "$FILE_NEW" != absent ] && [ "$(sha "$ROOT$FILE_PATH")" != "$FILE_NEW" ] || return 0
+  mkdir -p "$STATE/replaced" && cp -p "$ROOT$FILE_PATH" "$STATE/replaced/${FILE_PATH##*/}" 2>/dev/null || :
+  put_new "$1"
+  say "$FILE_PATH" >>"$STATE/put-back" || : # for the agent, which tells of it
+  say "soci-cluster: the daemon does not start, and $FILE_PATH was changed by others; the installed one is put back"
+  systemctl daemon-reload || : # it may be the unit
+}

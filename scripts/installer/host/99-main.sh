@@ -26,6 +26,7 @@ main() {
     apply | boot | heal | mounts | remove | removable | retire | rollback | status | verify) "$verb" "$@" ;;
     remove-now) remove_now "$@" ;;
     heal-later) heal_later ;; # the daemon's unit
+    mend-daemon) mend_daemon ;; # likewise
     clear-copies) clear_copies_left ;; # the agent's, of what a cut install left
     *) die "usage: soci-host.sh apply DIR | boot | heal [--again] | rollback ID | verify | remove [--force] |
        removable [--force] | status | mounts [SLOT [all]] | retire SLOT" ;;
