@@ -156,9 +156,8 @@ class Teller:
             TERMINATION_LOG.write_text("\n".join(words))  # of which the kubelet keeps 4096 bytes
         self._try(lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)))
         self._try(lambda: self.event("Warning", error.reason, line))
-        if not error.still_serves and not serving.serves(
-            host
-        ):  # last: on a node that does not, it takes long
+        # Last: on a node that does not serve, the look takes long.
+        if not (error.still_serves or serving.serves(host)):
             self._try(self._marks.remove_label)
 
     def _try(self, action: Callable[[], None]) -> None:
