@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import credential_helper, daemon_environment, node_http, release_blob, watch
+from . import credential_helper, daemon_environment, node_http, release_blob
 from .errors import InstallError
 from .host import Host, sync_directory
 
@@ -27,7 +27,7 @@ MAX_BYTES = 200 << 20
 TIMEOUT_SECONDS = 30
 TOTAL_SECONDS = 600
 DIGEST_FILE = "archive.sha256"
-NOTE_FILE = "programs"  # of each program as it was unpacked: digest, name and fingerprint, a line each
+NOTE_FILE = "programs"  # of each program as it was unpacked: digest, bytes and name, a line each
 
 
 def archive_url(release_url: str, version: str, architecture: str, digest: str) -> str:
@@ -63,20 +63,26 @@ def is_present(host: Host, version: str, digest: str) -> bool:
 def changed_programs(host: Host, place: str) -> list[str]:
     """The programs in a release's directory that are not as they were unpacked: others replaced or removed
     them. Without a note, which earlier versions did not make, none is known to be."""
+    note = host.path(f"{place}/{NOTE_FILE}")
     lines = (line.split() for line in host.read_text(f"{place}/{NOTE_FILE}").splitlines())
-    noted = {words[1]: (words[0], words[2]) for words in lines if len(words) == 3}
+    noted = [words for words in lines if len(words) == 3]
     return [
         f"{place}/{name}"
-        for name, (digest, fingerprint) in noted.items()
-        if _is_changed(host.path(host.resolve(f"{place}/{name}")), digest, fingerprint)
+        for digest, size, name in noted
+        if _is_changed(host.path(host.resolve(f"{place}/{name}")), note, digest, size)
     ]
 
 
-def _is_changed(program: Path, digest: str, fingerprint: str) -> bool:
-    """A program has a hundred megabytes, so it is read only when it is not the file that was noted."""
-    if watch.fingerprint(str(program)) == fingerprint:
-        return False
-    return not program.is_file() or _sha256(program) != digest
+def _is_changed(program: Path, note: Path, digest: str, size: str) -> bool:
+    """A program has a hundred megabytes, so it is read only if anything became of it since the note. Whatever
+    is written, renamed or linked has a new ctime then; nobody can set that."""
+    try:
+        found = program.stat()
+    except OSError:
+        return True
+    if str(found.st_size) != size:
+        return True
+    return found.st_ctime_ns >= note.stat().st_ctime_ns and _sha256(program) != digest
 
 
 def _sha256(path: Path) -> str:
@@ -86,8 +92,9 @@ def _sha256(path: Path) -> str:
 
 def note_programs(place: Path) -> None:
     """Note what the programs in this directory are, for `changed_programs`. To be called once they have
-    their names there: a rename changes a fingerprint."""
-    lines = [f"{_sha256(place / name)} {name} {watch.fingerprint(str(place / name))}\n" for name in PROGRAMS]
+    their names there: a rename changes their ctime."""
+    programs = [place / name for name in PROGRAMS]
+    lines = [f"{_sha256(path)} {path.stat().st_size} {path.name}\n" for path in programs]
     with (place / f"{NOTE_FILE}.new").open("w") as file:
         file.writelines(lines)
         file.flush()
