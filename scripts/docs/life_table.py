@@ -17,9 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RESULT = REPOSITORY / "docs" / "life.json"
 DOCUMENT = REPOSITORY / "docs" / "reliability.md"
 KINDS = {
-    "told_s": "from the event until the node said that it does not serve, where it has to",
-    "heal_s": "from the end of its cause until a new pod of the image had started",
-    "truth_s": "from the end of its cause until the node said for good that it serves",
+    "told_s": "the node said that it does not serve, where it has to",
+    "heal_s": "a new pod of the image had started",
+    "truth_s": "the node said for good that it serves",
 }
 
 
@@ -35,9 +35,10 @@ def section(content: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"One run of {content['cells']} cells: {counts}. Of the nodes in them, in seconds:",
+            f"One run of {content['cells']} cells: {counts}.",
+            "Seconds from the end of the cause, of each node:",
             "",
-            "| | median | slowest |",
+            "| until | median | slowest |",
             "|---|---|---|",
             *times,
             "",

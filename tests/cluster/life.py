@@ -31,7 +31,7 @@ from tests.cluster.life_events import (
 )
 from tests.cluster.life_pods import Pod
 from tests.cluster.life_witness import LOOK_SECONDS, Witness, Word
-from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
+from tests.cluster.looks import SOCI_NODES, slot_in_use
 from tests.cluster.registries import REMOVED_SECONDS, pull_secret
 from tests.waiting import wait_for
 
@@ -79,7 +79,8 @@ class Cell:
         return self.pods[-1]
 
     def open(self) -> None:
-        """The node has nothing of the image, and whoever may pull it has the secret."""
+        """The node has nothing of the image, and whoever may pull it has the secret; it may be put right."""
+        on_node(self.node, f"rm -f {STATE}/repairs")
         without_image(self.node)
         self.mounts = sample_pods.fuse_mount_points(self.node)
         if self.event.secret:
@@ -93,26 +94,26 @@ class Cell:
         with contextlib.suppress(ApiException):
             self.api.delete_namespaced_secret(self.secret, "default")
         on_node(self.node, "ctr -n k8s.io containers rm life-created >/dev/null 2>&1 || :")
-        # What the cell changed as somebody else would keep later ones from a repair, and an uninstall.
+        # What the cell changed as somebody else would keep later tests from a repair, and from an uninstall.
         on_node(self.node, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
         if self.event.is_for_good:
             # The daemon remembers of which images it found no index.
             on_node(self.node, f"systemctl restart {slot_in_use(self.node).unit}")
 
-    def await_word(self, means: Callable[[Word], bool], since: float, seconds: float, what: str) -> float:
-        """Seconds from ``since`` until the node said this.
+    def await_word(self, means: Callable[[Word], bool], what: str) -> float:
+        """Seconds from the end of the event's cause until the node said this; 0 when it did so before that.
 
         Raises:
-            UnnamedError: it did not, in so many seconds.
+            UnnamedError: it did not, within NAME_SECONDS.
         """
-        at = None
-        while at is None and time.monotonic() < since + seconds + LATE_SECONDS:
+        at = self.witness.first(self.begun, means)
+        while at is None and time.monotonic() < self.ended + NAME_SECONDS + LATE_SECONDS:
             time.sleep(LOOK_SECONDS)
-            at = self.witness.first(since, means)
-        if at is None or at - since > seconds:
-            late = "not" if at is None else f"only after {at - since:.0f} s"
+            at = self.witness.first(self.begun, means)
+        if at is None or at - self.ended > NAME_SECONDS:
+            late = "not" if at is None else f"only after {at - self.ended:.0f} s"
             raise UnnamedError(f"{self.node} told {late} that {what}: {self.witness.history}")
-        return at - since
+        return max(0.0, at - self.ended)
 
 
 @dataclass(frozen=True)
@@ -190,9 +191,7 @@ def goes_on(files: str) -> Callable[[Cell, Pod], None]:
     def check(cell: Cell, pod: Pod) -> None:
         if pod.reads(files):
             return
-        cell.await_word(
-            lambda word: pod.name in word.message, cell.ended, NAME_SECONDS, f"{pod.name} is broken"
-        )
+        cell.await_word(lambda word: pod.name in word.message, f"{pod.name} is broken")
         if not any(word.startswith("BrokenMounts") for word in pod.words):
             raise UnnamedError(f"{pod.name} has no Event: {pod.words}")
 
@@ -232,11 +231,11 @@ CELLS = [
 
 
 def run(stage: Stage, event: Event, holder: Holder) -> dict[str, dict[str, float]]:
-    """Run a cell on all nodes at once; by node, in seconds:
+    """Run a cell on all nodes at once; by node, in seconds from the end of the event's cause:
 
-    told_s: from the event until the node said that it does not serve, where it has to say so.
-    heal_s: from the end of the event's cause until a new pod of the image had started.
-    truth_s: from there until the node's word was the last one, which is true.
+    told_s: until the node said that it does not serve, where it has to say so.
+    heal_s: until a new pod of the image had started.
+    truth_s: until the node said for good that it serves.
 
     Raises:
         PoisonedError: nothing starts on the image any more.
@@ -334,16 +333,11 @@ def put_right(cell: Cell) -> None:
 
 
 def says_no(cell: Cell) -> float:
-    """Seconds from the event until the node said that it does not serve, and was no longer selected."""
-    return cell.await_word(lambda word: word.says_no, cell.begun, NAME_SECONDS, "it does not serve")
+    """Seconds until the node said that it does not serve, and was no longer selected."""
+    return cell.await_word(lambda word: word.says_no, "it does not serve")
 
 
 def says_the_truth(cell: Cell) -> float:
-    """Seconds from the end of the event's cause until the node said for good that it serves."""
-    wait_for(
-        lambda: condition(cell.api, cell.node).get("status") == "True", NAME_SECONDS, f"{cell.node} SociReady"
-    )
-    cell.await_word(
-        lambda word: word.is_ready and word.is_selected, time.monotonic(), NAME_SECONDS, "it serves"
-    )
+    """Seconds until the node said for good that it serves."""
+    wait_for(lambda: cell.witness.serves, NAME_SECONDS, f"{cell.node} serves")
     return max(0.0, cell.witness.settled - cell.ended)

@@ -65,6 +65,12 @@ class Witness:
         return None
 
     @property
+    def serves(self) -> bool:
+        """Whether the node says so now, and is selected."""
+        word = self.words[-1][1]
+        return word.is_ready and word.is_selected
+
+    @property
     def settled(self) -> float:
         """Since when its last word stands."""
         return self.words[-1][0]

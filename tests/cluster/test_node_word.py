@@ -28,14 +28,9 @@ COUNT_STARTS = "journalctl -q -u containerd -o cat | grep -c '^Started container
 @pytest.fixture
 def witness(api, deployed) -> Iterator[Witness]:
     witness = Witness(api, NODE)
-    wait_for(lambda: bool(witness.words) and serves(witness), NAME_SECONDS, f"{NODE} serves")
+    wait_for(lambda: bool(witness.words) and witness.serves, NAME_SECONDS, f"{NODE} serves")
     yield witness
     witness.end()
-
-
-def serves(witness: Witness) -> bool:
-    word = witness.words[-1][1]
-    return word.is_ready and word.is_selected
 
 
 def await_no(witness: Witness, reason: str, message: str = "") -> None:
@@ -57,7 +52,7 @@ def test_a_daemon_that_does_not_come_up_is_said_and_the_node_is_not_selected_mea
         await_no(witness, "SnapshotterAway")
     finally:
         on_node(NODE, f"chmod +x {program}")
-    wait_for(lambda: serves(witness), 60, f"{NODE} serves")
+    wait_for(lambda: witness.serves, 60, f"{NODE} serves")
 
 
 def test_a_daemon_that_does_not_start_with_what_others_wrote_gets_its_own_file_back(
@@ -72,7 +67,7 @@ def test_a_daemon_that_does_not_start_with_what_others_wrote_gets_its_own_file_b
         finally:
             pod.delete()
     assert "type = 1" in on_node(NODE, f"cat {STATE}/replaced/config.toml")
-    wait_for(lambda: serves(witness), NAME_SECONDS, f"{NODE} serves")
+    wait_for(lambda: witness.serves, NAME_SECONDS, f"{NODE} serves")
     told = api.list_namespaced_event("default", field_selector=f"involvedObject.name={NODE},reason=Drifted")
     assert any(config in event.message and "did not start so" in event.message for event in told.items)
 
@@ -84,7 +79,7 @@ def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness
     before = int(on_node(NODE, COUNT_STARTS))
     on_node(NODE, rewrite)
     await_no(witness, "Drifted")
-    wait_for(lambda: serves(witness), 60, f"{NODE} is put right")
+    wait_for(lambda: witness.serves, 60, f"{NODE} is put right")
     on_node(NODE, rewrite)
     try:
         await_no(witness, "Drifted", "again in 10 minutes")
@@ -95,7 +90,7 @@ def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness
         # The other tool gives in.
         on_node(NODE, f"echo {kept} | base64 -d >{CONFIG}; systemctl restart containerd")
         on_node(NODE, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
-    wait_for(lambda: serves(witness), 60, f"{NODE} serves")
+    wait_for(lambda: witness.serves, 60, f"{NODE} serves")
 
 
 def test_a_node_mends_itself_without_its_installer(api, witness: Witness) -> None:
