@@ -287,7 +287,8 @@ def test_an_image_that_did_not_come_back_is_told(patient, run_pod):
     on_patient(f"iptables -I {refuse}")
     try:
         restart_daemon()
-        assert found()["poisoned-image"] == IMAGE
+        # A pair, so that a failure shows what was found in its place.
+        assert ("poisoned-image", IMAGE) in found().items()
     finally:
         on_patient(f"iptables -D {refuse}")
         restart_daemon()
