@@ -23,13 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import names
+from .node_look import LOOK
 
 Json = dict[str, Any]
 
 INSTALLER = "soci-installer"  # its name, and the label of its pods: components/installer.py
-# An installer from before this command would take the word for a new start, and install.
-LOOK = """test -e agent/doctor.py || { echo 'this installer is older. Remedy: pulumi up' >&2; exit 1; }
-exec python3 -B -m agent doctor"""
 EXEC_FAILED = "command terminated with exit code"  # kubectl, after what the command itself said
 AT_ONCE = 16  # nodes that are asked
 SECONDS = 45  # for one node; it takes a second or two

@@ -13,10 +13,10 @@ from typing import Any
 
 import pulumi
 
-from .doctor import LOOK
 from .failure import JOB_LABEL, POD_LABELS, Access, Connect
 from .live_cluster import LiveCluster, Object, UnreadableError, first_line, within
 from .names import in_containerd
+from .node_look import LOOK
 from .pull_time import pull_seconds
 
 DOCTOR_SECONDS = 20.0

@@ -21,28 +21,45 @@ APPLETS = ["sh", "sleep", "usleep", "cat", "true"]
 
 def push(repository: str, file_bytes: int = SMALL) -> None:
     """Push the image repository:1 to the lab's registry, with a SOCI v2 index, unless it is there."""
-    if _is_there(repository):
+    if is_there(repository):
         return
-    busybox = Path(shutil.which("busybox") or "/bin/busybox")
-    generator = random.Random(repository)
-
-    def data(archive: tarfile.TarFile) -> None:
-        for number in range(FILES):
-            images.add_file(archive, f"data/{number:02}", generator.randbytes(file_bytes))
-
     with tempfile.TemporaryDirectory() as scratch:
         plain, indexed = Path(scratch, "plain"), Path(scratch, "indexed")
-        programs = images.programs_layer(busybox.read_bytes(), APPLETS, {})
-        images.write_layout(plain, [programs, data], {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
-        options = ["--quiet", "--insecure-policy", "--dest-tls-verify=false", "--all"]
-        for command in (
-            workloads.convert(plain, indexed, SPAN_BYTES),
-            ["skopeo", "copy", *options, f"oci:{indexed}", f"docker://{REGISTRY}/{repository}:1"],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
+        write_layout(plain, [data(repository, file_bytes)])
+        run(workloads.convert(plain, indexed, SPAN_BYTES))
+        push_layout(indexed, repository)
 
 
-def _is_there(repository: str) -> bool:
+def data(seed: str, file_bytes: int, files: int = FILES) -> images.Layer:
+    """The layer of so many files that cannot be compressed; another seed gives other bytes."""
+
+    def add(archive: tarfile.TarFile) -> None:
+        generator = random.Random(seed)
+        for number in range(files):
+            images.add_file(archive, f"data/{number:02}", generator.randbytes(file_bytes))
+
+    return add
+
+
+def write_layout(layout: Path, layers: list[images.Layer]) -> None:
+    """Write an image of a shell and of these layers."""
+    busybox = Path(shutil.which("busybox") or "/bin/busybox")
+    programs = images.programs_layer(busybox.read_bytes(), APPLETS, {})
+    images.write_layout(layout, [programs, *layers], {"Cmd": ["sh"], "Env": ["PATH=/bin"]})
+
+
+def push_layout(layout: Path, repository: str) -> None:
+    """Push what is in a layout as repository:1."""
+    options = ["--quiet", "--insecure-policy", "--dest-tls-verify=false", "--all"]
+    run(["skopeo", "copy", *options, f"oci:{layout}", f"docker://{REGISTRY}/{repository}:1"])
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def is_there(repository: str) -> bool:
+    """Whether the lab's registry has the image repository:1."""
     try:
         with urllib.request.urlopen(f"http://{REGISTRY}/v2/{repository}/manifests/1", timeout=10):
             return True
