@@ -476,3 +476,47 @@ def test_the_daemon_is_not_restarted_for_a_pull_secret_below_a_living_mount(boot
     booted.mount_table.write_text(LAZY)
     assert heal_until_secrets(booted, HOST) == FORGOTTEN
     assert restarts(booted) == 0
+
+
+INGEST = "var/lib/containerd/io.containerd.content.v1.content/ingest"
+
+
+def ingest(node: ScriptNode, name: str, ref: str, written: float) -> Path:
+    """What a pull has written of a layer so far, at this time in seconds since 1970."""
+    folder = node.root / INGEST / name
+    folder.mkdir(parents=True)
+    (folder / "ref").write_text(f"k8s.io/1/{ref}")
+    (folder / "data").write_text("a part")
+    os.utime(folder / "data", (written, written))
+    return folder
+
+
+def test_what_a_pull_that_was_cut_short_left_of_a_layer_is_removed(node: ScriptNode) -> None:
+    """A daemon that pulls in parallel appends to it: for a day no pull of an image with that layer ended well."""
+    now = time.time()
+    socket = node.root / FIRST.socket.lstrip("/")
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.touch()
+    os.utime(socket, (now - 5, now - 5))
+    of_earlier_daemon = ingest(node, "1", "sha256:aa", now - 8)
+    of_a_failed_pull = ingest(node, "2", "sha256:bb", now - 3600)
+    at_work = ingest(node, "3", "sha256:cc", now)
+    of_containerd = ingest(node, "4", "layer-sha256:dd", now - 3600)
+    done = node.run("heal")
+    assert [folder.exists() for folder in (of_earlier_daemon, of_a_failed_pull)] == [False, False], (
+        done.stderr
+    )
+    assert [folder.exists() for folder in (at_work, of_containerd)] == [True, True]
+    assert "sha256:aa" in done.stderr
+
+
+def test_what_a_slow_pull_of_this_daemon_has_written_stays(node: ScriptNode) -> None:
+    with (node.fake / "snapshots-soci").open("a") as snapshots:
+        snapshots.write("extract-1 sha256:c1 Active\n")
+    written = ingest(node, "1", "sha256:aa", time.time() - 60)
+    socket = node.root / FIRST.socket.lstrip("/")
+    socket.parent.mkdir(parents=True, exist_ok=True)
+    socket.touch()
+    os.utime(socket, (1, 1))
+    heal(node)
+    assert written.exists()

@@ -67,6 +67,10 @@ hosts_in_dump() {
   awk '$1 == "config_path" && length($3) > 2 { gsub(/["'\'']/, "", $3); sub(/:.*/, "", $3); print $3; exit }'
 }
 
+root_in_dump() {
+  awk '/^[ \t]*\[/ { exit } $1 == "root" { gsub(/["'\'']/, "", $3); print $3; exit }'
+}
+
 # with_proxies COMMAND ARGUMENT...: through the proxies that containerd runs with, wherever it has them from.
 with_proxies() (
   process=$(systemctl show "$PLAN_containerd_unit" --property=MainPID --value) || process=0

@@ -117,6 +117,7 @@ heal_start() {
   local looked broken
   if [ "$SNAPSHOTTER" = "$PLAN_slot" ]; then
     ! is_forgetting || end_forgetting
+    clear_cut_pulls
     looked=$(look_at_chains)
     say "$looked" | grep '^unsure ' || :
     broken=$(say "$looked" | sed -n 's/^broken //p')
@@ -158,6 +159,29 @@ look_at_chains() {
     done
     wait
   }
+}
+
+# clear_cut_pulls: what is left in containerd's content store of pulls that were cut short. Where it pulls in parallel,
+# the daemon appends to what is there (soci/store/store.go of awslabs/soci-snapshotter, Push): the layer has the wrong
+# size then, and for a day no pull of an image with it succeeds.
+clear_cut_pulls() {
+  local root folder
+  root=$(dump_configuration 2>/dev/null | root_in_dump)
+  for folder in "$ROOT${root:-/var/lib/containerd}"/io.containerd.content.v1.content/ingest/*; do
+    if is_cut_pull "$folder"; then
+      say "what a pull that was cut short left of a layer is removed: $(sed 's,.*/,,' "$folder/ref")" >&2
+      rm -rf "$folder"
+    fi
+  done
+}
+
+# is_cut_pull FOLDER: whether the daemon wrote there, and writes no more. The names of containerd's own begin with a
+# kind, as in layer-sha256:...
+is_cut_pull() {
+  local written
+  grep -qs '/sha256:[0-9a-f]*$' "$1/ref" || return 1
+  [ ! "$1/data" -ot "$ROOT$SOCKET" ] || return 0 # an earlier daemon
+  [ -z "$PULLS" ] && written=$(stat -c %Y "$1/data" 2>/dev/null) && [ $(($(date +%s) - written)) -gt 10 ]
 }
 
 # What images are unpacked to, by containerd's own label on their configuration, and what containers are made on.
