@@ -1,13 +1,16 @@
 """After a start of the daemon: what does not start any more is forgotten, what is broken is named."""
 
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agent import heal as heal_of_agent
 from agent.slots import FIRST
+from agent.transaction import SCRIPT
 
 from tests.fakes.script_node import DATA, LAZY, ScriptNode
 
@@ -491,32 +494,44 @@ def ingest(node: ScriptNode, name: str, ref: str, written: float) -> Path:
     return folder
 
 
-def test_what_a_pull_that_was_cut_short_left_of_a_layer_is_removed(node: ScriptNode) -> None:
-    """A daemon that pulls in parallel appends to it: for a day no pull of an image with that layer ended well."""
-    now = time.time()
+def listen(node: ScriptNode, since: float) -> None:
+    """The daemon has made its socket then."""
     socket = node.root / FIRST.socket.lstrip("/")
     socket.parent.mkdir(parents=True, exist_ok=True)
     socket.touch()
-    os.utime(socket, (now - 5, now - 5))
+    os.utime(socket, (since, since))
+
+
+def test_what_a_pull_that_was_cut_short_left_of_a_layer_is_removed(node: ScriptNode) -> None:
+    """A daemon that pulls in parallel appends to it: for a day no pull of the image ended well."""
+    now = time.time()
+    listen(node, now - 5)
     of_earlier_daemon = ingest(node, "1", "sha256:aa", now - 8)
-    of_a_failed_pull = ingest(node, "2", "sha256:bb", now - 3600)
-    at_work = ingest(node, "3", "sha256:cc", now)
-    of_containerd = ingest(node, "4", "layer-sha256:dd", now - 3600)
+    at_work = ingest(node, "2", "sha256:bb", now)
+    of_containerd = ingest(node, "3", "layer-sha256:cc", now - 3600)
     done = node.run("heal")
-    assert [folder.exists() for folder in (of_earlier_daemon, of_a_failed_pull)] == [False, False], (
-        done.stderr
-    )
-    assert [folder.exists() for folder in (at_work, of_containerd)] == [True, True]
+    assert not of_earlier_daemon.exists()
+    assert [at_work.exists(), of_containerd.exists()] == [True, True]
     assert "sha256:aa" in done.stderr
 
 
-def test_what_a_slow_pull_of_this_daemon_has_written_stays(node: ScriptNode) -> None:
-    with (node.fake / "snapshots-soci").open("a") as snapshots:
-        snapshots.write("extract-1 sha256:c1 Active\n")
+@pytest.mark.parametrize("is_pulled", [False, True])
+def test_what_a_failed_pull_left_of_a_layer_is_removed_and_of_a_slow_one_stays(
+    node: ScriptNode, is_pulled: bool
+) -> None:
+    listen(node, 1)
     written = ingest(node, "1", "sha256:aa", time.time() - 60)
-    socket = node.root / FIRST.socket.lstrip("/")
-    socket.parent.mkdir(parents=True, exist_ok=True)
-    socket.touch()
-    os.utime(socket, (1, 1))
-    heal(node)
-    assert written.exists()
+    if is_pulled:
+        with (node.fake / "snapshots-soci").open("a") as snapshots:
+            snapshots.write("extract-1 sha256:c1 Active\n")
+    look = heal_of_agent.clear_cut_pulls(f"{node.root}/var/lib/containerd")[-1]
+    assert SCRIPT in look
+    script = look.replace(SCRIPT, f"{node.root}{SCRIPT}")
+    done = node.run_command(["sh", "-c", script])
+    assert (done.returncode, done.stdout) == (1, ""), "nobody is called back"
+    assert written.exists() is is_pulled
+    # Nothing is there to be looked at.
+    write(node, "calls", "")
+    shutil.rmtree(node.root / INGEST)
+    node.run_command(["sh", "-c", script])
+    assert node.calls("") == []

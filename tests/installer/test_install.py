@@ -17,6 +17,7 @@ import pytest
 from agent import __main__ as program
 from agent import (
     carry,
+    drift,
     images,
     install,
     kinds,
@@ -35,6 +36,7 @@ from agent.log import Log
 from agent.marks import LABEL
 from agent.plan import NOTHING_SEEN, Registration, Seen, Task
 from agent.pull_secret_choice import CONFLICT
+from agent.slots import FIRST
 
 from tests.fakes.api import FakeApi
 from tests.fakes.node import CONFIG, INSTALLER, KUBELET_PID, FakeNode, furnish, run_below, tree
@@ -876,6 +878,35 @@ def agent_on(
 
 
 WANTED = agent_settings(sha256={"amd64": DIGEST, "arm64": DIGEST}, existing_nodes="migrate")
+
+
+@pytest.mark.parametrize("mode", ["lazy", "parallel"])
+def test_what_failed_parallel_pulls_leave_is_looked_for_where_there_are_such_pulls(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
+) -> None:
+    became: list[tuple[str, ...]] = []
+    agent = agent_on(machine, FakeApi(), monkeypatch, tmp_path)
+    monkeypatch.setattr(program, "become_watcher", lambda *words: became.append(words))
+    agent.present(dataclasses.replace(WANTED, mode=mode))
+    assert any("clear-cut-pulls" in word for word in became[0]) is (mode == "parallel")
+    *_, errands = watch.parse(became[0])
+    assert len(errands) == (2 if mode == "parallel" else 1)
+
+
+def test_a_file_that_the_node_put_back_by_itself_is_told_once(
+    machine: FakeNode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = FakeApi()
+    agent = agent_on(machine, server, monkeypatch, tmp_path)
+    agent.present(WANTED)
+    machine.write(drift.PUT_BACK, f"{FIRST.config}\n{FIRST.config}\n".encode())
+    for _ in range(2):
+        agent.present(WANTED)
+    events = [body for path, body in server.writes if path.endswith("/events")]
+    told = [event["message"] for event in events if event["reason"] == drift.DRIFTED]
+    assert told
+    assert all(FIRST.config in message and drift.REPLACED in message for message in told)
+    assert len(told) == 2, "one on the node, one on the DaemonSet"
 
 
 def test_a_conflict_after_the_install_reaches_the_condition_and_leaves_it_again(

@@ -107,6 +107,8 @@ class Agent:
             every(heal.AGAIN_SECONDS, heal.later(done.healed, evicts)),
             every(stalled_rollout.LOOK_SECONDS, stalled_rollout.COMMAND),
         ]
+        if wanted.mode != "lazy":
+            errands.append(every(heal.CUT_PULL_SECONDS, heal.clear_cut_pulls(done.containerd_root)))
         if done.replaced:
             # The watcher has the replaced daemon retired, then runs this program again, which says so.
             errands.append(every(RETIRE_SECONDS, (*ENTER_HOST, SCRIPT, "retire", done.replaced.name)))

@@ -20,6 +20,7 @@ from .transaction import SCRIPT, run_for
 SCRIPT_SECONDS = 450
 BROKEN = "BrokenMounts"  # the reason of the Event on a pod
 AGAIN_SECONDS = 20
+CUT_PULL_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -158,4 +159,12 @@ def later(healed: Healed, evicts: bool) -> tuple[str, ...]:
     if not healed.answer:
         return ()
     look = f'test "$(sh {SCRIPT} heal)" != {shlex.quote(healed.answer)}'
+    return (*ENTER_HOST, "sh", "-c", look)
+
+
+def clear_cut_pulls(containerd_root: str) -> tuple[str, ...]:
+    """The command by which the watcher has removed what a failed parallel pull left of a layer. It never
+    succeeds, as nobody is to be called back; nearly always it looks for a file's name, and no more."""
+    ingests = shlex.quote(f"{containerd_root}/io.containerd.content.v1.content/ingest")
+    look = f"grep -qs /sha256: {ingests}/*/ref && sh {SCRIPT} clear-cut-pulls; false"
     return (*ENTER_HOST, "sh", "-c", look)

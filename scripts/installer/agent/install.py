@@ -51,6 +51,7 @@ class Installed:
     healed: Healed = heal.NOTHING
     limits: tuple[Limit, ...] = ()  # what SOCI cannot be told of registries
     seen: Seen = NOTHING_SEEN
+    containerd_root: str = ""  # containerd's own directory, a path on the node
 
 
 def install(task: Task, on_waiting: Callable[[Busy], None]) -> Installed:
@@ -261,7 +262,8 @@ def _look(host: Host, plan: Plan) -> Seen:
 def _healed(task: Task, done: Installed, ctr: Ctr) -> Installed:
     """The same with what else has to be told of the node."""
     task.on_step("heal")
-    return replace(_with_replaced(task, done, ctr), healed=heal.heal(task.host, ctr, done.slot))
+    healed = heal.heal(task.host, ctr, done.slot)
+    return replace(_with_replaced(task, done, ctr), healed=healed, containerd_root=ctr.root)
 
 
 def _with_replaced(task: Task, done: Installed, ctr: Ctr) -> Installed:

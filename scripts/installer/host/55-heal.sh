@@ -175,6 +175,16 @@ clear_cut_pulls() {
   done
 }
 
+# clear-cut-pulls: a registry that goes away cuts pulls short, too.
+clear_cut_pulls_of_slot() {
+  local listed
+  [ -e "$STATE/current/plan.env" ] || return 0
+  read_plan "$STATE/current"
+  listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
+  PULLS=$(say "$listed" | pulls_in)
+  clear_cut_pulls
+}
+
 # is_cut_pull FOLDER: whether the daemon wrote there, and writes no more. The names of containerd's own begin with a
 # kind, as in layer-sha256:...
 is_cut_pull() {
@@ -210,7 +220,7 @@ look_at_containerd() {
   local listed
   listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
   HOLDERS=$(say "$listed" | awk '$NF == "Active" && NF == 3 && $1 !~ /^(extract-|soci-cluster-)/ { print $1, $2 }')
-  PULLS=$(say "$listed" | awk '$NF == "Active" && $1 ~ /^extract-/ { print $1 }')
+  PULLS=$(say "$listed" | pulls_in)
   listed=$(ctr --namespace k8s.io tasks ls) || die "containerd does not list its tasks"
   TASKS=$(say "$listed" | awk 'NR > 1 && $NF != "STOPPED" { print $1, $2 }')
   listed=$(ctr --namespace k8s.io content ls) || die "containerd does not list its content"
@@ -219,6 +229,8 @@ look_at_containerd() {
   listed=$(ctr --namespace k8s.io images ls) || die "containerd does not list its images"
   NAMES=$(say "$listed" | awk 'NR > 1 { print $1, $3 }')
 }
+
+pulls_in() { awk '$NF == "Active" && $1 ~ /^extract-/ { print $1 }'; }
 
 # labels_of BEGINNING: digest and value of each label of the listed content that begins so.
 labels_of() {

@@ -27,6 +27,7 @@ main() {
     remove-now) remove_now "$@" ;;
     heal-later) heal_later ;; # the daemon's unit
     mend-daemon) mend_daemon ;; # likewise
+    clear-cut-pulls) clear_cut_pulls_of_slot ;; # the agent's, after a pull that failed
     clear-copies) clear_copies_left ;; # the agent's, of what a cut install left
     *) die "usage: soci-host.sh apply DIR | boot | heal [--again] | rollback ID | verify | remove [--force] |
        removable [--force] | status | mounts [SLOT [all]] | retire SLOT" ;;
