@@ -138,12 +138,15 @@ def nobody(cell: Cell) -> None:
     pod.await_phase("Succeeded", 120)
     pod.delete()
     cell.pods.remove(pod)
-    await_no_container(pod)
+    await_no_container(pod, "" if cell.event.is_by_kubelet else REMOVE_ENDED)
 
 
-def await_no_container(pod: Pod) -> None:
+def await_no_container(pod: Pod, remove: str = "") -> None:
+    """Wait until the kubelet has removed its container, or do that before it."""
     containers = f"ctr -n k8s.io containers ls -q 'labels.\"io.kubernetes.pod.name\"=={pod.name}'"
-    wait_for(lambda: not on_node(pod.node, containers), REMOVED_SECONDS, "its containers are gone")
+    wait_for(
+        lambda: not on_node(pod.node, f"{remove} {containers}"), REMOVED_SECONDS, "its containers are gone"
+    )
 
 
 def completed(cell: Cell) -> Pod:

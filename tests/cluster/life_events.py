@@ -23,7 +23,7 @@ OTHER_VERSION = {"version": "0.16.0"}
 FILES = "/opt/sample/data/*/*"
 START_SECONDS = 60  # for a new pod
 AWAY_SECONDS = 15
-MINUTES = 150  # seconds
+MINUTES = 130  # seconds
 COLLECTED_SECONDS = 240
 CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/soci-cluster"
@@ -105,6 +105,7 @@ class Event:
         is_lazy: whether a new pod of the image has to be lazily loaded afterwards.
         has_happened: whether the event did what it is for. It is given the node, the seconds since then, and
             whether the kubelet knows that somebody has the image.
+        is_by_kubelet: whether it hangs on which containers the kubelet knows.
         waits: whether it waits for the end of those who read lazily, which is another test's.
         changes_stack: whether it is an update of the stack.
         is_put_right: whether the installer has to undo it.
@@ -116,6 +117,7 @@ class Event:
     auth: Auth = Auth.NONE
     is_lazy: bool = True
     has_happened: Callable[[str, float, bool], bool] | None = None
+    is_by_kubelet: bool = False
     waits: bool = False
     changes_stack: bool = False
     is_put_right: bool = False
@@ -352,7 +354,7 @@ EVENTS: dict[str, Event] = {
         on_all(reboot_with_configuration_rewritten), is_lazy=False, is_put_right=True, waits=True
     ),
     "image removed": Event(on_each(FORGET)),
-    "image collected by the kubelet": Event(on_each(COLLECT), has_happened=has_collected),
+    "image collected by the kubelet": Event(on_each(COLLECT), has_happened=has_collected, is_by_kubelet=True),
     # What was pulled in another mode, or without its index, is whole and stays so.
     "another mode and back": Event(
         changed_and_back({"mode": "parallel"}), is_lazy=False, waits=True, changes_stack=True
