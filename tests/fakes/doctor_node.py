@@ -67,6 +67,7 @@ class DoctorNode(FakeHost):
         self.journal: list[str] = []
         self.not_restored: list[str] = []
         self.verified = "outcome=verified\n"
+        self.was_verified = False
         self.sources = f"{REGISTRY} provider ecr-credential-provider\n"  # what the credential helper says
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.answers = {
@@ -215,6 +216,7 @@ class DoctorNode(FakeHost):
             case ["mounts", "soci"] | ["mounts", "soci", "all"]:
                 return Result(0, "\n".join(self.containers), "")
             case ["verify"]:
+                self.was_verified = True
                 return Result(0, self.verified, "")
         return Result(0, "", "")
 
