@@ -1,0 +1,32 @@
+"""One word for one thing: the documents use the words of the glossary."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+# What could be said in place of a word of the glossary.
+OTHER_WORDS = re.compile(r"(?i:the way back|\bundo|\bundone|\brevert)|\b(?:ztoc|Ztoc|ZTOC)s?\b|\bTOC\b")
+
+
+def glossary() -> list[str]:
+    text = (REPOSITORY / "docs/architecture.md").read_text()
+    part = text[text.index("## Glossary") :]
+    table = part[: part.index("\n\n", part.index("|---"))]
+    return [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
+
+
+def test_each_word_of_the_glossary_stands_there_once_and_is_used() -> None:
+    words = glossary()
+    assert len(words) >= 12
+    assert len(set(words)) == len(words)
+    text = " ".join(document.read_text() for document in DOCUMENTS).lower()
+    assert [word for word in words if text.count(word.lower()) < 2] == [], "beside the glossary"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_document_has_another_word_for_what_the_glossary_names(document: Path) -> None:
+    lines = enumerate(document.read_text().splitlines(), 1)
+    assert [f"{number}: {line}" for number, line in lines if OTHER_WORDS.search(line)] == []
