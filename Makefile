@@ -43,7 +43,7 @@ unit: setup ## components and settings, without an engine (seconds)
 	@$(PYTEST) tests/unit
 
 installer: build ## agent and host script: fake host root, real containerd binaries, faults at some of the points
-	@$(PYTEST) tests/installer
+	@$(PYTEST) -n 2 tests/installer
 	@$(PYTEST) tests/faults --ignore tests/faults/nodes
 
 index: build ## soci-index: the real oras, the lab's soci, registries with habits

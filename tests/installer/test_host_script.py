@@ -24,6 +24,7 @@ from tests.fakes.script_node import (
     OLD_CONFIG,
     PROVIDERS,
     ScriptNode,
+    program,
 )
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
@@ -266,10 +267,16 @@ def test_boot_leaves_what_others_wrote(node: ScriptNode) -> None:
 BY_OTHERS = b"[content_store]\ntype = 'none'\n"
 
 
+def of_unit(node: ScriptNode, verb: str, invocation: str = "1", result: str = "exit-code") -> str:
+    """As the daemon's unit calls the script, at the end of an invocation with this result; what it said."""
+    variables = [f"SERVICE_RESULT={result}", f"INVOCATION_ID={invocation}"]
+    done = node.run_command(["env", *variables, *node.command(), verb])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def mend_daemon(node: ScriptNode, result: str) -> None:
-    """As the daemon's unit does at an end with this result."""
-    done = node.run_command(["env", f"SERVICE_RESULT={result}", *node.command(), "mend-daemon"])
-    assert (done.returncode, done.stderr) == (0, "")
+    of_unit(node, "mend-daemon", result=result)
 
 
 @pytest.fixture
@@ -285,18 +292,37 @@ def test_a_daemon_that_does_not_start_gets_its_own_file_back(changed: ScriptNode
     """Without it no container starts, the installer's own neither: nobody else could put the file back."""
     mend_daemon(changed, "exit-code")
     assert (changed.host.read(FIRST.config) or b"").startswith(MARK.encode())
-    assert changed.host.read(f"{drift.REPLACED}/config.toml") == BY_OTHERS
+    (kept,) = changed.host.path(drift.REPLACED).iterdir()
+    assert kept.read_bytes() == BY_OTHERS
     assert changed.host.read(CONFIG) == OLD_CONFIG, "which no daemon of ours reads"
-    assert drift.take_put_back(changed.host) == [FIRST.config]
-    assert drift.take_put_back(changed.host) == []
+    assert drift.put_back(changed.host) == [FIRST.config]
+    drift.forget_put_back(changed.host)
     mend_daemon(changed, "exit-code")
-    assert drift.take_put_back(changed.host) == [], "a daemon that fails on its own file"
+    assert drift.put_back(changed.host) == [], "a daemon that fails on its own file"
 
 
 @pytest.mark.parametrize("result", ["success", "signal", "oom-kill"])
 def test_a_daemon_that_was_ended_keeps_what_others_wrote(changed: ScriptNode, result: str) -> None:
     mend_daemon(changed, result)
     assert changed.host.read(FIRST.config) == BY_OTHERS
+
+
+def test_a_daemon_that_came_up_with_what_others_wrote_keeps_it_whatever_its_end(changed: ScriptNode) -> None:
+    of_unit(changed, "heal-later", "1")
+    of_unit(changed, "mend-daemon", "1")
+    assert changed.host.read(FIRST.config) == BY_OTHERS
+    of_unit(changed, "mend-daemon", "2")
+    assert changed.host.read(FIRST.config) != BY_OTHERS, "the next one did not"
+    assert list((changed.root / "run/soci-cluster/started").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_put_back_keeps_no_other_from_it(changed: ScriptNode) -> None:
+    config = changed.host.path(FIRST.config)
+    config.unlink()
+    config.mkdir()
+    changed.host.path(FIRST.unit_path).write_text("[Service]\nExecStart=/bin/false\n")
+    of_unit(changed, "mend-daemon")
+    assert program("1") in changed.host.read_text(FIRST.unit_path)
 
 
 def test_the_file_of_a_daemon_that_an_install_is_about_to_start_is_left_to_it(changed: ScriptNode) -> None:

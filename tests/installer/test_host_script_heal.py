@@ -1,7 +1,6 @@
 """After a start of the daemon: what does not start any more is forgotten, what is broken is named."""
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from agent import heal as heal_of_agent
 from agent.slots import FIRST
 from agent.transaction import SCRIPT
 
-from tests.fakes.script_node import DATA, LAZY, ScriptNode
+from tests.fakes.script_node import CONFIG, DATA, LAZY, NEW_CONFIG, ScriptNode
 
 CHAIN, IMAGE = "sha256:c4a1", "registry.example/app:1"
 LABEL = "containerd.io/gc.ref.snapshot.soci"
@@ -484,54 +483,47 @@ def test_the_daemon_is_not_restarted_for_a_pull_secret_below_a_living_mount(boot
 INGEST = "var/lib/containerd/io.containerd.content.v1.content/ingest"
 
 
-def ingest(node: ScriptNode, name: str, ref: str, written: float) -> Path:
-    """What a pull has written of a layer so far, at this time in seconds since 1970."""
+def ingest(node: ScriptNode, name: str, ref: str, namespace: str = "k8s.io") -> Path:
+    """What a pull has written of a layer so far."""
     folder = node.root / INGEST / name
     folder.mkdir(parents=True)
-    (folder / "ref").write_text(f"k8s.io/1/{ref}")
+    (folder / "ref").write_text(f"{namespace}/1/{ref}")
     (folder / "data").write_text("a part")
-    os.utime(folder / "data", (written, written))
+    node.host.path(CONFIG).write_bytes(b'root = "/var/lib/containerd"\n' + NEW_CONFIG)
     return folder
-
-
-def listen(node: ScriptNode, since: float) -> None:
-    """The daemon has made its socket then."""
-    socket = node.root / FIRST.socket.lstrip("/")
-    socket.parent.mkdir(parents=True, exist_ok=True)
-    socket.touch()
-    os.utime(socket, (since, since))
 
 
 def test_what_a_pull_that_was_cut_short_left_of_a_layer_is_removed(node: ScriptNode) -> None:
     """A daemon that pulls in parallel appends to it: for a day no pull of the image ended well."""
-    now = time.time()
-    listen(node, now - 5)
-    of_earlier_daemon = ingest(node, "1", "sha256:aa", now - 8)
-    at_work = ingest(node, "2", "sha256:bb", now)
-    of_containerd = ingest(node, "3", "layer-sha256:cc", now - 3600)
-    done = node.run("heal")
-    assert not of_earlier_daemon.exists()
-    assert [at_work.exists(), of_containerd.exists()] == [True, True]
+    left = ingest(node, "1", "sha256:aa")
+    at_work = ingest(node, "2", "sha256:bb")
+    of_containerd = ingest(node, "3", "layer-sha256:cc")
+    of_others = ingest(node, "4", "sha256:dd", namespace="default")
+    begun = ingest(node, "5", "sha256:ee")
+    (begun / "data").unlink()
+    with (at_work / "data").open():
+        done = node.run("heal")
+    assert not left.exists()
+    assert all(folder.exists() for folder in (at_work, of_containerd, of_others, begun))
     assert "sha256:aa" in done.stderr
 
 
-@pytest.mark.parametrize("is_pulled", [False, True])
-def test_what_a_failed_pull_left_of_a_layer_is_removed_and_of_a_slow_one_stays(
-    node: ScriptNode, is_pulled: bool
-) -> None:
-    listen(node, 1)
-    written = ingest(node, "1", "sha256:aa", time.time() - 60)
-    if is_pulled:
-        with (node.fake / "snapshots-soci").open("a") as snapshots:
-            snapshots.write("extract-1 sha256:c1 Active\n")
+def test_what_a_failed_pull_left_of_a_layer_is_removed_while_the_daemon_runs(node: ScriptNode) -> None:
     look = heal_of_agent.clear_cut_pulls(f"{node.root}/var/lib/containerd")[-1]
     assert SCRIPT in look
-    script = look.replace(SCRIPT, f"{node.root}{SCRIPT}")
-    done = node.run_command(["sh", "-c", script])
+    command = ["sh", "-c", look.replace(SCRIPT, f"{node.root}{SCRIPT}")]
+    node.run_command(command)
+    assert node.calls("") == [], "nothing is there to be looked at"
+    left = ingest(node, "1", "sha256:aa")
+    done = node.run_command(command)
     assert (done.returncode, done.stdout) == (1, ""), "nobody is called back"
-    assert written.exists() is is_pulled
-    # Nothing is there to be looked at.
-    write(node, "calls", "")
-    shutil.rmtree(node.root / INGEST)
-    node.run_command(["sh", "-c", script])
-    assert node.calls("") == []
+    assert not left.exists()
+
+
+def test_no_daemon_is_restarted_while_it_pulls_in_parallel(node: ScriptNode) -> None:
+    """Of such a pull containerd lists no snapshot."""
+    write(node, "unavailable", f"{CHAIN}\n")
+    at_work = ingest(node, "1", "sha256:bb")
+    with (at_work / "data").open():
+        assert sorted(heal(node)) == FORGOTTEN
+    assert restarts(node) == 0

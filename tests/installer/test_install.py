@@ -89,7 +89,7 @@ def never(busy: lazy.Busy) -> None:
 def test_first_install(machine: FakeNode) -> None:
     done = install.install(task(machine), never)
     program = "/opt/soci-cluster/versions/0.16.1/soci-snapshotter-grpc"
-    known = dataclasses.replace(done, seen=NOTHING_SEEN)
+    known = dataclasses.replace(done, seen=NOTHING_SEEN, containerd_root="")
     assert known == install.Installed(True, slots.FIRST, program, 0.16, 1)
     assert 'snapshotter = "soci"' in machine.read_text("/etc/containerd/config.toml")
     assert machine.read_text(slots.FIRST.unit_path).count("--address /run/soci-snapshotter-grpc/") == 1

@@ -13,7 +13,7 @@ from agent.errors import InstallError
 from agent.host import Result
 from agent.install import Installed
 from agent.log import Log
-from agent.marks import LABEL, TAINT, Marks, has_startup_taint
+from agent.marks import ANNOTATION, LABEL, TAINT, Marks, has_startup_taint
 from agent.slots import FIRST
 from agent.soci_registries import Limit
 from agent.tell import Teller
@@ -191,6 +191,19 @@ def test_a_failed_run_leaves_the_label_to_a_node_that_serves_nevertheless(
     teller(api, []).failure(fake_host, InstallError(step, "it failed", "mend it"))
     assert api.condition["status"] == "False"
     assert api.node["metadata"]["labels"] == ({LABEL: "0.16.0"} if keeps else {})
+
+
+@pytest.mark.parametrize(("annotation", "label"), [('{"version":"0.16.0"}', "0.16.0"), ("not ours", None)])
+def test_a_failed_run_gives_the_label_back_to_a_node_that_serves(
+    api: FakeApi, fake_host: FakeHost, annotation: str, label: str | None
+) -> None:
+    """A daemon that was away for seconds lost it, and an upgrade that keeps failing never gave it back."""
+    for path, text in daemon_processes().items():
+        fake_host.write(path, text.encode())
+    fake_host.answers["timeout"] = lambda command, text: Result(0, VERIFIED, "")
+    api.node["metadata"] |= {"labels": {}, "annotations": {ANNOTATION: annotation}}
+    teller(api, []).failure(fake_host, InstallError("download", "it failed", "mend it"))
+    assert api.node["metadata"]["labels"].get(LABEL) == label
 
 
 def test_api_server_that_is_away_is_asked_once_and_holds_up_no_step() -> None:

@@ -81,10 +81,6 @@ class Agent:
         except drift.DriftError as drifted:
             try_uncordon(self.marks, self.log)
             self._leave_drifted(drifted)
-        except heal.HealError:
-            try_uncordon(self.marks, self.log)
-            self.teller.served(wanted.version)
-            raise
         except (InstallError, PodEndsError):
             try_uncordon(self.marks, self.log)  # a pod that ends must not leave its node cordoned
             raise
@@ -96,8 +92,9 @@ class Agent:
         self.log(f"{hardware.in_words}; {tuning.choose(hardware).in_words}")
         conflicts = pull_secret_files.conflicts(self.host)
         self.teller.success(wanted.version, wanted.mode, done, seconds, conflicts)
-        for path in drift.take_put_back(self.host):
+        for path in drift.put_back(self.host):
             self.teller.put_back(path)
+        drift.forget_put_back(self.host)
         evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()

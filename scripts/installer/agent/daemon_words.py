@@ -10,6 +10,7 @@ from .host import Host
 from .slots import Slot
 
 SECONDS = 8.0
+MOST_CHARACTERS = 100
 # Since the boot, and what it could not mount at its present start.
 JOURNAL = """
 said() { timeout -k 1 3 journalctl --no-pager --output=cat --lines=20000 "$@"; }
@@ -45,6 +46,7 @@ def read(host: Host, slot: Slot, start: str = "") -> Words:
 
 
 def in_short(error: str) -> str:
-    """The daemon's word on an image, fit to be told: without the addresses that it asked."""
-    without = re.sub(r' \(host ".*?\)', "", error)
-    return clean(without.rpartition('": ')[2])[-200:]
+    """The daemon's word on an image, fit to be told: without the addresses that it asked, and without a
+    remedy. A registry has a part in it, which may be anybody's."""
+    without = re.sub(r' \(host ".*?\)', "", error).rpartition('": ')[2]
+    return re.sub("(?i)remedy", "…", clean(without))[-MOST_CHARACTERS:]

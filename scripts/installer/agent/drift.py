@@ -3,6 +3,7 @@
 Two tools that each put their own state back must not do so for ever: each time containerd is restarted.
 """
 
+import contextlib
 from datetime import UTC, datetime
 
 from .errors import InstallError
@@ -61,11 +62,15 @@ def became(host: Host, path: str) -> str:
     return f"changed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def take_put_back(host: Host) -> list[str]:
-    """The files that the node put back by itself since this was asked last."""
-    paths = sorted(set(host.read_text(PUT_BACK).split()))
-    host.path(PUT_BACK).unlink(missing_ok=True)
-    return paths
+def put_back(host: Host) -> list[str]:
+    """The files that the node put back by itself, until they are forgotten."""
+    return sorted(set(host.read_text(PUT_BACK).split()))
+
+
+def forget_put_back(host: Host) -> None:
+    """They were told."""
+    with contextlib.suppress(OSError):
+        host.path(PUT_BACK).unlink(missing_ok=True)
 
 
 def seconds_to_wait(host: Host, now: float) -> float:

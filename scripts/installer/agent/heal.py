@@ -31,7 +31,7 @@ class Healed:
     forgotten: tuple[str, ...] = ()  # images that are going to be pulled anew
     held: tuple[tuple[str, Pod], ...] = ()  # images on which nothing starts, and who runs on each
     broken: tuple[Pod, ...] = ()  # they run on dead mounts
-    said: tuple[str, ...] = ()  # what the daemon says of the images that are held
+    said: str = ""  # what the daemon says of one of the images that are held
 
     @property
     def in_words(self) -> str:
@@ -45,7 +45,7 @@ class Healed:
         if self.held:
             images = sorted({image for image, _ in self.held})
             pods = sorted({pod for _, pod in self.held})
-            why = f" ({_some(self.said)})" if self.said else ""
+            why = f" ({self.said})" if self.said else ""
             parts.append(
                 f"no new container of {_some(images)} starts: its layers could not be mounted again{why}, "
                 f"and {lazy.in_words(pods)} is still on them. Remedy: {remedies.HELD_IMAGE}"
@@ -77,7 +77,7 @@ def heal(host: Host, ctr: Ctr, slot: Slot) -> Healed:
         return healed
     reasons = daemon_words.read(host, slot).reasons
     said = (daemon_words.in_short(reasons[image]) for image, _ in healed.held if image in reasons)
-    return replace(healed, said=tuple(dict.fromkeys(said)))
+    return replace(healed, said=next(said, ""))
 
 
 def parse(answer: str, ctr: Ctr) -> Healed:

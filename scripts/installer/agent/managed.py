@@ -221,7 +221,8 @@ FOLDERS = (
         what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
         "0700, one credential for each registry; `pull-secrets.problems` and `pull-secrets.conflicts`, why a "
         "pod's secret is not among them; `pull-secrets.alive`, when their process last looked; "
-        "`pull-secrets.read`, when it had read all of them for the first time",
+        "`pull-secrets.read`, when it had read all of them for the first time; `started`, which starts of a "
+        "daemon came to their end",
     ),
 )
 

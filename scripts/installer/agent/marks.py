@@ -52,9 +52,16 @@ class Marks:
         self._lift_taint()
         return taken
 
-    def put_label(self, version: str) -> None:
-        """Give the node the label by which workloads select a node that serves."""
-        self._api.patch_node({"metadata": {"labels": {LABEL: version}}})
+    def put_label(self) -> None:
+        """Give the node the label by which workloads select a node that serves, with the version that was
+        installed last."""
+        metadata = self._api.node()["metadata"]
+        try:
+            version = json.loads((metadata.get("annotations") or {}).get(ANNOTATION, ""))["version"]
+        except (ValueError, LookupError, TypeError):
+            return  # nothing of ours, or it was changed by others
+        if (metadata.get("labels") or {}).get(LABEL) != version:
+            self._api.patch_node({"metadata": {"labels": {LABEL: version}}})
 
     def remove_label(self) -> None:
         """Take the label away by which workloads select a node that serves."""

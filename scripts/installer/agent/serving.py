@@ -9,7 +9,7 @@ from . import detect, kubelet, transaction
 from .errors import InstallError
 from .host import Host
 
-LOOK_SECONDS = 30
+LOOK_SECONDS = 90  # the check waits for up to 60 s for whoever looks or changes the node
 
 
 def serves(host: Host) -> bool:

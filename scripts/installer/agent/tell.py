@@ -115,10 +115,6 @@ class Teller:
         self._not_served(error.reason, message)
         self._try(lambda: self.event("Warning", error.reason, line))
 
-    def served(self, version: str) -> None:
-        """Give the node its label: what is told next is that it serves, with something that is not known."""
-        self._try(lambda: self._marks.put_label(version))
-
     def put_back(self, path: str) -> None:
         """Tell of a file that the node put back by itself, since the daemon did not start with it."""
         line = (
@@ -157,7 +153,9 @@ class Teller:
         self._try(lambda: self._marks.set_condition(error.still_serves, error.reason, str(error)))
         self._try(lambda: self.event("Warning", error.reason, line))
         # Last: on a node that does not serve, the look takes long.
-        if not (error.still_serves or serving.serves(host)):
+        if error.still_serves or serving.serves(host):
+            self._try(self._marks.put_label)  # an earlier run may have taken it
+        else:
             self._try(self._marks.remove_label)
 
     def _try(self, action: Callable[[], None]) -> None:

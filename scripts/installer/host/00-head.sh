@@ -63,6 +63,7 @@ HELD_SECONDS='20 300' # the first and the longest pause between two restarts of 
 SECRETS=$ROOT/run/soci-cluster/pull-secrets
 SECRETS_READ=$SECRETS.read
 SECRET_HOSTS=$STATE/pull-secret-hosts
+STARTED=$ROOT/run/soci-cluster/started # a file for each invocation of a daemon that has come up
 SECRETS_SECONDS=45 # for which a heal waits for them after a boot
 SLOTS='soci soci-b'
 BEFORE_RESTART='recovery daemon generator' # the roles in the order in which files are written

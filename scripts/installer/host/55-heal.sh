@@ -80,6 +80,7 @@ await_containerd() {
 
 # heal-later: for the unit of the daemon, which must not wait for containerd.
 heal_later() {
+  note_start
   default_plan
   know_kind_of_older_plan
   [ ! -e "$STATE/current/plan.env" ] || read_plan "$STATE/current"
@@ -165,33 +166,40 @@ look_at_chains() {
 # the daemon appends to what is there (soci/store/store.go of awslabs/soci-snapshotter, Push): the layer has the wrong
 # size then, and for a day no pull of an image with it succeeds.
 clear_cut_pulls() {
-  local root folder
-  root=$(dump_configuration 2>/dev/null | root_in_dump)
-  for folder in "$ROOT${root:-/var/lib/containerd}"/io.containerd.content.v1.content/ingest/*; do
-    if is_cut_pull "$folder"; then
+  local folder
+  for folder in $(ingests_of_daemon); do
+    if [ -e "$folder/data" ] && ! is_open "$folder"; then
       say "what a pull that was cut short left of a layer is removed: $(sed 's,.*/,,' "$folder/ref")" >&2
-      rm -rf "$folder"
+      # The name last: by it the rest would be found again.
+      { rm -f "$folder/data" && rm -rf "$folder"; } || :
     fi
   done
 }
 
 # clear-cut-pulls: a registry that goes away cuts pulls short, too.
 clear_cut_pulls_of_slot() {
-  local listed
   [ -e "$STATE/current/plan.env" ] || return 0
   read_plan "$STATE/current"
-  listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
-  PULLS=$(say "$listed" | pulls_in)
   clear_cut_pulls
 }
 
-# is_cut_pull FOLDER: whether the daemon wrote there, and writes no more. The names of containerd's own begin with a
-# kind, as in layer-sha256:...
-is_cut_pull() {
-  local written
-  grep -qs '/sha256:[0-9a-f]*$' "$1/ref" || return 1
-  [ ! "$1/data" -ot "$ROOT$SOCKET" ] || return 0 # an earlier daemon
-  [ -z "$PULLS" ] && written=$(stat -c %Y "$1/data" 2>/dev/null) && [ $(($(date +%s) - written)) -gt 10 ]
+# ingests_of_daemon: where layers are being written in the kubelet's namespace by a daemon, or were. The names of
+# containerd's own writes begin with a kind, as in layer-sha256:...
+ingests_of_daemon() {
+  local root
+  root=$(dump_configuration 2>/dev/null | root_in_dump)
+  [ -n "$root" ] || return 0
+  grep -ls '^k8s\.io/[0-9]*/sha256:[0-9a-f]*$' "$ROOT$root"/io.containerd.content.v1.content/ingest/*/ref | sed 's,/ref$,,' || :
+}
+
+# is_open FOLDER: containerd has the file open until it is complete and has its digest's name.
+is_open() { find /proc/[0-9]*/fd -lname "*/ingest/${1##*/}/data" 2>/dev/null | grep -q .; }
+
+# A pull in parallel has no snapshot in containerd's list before a layer is complete.
+is_pulling_in_parallel() {
+  local folder
+  for folder in $(ingests_of_daemon); do ! is_open "$folder" || return 0; done
+  return 1
 }
 
 # What images are unpacked to, by containerd's own label on their configuration, and what containers are made on.
@@ -220,7 +228,7 @@ look_at_containerd() {
   local listed
   listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
   HOLDERS=$(say "$listed" | awk '$NF == "Active" && NF == 3 && $1 !~ /^(extract-|soci-cluster-)/ { print $1, $2 }')
-  PULLS=$(say "$listed" | pulls_in)
+  PULLS=$(say "$listed" | awk '$NF == "Active" && $1 ~ /^extract-/ { print $1 }')
   listed=$(ctr --namespace k8s.io tasks ls) || die "containerd does not list its tasks"
   TASKS=$(say "$listed" | awk 'NR > 1 && $NF != "STOPPED" { print $1, $2 }')
   listed=$(ctr --namespace k8s.io content ls) || die "containerd does not list its content"
@@ -229,8 +237,6 @@ look_at_containerd() {
   listed=$(ctr --namespace k8s.io images ls) || die "containerd does not list its images"
   NAMES=$(say "$listed" | awk 'NR > 1 { print $1, $3 }')
 }
-
-pulls_in() { awk '$NF == "Active" && $1 ~ /^extract-/ { print $1 }'; }
 
 # labels_of BEGINNING: digest and value of each label of the listed content that begins so.
 labels_of() {
@@ -317,7 +323,7 @@ is_forgetting() { started_as | grep -qxF -f "$STATE/forgets" 2>/dev/null; }
 # Whether nothing reads from the daemon, and no pull needs it, which may take longer than it is to the next restart.
 may_be_restarted() {
   local living
-  [ -z "$PULLS" ] || return 1
+  [ -z "$PULLS" ] && ! is_pulling_in_parallel || return 1
   living=$(living_mounts) || return 1
   [ -z "$living" ]
 }
