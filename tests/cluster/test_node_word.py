@@ -39,7 +39,10 @@ def await_no(witness: Witness, reason: str, message: str = "") -> None:
     def said(word: Word) -> bool:
         return word.says_no and word.reason == reason and message in word.message
 
-    wait_for(lambda: said(witness.words[-1][1]), NAME_SECONDS, f"{NODE} says {reason} {message}")
+    try:
+        wait_for(lambda: said(witness.words[-1][1]), NAME_SECONDS, f"{NODE} says {reason} {message}")
+    except AssertionError as late:
+        raise AssertionError(f"{late}: {witness.history}") from None
 
 
 def test_a_daemon_that_does_not_come_up_is_said_and_the_node_is_not_selected_meanwhile(
@@ -66,7 +69,7 @@ def test_a_daemon_that_does_not_start_with_what_others_wrote_gets_its_own_file_b
             pod.await_phase("Running", START_SECONDS)
         finally:
             pod.delete()
-    assert "type = 1" in on_node(NODE, f"cat {STATE}/replaced/config.toml")
+    assert "type = 1" in on_node(NODE, f"cat {STATE}/replaced/*")
     wait_for(lambda: witness.serves, NAME_SECONDS, f"{NODE} serves")
     told = api.list_namespaced_event("default", field_selector=f"involvedObject.name={NODE},reason=Drifted")
     assert any(config in event.message and "did not start so" in event.message for event in told.items)
