@@ -207,6 +207,17 @@ def test_examples_use_the_package_with_its_types(package: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_installer_of_an_own_cluster_waits_for_other_nodes_and_goes_with_the_cluster(
+    preview: Preview,
+) -> None:
+    made = preview("own-eks-cluster")
+    (daemon_set,) = [one for one in made if one["type"] == "kubernetes:apps/v1:DaemonSet"]
+    assert "soci-cluster.io/nodes" in daemon_set["inputs"]["metadata"]["annotations"]
+    (cluster,) = [one["urn"] for one in made if one["type"] == "eks:index:Cluster"]
+    inside = [one for one in made if one["type"].startswith(("soci:", "kubernetes:"))]
+    assert {one.get("deletedWith") for one in inside} == {cluster}
+
+
 def test_transforms_reach_what_pulumi_eks_makes(preview: Preview) -> None:
     made = preview("transforms")
     assert inputs_of(made, "aws:ec2/launchTemplate:LaunchTemplate")["monitoring"] == {"enabled": True}
