@@ -220,7 +220,7 @@ class FakeNodes(threading.Thread):
         }
 
     def fail_on_new_nodes(self, message: str) -> set[str]:
-        """Let installs fail so on every node that is not there yet; return those that are, which all serve."""
+        """Let installs fail so on every node that is not there yet; return those that are, all serving."""
         present = self.serving()
         assert all(present.values())
         self.failing |= {ANY_OTHER: message, **dict.fromkeys(present, "")}

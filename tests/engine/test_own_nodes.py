@@ -12,7 +12,7 @@ EXAMPLE = (REPOSITORY / "examples/own-eks-cluster/__main__.py").read_text()
 
 
 def program(instance_type: str) -> str:
-    """The example with nodes of this type, the package of this repository, no download and little patience."""
+    """The example with nodes of this type, this repository's package, no download and little patience."""
     text = EXAMPLE
     for old, new in (
         ("import pulumi\n", f"import sys\n\nsys.path.insert(0, {str(REPOSITORY)!r})\nimport pulumi\n"),
