@@ -7,6 +7,7 @@ replaces what users have. `--rewrite-golden` writes them anew.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,13 @@ def test_there_are_examples_and_the_readme_links_each() -> None:
     assert len(EXAMPLES) >= 8
     text = (REPOSITORY / "README.md").read_text()
     assert [name for name in EXAMPLES if f"](examples/{name}/__main__.py)" not in text] == []
+
+
+def test_examples_take_the_partition_from_aws() -> None:
+    """In China and GovCloud ARNs begin otherwise, and registries have another domain."""
+    fixed = re.compile(r"arn:aws:|\.dkr\.ecr\..*amazonaws\.com")
+    programs = {path.parent.name: path.read_text() for path in FOLDER.glob("*/__main__.py")}
+    assert [name for name, text in programs.items() if fixed.search(text)] == []
 
 
 def test_examples_use_the_package_with_its_types(package: Path) -> None:
