@@ -62,10 +62,14 @@ SYSTEM_GIB, KEPT_FREE = 8, 0.15
 # GiB of images, compressed and unpacked. Of others the size is not known here.
 IMAGES_GIB = {"public.ecr.aws/soci-workshop-examples/tensorflow_gpu:latest": 3.2 + 6.4}
 
+SECOND_SOCI = "nodeadm's FastImagePull turns on the AMI's own SOCI, and both write the same files"
+WITHOUT_SECOND_SOCI = "take FastImagePull out of the NodeConfig"
+
 _MEBI = 1.048576  # MB in a MiB
 _TAG = re.compile(r"[\w .:/=+\-@]*")
 _FAST_IMAGE_PULL = re.compile(r"FastImagePull[\"']?\s*[:=]\s*[\"']?true", re.IGNORECASE)
 _REGISTERED_TAINTS = re.compile(r"register-?with-?taints", re.IGNORECASE)
+_ACCELERATOR_OF_AMI = {ami: accelerator for (_, accelerator), ami in instance_types.AMI_TYPES.items()}
 _M6I = "m6i.xlarge"
 _OTHER_VPC = "pulumi config set soci:vpcId vpc-…, with soci:subnetIds in two zones"
 # The key of each list of subnets -> its field.
@@ -160,10 +164,13 @@ def ami_of_another_architecture(plan: Plan) -> Iterable[Finding]:
 def ami_without_driver(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
         ami = shape.group.ami_type
-        bare = [one for one in _readable(shape) if instance_types.accelerator(one) is not Accelerator.NONE]
-        if bare and ami.endswith("_STANDARD"):
+        driven = _ACCELERATOR_OF_AMI.get(ami)
+        accelerators = {one: instance_types.accelerator(one) for one in _readable(shape)}
+        bare = [one for one, found in accelerators.items() if found not in (Accelerator.NONE, driven)]
+        # Of another AMI it is not known what it has.
+        if bare and driven is not None:
             reason = f"{ami} has no driver for the accelerator of {bare[0]}"
-            has_driver = instance_types.accelerator(bare[0]) is not Accelerator.OTHER
+            has_driver = accelerators[bare[0]] is not Accelerator.OTHER
             remedy = "pulumi config rm soci:amiType" if has_driver else "bring the driver in a DaemonSet"
             yield shape.finding("amiType", reason, remedy)
 
@@ -178,12 +185,28 @@ def too_little_memory(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
         memory = {one: instance_types.small_memory_gib(one) for one in shape.group.instance_types}
         for one, gib in memory.items():
-            if gib is not None and gib < LEAST_MEMORY_GIB:
-                reason = (
-                    f"{one} has {gib:g} GiB of memory and room for 4 pods, too little for the cluster's own "
-                    f"pods and SOCI (at least {LEAST_MEMORY_GIB} GiB)"
-                )
-                yield shape.finding("instanceTypes", reason, _set("instanceTypes[0]", _M6I))
+            if _is_too_little(gib):
+                yield _too_small(shape, f"{one} has {gib:g} GiB of memory and room for 4 pods")
+
+
+@refuse("an instance too small for any mode, which its name does not show", "ec2:DescribeInstanceTypes")
+def less_memory_than_named(plan: Plan) -> Iterable[Finding]:
+    # Such as m1.small and c1.medium.
+    for shape in plan.shapes():
+        for one in shape.group.instance_types:
+            mib = plan.aws.instance_types.get(one, {}).get("memorySize")
+            gib = mib / 1024 if mib else None
+            if _is_too_little(gib) and not _is_too_little(instance_types.small_memory_gib(one)):
+                yield _too_small(shape, f"{one} has {gib:.2g} GiB of memory")
+
+
+def _is_too_little(gib: float | None) -> bool:
+    return gib is not None and gib < LEAST_MEMORY_GIB
+
+
+def _too_small(shape: Shape, has: str) -> Finding:
+    reason = f"{has}, too little for the cluster's own pods and SOCI (at least {LEAST_MEMORY_GIB} GiB)"
+    return shape.finding("instanceTypes", reason, _set("instanceTypes[0]", _M6I))
 
 
 @warn("an instance with so few processors that a parallel mode gains nothing")
@@ -205,12 +228,13 @@ def too_few_processors(plan: Plan) -> Iterable[Finding]:
 @refuse("a SOCI of the AMI's own, turned on by nodeadm's feature gate FastImagePull")
 def second_soci(plan: Plan) -> Iterable[Finding]:
     for shape in plan.shapes():
-        if any(_FAST_IMAGE_PULL.search(text) for text in _texts(shape.group.eks_node_group_options)):
-            yield shape.finding(
-                "eksNodeGroup",
-                "nodeadm's FastImagePull turns on the AMI's own SOCI, and both write the same files",
-                "take FastImagePull out of the NodeConfig",
-            )
+        if turns_on_second_soci(shape.group.eks_node_group_options):
+            yield shape.finding("eksNodeGroup", SECOND_SOCI, WITHOUT_SECOND_SOCI)
+
+
+def turns_on_second_soci(value: Any) -> bool:
+    """Whether a value holds user data, or the options that become it, by which nodeadm starts a SOCI."""
+    return any(_FAST_IMAGE_PULL.search(text) for text in _texts(value))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -8,6 +8,7 @@ and karpenter.k8s.aws/v1, so for Karpenter 1.0 and newer.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from . import eks_checks
 from .names import STARTUP_TAINT
 from .operating_systems import OPERATING_SYSTEMS
 from .own_nodes import STARTUP, Taint, pool_labels
@@ -120,7 +121,7 @@ def ec2_node_class(
         **({"instanceStorePolicy": "RAID0"} if instance_store else {}),
         **spec,
     }
-    _refuse(f"EC2NodeClass {name}", [*_missing(chosen), *_other_families(chosen)])
+    _refuse(f"EC2NodeClass {name}", [*_missing(chosen), *_other_families(chosen), *_second_soci(chosen)])
     return {
         "apiVersion": f"{_AWS_GROUP}/v1",
         "kind": "EC2NodeClass",
@@ -186,6 +187,12 @@ def _other_families(spec: Mapping[str, Any]) -> list[str]:
                 f"{key} {value}: {cause}. Remedy: amiSelectorTerms=[{{'alias': 'al2023@latest'}}]"
             )
     return problems
+
+
+def _second_soci(spec: Mapping[str, Any]) -> list[str]:
+    if eks_checks.turns_on_second_soci(spec.get("userData")):
+        return [f"spec.userData: {eks_checks.SECOND_SOCI}. Remedy: {eks_checks.WITHOUT_SECOND_SOCI}"]
+    return []
 
 
 def _is_startup(taint: Any) -> bool:

@@ -75,6 +75,16 @@ _NODE_GROUP_FIXED = {
     "launchTemplate": "the group has one already; a transform can change it",
     "userData": "nodes of it would start without the taint that keeps workloads away until SOCI is there",
 }
+
+
+def _reasons(by_setting: Mapping[str, str], fixed: Mapping[str, str]) -> dict[str, str]:
+    return {key: f"is what soci:{setting} sets" for key, setting in by_setting.items()} | dict(fixed)
+
+
+CLUSTER_REASONS = _reasons(_CLUSTER_SETTINGS, _CLUSTER_FIXED)
+"""The arguments of eks.Cluster that are refused, or the paths to them, each with the reason."""
+NODE_GROUP_REASONS = _reasons(_NODE_GROUP_SETTINGS, _NODE_GROUP_FIXED)
+"""The same of eks.ManagedNodeGroup."""
 _ABSENT = object()
 # With these, pulumi-eks itself writes the nodes' user data and looks their AMI up, in EKS's place.
 USER_DATA = frozenset({"amiId", "bootstrapExtraArgs", "kubeletExtraArgs", "nodeadmExtraOptions"})
@@ -82,17 +92,16 @@ USER_DATA = frozenset({"amiId", "bootstrapExtraArgs", "kubeletExtraArgs", "nodea
 
 def cluster(value: Any) -> dict[str, Any]:
     """Arguments of eks.Cluster, none of which is SociCluster's own."""
-    return _free(value, _CLUSTER_SETTINGS, _CLUSTER_FIXED)
+    return _free(value, CLUSTER_REASONS)
 
 
 def node_group(value: Any) -> dict[str, Any]:
     """Arguments of eks.ManagedNodeGroup, none of which is SociCluster's own."""
-    return _free(value, _NODE_GROUP_SETTINGS, _NODE_GROUP_FIXED)
+    return _free(value, NODE_GROUP_REASONS)
 
 
-def _free(value: Any, by_setting: Mapping[str, str], fixed: Mapping[str, str]) -> dict[str, Any]:
+def _free(value: Any, reasons: Mapping[str, str]) -> dict[str, Any]:
     options = values.entries(value)
-    reasons = {key: f"is what soci:{setting} sets" for key, setting in by_setting.items()} | dict(fixed)
     refused = [
         RefusedError(reason, entry=path, value=_at(options, path))
         for path, reason in reasons.items()

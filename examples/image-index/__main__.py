@@ -20,6 +20,8 @@ images: dict[str, str] = config.require_object("images")
 
 account = aws.get_caller_identity().account_id
 region = aws.get_region().region
+# `aws` and `amazonaws.com`, or those of China, GovCloud, …
+partition = aws.get_partition()
 cluster = k8s.Provider("cluster", kubeconfig=eks_kubeconfig(cluster_name))
 
 role = aws.iam.Role(
@@ -56,7 +58,10 @@ rights = aws.iam.RolePolicy(
                         "ecr:PutImage",
                         "ecr:UploadLayerPart",
                     ],
-                    "Resource": [f"arn:aws:ecr:{region}:{account}:repository/{name}" for name in images],
+                    "Resource": [
+                        f"arn:{partition.partition}:ecr:{region}:{account}:repository/{name}"
+                        for name in images
+                    ],
                 },
             ],
         }
@@ -74,7 +79,9 @@ association = aws.eks.PodIdentityAssociation(
 index = ImageIndex(
     "index",
     {
-        "images": [f"{account}.dkr.ecr.{region}.amazonaws.com/{name}:{tag}" for name, tag in images.items()],
+        "images": [
+            f"{account}.dkr.ecr.{region}.{partition.dns_suffix}/{name}:{tag}" for name, tag in images.items()
+        ],
         "schedule": config.get("schedule") or "",
     },
     opts=pulumi.ResourceOptions(provider=cluster, depends_on=[association]),

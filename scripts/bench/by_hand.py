@@ -1,6 +1,9 @@
 """What the `dev` stack makes, written by hand on pulumi-eks: the other side of the measurement of preview.py.
 
-The same resources with the same properties, without components, settings, checks and reports.
+The same resources of AWS and Kubernetes, as a person would write them: without components, settings, checks
+and reports; without the Stash resources in which SociCluster keeps what it has read (each add-on's build, the
+line about the sample); and without probes, limits and owners on the objects in the cluster.
+tests/engine/test_by_hand.py holds it to the types that the stack makes.
 """
 
 import hashlib
@@ -39,13 +42,36 @@ def add_on(name: str) -> pulumi.Output[str]:
     ).version
 
 
-def faster_disk(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-    if args.type_ != "aws:ec2/launchTemplate:LaunchTemplate":
-        return None
-    disk = {"volumeType": "gp3", "iops": 3000, "throughput": 600}
+def without_argument(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+    """What pulumi-eks has no argument for."""
     props: Any = args.props
-    mappings = [{**mapping, "ebs": {**mapping["ebs"], **disk}} for mapping in props["blockDeviceMappings"]]
-    return pulumi.ResourceTransformResult({**props, "blockDeviceMappings": mappings}, args.opts)
+    if args.type_ == "aws:eks/nodeGroup:NodeGroup":
+        changed: Any = {"updateConfig": {"maxUnavailable": 1}}
+    elif args.type_ == "aws:ec2/launchTemplate:LaunchTemplate":
+        disk = {"volumeType": "gp3", "iops": 3000, "throughput": 600}
+        mappings = [
+            {**mapping, "ebs": {**mapping["ebs"], **disk}} for mapping in props["blockDeviceMappings"]
+        ]
+        metadata = {**props["metadataOptions"], "httpPutResponseHopLimit": 1}
+        changed = {"blockDeviceMappings": mappings, "metadataOptions": metadata}
+    else:
+        return None
+    return pulumi.ResourceTransformResult({**props, **changed}, args.opts)
+
+
+def container(name: str, *arguments: str) -> Any:
+    return {
+        "name": name,
+        "image": "public.ecr.aws/docker/library/python:3.13-alpine",
+        "command": ["python3", "-B", "-m", "agent", *arguments],
+        "working_dir": "/opt/soci-cluster",
+        "env": [{"name": "NODE_NAME", "value_from": {"field_ref": {"field_path": "spec.nodeName"}}}],
+        "security_context": {"privileged": True},
+        "volume_mounts": [
+            {"name": "program", "mount_path": "/opt/soci-cluster", "read_only": True},
+            {"name": "host", "mount_path": "/host", "mount_propagation": "HostToContainer"},
+        ],
+    }
 
 
 trust = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
@@ -81,7 +107,7 @@ nodes = eks.ManagedNodeGroup(
     labels={"soci-cluster.io/pool": "soci"},
     taints=[{"key": "soci-cluster.io/not-ready", "value": "true", "effect": "NO_SCHEDULE"}],
     scaling_config={"desired_size": 2, "min_size": 1, "max_size": 4},
-    opts=pulumi.ResourceOptions(depends_on=attached, transforms=[faster_disk]),
+    opts=pulumi.ResourceOptions(depends_on=attached, transforms=[without_argument]),
 )
 provider = k8s.Provider(
     "kubernetes", kubeconfig=cluster.kubeconfig_json, cluster_identifier=cluster.eks_cluster.arn
@@ -118,6 +144,7 @@ k8s.rbac.v1.ClusterRoleBinding(
 own: list[Any] = [
     {"api_groups": ["apps"], "resources": ["daemonsets"], "resource_names": [NAME], "verbs": ["get"]},
     {"api_groups": [""], "resources": ["namespaces"], "resource_names": [NAMESPACE], "verbs": ["get"]},
+    {"api_groups": [""], "resources": ["pods"], "verbs": ["list", "delete"]},
 ]
 role = k8s.rbac.v1.Role("role", metadata=home, rules=own, opts=inside)
 k8s.rbac.v1.RoleBinding(
@@ -156,18 +183,7 @@ daemon_set = k8s.apps.v1.DaemonSet(
                 "priority_class_name": "system-node-critical",
                 "tolerations": [{"operator": "Exists"}],
                 "node_selector": {"kubernetes.io/os": "linux", "soci-cluster.io/pool": "soci"},
-                "containers": [
-                    {
-                        "name": "installer",
-                        "image": "public.ecr.aws/docker/library/python:3.13-alpine",
-                        "command": ["python3", "-B", "-m", "agent"],
-                        "security_context": {"privileged": True},
-                        "volume_mounts": [
-                            {"name": "program", "mount_path": "/opt/soci-cluster", "read_only": True},
-                            {"name": "host", "mount_path": "/host"},
-                        ],
-                    }
-                ],
+                "containers": [container("installer"), container("credentials", "credentials")],
                 "volumes": [
                     {"name": "program", "config_map": {"name": config_map.metadata["name"]}},
                     {"name": "host", "host_path": {"path": "/", "type": "Directory"}},
@@ -204,6 +220,7 @@ aws.eks.Addon(
     addon_version=add_on("coredns"),
     cluster_name=cluster.eks_cluster.name,
     resolve_conflicts_on_create="OVERWRITE",
+    resolve_conflicts_on_update="PRESERVE",
     opts=later,
 )
 pulumi.export("clusterName", cluster.eks_cluster.name)

@@ -23,6 +23,7 @@ import doctor_table  # noqa: E402
 import eks_checks_table  # noqa: E402
 import managed_files_table  # noqa: E402
 import nodes_table  # noqa: E402
+import pass_through_table  # noqa: E402
 import result_picture  # noqa: E402
 import settings_texts  # noqa: E402
 from between import between  # noqa: E402
@@ -48,6 +49,7 @@ GENERATED: list[tuple[str, Generator]] = [
     ),
     ("README.md", _settings_table),
     ("docs/configuration.md", _settings_table),
+    ("docs/configuration.md", lambda text: between(text, "pass-through", pass_through_table.table())),
     ("docs/image-index.md", lambda text: between(text, "settings", settings_texts.index_table())),
     ("docs/doctor.md", lambda text: between(text, "doctor", doctor_table.table())),
     ("docs/eks-checks.md", lambda text: between(text, "eks-checks", eks_checks_table.table())),

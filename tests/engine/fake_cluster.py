@@ -210,6 +210,22 @@ class FakeNodes(threading.Thread):
             path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
             self._patch(f"{path}/status", change)
 
+    def serving(self) -> dict[str, bool]:
+        """Return the nodes, and whether SOCI serves on them and workloads may land."""
+        return {
+            node["metadata"]["name"]: LABEL in node["metadata"]["labels"]
+            and TAINT not in [taint["key"] for taint in node["spec"].get("taints", [])]
+            and not node["spec"].get("unschedulable")
+            for node in self.api.call("GET", "/api/v1/nodes")["items"]
+        }
+
+    def fail_on_new_nodes(self, message: str) -> set[str]:
+        """Let installs fail so on every node that is not there yet; return those that are, all serving."""
+        present = self.serving()
+        assert all(present.values())
+        self.failing |= {ANY_OTHER: message, **dict.fromkeys(present, "")}
+        return set(present)
+
     def check(self) -> None:
         """Raise RuntimeError when the thread has died."""
         if self.error or not self.is_alive():

@@ -46,7 +46,7 @@ defaults = {
     "taints": [{"key": "startup", "value": "true", "effect": "NO_SCHEDULE"}],
     "scaling_config": {"desired_size": 2, "min_size": 1, "max_size": 4},
 }
-eks.ManagedNodeGroup(
+group = eks.ManagedNodeGroup(
     "group",
     cluster=cluster,
     node_role_arn=role.arn,
@@ -54,6 +54,14 @@ eks.ManagedNodeGroup(
     **{**defaults, **given["group"]},
     opts=pulumi.ResourceOptions(transforms=[everything_is_tagged] if config.get("transform") else None),
 )
+
+
+def kind(nested):
+    return [type(nested).__name__, isinstance(nested, dict)]
+
+
+made = group.node_group
+pulumi.export("kinds", [made.launch_template.apply(kind), made.scaling_config.apply(kind)])
 pulumi.export("kubeconfigs", [cluster.kubeconfig_json, cluster.kubeconfig.apply(json.dumps)])
 pulumi.export("profiled", cluster.get_kubeconfig(profile_name="team", role_arn="arn:aws:iam::1:role/x"))
 """
@@ -187,6 +195,12 @@ def test_a_kubeconfig_has_the_profile_only_when_it_is_asked_for(project: Project
     assert arguments[-4:] == ["--role", "arn:aws:iam::1:role/x", "--profile", "team"]
     provider = of_type(project, "pulumi:providers:kubernetes")["own-eks-k8s"]
     assert "--profile" in provider["inputs"]["kubeconfig"]
+
+
+def test_nested_values_of_the_components_node_group_are_those_of_the_aws_package(project: Project) -> None:
+    """So they are with the true component; the digest of a SociInstaller's `nodes` needs them to be dicts."""
+    outputs = json.loads(project.pulumi("stack", "output", "--json").stdout)
+    assert outputs["kinds"] == [["NodeGroupLaunchTemplate", True], ["NodeGroupScalingConfig", True]]
 
 
 def test_a_second_up_and_a_refresh_find_nothing(project: Project) -> None:

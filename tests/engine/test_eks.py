@@ -73,7 +73,6 @@ NAMES_OF_0_2 = {
     "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set",
     "soci:index:SampleWorkload::soci-sample",
     "kubernetes:batch/v1:Job::soci-sample-job",
-    "pulumi:index:Stash::soci-sample-figures",
 }
 
 

@@ -1,6 +1,7 @@
 """What AWS is asked before a plan: a refusal is one sentence for the user, and no right to ask is none."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,38 @@ def test_what_aws_may_not_be_asked_is_not_refused(
     account.tell(forbidden=["aws:ec2/*", "aws:eks/getClusterVersions:*", "aws:index/getCallerIdentity:*"])
     stack.set(**network, nodeSubnetIds=[ABSENT])
     assert "eks:index:ManagedNodeGroup::soci-nodes" in stack.plan()
+
+
+def test_a_warning_that_needs_aws_reaches_the_user(stack: Stack) -> None:
+    stack.set(instanceTypes=["m5.large"])
+    said = stack.run("preview", "--non-interactive")
+    assert "m5.large reaches its volumes at 566 MiB/s at most, and 600 MiB/s are paid for" in said
+
+
+@pytest.fixture
+def isolated(account: Account) -> dict[str, Any]:
+    """The settings of a VPC of two subnets out of which nothing leads, and that has no endpoint."""
+    ec2 = account.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    made = [
+        ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{number}.0/24", AvailabilityZone=f"eu-west-1{zone}")
+        for number, zone in enumerate("ab")
+    ]
+    return {"vpcId": vpc, "subnetIds": [each["Subnet"]["SubnetId"] for each in made]}
+
+
+def test_everything_that_an_isolated_vpc_lacks_is_told_at_once(
+    stack: Stack, isolated: dict[str, Any]
+) -> None:
+    stack.set(**isolated)
+    said = stack.try_preview()
+    for subnet in isolated["subnetIds"]:
+        assert f"{subnet} has no way out, and its VPC has no endpoint for ec2, ecr.api, ecr.dkr, s3" in said
+        assert f"{subnet} has no way out, and the API server has no address in the VPC" in said
+    first = isolated["subnetIds"][0]
+    for key in ("installerImage", "sampleWorkload"):
+        assert re.search(f"soci:{key} .*: the nodes in {first} have no way out to public.ecr.aws", said)
+    assert "Traceback" not in said
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,15 @@ import base64
 import json
 from typing import Any
 
+import eks_nodes
 import pytest
 from agent.marks import TAINT
 from moto_account import client
 
 from tests.engine.conftest import Account, EksStack, default_subnets
-from tests.engine.fake_cluster import FakeNodes
+from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
 from tests.engine.project_stack import QUIET, REPOSITORY, Project, Stack
+from tests.waiting import wait_for
 
 CLUSTER, NODE_GROUP = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"
 LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
@@ -170,6 +172,33 @@ def test_a_group_that_goes_takes_no_other_along(stack: Stack, cluster: FakeNodes
     stack.up()
     assert set(made(stack, NODE_GROUP)) == {"soci-cpu"}
     assert [len(nodes_of(cluster, group)) for group in GROUPS] == [1, 0, 0]
+
+
+def test_a_node_of_a_group_that_starts_from_none_gets_soci_when_an_autoscaler_starts_it(
+    stack: Stack, cluster: FakeNodes, account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = {"autoscaled": True, "nodeCount": 0, "minNodeCount": 0}
+    stack.set(nodeGroups={"cpu": GROUPS["cpu"], "empty": empty})
+    stack.up()
+    assert nodes_of(cluster, "empty") == []
+    cluster.failing[ANY_OTHER] = "download: not yet. Remedy: wait"
+    eks = account.client("eks")
+    name = stack.outputs()["clusterName"]
+    (group,) = [
+        one for one in eks.list_nodegroups(clusterName=name)["nodegroups"] if one.startswith("soci-empty")
+    ]
+    eks.update_nodegroup_config(clusterName=name, nodegroupName=group, scalingConfig={"desiredSize": 1})
+    # moto starts no nodes; this is what the stand-in does when a program changes the size.
+    monkeypatch.setenv("SOCI_LAB_EKS", stack.environment["SOCI_LAB_EKS"])
+    eks_nodes.scale(eks.describe_nodegroup(clusterName=name, nodegroupName=group)["nodegroup"])
+    (node,) = nodes_of(cluster, "empty")
+    assert TAINT in [taint["key"] for taint in node["spec"]["taints"]]
+    cluster.failing.clear()
+    new = node["metadata"]["name"]
+    wait_for(lambda: cluster.serving()[new], 60, "SOCI on the node")
+    stack.up("--expect-no-changes")
+    stack.up("--refresh")
+    assert cluster.serving()[new]
 
 
 PROGRAM = f"""

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from agent.marks import LABEL, TAINT
 
 from tests.engine.conftest import Account, EksStack
-from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
+from tests.engine.fake_cluster import FakeNodes
 from tests.engine.project_stack import Stack
 from tests.waiting import wait_for
 
@@ -40,54 +39,36 @@ def _alive(cluster: FakeNodes) -> None:
     """Every test here counts only when the nodes answered."""
 
 
-def serving(cluster: FakeNodes) -> dict[str, bool]:
-    """Return the nodes, and whether SOCI serves on them and workloads may land."""
-    return {
-        node["metadata"]["name"]: LABEL in node["metadata"]["labels"]
-        and TAINT not in [taint["key"] for taint in node["spec"].get("taints", [])]
-        and not node["spec"].get("unschedulable")
-        for node in cluster.api.call("GET", "/api/v1/nodes")["items"]
-    }
-
-
-def fail_on_new_nodes(cluster: FakeNodes) -> set[str]:
-    """Let installs fail on every node that is not there yet; return those that are."""
-    present = serving(cluster)
-    assert all(present.values())
-    cluster.failing |= {ANY_OTHER: FAILURE, **dict.fromkeys(present, "")}
-    return set(present)
-
-
 def test_a_further_node_that_fails_is_told_and_waited_for_by_the_next_up(
     stack: Stack, cluster: FakeNodes
 ) -> None:
     """It was green: nothing of the DaemonSet changes with the number of nodes."""
-    old = fail_on_new_nodes(cluster)
+    old = cluster.fail_on_new_nodes(FAILURE)
     stack.set(nodeCount=3)
     said = stack.try_up()
-    (new,) = set(serving(cluster)) - old
+    (new,) = set(cluster.serving()) - old
     assert f"node {new}: step {FAILURE}" in said
     assert "2 of 3 nodes have SOCI" in said
     cluster.failing.clear()
     stack.up()
-    assert serving(cluster) == dict.fromkeys([*old, new], True)
+    assert cluster.serving() == dict.fromkeys([*old, new], True)
 
 
 def test_the_nodes_to_be_replaced_serve_until_the_new_ones_do(stack: Stack, cluster: FakeNodes) -> None:
     """The old ones were deleted at once, and no schedulable node was left, after a green `pulumi up`."""
-    old = fail_on_new_nodes(cluster)
+    old = cluster.fail_on_new_nodes(FAILURE)
     stack.set(instanceTypes=["m7i.xlarge"])
     said = stack.try_up()
-    new = set(serving(cluster)) - old
+    new = set(cluster.serving()) - old
     assert len(new) == 3
     for node in new:
         assert f"node {node}: step {FAILURE}" in said
-    assert serving(cluster) == dict.fromkeys(old, True) | dict.fromkeys(new, False)
+    assert cluster.serving() == dict.fromkeys(old, True) | dict.fromkeys(new, False)
     stack.try_up()
-    assert old <= set(serving(cluster)), "an up that fails again keeps them, too"
+    assert old <= set(cluster.serving()), "an up that fails again keeps them, too"
     cluster.failing.clear()
     stack.up()
-    assert serving(cluster) == dict.fromkeys(new, True)
+    assert cluster.serving() == dict.fromkeys(new, True)
     stack.up("--expect-no-changes")
 
 
@@ -111,14 +92,14 @@ def test_nodes_that_an_autoscaler_started_are_no_change(
 
 def test_nodes_of_another_kubernetes_release_are_waited_for(stack: Stack, cluster: FakeNodes) -> None:
     """EKS replaces them by itself, within one update of the group, and does not know what they wait for."""
-    old = fail_on_new_nodes(cluster)
+    old = cluster.fail_on_new_nodes(FAILURE)
     stack.set(kubernetesVersion="1.36")
     said = stack.try_up()
     assert f"step {FAILURE}" in said
-    assert not old & set(serving(cluster)), "no disruption budget held them"
+    assert not old & set(cluster.serving()), "no disruption budget held them"
     cluster.failing.clear()
     stack.up()
-    assert list(serving(cluster).values()) == [True] * 3
+    assert list(cluster.serving().values()) == [True] * 3
 
 
 def nodes_of_application(cluster: FakeNodes) -> list[str]:
@@ -164,17 +145,17 @@ def test_a_disruption_budget_holds_the_old_nodes_while_soci_fails_on_those_of_ek
 ) -> None:
     """An evicted pod finds no node that takes it, so that EKS may evict no other, and gives its update up."""
     account.tell(drainSeconds=10)
-    old = fail_on_new_nodes(cluster)
+    old = cluster.fail_on_new_nodes(FAILURE)
     stack.set(volumeGiB=120)
     said = stack.try_up()
     assert "PodEvictionFailure" in said
-    assert old <= set(serving(cluster))
+    assert old <= set(cluster.serving())
     assert len(held := nodes_of_application(cluster)) == 1
     assert set(held) <= old
     account.tell(drainSeconds=60)
     cluster.failing.clear()
     stack.up()
-    left = serving(cluster)
+    left = cluster.serving()
     assert left
     assert old.isdisjoint(left)
     assert all(left.values())

@@ -7,6 +7,7 @@ replaces what users have. `--rewrite-golden` writes them anew.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -191,6 +192,13 @@ def test_there_are_examples_and_the_readme_links_each() -> None:
     assert [name for name in EXAMPLES if f"](examples/{name}/__main__.py)" not in text] == []
 
 
+def test_examples_take_the_partition_from_aws() -> None:
+    """In China and GovCloud ARNs begin otherwise, and registries have another domain."""
+    fixed = re.compile(r"arn:aws:|\.dkr\.ecr\..*amazonaws\.com")
+    programs = {path.parent.name: path.read_text() for path in FOLDER.glob("*/__main__.py")}
+    assert [name for name, text in programs.items() if fixed.search(text)] == []
+
+
 def test_examples_use_the_package_with_its_types(package: Path) -> None:
     check = [
         sys.executable,
@@ -205,6 +213,17 @@ def test_examples_use_the_package_with_its_types(package: Path) -> None:
     ]
     done = subprocess.run(check, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_installer_of_an_own_cluster_waits_for_other_nodes_and_goes_with_the_cluster(
+    preview: Preview,
+) -> None:
+    made = preview("own-eks-cluster")
+    (daemon_set,) = [one for one in made if one["type"] == "kubernetes:apps/v1:DaemonSet"]
+    assert "soci-cluster.io/nodes" in daemon_set["inputs"]["metadata"]["annotations"]
+    (cluster,) = [one["urn"] for one in made if one["type"] == "eks:index:Cluster"]
+    inside = [one for one in made if one["type"].startswith(("soci:", "kubernetes:"))]
+    assert {one.get("deletedWith") for one in inside} == {cluster}
 
 
 def test_transforms_reach_what_pulumi_eks_makes(preview: Preview) -> None:

@@ -40,6 +40,9 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
         return pulumi.Output.from_input(SimpleNamespace(**group, status=mocks.node_group_status))
 
     monkeypatch.setattr(eks.ManagedNodeGroup, "node_group", property(node_group))
+    scaling = SimpleNamespace(id="a", launch_template={"name": "nodes", "version": "1"})
+    of_self_managed = property(lambda _: pulumi.Output.from_input(scaling))
+    monkeypatch.setattr(eks.NodeGroupV2, "auto_scaling_group", of_self_managed)
     return mocks
 
 

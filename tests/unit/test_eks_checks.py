@@ -139,7 +139,26 @@ CASES = [
             "Remedy: bring the driver in a DaemonSet",
         ),
     ),
+    Case(
+        "ami_without_driver",
+        {"instance_types": ("g5.xlarge", "inf2.xlarge"), "ami_type": "AL2023_x86_64_NVIDIA"},
+        (
+            "amiType: AL2023_x86_64_NVIDIA has no driver for the accelerator of inf2.xlarge. "
+            "Remedy: pulumi config rm soci:amiType",
+        ),
+    ),
+    Case(
+        "ami_without_driver",
+        {"instance_types": ("g5.xlarge",), "ami_type": "AL2023_x86_64_NEURON"},
+        (
+            "amiType: AL2023_x86_64_NEURON has no driver for the accelerator of g5.xlarge. "
+            "Remedy: pulumi config rm soci:amiType",
+        ),
+    ),
     Case("ami_without_driver", {"instance_types": ("g5.xlarge",), "ami_type": "AL2023_x86_64_NVIDIA"}),
+    Case("ami_without_driver", {"instance_types": ("trn1.2xlarge",), "ami_type": "AL2023_x86_64_NEURON"}),
+    Case("ami_without_driver", {"instance_types": ("m6i.xlarge",), "ami_type": "AL2023_x86_64_NVIDIA"}),
+    Case("ami_without_driver", {"instance_types": ("g5.xlarge",), "ami_type": "AL2023_x86_64_NEWER"}),
     Case("ami_without_driver", {"instance_types": ("m6i.xlarge",), "ami_type": "AL2023_x86_64_STANDARD"}),
     Case(
         "too_little_memory",
@@ -152,6 +171,20 @@ CASES = [
         ),
     ),
     Case("too_little_memory", {"instance_types": ("t3.small", "m6i.metal")}),
+    Case(
+        "less_memory_than_named",
+        {"instance_types": ("m1.small", "t3.small")},
+        (
+            "instanceTypes: m1.small has 1.7 GiB of memory, too little for the cluster's own pods and "
+            "SOCI (at least 2 GiB). Remedy: pulumi config set --path 'soci:instanceTypes[0]' m6i.xlarge",
+        ),
+        {"instance_types": {"m1.small": {"memorySize": 1740}, "t3.small": {"memorySize": 2048}}},
+    ),
+    Case(
+        "less_memory_than_named",
+        {"instance_types": ("t3.micro", "m1.small", "m6i.xlarge")},
+        aws={"instance_types": {"t3.micro": {"memorySize": 1024}, "m1.small": {}}},
+    ),
     Case(
         "too_few_processors",
         {"instance_types": ("m6i.large",), "mode": "lazy-or-parallel"},

@@ -165,6 +165,18 @@ def test_class_on_which_the_installer_cannot_work_is_refused(family: dict[str, A
         ec2_node_class("gpu", {**NODES, **family})
 
 
+def test_class_that_turns_on_the_amis_own_soci_is_refused() -> None:
+    gate = "kind: NodeConfig\nspec: {featureGates: {FastImagePull: true}}\n"
+    with pytest.raises(SociConfigError) as refused:
+        ec2_node_class("gpu", {**NODES, "userData": gate})
+    assert str(refused.value) == (
+        "EC2NodeClass gpu: spec.userData: nodeadm's FastImagePull turns on the AMI's own SOCI, and both "
+        "write the same files. Remedy: take FastImagePull out of the NodeConfig"
+    )
+    off = gate.replace("true", "false")
+    assert ec2_node_class("gpu", {**NODES, "userData": off})["spec"]["userData"] == off
+
+
 def test_class_says_at_once_all_that_it_lacks() -> None:
     with pytest.raises(SociConfigError) as refused:
         ec2_node_class("gpu", {"role": "a", "instanceProfile": "b"})
@@ -185,6 +197,7 @@ def test_what_is_not_known_yet_is_not_judged() -> None:
         {
             **NODES,
             "role": unknown,
+            "userData": unknown,
             "subnetSelectorTerms": [{"id": unknown}],
             "amiSelectorTerms": [{"alias": unknown}],
         },

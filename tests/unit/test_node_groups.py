@@ -220,6 +220,7 @@ def test_a_group_that_cannot_be_is_refused(config: dict[str, Any], path: str, re
 
 def test_no_group_may_be_without_a_node_but_all_of_them() -> None:
     none = {"nodeCount": 0, "minNodeCount": 0}
+    assert groups(nodeCount=1, minNodeCount=0, maxNodeCount=5)["nodes"].min_node_count == 0
     assert groups(nodeGroups={"gpu": none, "cpu": {}})["gpu"].node_count == 0
     (told,) = refusal(nodeGroups={"gpu": none, "cpu": none})
     assert "without a node SOCI is nowhere installed" in told

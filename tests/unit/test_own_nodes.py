@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pulumi_eks as eks
 import pytest
 import yaml
 from agent.marks import TAINT
+from pulumi.runtime.mocks import MockMonitor
 
 import components
 from components import kubeconfig, release
@@ -140,14 +142,14 @@ def test_kubeconfig_by_name_takes_the_role_and_the_profile_that_the_cluster_lets
     assert arguments[-4:] == ["--role-arn", "arn:aws:iam::1:role/admin", "--profile", "team"]
 
 
-@pytest.mark.parametrize("program", [pytest.param(text, id=title) for title, text in PROGRAMS])
-def test_documented_program_makes_nodes_with_the_taint_and_an_installer_for_them(
-    program: str,
+@pytest.fixture
+def documented(
     recorder: Recorder,
     asked: list[pulumi.runtime.MockCallArgs],
     run,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
+) -> Callable[[str], Recorder]:
+    """Runs a program of the document; returns the recorder with what it made."""
     monkeypatch.setitem(sys.modules, "soci_cluster", components)
     monkeypatch.setattr(release, "pin", lambda *_: DIGESTS)
     given = {
@@ -157,17 +159,29 @@ def test_documented_program_makes_nodes_with_the_taint_and_an_installer_for_them
         "clusterName": "demo",
         "subnetIds": '["subnet-1"]',
     }
-    pulumi.runtime.set_all_config({f"soci:{key}": value for key, value in given.items()})
-    recorder.desired_nodes = 0 if "node_pool" in program else 2
 
-    def execute() -> dict[str, pulumi.Output[Any]]:
-        exec(compile(program, str(DOCUMENT), "exec"), {"__name__": "__main__"})
-        return {"none": pulumi.Output.from_input(None)}
+    def run_program(program: str) -> Recorder:
+        pulumi.runtime.set_all_config({f"soci:{key}": value for key, value in given.items()})
+        recorder.desired_nodes = 0 if "node_pool" in program else 2
 
-    try:
-        run(execute)
-    finally:
-        pulumi.runtime.set_all_config({})
+        def execute() -> dict[str, pulumi.Output[Any]]:
+            exec(compile(program, str(DOCUMENT), "exec"), {"__name__": "__main__"})
+            return {"none": pulumi.Output.from_input(None)}
+
+        try:
+            run(execute)
+        finally:
+            pulumi.runtime.set_all_config({})
+        return recorder
+
+    return run_program
+
+
+@pytest.mark.parametrize("program", [pytest.param(text, id=title) for title, text in PROGRAMS])
+def test_documented_program_makes_nodes_with_the_taint_and_an_installer_for_them(
+    program: str, documented: Callable[[str], Recorder]
+) -> None:
+    recorder = documented(program)
     groups = [
         resource.inputs
         for resource in recorder.resources.values()
@@ -178,8 +192,36 @@ def test_documented_program_makes_nodes_with_the_taint_and_an_installer_for_them
     assert TAINT in shape
     assert '"soci-cluster.io/pool": "soci"' in shape
     (daemon_set,) = recorder.of_type(":DaemonSet")
-    selector = recorder.inputs(daemon_set)["spec"]["template"]["spec"]["nodeSelector"]
-    assert components.pool_labels().items() <= selector.items()
+    inputs = recorder.inputs(daemon_set)
+    assert components.pool_labels().items() <= inputs["spec"]["template"]["spec"]["nodeSelector"].items()
+    # Karpenter starts and ends nodes when it likes; a group that is replaced must be waited for.
+    is_waited_for = "soci-cluster.io/nodes" in inputs["metadata"]["annotations"]
+    assert is_waited_for is ("node_pool" not in program)
+
+
+@pytest.fixture
+def gone_with(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The resource with which each one goes, by their names; the mocks do not tell."""
+    found: dict[str, str] = {}
+    register = MockMonitor.RegisterResource
+
+    def noting(monitor: MockMonitor, request: Any) -> Any:
+        found[request.name] = request.deletedWith.rpartition("::")[2]
+        return register(monitor, request)
+
+    monkeypatch.setattr(MockMonitor, "RegisterResource", noting)
+    return found
+
+
+@pytest.mark.parametrize("program", [pytest.param(text, id=title) for title, text in PROGRAMS])
+def test_documented_program_says_in_which_cluster_its_objects_are(
+    program: str, documented: Callable[[str], Recorder], gone_with: dict[str, str]
+) -> None:
+    recorder = documented(program)
+    (provider,) = recorder.of_type("pulumi:providers:kubernetes")
+    assert recorder.inputs(provider)["clusterIdentifier"].startswith("arn:")
+    (installer,) = recorder.of_type(":SociInstaller")
+    assert [name for name in [gone_with[installer]] if name] == recorder.of_type("eks:index:Cluster")
 
 
 def test_every_way_of_making_nodes_has_a_program() -> None:
