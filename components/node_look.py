@@ -1,6 +1,6 @@
 """The command by which an installer's pod looks at its node, for soci-doctor and for the sample's figures.
 
-It has a module of its own, since `python -m components.doctor` warns when the package has imported that one.
+It is not in doctor.py, which is also started as a program: Python warns of one that its package has imported.
 """
 
 # An installer from before this command would take the word for a new start, and install.

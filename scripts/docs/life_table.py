@@ -17,9 +17,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RESULT = REPOSITORY / "docs" / "life.json"
 DOCUMENT = REPOSITORY / "docs" / "reliability.md"
 KINDS = {
-    "told_s": "the node said that it does not serve, where it has to",
+    "told_s": "the node said that it does not serve, where others turned it away",
     "heal_s": "a new pod of the image had started",
-    "truth_s": "the node said for good that it serves",
+    "truth_s": "the last news in what the node says, which is that it serves",
 }
 
 
@@ -29,7 +29,10 @@ def measured() -> dict[str, Any]:
 
 def section(content: Mapping[str, Any]) -> str:
     """The part of docs/reliability.md on a result (the content of .lab/life.json)."""
-    counts = ", ".join(f"{content[word]} {word}" for word in ("failed", "poisoned", "unnamed"))
+    counts = (
+        f"{content['failed']} failed; an image was there and started nothing in {content['poisoned']}, "
+        f"something was broken without a word in {content['unnamed']}"
+    )
     times = [
         f"| {of} | {content[f'median_{kind}']} | {content[f'slowest_{kind}']} |" for kind, of in KINDS.items()
     ]

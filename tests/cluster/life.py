@@ -60,6 +60,7 @@ class Cell:
     witness: Witness
     pods: list[Pod] = field(default_factory=list)
     mounts: set[str] = field(default_factory=set)  # of lazily loaded layers from before the image
+    files: str = ""  # digests of what others may rewrite
     begun: float = 0.0
     ended: float = 0.0
 
@@ -83,6 +84,7 @@ class Cell:
         on_node(self.node, f"rm -f {STATE}/repairs")
         without_image(self.node)
         self.mounts = sample_pods.fuse_mount_points(self.node)
+        self.files = digests(self.node)
         if self.event.secret:
             secret = pull_secret(self.secret, self.event.host, *self.event.secret)
             self.api.create_namespaced_secret("default", secret)
@@ -167,7 +169,7 @@ def crashing(cell: Cell) -> Pod:
 
 
 def still_crashes(cell: Cell, pod: Pod) -> None:
-    """Its container is made and started anew, and nothing is in the way of that."""
+    """Its container can be made and started anew: it waits for nothing but its own pause."""
     expected = ("", "ContainerCreating", "CrashLoopBackOff")
     wait_for(lambda: pod.waits_for in expected, CRASH_SECONDS, f"{pod.name} is in no other loop than its own")
 
@@ -238,7 +240,7 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, dict[str, float
 
     told_s: until the node said that it does not serve, where it has to say so.
     heal_s: until a new pod of the image had started.
-    truth_s: until the node said for good that it serves.
+    truth_s: until the last news in what the node says, which is that it serves.
 
     Raises:
         PoisonedError: nothing starts on the image any more.
@@ -249,11 +251,16 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, dict[str, float
     cells = [Cell.of(stage.api, node, event) for node in stage.nodes]
     try:
         with ThreadPoolExecutor(len(cells)) as threads:
-            each = lambda act: list(threads.map(act, cells))  # noqa: E731
+
+            def each(act: Callable[[Cell], Any]) -> list[Any]:
+                return list(threads.map(act, cells))
+
             event.prepare(stage.registry)
             each(Cell.open)  # an earlier cell may have left it whole
             pods = each(holder.take)
             each(assert_lazy)
+            for cell in cells:
+                wait_for(lambda cell=cell: cell.witness.serves, NAME_SECONDS, f"{cell.node} serves")
             begun = time.monotonic()
             event.happens(stage)
             ended = time.monotonic()
@@ -280,8 +287,9 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, dict[str, float
                 seconds["truth_s"] = truth
     finally:
         stage.registry.behave()
-        for cell in cells:
-            cell.close()
+        with contextlib.ExitStack() as stack:
+            for cell in cells:
+                stack.callback(cell.close)
     return {cell.node: seconds for cell, seconds in zip(cells, found, strict=True)}
 
 
@@ -312,6 +320,11 @@ def assert_happened(cell: Cell, holder: Holder) -> None:
     assert not happened or happened(cell.node, seconds, holder.is_known), f"{cell.node}: nothing happened"
 
 
+def digests(node: str) -> str:
+    """Of the files that others may rewrite."""
+    return on_node(node, f"sha256sum {CONFIG} {slot_in_use(node).config}")
+
+
 def starts_again(cell: Cell) -> float:
     """Seconds until a new pod of the image reads its files, lazily if it is to be lazy."""
     started = time.monotonic()
@@ -330,9 +343,7 @@ def starts_again(cell: Cell) -> float:
 
 def put_right(cell: Cell) -> None:
     """What others wrote is gone: a restart of containerd or of the daemon brings nothing of it."""
-    look = f"containerd --config {CONFIG} config dump 2>/dev/null | grep -q 'snapshotter = .soci' && "
-    look += f"! grep -q 'by others' {slot_in_use(cell.node).config} && echo ours || :"
-    wait_for(lambda: "ours" in on_node(cell.node, look), NAME_SECONDS, f"{cell.node} is put right")
+    wait_for(lambda: digests(cell.node) == cell.files, NAME_SECONDS, f"{cell.node} is put right")
 
 
 def says_no(cell: Cell) -> float:
@@ -341,6 +352,6 @@ def says_no(cell: Cell) -> float:
 
 
 def says_the_truth(cell: Cell) -> float:
-    """Seconds until the node said for good that it serves."""
+    """Seconds until the node said last that it serves."""
     wait_for(lambda: cell.witness.serves, NAME_SECONDS, f"{cell.node} serves")
     return max(0.0, cell.witness.settled - cell.ended)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ class Event:
         is_lazy: whether a new pod of the image has to be lazily loaded afterwards.
         has_happened: whether the event did what it is for. It is given the node, the seconds since then, and
             whether the kubelet knows that somebody has the image.
-        is_by_kubelet: whether it hangs on which containers the kubelet knows.
+        is_by_kubelet: whether the kubelet's own records of containers decide what happens.
         waits: whether it waits for the end of those who read lazily, which is another test's.
         changes_stack: whether it is an update of the stack.
         is_put_right: whether the installer has to undo it.
@@ -185,7 +185,8 @@ def reboot(node: str) -> None:
     lab_client.lab("reboot", node)
 
 
-def reboot_after(script: str) -> Callable[[str], AbstractContextManager[None]]:
+@contextmanager
+def reboot_with(node: str, command: str) -> Generator[None]:
     """A reboot in which this is run before a daemon of SOCI starts."""
     lines = [
         "[Unit]",
@@ -194,29 +195,24 @@ def reboot_after(script: str) -> Callable[[str], AbstractContextManager[None]]:
         "Before=soci-cluster-boot.service soci-snapshotter.service soci-snapshotter-b.service",
         "[Service]",
         "Type=oneshot",
-        f"ExecStart={script}",
+        f"ExecStart={command}",
         "[Install]",
         "WantedBy=sysinit.target",
     ]
     unit = "\\n".join([*lines, ""])
     path = "/etc/systemd/system/others.service"
-
-    @contextmanager
-    def rebooted(node: str) -> Generator[None]:
-        on_node(node, f"printf '{unit}' >{path} && systemctl enable -q others.service")
-        try:
-            reboot(node)
-            yield
-        finally:
-            on_node(node, f"systemctl disable -q others.service; rm -f {path}")
-
-    return rebooted
+    on_node(node, f"printf '{unit}' >{path} && systemctl enable -q others.service")
+    try:
+        reboot(node)
+        yield
+    finally:
+        on_node(node, f"systemctl disable -q others.service; rm -f {path}")
 
 
 def reboot_with_registry_away(node: str) -> None:
     """The registry is not there before the node is up, and for a while after that."""
     try:
-        with reboot_after(f"/usr/sbin/iptables -I {NO_REGISTRY}")(node):
+        with reboot_with(node, f"/usr/sbin/iptables -I {NO_REGISTRY}"):
             time.sleep(AWAY_SECONDS)
     finally:
         on_node(node, f"iptables -D {NO_REGISTRY} || :")
@@ -224,7 +220,7 @@ def reboot_with_registry_away(node: str) -> None:
 
 def reboot_with_configuration_rewritten(node: str) -> None:
     """As nodeadm does it, which has a way of its own to load images."""
-    with reboot_after(f"/usr/bin/sed -i {PARALLEL} {slot_in_use(node).config}")(node):
+    with reboot_with(node, f"/usr/bin/sed -i {PARALLEL} {slot_in_use(node).config}"):
         pass
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.marks import CONDITION, LABEL
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 LOOK_SECONDS = 0.3  # a repair, during which a node says that it does not serve, takes longer
 
@@ -47,7 +49,7 @@ class Witness:
 
     def _look(self) -> None:
         while not self._is_over.wait(LOOK_SECONDS):
-            with contextlib.suppress(Exception):  # the next look says as much
+            with contextlib.suppress(ApiException, HTTPError):  # the next look says as much
                 word = Word.of(self._api.read_node(self._node))
                 if not self.words or self.words[-1][1] != word:
                     self.words.append((time.monotonic(), word))
@@ -67,8 +69,7 @@ class Witness:
     @property
     def serves(self) -> bool:
         """Whether the node says so now, and is selected."""
-        word = self.words[-1][1]
-        return word.is_ready and word.is_selected
+        return any(word.is_ready and word.is_selected for _, word in self.words[-1:])
 
     @property
     def settled(self) -> float:

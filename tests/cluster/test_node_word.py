@@ -1,17 +1,19 @@
 """What a real node says of itself when it does not serve, and who mends it when nobody tells it to."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from lab_client import on_node
 
+from tests.cluster.life import NAME_SECONDS
 from tests.cluster.life_events import (
     CONFIG,
     START_SECONDS,
     STATE,
     WITHOUT_KEYS,
     crash_with_registry_away,
-    reboot_after,
+    reboot_with,
 )
 from tests.cluster.life_pods import Pod
 from tests.cluster.life_witness import Witness, Word
@@ -21,14 +23,15 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 NODE = "node2"
-NAME_SECONDS = 30
 COUNT_STARTS = "journalctl -q -u containerd -o cat | grep -c '^Started containerd'"
 
 
 @pytest.fixture
 def witness(api, deployed) -> Iterator[Witness]:
     witness = Witness(api, NODE)
-    wait_for(lambda: bool(witness.words) and witness.serves, NAME_SECONDS, f"{NODE} serves")
+    # As often as others changed it, and what they wrote, is of earlier tests.
+    on_node(NODE, f"rm -rf {STATE}/repairs {STATE}/replaced")
+    wait_for(lambda: witness.serves, NAME_SECONDS, f"{NODE} serves")
     yield witness
     witness.end()
 
@@ -63,16 +66,23 @@ def test_a_daemon_that_does_not_start_with_what_others_wrote_gets_its_own_file_b
 ) -> None:
     """No container started any more, the installer's own neither, and the node said that it serves."""
     config = slot_in_use(NODE).config
-    with reboot_after(f'/usr/bin/sed -i "s/^type = .*/type = 1/" {config}')(NODE):
+    begun = datetime.now(UTC)
+
+    def is_told() -> bool:
+        selector = f"involvedObject.name={NODE},reason=Drifted"
+        events = api.list_namespaced_event("default", field_selector=selector).items
+        told = [event for event in events if "did not start so" in event.message and config in event.message]
+        return any(event.metadata.creation_timestamp > begun for event in told)
+
+    with reboot_with(NODE, f'/usr/bin/sed -i "s/^type = .*/type = 1/" {config}'):
         pod = Pod.start(api, NODE, IMAGE, ["sleep", "9999"])
         try:
             pod.await_phase("Running", START_SECONDS)
         finally:
             pod.delete()
-    assert "type = 1" in on_node(NODE, f"cat {STATE}/replaced/*")
+    assert "type = 1" in on_node(NODE, f"cat {STATE}/replaced/{config.strip('/').replace('/', '.')}")
+    wait_for(is_told, NAME_SECONDS, "an Event tells of it")
     wait_for(lambda: witness.serves, NAME_SECONDS, f"{NODE} serves")
-    told = api.list_namespaced_event("default", field_selector=f"involvedObject.name={NODE},reason=Drifted")
-    assert any(config in event.message and "did not start so" in event.message for event in told.items)
 
 
 def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness) -> None:
@@ -85,7 +95,7 @@ def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness
     wait_for(lambda: witness.serves, 60, f"{NODE} is put right")
     on_node(NODE, rewrite)
     try:
-        await_no(witness, "Drifted", "again in 10 minutes")
+        await_no(witness, "Drifted", "the installer puts it right again in")
         # Two by the other tool, one by the repair.
         assert int(on_node(NODE, COUNT_STARTS)) - before == 3
         assert "by others" in on_node(NODE, f"cat {CONFIG}")
@@ -103,8 +113,9 @@ def test_a_node_mends_itself_without_its_installer(api, witness: Witness) -> Non
     try:
         pod.await_phase("Succeeded", 120)
         on_node(NODE, "pkill -STOP -f [a]gent/watch.py")
+        since = on_node(NODE, "date +%s").strip()
         crash_with_registry_away(0)(NODE)
-        healed = "journalctl -q -o cat -u soci-cluster-heal --since=-60s | grep '^forgotten' || :"
+        healed = f"journalctl -q -o cat -u soci-cluster-heal --since=@{since} | grep '^forgotten' || :"
         wait_for(lambda: IMAGE in on_node(NODE, healed), 60, "the image is forgotten")
     finally:
         on_node(NODE, "pkill -CONT -f [a]gent/watch.py || :")

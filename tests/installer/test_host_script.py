@@ -292,13 +292,12 @@ def test_a_daemon_that_does_not_start_gets_its_own_file_back(changed: ScriptNode
     """Without it no container starts, the installer's own neither: nobody else could put the file back."""
     mend_daemon(changed, "exit-code")
     assert (changed.host.read(FIRST.config) or b"").startswith(MARK.encode())
-    (kept,) = changed.host.path(drift.REPLACED).iterdir()
-    assert kept.read_bytes() == BY_OTHERS
+    assert changed.host.read(f"{drift.REPLACED}/etc.soci-snapshotter-grpc.config.toml") == BY_OTHERS
     assert changed.host.read(CONFIG) == OLD_CONFIG, "which no daemon of ours reads"
-    assert drift.put_back(changed.host) == [FIRST.config]
-    drift.forget_put_back(changed.host)
+    assert drift.files_put_back(changed.host) == [FIRST.config]
+    drift.forget_files_put_back(changed.host)
     mend_daemon(changed, "exit-code")
-    assert drift.put_back(changed.host) == [], "a daemon that fails on its own file"
+    assert drift.files_put_back(changed.host) == [], "a daemon that fails on its own file"
 
 
 @pytest.mark.parametrize("result", ["success", "signal", "oom-kill"])
@@ -323,11 +322,12 @@ def test_a_file_that_cannot_be_put_back_keeps_no_other_from_it(changed: ScriptNo
     changed.host.path(FIRST.unit_path).write_text("[Service]\nExecStart=/bin/false\n")
     of_unit(changed, "mend-daemon")
     assert program("1") in changed.host.read_text(FIRST.unit_path)
+    assert drift.files_put_back(changed.host) == [FIRST.unit_path], "what is not back is not told"
 
 
 def test_the_file_of_a_daemon_that_an_install_is_about_to_start_is_left_to_it(changed: ScriptNode) -> None:
     lock = changed.root / "var/lib/soci-cluster/lock"
-    with subprocess.Popen(["flock", str(lock), "sleep", "60"]) as install:
+    with subprocess.Popen(["flock", "--no-fork", str(lock), "sleep", "60"]) as install:
         while subprocess.run(["flock", "-n", str(lock), "true"], check=False).returncode == 0:
             pass
         mend_daemon(changed, "exit-code")

@@ -24,7 +24,7 @@ Standard library only: it runs in a stock Python image. Its rooms:
     lazy        who must not be disturbed; `drain`: how they are moved elsewhere
     stalled_rollout  one that dead nodes hold up
     uninstall   how SOCI leaves a node; `owner`: whose node it is
-    serving     whether the node is served, by which it keeps its version label
+    serving     whether SOCI serves the node now: only then it keeps its version label
     tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod
     remedies    what to do about what both the condition and the doctor tell
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:

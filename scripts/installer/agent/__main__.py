@@ -92,9 +92,7 @@ class Agent:
         self.log(f"{hardware.in_words}; {tuning.choose(hardware).in_words}")
         conflicts = pull_secret_files.conflicts(self.host)
         self.teller.success(wanted.version, wanted.mode, done, seconds, conflicts)
-        for path in drift.put_back(self.host):
-            self.teller.put_back(path)
-        drift.forget_put_back(self.host)
+        self.teller.were_put_back(self.host)
         evicts = self._see_to_broken_pods(done.healed.broken, wanted.broken_pods == "evict")
         if done.has_installer:
             self._move()
@@ -124,10 +122,8 @@ class Agent:
         READY_FILE.unlink(missing_ok=True)
         wait = drift.seconds_to_wait(self.host, time.time())
         remedy = remedies.drift(policy, wait)
-        if policy == "report":
-            raise drift.DriftError(what, remedy, None, seen)
-        if wait:
-            raise drift.DriftError(what, remedy, wait, seen)
+        if policy == "report" or wait:
+            raise drift.DriftError(what, remedy, None if policy == "report" else wait, seen)
         self.teller.drifted(drift.DriftError(what, remedy, 0, seen))
 
     def _leave_drifted(self, drifted: drift.DriftError) -> NoReturn:

@@ -67,16 +67,21 @@ def check_override(host: Host, snapshotter: Snapshotter) -> None:
     of the daemon would be one in vain, again and again. A wrapper around ours is nobody's business.
 
     Raises:
-        InstallError: it is so.
+        InstallError: the unit runs another program.
     """
     slot = snapshotter.slot
     path = slot.unit_path if snapshotter.is_ours else slot.adoption
     content = host.read(path)
     if recorded_files(host).get(path) != sha256(content) or content is None or snapshotter.needs_reload:
         return  # the transaction writes it and has systemd read it
-    starts = re.findall(r"^ExecStart=(/\S+)", content.decode(errors="replace"), re.MULTILINE)
-    started = snapshotter.command[:1]
-    if snapshotter.running_program and started and not {snapshotter.running_program, *started} & {*starts}:
+    ours = re.findall(r"^ExecStart=(/\S+)", content.decode(errors="replace"), re.MULTILINE)
+    in_effect = snapshotter.command[0] if snapshotter.command else ""
+    if (
+        in_effect
+        and snapshotter.running_program
+        and ours
+        and not (in_effect in ours or snapshotter.running_program in ours)
+    ):
         detect.refuse(
             f"a drop-in of {slot.unit} that is not ours has it run {snapshotter.running_program}",
             f"take ExecStart out of it (systemctl cat {slot.unit} shows it), then systemctl daemon-reload",
@@ -92,6 +97,5 @@ def is_starting(host: Host, slot: Slot) -> bool:
 def started_at(host: Host, snapshotter: Snapshotter) -> float:
     """When the daemon's process was started, in seconds since 1970; 0 when that cannot be told (proc(5))."""
     ticks = detect.start_ticks(host.read_text(f"/proc/{snapshotter.pid}/stat"))
-    lines = host.read_text("/proc/stat").splitlines()
-    boot = next((line.split()[1] for line in lines if line.startswith("btime ")), "")
-    return int(boot) + ticks / os.sysconf("SC_CLK_TCK") if ticks and boot else 0.0
+    boot = detect.boot_time(host)
+    return boot + ticks / os.sysconf("SC_CLK_TCK") if ticks and boot else 0.0

@@ -46,7 +46,7 @@ def read(host: Host, slot: Slot, start: str = "") -> Words:
 
 
 def in_short(error: str) -> str:
-    """The daemon's word on an image, fit to be told: without the addresses that it asked, and without a
-    remedy. A registry has a part in it, which may be anybody's."""
+    """The daemon's word on an image, fit to be told: without the addresses that it asked, and the word by
+    which ours begin a remedy. A registry has a part in it, which may be anybody's."""
     without = re.sub(r' \(host ".*?\)', "", error).rpartition('": ')[2]
     return re.sub("(?i)remedy", "…", clean(without))[-MOST_CHARACTERS:]

@@ -315,6 +315,12 @@ def _check_command(facts: Facts) -> None:
         refuse(f"{unit} names its file by the relative path {facts.config_path}", "write it from / on")
 
 
+def boot_time(host: Host) -> int:
+    """When the node was started, in seconds since 1970; 0 when that cannot be told (proc(5))."""
+    lines = host.read_text("/proc/stat").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("btime ")), 0)
+
+
 def check_effective(host: Host, facts: Facts, effective: Mapping[containerd_config.Path, object]) -> None:
     """Refuse a containerd that SOCI would not serve, or that would not start again, by its effective
     configuration.
@@ -323,7 +329,8 @@ def check_effective(host: Host, facts: Facts, effective: Mapping[containerd_conf
         InstallError: with the cause and what to do instead.
     """
     address = containerd_config.server_address(effective)
-    if socket := other_socket(host, facts.kubelet, address) if facts.kubelet else "":
+    socket = other_socket(host, facts.kubelet, address) if facts.kubelet else ""
+    if socket:
         if socket in (FIRST.socket, SECOND.socket):
             refuse(
                 f"the kubelet pulls images through SOCI's own socket {socket}, as the operating system "

@@ -6,15 +6,17 @@ Two tools that each put their own state back must not do so for ever: each time 
 import contextlib
 from datetime import UTC, datetime
 
+from . import detect
 from .errors import InstallError
 from .host import Host
 from .plan import Plan, Seen
 from .transaction import STATE, Role, recorded_files, sha256
 
 REPAIRS = f"{STATE}/repairs"  # when, in seconds since 1970, a line each
-# Of host/70-boot.sh: the daemon's files that the node put back by itself, and what others had written there.
+# Of host/72-mend-daemon.sh: the daemon's files that the node put back by itself, and what others had written.
 PUT_BACK, REPLACED = f"{STATE}/put-back", f"{STATE}/replaced"
 DRIFTED = "Drifted"  # the reason of condition and Event
+BOOT_SECONDS = 300  # from a boot to the end of what runs once at it
 PAUSE_SECONDS = 600
 HOUR_SECONDS, IN_AN_HOUR = 3600, 3
 
@@ -40,17 +42,24 @@ def found(host: Host, plan: Plan) -> str:
     if not recorded or any(recorded.get(file.path) != sha256(file.new) for file in own):
         return ""
     changed = [*(file.path for file in plan.files if file.is_changed), *plan.changed_programs]
-    words = [f"{path} was {became(host, path)}{_likely_by(plan, path)}" for path in changed]
+    words = [f"{path} was {became(host, path)}{_likely_by(host, plan, path)}" for path in changed]
     if plan.is_switch:
         words.append(f"containerd's snapshotter is {plan.snapshotter}, not {plan.slot.name}")
     return "; ".join(words) if changed else ""
 
 
-def _likely_by(plan: Plan, path: str) -> str:
-    """Who is known to write the file at the boot of such a node. Who did write it, the node does not keep."""
+def _likely_by(host: Host, plan: Plan, path: str) -> str:
+    """Who is known to write the file at the boot of such a node, if it was written then: the node does not
+    keep who did."""
     generator = plan.kind.generator
     generated = {file.path for file in plan.files if file.role is Role.GENERATED} | {plan.slot.config}
-    return f" (likely by {generator.name}, at the boot)" if generator and path in generated else ""
+    if not generator or path not in generated:
+        return ""
+    try:
+        after_boot = host.path(host.resolve(path)).stat().st_ctime - detect.boot_time(host)
+    except OSError:
+        return ""
+    return f" (likely by {generator.name}, at the boot)" if 0 <= after_boot < BOOT_SECONDS else ""
 
 
 def became(host: Host, path: str) -> str:
@@ -62,13 +71,13 @@ def became(host: Host, path: str) -> str:
     return f"changed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def put_back(host: Host) -> list[str]:
+def files_put_back(host: Host) -> list[str]:
     """The files that the node put back by itself, until they are forgotten."""
     return sorted(set(host.read_text(PUT_BACK).split()))
 
 
-def forget_put_back(host: Host) -> None:
-    """They were told."""
+def forget_files_put_back(host: Host) -> None:
+    """Tell of them no more."""
     with contextlib.suppress(OSError):
         host.path(PUT_BACK).unlink(missing_ok=True)
 

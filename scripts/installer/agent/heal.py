@@ -31,7 +31,7 @@ class Healed:
     forgotten: tuple[str, ...] = ()  # images that are going to be pulled anew
     held: tuple[tuple[str, Pod], ...] = ()  # images on which nothing starts, and who runs on each
     broken: tuple[Pod, ...] = ()  # they run on dead mounts
-    said: str = ""  # what the daemon says of one of the images that are held
+    said: str = ""  # what the daemon says of all images that are held, if that is the same
 
     @property
     def in_words(self) -> str:
@@ -76,8 +76,8 @@ def heal(host: Host, ctr: Ctr, slot: Slot) -> Healed:
     if not healed.held:
         return healed
     reasons = daemon_words.read(host, slot).reasons
-    said = (daemon_words.in_short(reasons[image]) for image, _ in healed.held if image in reasons)
-    return replace(healed, said=next(said, ""))
+    said = {daemon_words.in_short(reasons.get(image, "")) for image, _ in healed.held}
+    return replace(healed, said=said.pop()) if len(said) == 1 else healed
 
 
 def parse(answer: str, ctr: Ctr) -> Healed:

@@ -213,7 +213,8 @@ FOLDERS = (
     Folder(
         path=STATE,
         what="mode 0700: journal, staged transaction, the node's original files, and "
-        "`pull-secret-hosts`, mode 0600, the names of registries of which pods had pull secrets",
+        "`pull-secret-hosts`, mode 0600, the names of registries of which pods had pull secrets; `replaced`, "
+        "what others had written in place of a daemon's file that the node put back",
     ),
     *(Folder(path=slot.data, what="layers and their metadata") for slot in (FIRST, SECOND)),
     Folder(
@@ -221,8 +222,8 @@ FOLDERS = (
         what="in memory only: `credentials`, mode 0700, what plugins answered last; `pull-secrets`, mode "
         "0700, one credential for each registry; `pull-secrets.problems` and `pull-secrets.conflicts`, why a "
         "pod's secret is not among them; `pull-secrets.alive`, when their process last looked; "
-        "`pull-secrets.read`, when it had read all of them for the first time; `started`, which starts of a "
-        "daemon came to their end",
+        "`pull-secrets.read`, when it had read all of them for the first time; `started`, a file for "
+        "each daemon that has come up and runs",
     ),
 )
 

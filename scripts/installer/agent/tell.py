@@ -115,14 +115,16 @@ class Teller:
         self._not_served(error.reason, message)
         self._try(lambda: self.event("Warning", error.reason, line))
 
-    def put_back(self, path: str) -> None:
-        """Tell of a file that the node put back by itself, since the daemon did not start with it."""
-        line = (
-            f"node {self._api.node_name}: {path} was changed by others, and the daemon did not start so; "
-            f"the installed one is back, theirs is in {drift.REPLACED}. Remedy: end what changes it"
-        )
-        self._log(line)
-        self._try(lambda: self.event("Warning", drift.DRIFTED, line))
+    def were_put_back(self, host: Host) -> None:
+        """Tell of the files that the node put back by itself, since the daemon did not start with them."""
+        for path in drift.files_put_back(host):
+            line = (
+                f"node {self._api.node_name}: {path} was changed by others, and the daemon did not start so; "
+                f"the installed one is back, theirs is in {drift.REPLACED}. Remedy: end what changes it"
+            )
+            self._log(line)
+            self._try(lambda line=line: self.event("Warning", drift.DRIFTED, line))
+        drift.forget_files_put_back(host)
 
     def away(self) -> None:
         """Tell that the daemon of an installed node does not run and is being started; once for all."""
