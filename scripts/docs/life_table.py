@@ -38,8 +38,8 @@ def section(content: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"One run of {content['cells']} cells: {counts}.",
-            "Seconds from the end of the cause, of each node:",
+            f"{content['cells']} cells ({content['day']}, at a load of {content['load']} on two processors): {counts}.",
+            "Seconds of each node, from the end of the cause; 0 for what came before that:",
             "",
             "| until | median | slowest |",
             "|---|---|---|",

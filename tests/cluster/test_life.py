@@ -4,8 +4,10 @@
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 from statistics import median
 from typing import Any
 
@@ -38,9 +40,11 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, dict]]:
 
 
 def summary(found: dict[str, dict]) -> dict[str, Any]:
-    """The cells, counted, with the slowest and the median seconds of a node in one."""
+    """The cells, counted, with the slowest and the median seconds of a node in one; day and load at the end."""
     seconds = [of_node for cell in found.values() for of_node in cell.get("nodes", {}).values()]
     result: dict[str, Any] = {
+        "day": f"{date.today()}",
+        "load": round(os.getloadavg()[2], 1),
         "cells": len(found),
         "failed": sum("nodes" not in cell for cell in found.values()),
         "poisoned": sum("poisoned" in cell for cell in found.values()),
