@@ -38,7 +38,7 @@ def section(content: Mapping[str, Any]) -> str:
     ]
     return "\n".join(
         [
-            f"{content['cells']} cells ({content['day']}, at a load of {content['load']} on two processors): {counts}.",
+            f"{content['cells']} cells ({content['day']}, at a load of {content['load']}): {counts}.",
             "Seconds of each node, from the end of the cause; 0 for what came before that:",
             "",
             "| until | median | slowest |",

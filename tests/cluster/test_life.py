@@ -40,7 +40,7 @@ def results(request: pytest.FixtureRequest) -> Iterator[dict[str, dict]]:
 
 
 def summary(found: dict[str, dict]) -> dict[str, Any]:
-    """The cells, counted, with the slowest and the median seconds of a node in one; day and load at the end."""
+    """The cells, counted, with the slowest and the median seconds of a node; day and load of the end."""
     seconds = [of_node for cell in found.values() for of_node in cell.get("nodes", {}).values()]
     result: dict[str, Any] = {
         "day": f"{date.today()}",
