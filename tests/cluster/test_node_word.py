@@ -13,6 +13,7 @@ from tests.cluster.life_events import (
     START_SECONDS,
     STATE,
     WITHOUT_KEYS,
+    crash,
     crash_with_registry_away,
     reboot_with,
 )
@@ -108,6 +109,24 @@ def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness
         on_node(NODE, f"echo {kept} | base64 -d >{CONFIG}; systemctl restart containerd")
         on_node(NODE, f"rm -f {STATE}/repairs {STATE}/originals/changed-by-others")
     wait_for(lambda: witness.serves, 60, f"{NODE} serves")
+
+
+def test_what_an_earlier_daemon_has_fetched_does_not_fill_the_disk(api, witness: Witness) -> None:
+    """Nobody takes it away (soci-snapshotter 0.16): each start left as much on the disk as all images have."""
+    delete_sample(api)
+    without_image(NODE)
+    cached = f"ls {slot_in_use(NODE).span_cache}"
+    pod = Pod.start(api, NODE, IMAGE, ["sleep", "9999"])
+    try:
+        pod.await_phase("Running", 120)
+        before = set(on_node(NODE, cached).split())
+        assert before, "the image is lazily loaded"
+        crash(NODE)
+        wait_for(lambda: set(on_node(NODE, f"{cached} || :").split()) - before != set(), 60, "a new start")
+        assert set(on_node(NODE, cached).split()) & before == set()
+    finally:
+        pod.delete()
+    wait_for(lambda: witness.serves, NAME_SECONDS, f"{NODE} serves")
 
 
 def test_a_node_mends_itself_without_its_installer(api, witness: Witness) -> None:

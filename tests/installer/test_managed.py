@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from agent import adoption, kinds, managed, soci_registries
 from agent.managed import MANAGED, Managed, Place, Target
-from agent.slots import FIRST, SECOND
+from agent.slots import FIRST, SECOND, Slot
 from agent.transaction import Role
 
 from tests.fakes.node import INSTALLER, FakeHost
@@ -141,6 +141,20 @@ def test_both_kinds_of_unit_lead_the_daemon_to_the_helper(fake_host: FakeHost) -
         service = lines[lines.index("[Service]") :]
         assert f"Environment=DOCKER_CONFIG={folder}" in service
         assert any(line.startswith(f"Environment=PATH={folder}:/usr/local/sbin:") for line in service)
+
+
+@pytest.mark.parametrize("slot", [FIRST, SECOND])
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_daemon_starts_without_what_an_earlier_one_has_fetched(
+    fake_host: FakeHost, slot: Slot, is_ours: bool
+) -> None:
+    """SOCI makes a cache of spans for each start and takes no earlier one away: the disk ran full of them."""
+    snapshotter = adoption.Snapshotter(slot, is_ours, ("/usr/bin/soci-snapshotter-grpc",), False, "")
+    path = slot.unit_path if is_ours else slot.adoption
+    (text,) = (
+        file.new for file in managed.files(fake_host, target(snapshotter=snapshotter)) if file.path == path
+    )
+    assert f"ExecStartPre=-/bin/rm -rf {slot.data}/soci/spancache" in (text or b"").decode().splitlines()
 
 
 def test_every_row_is_on_some_node() -> None:

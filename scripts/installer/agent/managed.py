@@ -78,6 +78,7 @@ def _template(name: str) -> Callable[[Target], str]:
             "@SNAPSHOTTER_UNITS@": f"{FIRST.unit} {SECOND.unit}",
             "@EXEC_START@": target.snapshotter.exec_start(target.program),
             "@ENVIRONMENT_FILE@": target.slot.environment,
+            "@SPAN_CACHE@": target.slot.span_cache,
             "@PREFETCH_WORKERS@": str(tuning.choose(target.hardware).prefetch_workers),
         }
         content = (target.payload / name).read_text()

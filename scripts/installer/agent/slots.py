@@ -66,6 +66,11 @@ class Slot:
         return f"/var/lib/soci-snapshotter-grpc{self.suffix}"
 
     @property
+    def span_cache(self) -> str:
+        """The directory of the spans that the daemon fetched (fs/layer/layer.go of awslabs/soci-snapshotter)."""
+        return f"{self.data}/soci/spancache"
+
+    @property
     def other(self) -> "Slot":
         return SECOND if self == FIRST else FIRST
 
