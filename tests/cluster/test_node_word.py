@@ -112,7 +112,7 @@ def test_two_tools_that_undo_each_other_restart_containerd_once(witness: Witness
 
 
 def test_what_an_earlier_daemon_has_fetched_does_not_fill_the_disk(api, witness: Witness) -> None:
-    """Nobody takes it away (soci-snapshotter 0.16): each start left as much on the disk as all images have."""
+    """SOCI takes nothing away: each start left as much on the disk as all images have."""
     delete_sample(api)
     without_image(NODE)
     cached = f"ls {slot_in_use(NODE).span_cache}"

@@ -67,7 +67,7 @@ class Slot:
 
     @property
     def span_cache(self) -> str:
-        """The directory of the spans that the daemon fetched (fs/layer/layer.go of awslabs/soci-snapshotter)."""
+        """The directory of the spans that the daemon fetched (soci-snapshotter, fs/layer/layer.go)."""
         return f"{self.data}/soci/spancache"
 
     @property
