@@ -24,7 +24,7 @@ FILES = "/opt/sample/data/*/*"
 START_SECONDS = 60  # for a new pod
 AWAY_SECONDS = 15
 MINUTES = 130  # seconds
-COLLECTED_SECONDS = 240
+COLLECTED_SECONDS, USED_SECONDS = 240, 40
 CONFIG = "/etc/containerd/config.toml"
 STATE = "/var/lib/soci-cluster"
 AGAIN = "for i in $(seq 120); do systemctl -q is-active {unit} && exit; sleep 0.5; done; exit 1"
@@ -48,7 +48,7 @@ REMOVE_ENDED = """
 NO_REGISTRY = f"OUTPUT -p tcp -d {ADDRESS} --dport {REGISTRY.rpartition(':')[2]} -j REJECT"  # of iptables
 # The disk is full in the kubelet's eyes, and no image too young to go. It looks at its start; when its
 # figures are not there yet, five minutes later, so it is started again. In the end it has not freed enough,
-# and says so.
+# and says so; it may do so before it has taken the image, which it does not if that is in use.
 COLLECT = f"""
     folder=/run/systemd/system/kubelet.service.d
     flags='--image-gc-high-threshold=1 --image-gc-low-threshold=0 --minimum-image-ttl-duration=0s'
@@ -60,10 +60,12 @@ COLLECT = f"""
         journalctl -q -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value kubelet) |
             grep -q 'Failed to free sufficient space'
     }}
+    has_image() {{ ctr -n k8s.io images ls 2>/dev/null | grep -q /sample; }}
     for i in $(seq {COLLECTED_SECONDS}); do
         [ $((i % 10)) != 1 ] || systemctl restart kubelet
         sleep 1
-        ! has_collected || break
+        ! has_collected || has_image || break
+        ! has_collected || [ $i -lt {USED_SECONDS} ] || break
     done
     has_collected
     status=$?
