@@ -68,7 +68,7 @@ faults: build ## every test: faults at every call, every containerd, on real nod
 	$(PYTEST) tests/faults/nodes --full || failed=1; \
 	exit $${failed:-0}
 
-life: build ## the matrix of a node's life on the lab: each event, each holder of an image; .lab/life.json (two hours)
+life: build ## the matrix of a node's life on the lab: each event, each holder of an image; .lab/life.json (two hours and more)
 	@$(PYTEST) tests/cluster/test_life.py --full -v
 
 registries: build ## private images from registries as awkward as real ones, half an hour of reads; .lab/registries.json (an hour)

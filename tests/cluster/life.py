@@ -278,13 +278,13 @@ def run(stage: Stage, event: Event, holder: Holder) -> dict[str, dict[str, float
             heals = each(starts_again)
             for cell, pod in taken:
                 holder.check(cell, pod)
-            found = [{"heal_s": heal} for heal in heals]
+            found = [{"heal_s": round(heal, 1)} for heal in heals]
             if event.is_put_right:
                 for seconds, told in zip(found, each(says_no), strict=True):
-                    seconds["told_s"] = told
+                    seconds["told_s"] = round(told, 1)
                 each(put_right)
             for seconds, truth in zip(found, each(says_the_truth), strict=True):
-                seconds["truth_s"] = truth
+                seconds["truth_s"] = round(truth, 1)
     finally:
         stage.registry.behave()
         with contextlib.ExitStack() as stack:

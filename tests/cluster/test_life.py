@@ -51,7 +51,7 @@ def summary(found: dict[str, dict]) -> dict[str, Any]:
         "unnamed": sum("unnamed" in cell for cell in found.values()),
     }
     for kind in ("heal_s", "truth_s", "told_s"):
-        taken = [round(entry[kind], 1) for entry in seconds if kind in entry]
+        taken = [entry[kind] for entry in seconds if kind in entry]
         result |= {f"slowest_{kind}": max(taken, default=0), f"median_{kind}": median(taken or [0])}
     return result | {"each": found}
 
