@@ -60,7 +60,7 @@ class Cell:
     witness: Witness
     pods: list[Pod] = field(default_factory=list)
     mounts: set[str] = field(default_factory=set)  # of lazily loaded layers from before the image
-    files: str = ""  # digests of what others may rewrite
+    ours: str = ""  # what others may rewrite, as it was
     begun: float = 0.0
     ended: float = 0.0
 
@@ -84,7 +84,7 @@ class Cell:
         on_node(self.node, f"rm -f {STATE}/repairs")
         without_image(self.node)
         self.mounts = sample_pods.fuse_mount_points(self.node)
-        self.files = digests(self.node)
+        self.ours = keys_and_file(self.node)
         if self.event.secret:
             secret = pull_secret(self.secret, self.event.host, *self.event.secret)
             self.api.create_namespaced_secret("default", secret)
@@ -320,9 +320,10 @@ def assert_happened(cell: Cell, holder: Holder) -> None:
     assert not happened or happened(cell.node, seconds, holder.is_known), f"{cell.node}: nothing happened"
 
 
-def digests(node: str) -> str:
-    """Of the files that others may rewrite."""
-    return on_node(node, f"sha256sum {CONFIG} {slot_in_use(node).config}")
+def keys_and_file(node: str) -> str:
+    """What is in effect of ours: containerd's snapshotter, whatever others wrote beside it, and SOCI's file."""
+    effective = f"containerd --config {CONFIG} config dump 2>/dev/null | grep 'snapshotter = .soci'"
+    return on_node(node, f"{effective}; sha256sum {slot_in_use(node).config}")
 
 
 def starts_again(cell: Cell) -> float:
@@ -343,7 +344,7 @@ def starts_again(cell: Cell) -> float:
 
 def put_right(cell: Cell) -> None:
     """What others wrote is gone: a restart of containerd or of the daemon brings nothing of it."""
-    wait_for(lambda: digests(cell.node) == cell.files, NAME_SECONDS, f"{cell.node} is put right")
+    wait_for(lambda: keys_and_file(cell.node) == cell.ours, NAME_SECONDS, f"{cell.node} is put right")
 
 
 def says_no(cell: Cell) -> float:
