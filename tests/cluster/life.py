@@ -321,7 +321,7 @@ def assert_happened(cell: Cell, holder: Holder) -> None:
 
 
 def keys_and_file(node: str) -> str:
-    """What is in effect of ours: containerd's snapshotter, whatever others wrote beside it, and SOCI's file."""
+    """What is in effect of ours: containerd's snapshotter, whatever others wrote beside it; SOCI's file."""
     effective = f"containerd --config {CONFIG} config dump 2>/dev/null | grep 'snapshotter = .soci'"
     return on_node(node, f"{effective}; sha256sum {slot_in_use(node).config}")
 
