@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from agent.marks import CONDITION, LABEL
+from agent.marks import LABEL
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
+
+from tests.cluster.looks import condition_of
 
 LOOK_SECONDS = 0.3  # a repair, during which a node says that it does not serve, takes longer
 
@@ -25,11 +27,9 @@ class Word:
 
     @classmethod
     def of(cls, node: Any) -> "Word":
-        found = next((entry for entry in node.status.conditions if entry.type == CONDITION), None)
-        selected = LABEL in (node.metadata.labels or {})
-        if not found:
-            return cls(False, "", "", selected)
-        return cls(found.status == "True", found.reason or "", found.message or "", selected)
+        found = condition_of(node)
+        words = (found.get("reason") or "", found.get("message") or "")
+        return cls(found.get("status") == "True", *words, LABEL in (node.metadata.labels or {}))
 
     @property
     def says_no(self) -> bool:

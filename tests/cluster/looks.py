@@ -42,8 +42,12 @@ def host_files(node: str) -> str:
 
 def condition(api, node: str) -> dict:
     """The node's SociReady condition; empty when there is none."""
-    status = api.read_node(node).status
-    return next((entry.to_dict() for entry in status.conditions if entry.type == "SociReady"), {})
+    return condition_of(api.read_node(node))
+
+
+def condition_of(node) -> dict:
+    """The same of a node's object."""
+    return next((entry.to_dict() for entry in node.status.conditions if entry.type == "SociReady"), {})
 
 
 def install_report(api, node: str) -> dict:

@@ -86,6 +86,15 @@ def never(busy: lazy.Busy) -> None:
     pytest.fail(f"waited for {busy}")
 
 
+def refused(wanted: Task, words: str) -> InstallError:
+    """Why an install fails, which leaves the node as it was."""
+    before = tree(wanted.host.root)
+    with pytest.raises(InstallError, match=words) as caught:
+        install.install(wanted, never)
+    assert tree(wanted.host.root) == before
+    return caught.value
+
+
 def test_first_install(machine: FakeNode) -> None:
     done = install.install(task(machine), never)
     program = "/opt/soci-cluster/versions/0.16.1/soci-snapshotter-grpc"
@@ -129,11 +138,8 @@ def test_unit_of_the_operating_system_is_adopted(machine: FakeNode) -> None:
 def test_node_in_service_is_refused(machine: FakeNode) -> None:
     tasks = "TASK PID STATUS\nc1 7 RUNNING\nc2 8 STOPPED\n"
     machine.ctr.answers |= {"containers ls": "c1\nc2\n", "tasks ls": tasks}
-    before = tree(machine.root)
-    with pytest.raises(InstallError, match="1 containers of workloads") as caught:
-        install.install(task(machine, IN_SERVICE), never)
-    assert "soci:existingNodes" in caught.value.remedy
-    assert tree(machine.root) == before
+    refusal = refused(task(machine, IN_SERVICE), "1 containers of workloads")
+    assert "soci:existingNodes" in refusal.remedy
 
 
 @pytest.mark.parametrize(("node", "existing"), [(FRESH, "refuse"), (IN_SERVICE, "migrate")])
@@ -437,11 +443,7 @@ def test_mounted_file_is_refused(machine: FakeNode) -> None:
     """A rename over a mount point fails; writing into the file would not be one step."""
     line = "60 21 0:5 /a /etc/containerd/config.toml rw - ext4 /dev/sda rw\n"
     machine.write("/proc/1/mountinfo", line.encode())
-    before = tree(machine.root)
-    with pytest.raises(InstallError, match="mount point of its own") as caught:
-        install.install(task(machine), never)
-    assert "mount the directory" in caught.value.remedy
-    assert tree(machine.root) == before
+    assert "mount the directory" in refused(task(machine), "mount point of its own").remedy
 
 
 def test_failure_without_a_restart_is_tried_again_at_once(machine: FakeNode) -> None:
@@ -541,12 +543,9 @@ def test_check_that_fails_on_an_unchanged_node_fails_the_run_with_its_cause(mach
     install.install(task(machine), never)
     result = "outcome=failed\nstep=verify-cri\ncause=containerd's CRI plugin did not load\nsteps=\n"
     fail_to_verify(machine, Result(1, result, ""))
-    before = tree(machine.root)
-    with pytest.raises(InstallError, match="CRI plugin did not load") as caught:
-        install.install(task(machine), never)
-    assert (caught.value.step, caught.value.reason) == ("verify-cri", "VerifyCriFailed")
-    assert "journalctl -u containerd.service" in caught.value.remedy
-    assert tree(machine.root) == before
+    failure = refused(task(machine), "CRI plugin did not load")
+    assert (failure.step, failure.reason) == ("verify-cri", "VerifyCriFailed")
+    assert "journalctl -u containerd.service" in failure.remedy
 
 
 def test_script_that_cannot_check_is_a_failure(machine: FakeNode) -> None:
@@ -1091,11 +1090,8 @@ def test_a_drop_in_that_runs_another_program_is_refused_and_not_put_right_for_ev
         machine.write(slots.FIRST.unit_path, b"[Service]\nExecStart=/usr/bin/s --address fd://\n")
     install.install(task(machine), never)
     machine.override = machine.running[slots.FIRST.unit] = "/usr/local/bin/theirs"
-    before = tree(machine.root)
-    with pytest.raises(InstallError, match="not ours has it run /usr/local/bin/theirs") as refused:
-        install.install(task(machine), never)
-    assert "systemctl cat soci-snapshotter.service" in refused.value.remedy
-    assert tree(machine.root) == before
+    refusal = refused(task(machine), "not ours has it run /usr/local/bin/theirs")
+    assert "systemctl cat soci-snapshotter.service" in refusal.remedy
 
 
 def test_a_drop_in_that_wraps_our_program_is_left_alone(machine: FakeNode) -> None:

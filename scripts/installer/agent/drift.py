@@ -53,20 +53,17 @@ def _likely_by(host: Host, plan: Plan, path: str) -> str:
     keep who did."""
     generator = plan.kind.generator
     generated = {file.path for file in plan.files if file.role is Role.GENERATED} | {plan.slot.config}
-    if not generator or path not in generated:
+    at = host.changed_at(path)
+    if not generator or path not in generated or at is None:
         return ""
-    try:
-        after_boot = host.path(host.resolve(path)).stat().st_ctime - detect.boot_time(host)
-    except OSError:
-        return ""
+    after_boot = at - detect.boot_time(host)
     return f" (likely by {generator.name}, at the boot)" if 0 <= after_boot < BOOT_SECONDS else ""
 
 
 def became(host: Host, path: str) -> str:
     """What became of a file that others changed, and when."""
-    try:
-        at = host.path(host.resolve(path)).stat().st_ctime
-    except OSError:
+    at = host.changed_at(path)
+    if at is None:
         return "removed"
     return f"changed at {datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
 

@@ -177,6 +177,13 @@ class Host:
             return "0644", "0:0"
         return f"{stat.S_IMODE(found.st_mode):04o}", f"{found.st_uid}:{found.st_gid}"
 
+    def changed_at(self, path: str) -> float | None:
+        """When a host file was changed last (its ctime), in seconds since 1970; None when it is not seen."""
+        try:
+            return self.path(self.resolve(path)).stat().st_ctime
+        except OSError:
+            return None
+
     def write(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write one of the installer's own host files: wholly old or wholly new, whatever happens."""
         target = self.path(path)

@@ -249,9 +249,8 @@ def _was_read_before(host: Host, file: File, snapshotter: adoption.Snapshotter) 
 
 def _is_older(host: Host, snapshotter: adoption.Snapshotter, path: str) -> bool:
     """Whether the daemon was started before others changed what is at ``path``."""
-    try:
-        changed = host.path(host.resolve(path)).stat().st_ctime
-    except OSError:
+    changed = host.changed_at(path)
+    if changed is None:
         return False
     return 0 < adoption.started_at(host, snapshotter) < changed - 1
 
