@@ -457,7 +457,7 @@ def flipped(lazy_node: ScriptNode) -> ScriptNode:
     """The same after a change to the second slot, with the first daemon still in use."""
     assert lazy_node.apply(flip(lazy_node)).outcome == "committed"
     (lazy_node.fake / "snapshots-soci").write_text("a\nb\n")
-    (lazy_node.fake / "snapshots-soci-b").write_text("c\n")
+    (lazy_node.fake / "snapshots-soci-b").write_text("c Active\n")
     for slot in (FIRST, SECOND):
         (lazy_node.root / slot.data.lstrip("/") / "snapshotter").mkdir(parents=True)
     (lazy_node.fake / "calls").write_text("")
@@ -561,7 +561,7 @@ def test_replaced_daemon_is_retired(flipped: ScriptNode) -> None:
     assert flipped.calls("systemctl restart") == [], "containerd is left alone"
     assert of_slot(flipped, SECOND) == second
     assert touched(flipped, SECOND) == []
-    assert (flipped.fake / "snapshots-soci-b").read_text() == "c\n"
+    assert (flipped.fake / "snapshots-soci-b").read_text() == "c Active\n"
     assert [path.name for path in (flipped.root / "opt/soci-cluster/versions").iterdir()] == ["2"]
     assert flipped.run("retire", "soci").returncode == 0, "there is nothing left to do"
 

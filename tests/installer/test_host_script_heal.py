@@ -84,6 +84,23 @@ def test_an_ended_container_keeps_its_record_and_loses_its_hold(node: ScriptNode
     assert not node.calls("ctr --namespace k8s.io snapshots --snapshotter soci rm extract")
 
 
+@pytest.mark.failure_mode(30)
+@pytest.mark.parametrize("state", ["complete", "incomplete"])
+def test_layers_that_the_daemon_lost_are_unpacked_or_pulled_anew(node: ScriptNode, state: str) -> None:
+    """Its store may lie on a disk that a stop of the machine wipes; containerd's records of it stay.
+
+    They are in the way of each pull.
+    """
+    write(node, "images", "".join(f"{name} t d {state} (1/1) 1 KiB/1 KiB false\n" for name in NAMES))
+    write(node, "snapshots-soci", "")
+    write(node, "containers", "ended soci\n")
+    write(node, "records-soci", f"{CHAIN}\nended {CHAIN}\n")
+    assert sorted(heal(node)) == ([] if state == "complete" else FORGOTTEN)
+    assert (node.fake / "records-soci").read_text() == ""
+    if state == "complete":
+        assert f"{LABEL}={CHAIN}" not in (node.fake / "content").read_text()
+
+
 def test_what_a_heal_that_was_killed_at_any_call_left_is_done_by_the_next_one(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -136,3 +136,15 @@ def test_directory_that_the_agent_made_for_copies_goes_with_the_uninstall(node: 
     done = node.run("remove")
     assert done.returncode == 0, done.stderr
     assert not (node.root / "var/lib/soci-snapshotter-grpc").exists()
+
+
+@pytest.mark.failure_mode(41)
+def test_an_install_lets_containerd_forget_the_layers_of_a_store_that_is_gone(node: ScriptNode) -> None:
+    """Of an earlier install, or of a disk that was wiped: every pull of such a layer failed."""
+    label = "containerd.io/gc.ref.snapshot.soci=sha256:2"
+    (node.fake / "content").write_text(f"sha256:c0f1 1kB 1min containerd.io/distribution=x,{label}\n")
+    (node.fake / "records-soci").write_text("sha256:1\nsha256:2 sha256:1\nended sha256:2\n")
+    (node.fake / "containers").write_text("ended soci\n")
+    assert node.apply(node.stage()).outcome == "committed"
+    assert (node.fake / "records-soci").read_text() == ""
+    assert label not in (node.fake / "content").read_text()

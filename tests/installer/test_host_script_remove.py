@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from agent import transaction
 from agent.kinds import UBUNTU_EKS
-from agent.slots import FIRST, SECOND
+from agent.slots import FIRST, SECOND, Slot
 
 from tests.fakes.node import tree
 from tests.fakes.script_node import (
@@ -58,6 +58,39 @@ def test_snapshots_are_removed_children_first(node: ScriptNode) -> None:
         call.split(" rm ")[1] for call in node.calls("ctr --namespace k8s.io snapshots") if " rm " in call
     ]
     assert sorted(removed) == ["1", "2", "3", "4", "extract-5-a sha256:9"], "containerd: UnpackKeyFormat"
+
+
+CONTENT = "sha256:c0f1 1kB 1min containerd.io/gc.ref.snapshot.{slot}={chain}\n"
+
+
+@pytest.mark.failure_mode(41)
+@pytest.mark.parametrize("slot", [FIRST, SECOND])
+def test_no_record_of_a_layer_stays_whose_child_the_garbage_collection_took(
+    node: ScriptNode, slot: Slot
+) -> None:
+    """containerd removes no layer with a child, and its garbage collection leaves a child's name behind
+    (core/metadata/gc.go): every later pull of such a layer failed with "target snapshot already exists"."""
+    node.install()
+    if slot is SECOND:
+        node.apply(node.stage("2-b", slot=SECOND, config=FLIPPED_CONFIG))
+    in_use(node)
+    (node.fake / "content").write_text(CONTENT.format(slot=slot.name, chain="sha256:2"))
+    (node.fake / f"snapshots-{slot.name}").write_text("sha256:1 Committed\nsha256:2 sha256:1 Committed\n")
+    (node.fake / "had-child").write_text("sha256:1\n")
+    done = node.run("remove")
+    assert done.returncode == 0, done.stderr
+    assert (node.fake / f"snapshots-{slot.name}").read_text() == ""
+
+
+@pytest.mark.failure_mode(41)
+def test_no_record_of_a_layer_stays_that_the_daemon_has_not(node: ScriptNode) -> None:
+    """Its store may have been wiped, and a daemon that does not start tells nothing of it."""
+    node.install()
+    in_use(node)
+    (node.fake / "content").write_text(CONTENT.format(slot="soci", chain="sha256:4"))
+    (node.fake / "records-soci").write_text("sha256:3\nsha256:4 sha256:3\n")
+    assert node.run("remove").returncode == 0
+    assert (node.fake / "records-soci").read_text() == ""
 
 
 def test_image_volumes_of_pods_are_unmounted(node: ScriptNode) -> None:

@@ -56,6 +56,7 @@ PROGRAM=$ROOT/opt/soci-cluster
 REMOVED=$STATE.removed
 REMOVAL_UNIT=soci-cluster-remove
 HEAL_UNIT=soci-cluster-heal
+COLLECTING=soci-cluster-collecting # a lease of containerd, see collect_garbage
 ASKING=soci-cluster # a namespace of containerd in which a registry is asked whether it answers
 HELD_SECONDS='20 300' # the first and the longest pause between two restarts of a daemon for images that are held
 # Of agent/pull_secret_files.py: in memory a file for each registry's host, and when all were read after a boot, in

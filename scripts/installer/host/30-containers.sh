@@ -84,11 +84,70 @@ list_snapshots() {
     { print $1, (NF > 2 ? $2 : $1) }' | tsort | tr % ' '
 }
 
+# What containerd records of a snapshot can outlive it: it refuses to remove a layer whose child its own garbage collection
+# took (core/metadata/gc.go leaves the child's name in the parent), and a daemon's store may be wiped. Nobody lists such a record,
+# and every pull of that layer fails on it for good: "target snapshot already exists". The garbage collection takes it once
+# no image is said to be unpacked to it.
 remove_snapshots() {
   local key
+  drop_unpacked "$(unpacked_images | awk '{ print $1 }')"
   list_snapshots 2>/dev/null | while read -r key; do
     snapshots_of "$SNAPSHOTTER" rm "$key" >/dev/null 2>&1 </dev/null || :
   done
+  collect_garbage
+}
+
+# unpacked_images: configuration and topmost chain of each image that is unpacked in the slot, by containerd's own label.
+unpacked_images() {
+  ctr --namespace k8s.io content ls | labels_of "containerd.io/gc.ref.snapshot.$SNAPSHOTTER="
+}
+
+# labels_of BEGINNING: digest and value of each label of the listed content that begins so.
+labels_of() {
+  awk -v beginning="$1" '
+    { count = split($NF, labels, ",")
+      for (i = 1; i <= count; i++)
+        if (index(labels[i], beginning) == 1) { value = labels[i]; sub(/^[^=]*=/, "", value); print $1, value } }'
+}
+
+# drop_unpacked CONFIGURATIONS: these images count as not unpacked in the slot. One may be removed at this moment.
+drop_unpacked() {
+  local config
+  for config in $1; do
+    ctr --namespace k8s.io content label "$config" "containerd.io/gc.ref.snapshot.$SNAPSHOTTER=" >/dev/null 2>&1 || :
+  done
+}
+
+# collect_garbage: containerd does it when a lease is given back, and tells when it is done.
+collect_garbage() {
+  ctr --namespace k8s.io leases create --id "$COLLECTING" >/dev/null 2>&1 || : # left by one that was cut short
+  ctr --namespace k8s.io leases rm --sync "$COLLECTING" >/dev/null 2>&1 || :
+}
+
+# unpack_lost_anew: images whose layers containerd has records of and the daemon has not are unpacked anew when they are needed.
+unpack_lost_anew() {
+  local unpacked listed lost
+  unpacked=$(unpacked_images) || die "containerd does not list its content"
+  [ -n "$unpacked" ] || return 0
+  listed=$(snapshots_of "$SNAPSHOTTER" ls) || die "containerd does not list the snapshots of $SNAPSHOTTER"
+  lost=$({
+    say "$listed" | awk '{ print "has", $1 }'
+    say "$unpacked" | sed 's/^/unpacked /'
+  } | awk '$1 == "has" { has[$2] } $1 == "unpacked" && !($3 in has) { print $2 }')
+  [ -z "$lost" ] || forget_records "$lost"
+}
+
+# forget_records CONFIGURATIONS: of images that are lost, and of the containers that were made on them.
+forget_records() {
+  local container listed
+  say "$SNAPSHOTTER lost the layers of $(say "$1" | wc -l) images that containerd has records of" >&2
+  drop_unpacked "$1"
+  listed=$(snapshots_of "$SNAPSHOTTER" ls) || return 0
+  for container in $(list_containers || :); do
+    say "$listed" | awk -v key="$container" '$1 == key { found = 1 } END { exit !found }' ||
+      snapshots_of "$SNAPSHOTTER" rm "$container" >/dev/null 2>&1 || :
+  done
+  collect_garbage
 }
 
 # clear_keys SNAPSHOTTER WORK: the snapshots of that work of ours, which was cut short.

@@ -52,6 +52,7 @@ apply() {
 
   verify_node "$SNAPSHOTTER" reads
   enter carry-over
+  [ "$PLAN_is_switch" = 0 ] || unpack_lost_anew # later the heal of a start of the daemon sees to it
   carry_over "$DIRECTORY"
   import_pause
   verify_node "$SNAPSHOTTER" runs

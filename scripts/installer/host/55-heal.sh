@@ -115,13 +115,15 @@ is_up() { [ "$(systemctl is-active "$UNIT" || :)" = active ] && has_unit; }
 # heal_start: what came of this start of the daemon, and what was done about it; "unsure" of what nobody could tell. An
 # image of the other slot may start under the one in use, and is left alone.
 heal_start() {
-  local looked broken
+  local looked broken lost
   if [ "$SNAPSHOTTER" = "$PLAN_slot" ]; then
     ! is_forgetting || end_forgetting
     clear_cut_pulls
     looked=$(look_at_chains)
     say "$looked" | grep '^unsure ' || :
     broken=$(say "$looked" | sed -n 's/^broken //p')
+    lost=$(say "$looked" | sed -n 's/^lost //p')
+    [ -z "$lost" ] || heal_lost "$lost"
     if [ -n "$broken" ]; then heal_chains "$broken"; else rm -f "$STATE/restarted-for-held"; fi
   fi
   dead_containers
@@ -148,7 +150,8 @@ remember_healed() {
   mv -fT "$STATE/healed-$SNAPSHOTTER.next" "$STATE/healed-$SNAPSHOTTER"
 }
 
-# look_at_chains: "broken CHAIN" for each chain on which something is to start, an image or a container, and nothing can.
+# look_at_chains: "broken CHAIN" for each chain on which something is to start, an image or a container, and nothing can;
+# "lost CHAIN" where the daemon has no such layers at all, as after its store was wiped.
 look_at_chains() {
   local chain number
   number=0
@@ -198,14 +201,6 @@ look_at_containerd() {
   NAMES=$(say "$listed" | awk 'NR > 1 { print $1, $3 }')
 }
 
-# labels_of BEGINNING: digest and value of each label of the listed content that begins so.
-labels_of() {
-  awk -v beginning="$1" '
-    { count = split($NF, labels, ",")
-      for (i = 1; i <= count; i++)
-        if (index(labels[i], beginning) == 1) { value = labels[i]; sub(/^[^=]*=/, "", value); print $1, value } }'
-}
-
 # look_at_chain CHAIN NUMBER: asked as containerd asks it; the daemon then looks at every layer.
 look_at_chain() {
   local key answer
@@ -216,6 +211,7 @@ look_at_chain() {
   fi
   case $(meaning_of "$answer") in
     unavailable) say "broken $1" ;;
+    gone) say "lost $1" ;;
     unsure) say "unsure $1" ;;
   esac
 }
@@ -245,6 +241,18 @@ heal_chains() {
   free_chains "$1"
   [ -z "$held" ] || say "$held"
   forget "$(images_on "$1" | grep -vxF "$(say "$held" | awk '{ print $2 }')" || :)"
+}
+
+# heal_lost CHAINS: what is whole in containerd's content is unpacked anew, and the other images are pulled anew.
+heal_lost() {
+  local images incomplete
+  images=$(images_on "$1")
+  incomplete=$(incomplete_images | grep -xF -e "$images" | grep -vxF -e "$PLAN_pause_image" || :) # no kubelet pulls that
+  forget_records "$({
+    say "$1" | sed 's/^/lost /'
+    say "$UNPACKED" | sed 's/^/unpacked /'
+  } | awk '$1 == "lost" { lost[$2] } $1 == "unpacked" && $3 in lost { print $2 }')"
+  forget "$incomplete"
 }
 
 # started_without_secret_of CHAINS: whether one of their images has a pull secret that was read after the daemon's start.

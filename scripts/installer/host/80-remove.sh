@@ -253,8 +253,10 @@ check_ended() {
 # containerd must forget the snapshots before their directory goes, and for that it needs the daemon.
 remove_snapshots_for_good() {
   if has_unit && ! snapshotter_answers; then
-    (start_snapshotter start) || say "$UNIT does not start: containerd keeps the records of its snapshots" >&2
+    (start_snapshotter start) || say "$UNIT does not start: its snapshots go with its directory" >&2
   fi
+  # A daemon that was restarted just now is not listed otherwise.
+  ! snapshotter_answers || (await_connection "$SNAPSHOTTER") || :
   remove_snapshots
 }
 
@@ -316,6 +318,7 @@ forget_containers() {
   for container in $containers; do
     ctr --namespace k8s.io containers rm --keep-snapshot "$container" >/dev/null 2>&1 || :
   done
+  collect_garbage # with them goes what a daemon that did not start could not be asked to remove
 }
 
 # was_managed PATH: whether an install of ours ever wrote it.
