@@ -226,6 +226,12 @@ def reboot_with_configuration_rewritten(node: str) -> None:
         pass
 
 
+def reboot_with_store_wiped(node: str) -> None:
+    """As on a machine whose fast local disk a stop takes away: containerd's own store is on another one."""
+    with reboot_with(node, f"/usr/bin/find {slot_in_use(node).data} -mindepth 1 -delete"):
+        pass
+
+
 def crash_while(habits: Callable[[AwkwardRegistry], None]) -> Callable[[Stage], None]:
     """The daemon starts anew while the registry has these habits, which it has laid down afterwards."""
 
@@ -268,6 +274,12 @@ def has_lost_layers(node: str, seconds: float, is_known: bool) -> bool:
     return "lost" in on_node(
         node, f"{journal} | grep -q 'failed to restore remote snapshot' && echo lost || :"
     )
+
+
+def has_forgotten_records(node: str, seconds: float, is_known: bool) -> bool:
+    """Whether the node found layers that containerd has records of and the daemon has not."""
+    journal = f"journalctl -q -u soci-cluster-heal -o cat --since=-{seconds:.0f}s"
+    return "lost" in on_node(node, f"{journal} | grep 'lost the layers' || :")
 
 
 def has_collected(node: str, seconds: float, is_known: bool) -> bool:
@@ -340,6 +352,9 @@ EVENTS: dict[str, Event] = {
     "reboot": Event(on_all(reboot)),
     "reboot, registry away": Event(on_all(reboot_with_registry_away), has_happened=has_lost_layers),
     "reboot, private image": Event(on_all(reboot), PRIVATE, Auth.BEARER),
+    "reboot, the daemon's disk wiped": Event(
+        on_all(reboot_with_store_wiped), has_happened=has_forgotten_records
+    ),
     "power cut": Event(on_all(lambda node: lab_client.lab("power-cut", node))),
     "containerd restarted": Event(on_each("systemctl restart containerd")),
     "containerd's configuration rewritten": Event(on_each(WITHOUT_KEYS), is_put_right=True),
