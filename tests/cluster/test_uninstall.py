@@ -96,7 +96,7 @@ def lazy_mounts(node: str) -> str:
     return lab_client.on_node(node, "/opt/soci-cluster/soci-host.sh mounts")
 
 
-# containerd's garbage collection takes a snapshot, and its name stays in the layer below (core/metadata/gc.go).
+# The garbage collection takes a snapshot, and its name stays in the layer below (containerd, metadata/gc.go).
 COLLECT_CHILDREN = """
 soci() { ctr -n k8s.io snapshots --snapshotter soci "$@"; }
 soci ls | awk '$NF == "Committed" { print $1 }' | while read -r chain; do

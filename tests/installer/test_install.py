@@ -365,6 +365,19 @@ def test_vain_restart_is_not_repeated(machine: FakeNode) -> None:
     assert sum(command[0] == "systemd-run" for command in machine.commands) == 1
 
 
+def test_a_change_that_failed_is_tried_at_once_by_another_host_script(
+    machine: FakeNode, tmp_path: Path
+) -> None:
+    """A program with the remedy would otherwise wait ten minutes, and its rollout end before that."""
+    fail_from_now_on(machine, "outcome=rolled-back\nstep=restart\ncause=no\ncontainerd_restarts=2\n")
+    mended = shutil.copytree(INSTALLER, tmp_path / "mended")
+    (mended / "host/98-mended.sh").write_text("# with the remedy\n")
+    for payload in (INSTALLER, mended):
+        with pytest.raises(InstallError, match="no"):
+            install.install(dataclasses.replace(task(machine), payload=payload), never)
+    assert sum(command[0] == "systemd-run" for command in machine.commands) == 2
+
+
 def test_killed_transaction_says_nothing_against_the_change(machine: FakeNode) -> None:
     """gpu-operator#456: the next run converges at once, although the rollback restarted containerd."""
     fail_once(

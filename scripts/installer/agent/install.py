@@ -133,7 +133,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
         plan = make_plan(task, facts, plan.slot.other)
         other = _busy(plan, host, ctr)
         busy = other and Busy({**busy.mounts, **other.mounts}, busy.pods)
-    if failure := transaction.recent_failure(host, plan.files, time.time()):
+    if failure := transaction.recent_failure(host, plan.files, plan.script, time.time()):
         raise InstallError(
             failure.step,
             f"{failure.cause} (the same change failed minutes ago and is not tried again yet)",
@@ -201,7 +201,7 @@ def _carry(task: Task, plan: Plan, ctr: Ctr, image_plan: images.ImagePlan, name:
     except (InstallError, OSError) as error:
         carry.clear_copies(task.host, task.script)  # they may fill the disk
         if isinstance(error, InstallError) and error.step == "copy":
-            transaction.remember_failure(task.host, name, plan.files, error.step, error.cause)
+            transaction.remember_failure(task.host, name, plan.files, plan.script, error)
         raise
 
 

@@ -161,6 +161,7 @@ def stage(
         if file.new is not None:
             host.write(f"{directory}/new/{file.name}", file.new, 0o600)
     host.write(f"{directory}/files", _manifest(files), 0o600)
+    host.write(f"{directory}/script", sha256(host.read(SCRIPT) or b"").encode(), 0o600)
     host.write(f"{directory}/carried", "".join(carried).encode(), 0o600)
     host.write(f"{directory}/log", b"", 0o600)
     host.write(
@@ -278,21 +279,28 @@ def is_at_work(host: Host, unit: str) -> bool:
     return state in ("active", "activating", "deactivating")
 
 
-def remember_failure(host: Host, name: str, files: Sequence[File], step: str, cause: str) -> None:
+def remember_failure(
+    host: Host, name: str, files: Sequence[File], script: bytes, error: InstallError
+) -> None:
     """Leave the record of a change that failed while it was prepared, for `recent_failure`. Without room on
     the disk it is not remembered."""
     directory = f"{STATE}/txn/{name}"
     with contextlib.suppress(OSError):
         _forget_failed(host)
         host.write(f"{directory}/files", _manifest(files), 0o600)
-        host.write(f"{directory}/result", f"outcome=unchanged\nstep={step}\ncause={cause}\n".encode(), 0o600)
+        host.write(f"{directory}/script", sha256(script).encode(), 0o600)
+        host.write(
+            f"{directory}/result",
+            f"outcome=unchanged\nstep={error.step}\ncause={error.cause}\n".encode(),
+            0o600,
+        )
 
 
-def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | None:
+def recent_failure(host: Host, files: Sequence[File], script: bytes, now: float) -> Outcome | None:
     """The outcome of the very same change, if it restarted containerd or made copies in vain minutes ago.
 
     The kubelet starts a failed installer again and again; each try would restart containerd twice, or copy
-    gigabytes.
+    gigabytes. Another host script is another change: it may have the remedy.
     """
     manifest = _manifest(files)
     folder = host.path(f"{STATE}/txn")
@@ -301,12 +309,14 @@ def recent_failure(host: Host, files: Sequence[File], now: float) -> Outcome | N
         result = _result(host, path)
         if not result:
             continue
+        ran = host.read_text(f"{path}/script")
         # A clock that was set back must not keep a failure recent for years.
         is_recent = 0 <= now - entry.stat().st_mtime < FORGET_FAILURE_SECONDS
         was_costly = result.containerd_restarts > 0 or result.step in ("copy", "deadline")
         # A kill says nothing against the change.
         was_in_vain = result.outcome in ("rolled-back", "unchanged") and result.step != "interrupted"
-        if was_costly and was_in_vain and is_recent and host.read(f"{path}/files") == manifest:
+        is_same = host.read(f"{path}/files") == manifest and ran == sha256(script)
+        if was_costly and was_in_vain and is_recent and is_same:
             return result
     return None
 

@@ -19,8 +19,8 @@
 #
 # A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
 #
-# A transaction DIR holds plan.env (what the agent decided), files (the manifest), new/ (the staged files), carried (the
-# images whose layers the agent copied) and reserve (room for the rollback). apply adds old/, log, result, and last-words
+# A transaction DIR holds plan.env (what the agent decided), files (the manifest), script (this one's SHA-256), new/ (the staged
+# files), carried (the images whose layers the agent copied) and reserve (room for the rollback). apply adds old/, log, result, and last-words
 # of the daemons when it fails.
 # Manifest: one line a file, tab separated: role path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.
