@@ -94,7 +94,7 @@ def test_layers_that_the_daemon_lost_are_unpacked_or_pulled_anew(node: ScriptNod
     write(node, "images", "".join(f"{name} t d {state} (1/1) 1 KiB/1 KiB false\n" for name in NAMES))
     write(node, "snapshots-soci", "")
     write(node, "containers", "ended soci\n")
-    write(node, "records-soci", f"{CHAIN}\nended {CHAIN}\n")
+    write(node, "records-soci", f"{CHAIN}\nended {CHAIN}\nvolume-of-ended {CHAIN}\n")
     assert sorted(heal(node)) == ([] if state == "complete" else FORGOTTEN)
     assert (node.fake / "records-soci").read_text() == ""
     if state == "complete":

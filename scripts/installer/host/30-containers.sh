@@ -137,15 +137,17 @@ unpack_lost_anew() {
   [ -z "$lost" ] || forget_records "$lost"
 }
 
-# forget_records CONFIGURATIONS: of images that are lost, and of the containers that were made on them.
+# forget_records CONFIGURATIONS: of images that are lost, and of the containers that were made on them. An image volume is
+# held by the lease of its pod's sandbox (internal/cri/server/container_image_mount.go), which has the sandbox's name.
 forget_records() {
   local container listed
   say "$SNAPSHOTTER lost the layers of $(say "$1" | wc -l) images that containerd has records of" >&2
   drop_unpacked "$1"
   listed=$(snapshots_of "$SNAPSHOTTER" ls) || return 0
   for container in $(list_containers || :); do
-    say "$listed" | awk -v key="$container" '$1 == key { found = 1 } END { exit !found }' ||
-      snapshots_of "$SNAPSHOTTER" rm "$container" >/dev/null 2>&1 || :
+    say "$listed" | awk -v key="$container" '$1 == key { found = 1 } END { exit !found }' && continue
+    snapshots_of "$SNAPSHOTTER" rm "$container" >/dev/null 2>&1 || :
+    some_run "$container" || ctr --namespace k8s.io leases rm "$container" >/dev/null 2>&1 || :
   done
   collect_garbage
 }
