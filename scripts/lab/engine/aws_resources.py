@@ -14,7 +14,7 @@ from typing import Any
 import eks_nodes
 import eks_objects
 from aws_refusals import RefusedError, check_control_plane, check_nodes, public_without_addresses, subnets_of
-from aws_world import client, dns_suffix, partition, region
+from aws_world import await_made, client, dns_suffix, partition, region
 from botocore.exceptions import ClientError
 from eks_nodes import NodesError, lab_kubeconfig
 from kubernetes_api import named
@@ -238,6 +238,7 @@ class Cluster(Echo):
             tags=inputs.get("tags") or {},
             **({"version": inputs["version"]} if inputs.get("version") else {}),
         )
+        await_made("cluster")
         return self.read(identifier, inputs)
 
     def read(self, identifier, state):
@@ -359,6 +360,7 @@ class NodeGroup(Echo):
                 {**outputs, "status": "CREATE_FAILED"},
                 inputs,
             )
+        await_made("nodes")
         eks_nodes.scale(group)
         return outputs
 
