@@ -214,6 +214,28 @@ def test_stale_socket_of_a_daemon_that_runs(node: DoctorNode) -> None:
     assert node.found() == {"stale-socket": slots.FIRST.socket}
 
 
+def test_a_remedy_names_the_units_of_this_node() -> None:
+    """containerd may be a part of k3s, and a restart of the first slot's daemon breaks who reads from it."""
+    look = doctor_checks.Look(
+        journal="committed",
+        slot=slots.SECOND,
+        containerd=doctor_checks.Unit("k3s.service"),
+        containerd_answers=False,
+        daemon=doctor_checks.Unit(slots.SECOND.unit),
+        socket="refuses",
+    )
+    remedies = {finding["id"]: finding["remedy"] for finding in doctor_checks.findings(look)}
+    assert "journalctl -u k3s.service" in remedies["containerd-away"]
+    assert f"systemctl restart {slots.SECOND.unit}" in remedies["stale-socket"]
+
+
+def test_no_remedy_names_a_unit_that_a_node_may_not_have() -> None:
+    for check in doctor_checks.CHECKS:
+        assert not re.search(r"containerd\.service|-u containerd|restart soci-snapshotter", check.remedy), (
+            check.id
+        )
+
+
 def test_a_node_of_which_nothing_can_be_read_is_said_to_have_no_soci(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     report = doctor.examine(FakeHost(tmp_path / "root"), tmp_path, "node1", "6.1")

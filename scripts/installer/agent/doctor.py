@@ -98,7 +98,7 @@ class _Examination:
         recorded = slots.in_use(plan.get("slot"))
         snapshotter = containerd_config.snapshotter(effective)
         slot = slots.in_use(snapshotter) if snapshotter in (recorded.name, recorded.other.name) else recorded
-        mode = wanted.mode if wanted else "lazy"
+        mode = wanted.mode if wanted else Look.mode
 
         containerd, _ = self._unit(plan.get("containerd_unit", kind.containerd_unit))
         daemon, start = self._unit(slot.unit)
@@ -120,7 +120,7 @@ class _Examination:
         dead = self._dead(mounts, slot, start)
         soci_file, soci = self._soci(slot, daemon)
         look = Look(
-            state=wanted.state if wanted else "present",
+            state=wanted.state if wanted else Look.state,
             mode=mode,
             journal=transaction.journal_state(self.host).get("state", ""),
             slot=slot,
@@ -140,7 +140,7 @@ class _Examination:
             providers=providers or NO_PROVIDERS,
             sources=self._sources(daemon, hosts),
             changed_files=changed_files(self.host),
-            on_drift=wanted.on_drift if wanted else "repair",
+            on_drift=wanted.on_drift if wanted else Look.on_drift,
             repair_seconds=drift.seconds_to_wait(self.host, time.time()),
             images=images,
             reasons=words.reasons,

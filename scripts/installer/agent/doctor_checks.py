@@ -20,6 +20,7 @@ from .pull_secret_choice import CONFLICT
 from .pull_secret_files import UNREAD
 from .slots import FIRST, SECOND, Slot
 from .soci_registries import NOTHING, Registries
+from .transaction import SCRIPT
 
 LARGE = 100 << 20  # bytes: below, lazy loading gains little, and an image is not spoken of
 LEAST_INDEXED = 10 << 20  # `soci convert` leaves smaller layers out unless told (its --min-layer-size)
@@ -164,13 +165,15 @@ def _not_installed(look: Look) -> Iterator[tuple[str, str]]:
     "containerd-away",
     "error",
     "containerd is away: nothing starts",
-    "journalctl -u containerd; sh /opt/soci-cluster/soci-host.sh verify",
+    f"see the journal of its unit; sh {SCRIPT} verify",
 )
-def _containerd_away(look: Look) -> Iterator[tuple[str, str]]:
+def _containerd_away(look: Look) -> Iterator[tuple[str, ...]]:
+    unit = look.containerd
     if not look.containerd_answers:
         yield (
-            look.containerd.name,
-            f"it is {look.containerd.state or 'not known to systemd'} and does not answer",
+            unit.name,
+            f"it is {unit.state or 'not known to systemd'} and does not answer",
+            f"journalctl -u {unit.name}; sh {SCRIPT} verify",
         )
 
 
@@ -189,13 +192,15 @@ def _daemon_away(look: Look) -> Iterator[tuple[str, str]]:
     "stale-socket",
     "error",
     "the daemon's socket is there, and nobody listens: containerd waits for an answer that does not come",
-    "systemctl restart soci-snapshotter (breaks pods that read lazily), and see its journal",
+    "restart the daemon's unit (breaks pods that read lazily), and see its journal",
 )
-def _stale_socket(look: Look) -> Iterator[tuple[str, str]]:
+def _stale_socket(look: Look) -> Iterator[tuple[str, ...]]:
+    unit = look.daemon
     if look.should_serve and look.socket == "refuses":
         yield (
             look.slot.socket,
-            f"connections are refused; {look.daemon.name} is {look.daemon.state or 'not known'}",
+            f"connections are refused; {unit.name} is {unit.state or 'not known'}",
+            f"systemctl restart {unit.name} (breaks pods that read lazily), and journalctl -u {unit.name}",
         )
 
 
