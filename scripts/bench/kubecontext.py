@@ -38,3 +38,23 @@ def require(context: str, value: str) -> None:
             f"the context {context} cannot be used: {error.reason}; looked at: {looked}. "
             "Remedy: one of `kubectl config get-contexts -o name`, or KUBECONFIG=file"
         ) from error
+
+
+def of_another(context: str, of_stack: str) -> str:
+    """Why a stack may not be destroyed as that of a context; empty when it is that one's.
+
+    Args:
+        context: the one that was named.
+        of_stack: the one that the stack's configuration has; empty for none.
+    """
+    if not of_stack:
+        return (
+            "the stack existing has no context: nothing was deployed by make up KUBECONTEXT=name. "
+            "Remedy: make down, for the lab"
+        )
+    if of_stack != context:
+        return (
+            f"the stack existing is of the context {of_stack}, and would be taken from that cluster. "
+            f"Remedy: make down KUBECONTEXT={of_stack}"
+        )
+    return ""

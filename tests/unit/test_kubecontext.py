@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import up
 
 from components.kubeconfig import cluster_server, read_kubeconfig
+
+DOWN = Path(up.__file__).with_name("down.py")
 
 
 def write(path: Path, *names: str, server: str = "https://{}.example.org") -> Path:
@@ -99,3 +102,32 @@ def test_the_stack_gets_kubeconfig_and_context(home: Path, monkeypatch: pytest.M
     assert ("config", "set", "soci:kubeconfig", f"{home}/a", "--stack", "existing") in asked
     assert ("config", "set", "soci:context", "dev", "--stack", "existing") in asked
     assert asked[-1] == ("up", "--stack", "existing")
+
+
+def test_the_stack_of_another_context_is_not_destroyed() -> None:
+    """It was, whatever cluster it was deployed to."""
+    problem = kubecontext.of_another("staging", "production")
+    assert "is of the context production" in problem
+    assert "make down KUBECONTEXT=production" in problem
+    assert "nothing was deployed" in kubecontext.of_another("staging", "")
+    assert kubecontext.of_another("staging", "staging") == ""
+
+
+def test_make_down_with_another_context_runs_no_destroy(tmp_path: Path) -> None:
+    """The Pulumi CLI here is a script that says of which context the stack is."""
+    calls = tmp_path / "calls"
+    cli = tmp_path / "pulumi"
+    cli.write_text(f'#!/bin/sh\necho "$1" >>{calls}\n[ "$1" != config ] || echo production\n')
+    cli.chmod(0o755)
+
+    def down(context: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        command = [sys.executable, str(DOWN), "--context", context]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    refused = down("staging")
+    assert refused.returncode != 0
+    assert "is of the context production" in refused.stderr
+    assert calls.read_text().split() == ["config"]
+    assert down("production").returncode == 0
+    assert calls.read_text().split()[-1] == "destroy"
