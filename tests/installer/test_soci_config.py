@@ -132,7 +132,8 @@ def test_background_fetch_is_not_bound_to_eight_mebibytes_a_second() -> None:
     ("hardware", "downloads", "unpacks"),
     [
         (Hardware(), 20, 12),
-        (Hardware(cores=2, memory=8 << 30), 10, 2),
+        (Hardware(cores=2, memory=8 << 30), 20, 2),
+        (Hardware(cores=2, memory=1 << 30), 10, 1),
         (Hardware(cores=8, memory=32 << 30), 20, 8),
         (Hardware(cores=96, memory=1 << 40), 20, 12),
         (Hardware(cores=16, memory=3 << 30), 20, 3),

@@ -43,7 +43,7 @@ def test_the_daemon_is_started_with_that_many(fake_host: FakeHost, is_ours: bool
 def test_what_was_chosen_is_said_in_words() -> None:
     hardware = Hardware(2, 4 << 30)
     assert hardware.in_words == "2 cores, 4.0 GiB of memory"
-    assert "10 connections" in tuning.choose(hardware).in_words
+    assert "20 connections" in tuning.choose(hardware).in_words
     assert "not known" in Hardware().in_words
 
 

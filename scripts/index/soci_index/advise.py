@@ -38,7 +38,7 @@ USAGE, INTERRUPTED = 2, 130
 BANDWIDTH = 125 * 10**6  # 1 Gbit/s, where nothing was said
 CORES = 4
 # The agent's choice for a parallel pull (agent/tuning.py): a test holds the two together.
-SMALL_NODE_CORES, SMALL_NODE_CONNECTIONS, CONNECTIONS, MOST_UNPACKS = 2, 10, 20, 12
+CONNECTIONS, MOST_UNPACKS = 20, 12
 NAMES = {
     "containerd": "containerd's own pull",
     "containerd-tuned": "containerd's own pull, tuned",
@@ -170,9 +170,8 @@ def _refuse_twice_indexed(parsed: argparse.Namespace, source: references.Referen
 
 
 def parallel_pull(cores: int) -> tuple[int, int]:
-    """Connections and layers unpacked at a time, as the installer sets them on a node."""
-    connections = SMALL_NODE_CONNECTIONS if cores <= SMALL_NODE_CORES else CONNECTIONS
-    return connections, min(cores, MOST_UNPACKS)
+    """Connections and layers unpacked at a time, as the installer sets them on a node with enough memory."""
+    return CONNECTIONS, min(cores, MOST_UNPACKS)
 
 
 def assumptions(parsed: argparse.Namespace, recording: Recording) -> Iterator[str]:

@@ -12,8 +12,7 @@ from .host import Host
 GIB = 1 << 30
 # AWS's own values for large nodes (nodeadm's FastImagePull), and the most that is ever chosen.
 MOST_DOWNLOADS, MOST_UNPACKS = 20, 12
-# Behind a cap of 8 MB/s for each connection, ten of them made two cores pull 2.4 times as fast.
-DOWNLOADS_OF_SMALL_NODES = 10
+DOWNLOADS_OF_LITTLE_MEMORY, LITTLE_MEMORY = 10, 2 * GIB
 LEAST_PREFETCH_WORKERS = 8
 # The daemon's background fetch begins with a span in each period. Where the link carries fewer, every layer
 # of the node has one on its way, and the daemon's memory holds them all; so it grows with the cores, as
@@ -65,10 +64,10 @@ def choose(hardware: Hardware) -> Tuning:
     A layer is unpacked by one core. More of them at a time than there are cores only share these, and each
     one fills memory with what is not yet on the disk.
     """
-    is_small = 0 < hardware.cores <= 2 or 0 < hardware.memory < 2 * GIB
+    has_little_memory = 0 < hardware.memory < LITTLE_MEMORY
     by_memory = max(1, round(hardware.memory / GIB)) if hardware.memory else MOST_UNPACKS
     return Tuning(
-        downloads=DOWNLOADS_OF_SMALL_NODES if is_small else MOST_DOWNLOADS,
+        downloads=DOWNLOADS_OF_LITTLE_MEMORY if has_little_memory else MOST_DOWNLOADS,
         chunk="16mb",
         unpacks=min(MOST_UNPACKS, hardware.cores or MOST_UNPACKS, by_memory),
         prefetch_workers=max(LEAST_PREFETCH_WORKERS, hardware.cores),
