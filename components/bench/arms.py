@@ -9,13 +9,14 @@ from ..doctor import CannotLookError, Kubectl
 from ..names import INSTALLER, VERSION_LABEL
 from .node_session import installer_pods
 
-OVERLAYFS, TUNED, LAZY, LAZY_1MIB, LAZY_PREFETCH, PARALLEL = (
+OVERLAYFS, TUNED, LAZY, LAZY_1MIB, LAZY_PREFETCH, PARALLEL, ADVISED = (
     "overlayfs",
     "tuned",
     "lazy",
     "lazy-1mib",
     "lazy-prefetch",
     "parallel",
+    "advised",
 )
 LABELS = {
     OVERLAYFS: "overlayfs",
@@ -24,6 +25,7 @@ LABELS = {
     LAZY_1MIB: "SOCI, lazy, 1 MiB spans",
     LAZY_PREFETCH: "SOCI, lazy, prefetch",
     PARALLEL: "SOCI, parallel",
+    ADVISED: "as advised",
 }
 REFERENCES = (OVERLAYFS, TUNED)
 MODE_OF_NODE = {"lazy": LAZY, "lazy-or-parallel": LAZY, "parallel": PARALLEL}

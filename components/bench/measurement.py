@@ -15,7 +15,7 @@ from ..pull_time import pull_seconds
 from .arms import Arm
 from .node_session import BenchError, NodeSession
 from .pod_watch import PodNews, PodWatch
-from .samples import Json, Link, Phases, Sample, Workload, is_cold
+from .samples import Advised, Json, Link, Phases, Sample, Workload, is_cold
 
 POD_SECONDS = 240.0
 POD_MARGIN_SECONDS = 120
@@ -35,6 +35,7 @@ class Result:
         empty_pods: seconds from creation to the first line of a pod of nothing, by node.
         links: what was measured of them, by name.
         failures: samples that came to nothing, in words.
+        advice: what was advised, by workload and link.
     """
 
     workloads: dict[str, Workload] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Result:
     failures: list[str] = field(default_factory=list)
     nodes: dict[str, Json] = field(default_factory=dict)
     arms: list[Arm] = field(default_factory=list)
+    advice: dict[tuple[str, str], Advised] = field(default_factory=dict)
 
 
 class Bench:
@@ -217,11 +219,22 @@ def bench_pod(
 
 @dataclass(frozen=True)
 class Cell:
-    """One workload over one link; `prepare` puts the link in place."""
+    """One workload over one link; `prepare` puts the link in place.
+
+    Attributes:
+        nodes: of arms that have another node here than in other cells, by mode.
+        advised: what was advised here; None where nobody asked.
+    """
 
     workload: Workload
     link: str
     prepare: Callable[[], None] = lambda: None
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    advised: Advised | None = None
+
+    def here(self, arm: Arm) -> Arm:
+        """The arm with its node in this cell."""
+        return Arm(arm.mode, self.nodes.get(arm.mode, arm.node))
 
 
 @dataclass(frozen=True)
@@ -272,6 +285,8 @@ def measure(
             continue
         cell.prepare()
         result.workloads[cell.workload.name] = cell.workload
+        if cell.advised:
+            result.advice[cell.workload.name, cell.link] = cell.advised
         for node in dict.fromkeys(arm.node for arm in plan.arms):
             with _noting(result, say, f"empty pod on {node}"):
                 seconds = bench.empty_pod_s(node, plan.empty_image)
@@ -281,12 +296,12 @@ def measure(
             for arm in order.sample(turn, len(turn)):
                 where = f"{cell.workload.name}, {cell.link}, {arm.label}"
                 with _noting(result, say, where):
-                    sample = bench.cold_start(cell.workload, arm, images)
+                    sample = bench.cold_start(cell.workload, cell.here(arm), images)
                     key = (cell.workload.name, cell.link, arm.mode)
                     result.samples.setdefault(key, []).append(sample)
                     progress.tell(where, sample)
                     if cell.link not in result.links:
-                        result.links[cell.link] = measured_link(bench, cell, arm)
+                        result.links[cell.link] = measured_link(bench, cell, cell.here(arm))
                 save(result)
     return result
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .arms import LABELS, LAZY, LAZY_1MIB, LAZY_PREFETCH, OVERLAYFS, PARALLEL, TUNED
+from .arms import ADVISED, LABELS, LAZY, LAZY_1MIB, LAZY_PREFETCH, OVERLAYFS, PARALLEL, TUNED
 
 COLOURS = {
     OVERLAYFS: "#9aa5b1",
@@ -13,6 +13,7 @@ COLOURS = {
     LAZY_1MIB: "#63b37f",
     LAZY_PREFETCH: "#a8d5b5",
     PARALLEL: "#d98e04",
+    ADVISED: "#1d4ed8",
 }
 GROUP = 0.84  # of the space between two groups of bars
 

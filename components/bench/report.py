@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .arms import LABELS, LAZY, LAZY_1MIB, LAZY_PREFETCH, OVERLAYFS, REFERENCES, TUNED, Arm
+from .arms import ADVISED, LABELS, LAZY, LAZY_1MIB, LAZY_PREFETCH, OVERLAYFS, REFERENCES, TUNED, Arm
 from .measurement import Result
 from .samples import (
+    Advised,
     Json,
     Link,
     Sample,
@@ -24,7 +25,7 @@ SLOWER = 1.10  # of a reference: from here on a mode is called slower
 
 
 def cells(result: Result) -> list[Json]:
-    """A row for each workload and link, with the soonest of SOCI's modes that were measured.
+    """A row for each workload and link: as advised, else with the soonest of SOCI's modes that were measured.
 
     `ratio` is plain overlayfs's median ready time over that of this mode, `tuned_ratio` that of containerd's
     own tuned pull; `floor_s` the link's time for the needed bytes plus the soonest start of an empty pod on
@@ -38,7 +39,9 @@ def _cell(result: Result, work: str, link: str) -> Json:
         mode: samples for (w, where, mode), samples in result.samples.items() if (w, where) == (work, link)
     }
     soci = {mode: samples for mode, samples in arms.items() if mode not in REFERENCES and samples}
-    mode = min(soci, key=lambda name: median_ready(soci[name]) or 0.0, default="")
+    soonest = min(soci, key=lambda name: median_ready(soci[name]) or 0.0, default="")
+    mode = ADVISED if ADVISED in soci else soonest
+    advised = result.advice.get((work, link))
     chosen = soci.get(mode, [])
     plain, tuned = median_ready(arms.get(OVERLAYFS, [])), median_ready(arms.get(TUNED, []))
     ready, moved = median_ready(chosen), median(sample.moved_bytes for sample in chosen)
@@ -47,6 +50,8 @@ def _cell(result: Result, work: str, link: str) -> Json:
         "read": work,
         "link": link,
         "mode": mode,
+        "advised_way": advised.way if advised else "",
+        "expected_ready_s": advised.expected_s if advised else None,
         "overlayfs_ready_s": plain,
         "tuned_ready_s": tuned,
         "soci_ready_s": ready,
@@ -100,6 +105,9 @@ def to_json(result: Result, environment: Mapping[str, Any]) -> Json:
         ],
         "empty_pods_s": result.empty_pods,
         "workloads": [asdict(workload) for workload in result.workloads.values()],
+        "advice": [
+            {"read": work, "link": link, **asdict(advised)} for (work, link), advised in result.advice.items()
+        ],
         "samples": [
             {"read": work, "link": link, "mode": mode, **sample.to_json()}
             for (work, link, mode), samples in result.samples.items()
@@ -121,6 +129,8 @@ def from_json(content: Mapping[str, Any]) -> Result:
     for entry in content["links"]:
         link = {key: value for key, value in entry.items() if key != "used_bytes_per_second"}
         result.links[link["name"]] = Link(**link)
+    for entry in content.get("advice", ()):
+        result.advice[entry["read"], entry["link"]] = Advised(entry["way"], entry["expected_s"])
     for entry in content["samples"]:
         sample = {key: value for key, value in entry.items() if key not in ("read", "link", "mode")}
         key = (entry["read"], entry["link"], entry["mode"])
@@ -160,12 +170,12 @@ def ready_times(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def soonest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A table of SOCI's soonest mode in each cell: its ratios and what it moved."""
+    """A table of what was advised in each cell, else of SOCI's soonest mode: its ratios and what it moved."""
     yield from _table(
         (
             "READS",
             "LINK",
-            "SOONEST OF SOCI",
+            "ADVISED" if any(row["advised_way"] for row in rows) else "SOONEST OF SOCI",
             "TO OVERLAYFS",
             "TO TUNED",
             "MOVED",
@@ -177,7 +187,7 @@ def soonest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             (
                 row["read"],
                 row["link"],
-                LABELS.get(row["mode"], "-"),
+                row["advised_way"] or LABELS.get(row["mode"], "-"),
                 _times(row["ratio"]),
                 _times(row["tuned_ratio"]),
                 _megabytes(row["moved_bytes"]),
@@ -206,26 +216,36 @@ def phases(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """In words: where SOCI wins, where a mode of it loses, and where all of them do."""
+    """In words: where SOCI wins, and where it loses, by how much. What is advised answers for SOCI where that
+    was measured, else each of its modes."""
     measured = [row for row in rows if row["ratio"] is not None or row["tuned_ratio"] is not None]
+    which = "As advised, at" if any(row["mode"] == ADVISED for row in measured) else "At"
     twice = [row for row in measured if _least(row) >= 2]
-    yield f"At least twice as soon as every reference: {len(twice)} of {len(measured)} cells."
+    yield f"{which} least twice as soon as every reference: {len(twice)} of {len(measured)} cells."
+    if advised := [row for row in measured if row["mode"] == ADVISED]:
+        kept = [row for row in advised if _least(row) >= 1 / SLOWER]
+        yield (
+            f"As advised, never more than {SLOWER:.2f} times the time of a reference: {len(kept)} of "
+            f"{len(advised)} cells."
+        )
     for row in rows:
+        where = f"{row['read']} over {row['link']}"
         for mode in row["without_lazy_layer"]:
-            where = f"{row['read']} over {row['link']}, {LABELS[mode]}"
-            yield f"No layer was loaded lazily, {where}: soci-doctor says why."
+            yield f"No layer was loaded lazily, {where}, {LABELS[mode]}: soci-doctor says why."
         references = {mode: row["ready_s"][mode] for mode in REFERENCES if row["ready_s"].get(mode)}
         if not references:
             continue
         best = min(references.values())
+        answers = [ADVISED] if row["mode"] == ADVISED else [m for m in row["ready_s"] if m not in REFERENCES]
         slow = [
-            f"{LABELS[mode]} {ready / best:.2f} times the time"
-            for mode, ready in row["ready_s"].items()
-            if mode not in REFERENCES and ready and ready > SLOWER * best
+            f"{LABELS[mode]} {row['ready_s'][mode] / best:.2f} times the time"
+            for mode in answers
+            if row["ready_s"][mode] and row["ready_s"][mode] > SLOWER * best
         ]
         if slow:
-            which = LABELS[min(references, key=lambda mode: references[mode])]
-            yield f"Slower than {which}, {row['read']} over {row['link']}: {', '.join(slow)}."
+            reference = LABELS[min(references, key=lambda mode: references[mode])]
+            floor = f"; the floor is {_seconds(row['floor_s'])}" if row["mode"] == ADVISED else ""
+            yield f"Slower than {reference}, {where}: {', '.join(slow)}{floor}."
 
 
 def _least(row: Mapping[str, Any]) -> float:

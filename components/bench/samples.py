@@ -79,6 +79,19 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class Advised:
+    """What `soci-index advise` said of a workload over a link.
+
+    Attributes:
+        way: the way of loading that it chose, in its words.
+        expected_s: when it expects the workload to be ready.
+    """
+
+    way: str
+    expected_s: float
+
+
+@dataclass(frozen=True)
 class Link:
     """The way between registry and nodes, and what was measured of it (bytes a second; 0 before)."""
 

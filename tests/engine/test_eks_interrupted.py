@@ -119,5 +119,7 @@ def test_a_cluster_that_was_deleted_behind_the_stack_is_seen_by_a_refresh_and_is
     stack.up()
     said = stack.run("preview", "--refresh", "--non-interactive")
     assert "soci-eks-eksCluster" in said
+    for node in cluster.api.call("GET", "/api/v1/nodes")["items"]:
+        cluster.api.call("DELETE", f"/api/v1/nodes/{node['metadata']['name']}")
     stack.destroy()
     assert made(stack, "aws:iam/role:Role") == []

@@ -69,6 +69,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     reads.add_argument(
         "--run", action="store_true", help="start a pod of the image on the node, and delete it"
     )
+    parser.add_argument(
+        "command",
+        nargs="*",
+        metavar="COMMAND",
+        help="of that pod's container, after --; default: the image's",
+    )
     reads.add_argument(
         "--until", default="", metavar="REGEX", help="a line of its output; default: the pod is ready"
     )
@@ -100,6 +106,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if parsed.run and not parsed.node:
         parser.error("--run is for --node")
+    if parsed.command and not parsed.run:
+        parser.error("a command is for --run: --node NODE --run -- COMMAND")
     if (parsed.to_tag or parsed.replace) and not parsed.write:
         parser.error("--to-tag and --replace are for --write")
     try:
@@ -273,7 +281,9 @@ def _recording(parsed: argparse.Namespace, image: str) -> Recording:
     context = [f"--context={parsed.context}"] if parsed.context else []
     kubectl = (*shlex.split(parsed.kubectl), *context)
     cluster = node_recording.Cluster(kubectl, parsed.installer_namespace, parsed.namespace)
-    wanted = node_recording.Wanted(image, parsed.node, parsed.seconds, parsed.until, run=parsed.run)
+    wanted = node_recording.Wanted(
+        image, parsed.node, parsed.seconds, parsed.until, run=parsed.run, command=tuple(parsed.command)
+    )
     content = node_recording.record(cluster, wanted, _say)
     recording = recorded_reads.parse(content)
     if parsed.save:

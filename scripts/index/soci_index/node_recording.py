@@ -40,6 +40,7 @@ class Wanted:
         line: of its output, a regular expression; empty for the pod's readiness.
         wait: seconds until it starts, at most.
         run: whether a pod of the image is made for it.
+        command: of that pod's container; empty for the image's own.
     """
 
     image: str
@@ -48,6 +49,7 @@ class Wanted:
     line: str = ""
     wait: float = 600.0
     run: bool = False
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,9 @@ def _is_over(status: Json) -> bool:
 
 def _run(cluster: Cluster, wanted: Wanted, name: str) -> None:
     """Make a pod of the image on the node."""
-    container = {"name": "image", "image": wanted.image}
+    container: Json = {"name": "image", "image": wanted.image}
+    if wanted.command:
+        container["command"] = list(wanted.command)
     manifest = {
         "apiVersion": "v1",
         "kind": "Pod",

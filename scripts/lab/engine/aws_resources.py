@@ -281,8 +281,10 @@ class Cluster(Echo):
         return self.read(identifier, {**state, **inputs})
 
     def delete(self, identifier, state):
-        client("eks").delete_cluster(name=identifier)
-        eks_objects.end()
+        try:
+            client("eks").delete_cluster(name=identifier)
+        finally:  # they went with it, whoever deleted it
+            eks_objects.end()
 
 
 class NodeGroup(Echo):
