@@ -30,7 +30,8 @@ from lab_client import (
 
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts" / "lab")]
 
-import up  # noqa: E402 (found through the path above)
+import lab_advice  # noqa: E402 (found through the path above)
+import up  # noqa: E402
 import workloads  # noqa: E402
 from lab_agent import AgentNode  # noqa: E402
 from lab_links import LabLink, links_of  # noqa: E402
@@ -39,6 +40,7 @@ from settings import VERSIONS  # noqa: E402
 
 from components.bench import command, plots, report  # noqa: E402
 from components.bench.arms import (  # noqa: E402
+    ADVISED,
     LAZY,
     LAZY_1MIB,
     OVERLAYFS,
@@ -51,7 +53,17 @@ from components.bench.node_session import sessions  # noqa: E402
 from components.bench.pod_watch import PodWatch  # noqa: E402
 from components.bench.samples import Workload  # noqa: E402
 
-NODES = {OVERLAYFS: "node3", TUNED: "tuned", LAZY: "lazy", LAZY_1MIB: "lazy", PARALLEL: "parallel"}
+NODES = {
+    OVERLAYFS: "node3",
+    TUNED: "tuned",
+    LAZY: "lazy",
+    LAZY_1MIB: "lazy",
+    PARALLEL: "parallel",
+    ADVISED: "advised",
+}
+# Where it is advised to do without SOCI.
+WITHOUT_SOCI = {"containerd": NODES[OVERLAYFS], "containerd-tuned": NODES[TUNED]}
+RECORDED_ON = "node2"  # the stack's, with its installer's pod, which records
 CONTAINERD = VERSIONS["nodes"]["node2"]["containerd"]
 # Keys of containerd's transfer service, 2.2 and newer (plugins/transfer/plugin.go): chunks of a layer over
 # many connections, and layers unpacked side by side.
@@ -71,8 +83,11 @@ READS = {
     "100": "100 %",
 }
 PROGRAMS = ("python", "jvm", "static", "small-files")
-# The lazy one is a node like any other of the stack; the two others are not the stack's.
-OPTIONS = {node: ("--no-taint", "--label", f"soci-cluster.io/bench={node}") for node in ("tuned", "parallel")}
+# The lazy one is a node like any other of the stack; the others are not the stack's.
+OPTIONS = {
+    node: ("--no-taint", "--label", f"soci-cluster.io/bench={node}")
+    for node in ("tuned", "parallel", "advised")
+}
 RELATIVES = [IMAGE, IMAGE.removesuffix("-soci")]  # the shares are read of the sample's own layers
 INSTALL_SECONDS = 120
 RESULT = LAB_DIRECTORY / "bench.json"
@@ -112,6 +127,11 @@ def install_parallel(node: str) -> None:
     AgentNode(node).install(mode="parallel")
 
 
+def install_as_advised(node: str) -> None:
+    """Likewise, of the one kind of node on which an image's index decides, and its prefetch list counts."""
+    AgentNode(node).install(mode="lazy-or-parallel", prefetch=True)
+
+
 def await_installer(node: str) -> None:
     """Wait until the stack's installer has verified the node.
 
@@ -125,7 +145,12 @@ def await_installer(node: str) -> None:
         time.sleep(1)
 
 
-MAKE_READY = {"tuned": tune, "lazy": await_installer, "parallel": install_parallel}
+MAKE_READY = {
+    "tuned": tune,
+    "lazy": await_installer,
+    "parallel": install_parallel,
+    "advised": install_as_advised,
+}
 
 
 def cells_of(chosen: str, programs: bool) -> list[tuple[str, str]]:
@@ -164,6 +189,24 @@ def workload_of(name: str, image: str, words: Sequence[str], ready: str) -> Work
     return Workload(label, images, entry.command, entry.ready, entry.needed_bytes, total)
 
 
+def advised(cell: Cell, name: str, link: str) -> Cell:
+    """The cell with what `soci-index advise` says of it: the image, and where it is to be started."""
+    entry = workloads.made()[f"read-{name}" if name in READS else name]
+    advice = lab_advice.of(entry, LINKS[link], link, RECORDED_ON)
+    command.say(
+        f"{cell.workload.name} over {cell.link}: advised is {advice.advised.way}, "
+        f"ready after {advice.advised.expected_s:.1f} s"
+    )
+    images = {**cell.workload.image, ADVISED: advice.image}
+    node = WITHOUT_SOCI.get(advice.advised.way)
+    return replace(
+        cell,
+        workload=replace(cell.workload, image=images),
+        nodes={ADVISED: node} if node else {},
+        advised=advice.advised,
+    )
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -189,6 +232,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parsed.arms = parsed.arms.split(",")
     if unknown := [arm for arm in parsed.arms if arm not in NODES]:
         parser.error(f"--arms {unknown[0]}: it is of {', '.join(NODES)}")
+    if parsed.image:
+        parsed.arms = [arm for arm in parsed.arms if arm != ADVISED]  # `soci-index advise` is asked by hand
+    if ADVISED in parsed.arms and not {OVERLAYFS, TUNED} <= {*parsed.arms}:
+        parser.error(f"--arms {ADVISED} is with {OVERLAYFS} and {TUNED}, one of which may be advised")
     if parsed.samples < 1:
         parser.error("--samples must be at least 1")
     try:
@@ -237,6 +284,10 @@ def run(wanted: argparse.Namespace, result: Result) -> None:
                 )
                 for name, link in wanted.cells
             ]
+            if ADVISED in wanted.arms and not wanted.image:
+                cells = [
+                    advised(cell, name, link) for cell, (name, link) in zip(cells, wanted.cells, strict=True)
+                ]
             empty_image = command.installer_image(kubectl(), INSTALLER_NAMESPACE)
             measure(
                 Bench(kubectl(), watch, open_sessions, NAMESPACE),

@@ -6,7 +6,7 @@ jvm            a Java virtual machine that starts and says its version
 static         one static program of 150 MB that says its version
 small-files    20,000 files of 1 to 4 KiB, of which a program reads 500 all over the place
 
-Each has a SOCI v2 index, and stands there once with spans of 4 MiB and once with spans of 1 MiB.
+Each stands there once without an index, and with a SOCI v2 index once with spans of 4 MiB and once of 1 MiB.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from control_plane import run
 from settings import HERE, REGISTRY, REPOSITORY, LabError
 
 SPANS = {"4mib": 4 << 20, "1mib": 1 << 20}
+PLAIN = "plain"  # the tag of the image without an index
 STARTED, READY = "started", "ready"
 INDEX = "com.amazon.soci.index-digest"  # on a manifest that `soci convert` has written
 KEEP = "exec sleep 3600"
@@ -50,8 +51,9 @@ class Made:
     needed_bytes: int | None = None
     ready: str = READY
 
-    def image(self, span: str) -> str:
-        return f"{REGISTRY}/{self.repository}:{span}"
+    def image(self, tag: str) -> str:
+        """Its name with one of SPANS, or PLAIN."""
+        return f"{REGISTRY}/{self.repository}:{tag}"
 
 
 def reads() -> dict[str, list[tuple[str, int]]]:
@@ -107,10 +109,11 @@ def made() -> dict[str, Made]:
 def provide(wanted: Sequence[Made], say: Callable[[str], None]) -> None:
     """Have the images of these in the running lab's registry; made once, kept in the cache."""
     for repository in dict.fromkeys(entry.repository for entry in wanted):
-        for span in SPANS:
-            if not _is_there(repository, span):
-                say(f"image {repository}:{span}: being made, unless it is in the cache")
-                _push(_indexed(repository, span), f"{REGISTRY}/{repository}:{span}")
+        for tag in (PLAIN, *SPANS):
+            if not _is_there(repository, tag):
+                say(f"image {repository}:{tag}: being made, unless it is in the cache")
+                layout = _plain(repository) if tag == PLAIN else _indexed(repository, tag)
+                _push(layout, f"{REGISTRY}/{repository}:{tag}")
 
 
 def compressed_bytes(entry: Made) -> int:

@@ -30,6 +30,7 @@ CONTAINERS_SECONDS = 90.0  # the kubelet looks once a minute for those whose pod
 SETTLE_SECONDS = 60.0
 CACHES = ("content", "soci")  # of a daemon, below its directory; what it makes anew
 HEAL = "soci-cluster-heal.service"
+SOCI_INDEX = "application/vnd.amazon.soci.index."  # how the type of its manifest begins
 
 Json = dict[str, Any]
 
@@ -101,6 +102,8 @@ class Node:
         """
         names = self._names(images)
         self._await_no_container(names)
+        for digest in self._soci_indexes():
+            self.ctr.ask("content", "rm", digest)
         for name in names:
             self.ctr.ask("images", "rm", "--sync", name)
         if self.has_soci:
@@ -194,6 +197,13 @@ class Node:
         by_digest = names_by_digest(self.ctr.ask("images", "ls"))
         return [name for names in by_digest.values() if not set(images).isdisjoint(names) for name in names]
 
+    def _soci_indexes(self) -> list[str]:
+        """The digests of SOCI's indexes in containerd's content. Where it pulls in parallel, the daemon keeps
+        them there, by a label of its own (soci/store/store.go): they outlive their image."""
+        content = labels(self.ctr.ask("content", "ls"))
+        rooted = [digest for digest, found in content.items() if "containerd.io/gc.root" in found]
+        return [digest for digest in rooted if is_soci_index(read_json(self._blob(digest)))]
+
     def _await_no_container(self, names: Collection[str]) -> None:
         deadline = time.monotonic() + CONTAINERS_SECONDS
         while True:
@@ -244,6 +254,13 @@ QUESTIONS: dict[str, Callable[..., Json]] = {
     method.__name__: method
     for method in (Node.clock, Node.look, Node.describe, Node.forget, Node.image, Node.link, Node.follow)
 }
+
+
+def is_soci_index(manifest: Json) -> bool:
+    """Whether a manifest is an index of SOCI: v2 has the type itself, v1 has it at its configuration."""
+    config = manifest.get("config")
+    kinds = (manifest.get("artifactType"), config.get("mediaType") if isinstance(config, dict) else None)
+    return any(str(kind).startswith(SOCI_INDEX) for kind in kinds)
 
 
 class Meter:
