@@ -9,7 +9,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 import pulumi_kubernetes as k8s
 
-from . import aws_failure, aws_questions, cluster_network, pass_through
+from . import aws_questions, cluster_network, pass_through
 from .cluster_access import ClusterAccess
 from .node_groups import node_groups
 from .rules import ADD_ONS
@@ -32,7 +32,6 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
     shapes = node_groups_of(chosen)
     checked = aws_questions.checked(component, chosen, shapes)
     child = pulumi.ResourceOptions(parent=component)
-    told = aws_failure.transforms(f"{name}-aws-failure", component)
     credentials = _credentials(profile, chosen.kubeconfig_role_arn)
     versions = {add_on: _add_on_version(name, add_on, chosen, component) for add_on in ADD_ONS}
     cluster = eks.Cluster(
@@ -50,9 +49,9 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         **cluster_network.arguments(chosen, checked, component),
         provider_credential_opts=credentials or None,
         tags=dict(chosen.tags),
-        opts=pulumi.ResourceOptions(parent=component, transforms=[*_transforms(chosen), *told]),
+        opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(transforms=_transforms(chosen))),
     )
-    groups = node_groups(name, chosen, shapes, cluster, checked=checked, told=told, component=component)
+    groups = node_groups(name, chosen, shapes, cluster, checked=checked, component=component)
     # Both of the cluster's kubeconfigs leave profile and role out (pulumi-eks#1082).
     kubeconfig = pulumi.Output.secret(
         cluster.get_kubeconfig(**credentials) if credentials else cluster.kubeconfig_json
@@ -70,13 +69,7 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
         cluster,
         groups,
         {group_name: _nodes(shapes[group_name], group) for group_name, group in groups.items()},
-        lambda options: _core_dns(
-            name,
-            chosen.tags,
-            cluster,
-            versions["coredns"],
-            pulumi.ResourceOptions.merge(options, pulumi.ResourceOptions(transforms=told)),
-        ),
+        partial(_core_dns, name, chosen.tags, cluster, versions["coredns"]),
     )
 
 

@@ -7,7 +7,7 @@ AMI types that it does not know, and how many nodes EKS replaces at a time.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -63,7 +63,6 @@ def node_groups(
     cluster: eks.Cluster,
     *,
     checked: pulumi.Output[Answers],
-    told: Sequence[pulumi.ResourceTransform],
     component: pulumi.ComponentResource,
 ) -> dict[str, eks.ManagedNodeGroup]:
     """The node groups of a cluster by name, children of the component.
@@ -74,11 +73,9 @@ def node_groups(
         shapes: these as each group has them, by its name.
         cluster: the cluster.
         checked: known when AWS was checked; nothing is made before.
-        told: transforms of what is made in AWS.
         component: the parent of all that is made.
     """
-    child = pulumi.ResourceOptions(parent=component, transforms=[*told])
-    role, policies = _role(name, chosen, checked, child)
+    role, policies = _role(name, chosen, checked, component)
     options: dict[str, Any] = {}
     for group in shapes.values():
         options |= group.eks_node_group_options
@@ -90,9 +87,7 @@ def node_groups(
             node_role_arn=role.arn,
             enable_imd_sv2=True,
             **_arguments(group),
-            opts=pulumi.ResourceOptions(
-                parent=component, depends_on=policies, transforms=[*_transforms(group), *told]
-            ),
+            opts=pulumi.ResourceOptions(parent=component, depends_on=policies, transforms=_transforms(group)),
         )
         for group_name, group in shapes.items()
     }
@@ -194,9 +189,10 @@ def node_group(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:
 
 
 def _role(
-    name: str, chosen: Settings, checked: pulumi.Output[Answers], child: pulumi.ResourceOptions
+    name: str, chosen: Settings, checked: pulumi.Output[Answers], component: pulumi.ComponentResource
 ) -> tuple[aws.iam.Role, list[pulumi.Resource]]:
     """What the nodes may do in AWS: the role, and the policies attached to it."""
+    child = pulumi.ResourceOptions(parent=component)
     statement = {
         "Effect": "Allow",
         "Action": "sts:AssumeRole",
@@ -210,7 +206,7 @@ def _role(
         opts=child,
     )
     # `aws`, or that of China, GovCloud, …
-    partition = aws.get_partition_output(opts=pulumi.InvokeOutputOptions(parent=child.parent)).partition
+    partition = aws.get_partition_output(opts=pulumi.InvokeOutputOptions(parent=component)).partition
     policies: list[pulumi.Resource] = [
         aws.iam.RolePolicyAttachment(
             f"{name}-{policy}",

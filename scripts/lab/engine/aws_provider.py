@@ -59,7 +59,6 @@ class Aws(Provider):
         kind, inputs = kind_of(request.type), to_python(request.properties)
         if request.preview:
             return provider_pb2.CreateResponse(properties=to_struct(unknown(inputs, kind.computed)))
-        aws_world.check_maker(request.type)
         identifier = kind.identifier(request.name, inputs)
         outputs = kind.create(identifier, inputs)
         return provider_pb2.CreateResponse(id=outputs.pop("id", identifier), properties=to_struct(outputs))

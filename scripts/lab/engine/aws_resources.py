@@ -14,7 +14,7 @@ from typing import Any
 import eks_nodes
 import eks_objects
 from aws_refusals import RefusedError, check_control_plane, check_nodes, public_without_addresses, subnets_of
-from aws_world import await_made, client, dns_suffix, partition, region
+from aws_world import client, dns_suffix, partition, region
 from botocore.exceptions import ClientError
 from eks_nodes import NodesError, lab_kubeconfig
 from kubernetes_api import named
@@ -238,7 +238,6 @@ class Cluster(Echo):
             tags=inputs.get("tags") or {},
             **({"version": inputs["version"]} if inputs.get("version") else {}),
         )
-        await_made("cluster")
         return self.read(identifier, inputs)
 
     def read(self, identifier, state):
@@ -281,10 +280,8 @@ class Cluster(Echo):
         return self.read(identifier, {**state, **inputs})
 
     def delete(self, identifier, state):
-        try:
-            client("eks").delete_cluster(name=identifier)
-        finally:  # they went with it, whoever deleted it
-            eks_objects.end()
+        client("eks").delete_cluster(name=identifier)
+        eks_objects.end()
 
 
 class NodeGroup(Echo):
@@ -362,7 +359,6 @@ class NodeGroup(Echo):
                 {**outputs, "status": "CREATE_FAILED"},
                 inputs,
             )
-        await_made("nodes")
         eks_nodes.scale(group)
         return outputs
 

@@ -8,10 +8,8 @@ SOCI_LAB_AWS        a JSON file, read anew at each use; every key is optional:
     amis              {SSM parameter: AMI}: the newest AMIs
     clusterVersions   {Kubernetes release: its status}: those that EKS carries (1.35 and 1.36)
     drainSeconds      how long nodes that go are drained (0.5; AWS: up to 15 minutes)
-    denied            the words in which AWS refuses whatever is to be made (none)
     endSeconds        how long what was in a cluster may take to go with it (30)
     forbidden         patterns of functions that may not be called: ["aws:ec2/*", "aws:eks/getAddonVersion:*"]
-    makingSeconds     {"cluster": seconds, "nodes": seconds}: how long AWS makes what it has begun (0)
     nodeSeconds       how long new nodes may take until they are ready, when old ones wait for them (30)
     partition         "aws", "aws-cn", ...; default: that of the region
 """
@@ -20,7 +18,6 @@ import fnmatch
 import functools
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +93,6 @@ def addon_build(addon: str, kubernetes_version: str, most_recent: bool) -> str:
     )
     usual = {"default": f"{start}-eksbuild.1", "mostRecent": f"{start}-eksbuild.2"}
     return {**usual, **told("addons", {}).get(addon, {})}["mostRecent" if most_recent else "default"]
-
-
-def check_maker(token: str) -> None:
-    """Raise DeniedError when the test's file has AWS refuse whoever wants to make something."""
-    if words := told("denied", ""):
-        raise DeniedError(f"creating {token}: {words}")
-
-
-def await_made(what: str) -> None:
-    """Wait for as long as AWS makes a cluster or nodes."""
-    time.sleep(told("makingSeconds", {}).get(what, 0))
 
 
 def check_allowed(token: str) -> None:
