@@ -1,7 +1,7 @@
 """What `pulumi preview` of the `dev` stack costs beside the same resources written by hand on pulumi-eks.
 
-In turn, each in a fresh process: wall time of the whole preview, the processors' time of all its processes, and
-the peak memory of the program. AWS is moto and the plugins are those that the lab has (stand-ins where no
+In turn, each in a fresh process: wall time of the whole preview, the processors' time of all its processes,
+and the peak memory of the program. AWS is moto and the plugins are those that the lab has (stand-ins where no
 registry carries the true ones), the same for both sides. by_hand.py is the other side.
 """
 

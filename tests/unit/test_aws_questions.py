@@ -1,10 +1,13 @@
 """What AWS is asked for the guards, and what becomes of its answers."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aws_functions
+import aws_world
 import boto3
 import grpc
 import pulumi
@@ -357,3 +360,27 @@ def test_the_stand_in_answers_what_the_guards_ask(monkeypatch: pytest.MonkeyPatc
     found = asyncio.run(aws_questions.gather(shape, {"nodes": shape}, ask))
     assert found.endpoints == {"ec2": False, "ecr.api": False, "ecr.dkr": False, "s3": True}
     assert found.versions["1.36"] == "STANDARD_SUPPORT"
+
+
+def test_questions_at_the_same_time_share_one_client_of_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them made one of its own, and all waited for all of these."""
+    made: list[str] = []
+    other_asks = threading.Event()
+
+    def slowly(service: str, **_: Any) -> str:
+        made.append(service)
+        other_asks.wait(1)
+        return service
+
+    def ask(number: int) -> Any:
+        if number:
+            other_asks.set()
+        return aws_world.client("ec2")
+
+    monkeypatch.setattr(aws_world.boto3, "client", slowly)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    aws_world._client.cache_clear()
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(ask, range(2))) == ["ec2", "ec2"]
+    aws_world._client.cache_clear()
+    assert made == ["ec2"]
