@@ -20,6 +20,10 @@ from .settings import Settings
 Answer = Mapping[str, Any]
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Answer | None]]
 
+# The filters for the subnets that AWS made in the default VPC; no other VPC has such ones (the VPC guide,
+# "Work with your default VPC and default subnets"). Who adds one there may not mean it for this cluster.
+DEFAULT_SUBNETS = ({"name": "default-for-az", "values": ["true"]},)
+
 # The provider's words for a question that was understood and has no answer. All else says nothing about AWS.
 _NOTHING_THERE = re.compile("no matching|returned no results")
 
@@ -68,19 +72,17 @@ def asker(component: pulumi.ComponentResource) -> Ask:
     return ask
 
 
-def default_subnets_of(vpc: pulumi.Input[str]) -> list[dict[str, Any]]:
-    """The filters for the subnets that AWS made in the default VPC. Who adds one there may not mean it for
-    this cluster."""
-    return [{"name": "vpc-id", "values": [vpc]}, {"name": "default-for-az", "values": ["true"]}]
-
-
 async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> Answers:
-    """Ask everything that the guards want to know of these settings, as much as possible at the same time."""
+    """Ask everything that the guards want to know of these settings.
+
+    Every round of questions delays the plan by an answer of AWS. There is one, a second one for the subnets
+    of the default VPC, and one more where no way leads out of a subnet.
+    """
     types = dict.fromkeys(one for group in groups.values() for one in group.instance_types)
     network, machines, zones, versions = await asyncio.gather(
         _network(settings, groups, ask),
         _each(types, lambda one: ask("aws:ec2/getInstanceType:getInstanceType", {"instanceType": one})),
-        _each(types, lambda one: _zones(one, ask)),
+        _zones(types, ask),
         ask("aws:eks/getClusterVersions:getClusterVersions", {"includeAll": True}),
     )
     return Answers(
@@ -97,13 +99,14 @@ async def gather(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -
 async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask) -> dict[str, Any]:
     vpc, default_vpc, default_subnets = settings.vpc_id, None, None
     if not vpc:
-        found = await ask("aws:ec2/getVpc:getVpc", {"default": True})
+        found, inside = await asyncio.gather(
+            ask("aws:ec2/getVpc:getVpc", {"default": True}),
+            ask("aws:ec2/getSubnets:getSubnets", {"filters": list(DEFAULT_SUBNETS)}),
+        )
         if not found:
             return {} if found is None else {"default_vpc": ""}
         vpc = default_vpc = found["id"]
-        inside = {"filters": default_subnets_of(vpc)}
-        inside_vpc = await ask("aws:ec2/getSubnets:getSubnets", inside)
-        default_subnets = None if inside_vpc is None else inside_vpc.get("ids", [])
+        default_subnets = None if inside is None else inside.get("ids", [])
     of_groups = (name for group in groups.values() for name in group.node_subnet_ids)
     of_cluster = (*settings.subnet_ids, *settings.public_subnet_ids, *settings.private_subnet_ids)
     names = dict.fromkeys([*of_cluster, *(default_subnets or ()), *of_groups])
@@ -111,13 +114,8 @@ async def _network(settings: Settings, groups: Mapping[str, Settings], ask: Ask)
         _each(names, lambda name: ask("aws:ec2/getSubnet:getSubnet", {"id": name})),
         _routes(names, vpc, ask),
     )
-    endpoints = {}
-    regions = {subnet["region"] for subnet in subnets.values() if subnet.get("region")}
     is_isolated = any(eks_checks.way_out(of_subnet) == "none" for of_subnet in routes.values())
-    if regions and is_isolated and await _is_own(subnets.values(), ask):
-        endpoints = await _each(
-            eks_checks.NEEDED_ENDPOINTS, lambda service: _has_endpoint(service, vpc, min(regions), ask)
-        )
+    endpoints = await _endpoints(vpc, subnets.values(), ask) if is_isolated else {}
     return {
         "default_vpc": default_vpc,
         "default_subnets": default_subnets,
@@ -134,13 +132,18 @@ async def _each(names: Iterable[str], ask: Callable[[str], Awaitable[Any]]) -> d
     return {name: answer for name, answer in zip(wanted, answers, strict=True) if answer is not None}
 
 
-async def _zones(instance_type: str, ask: Ask) -> list[str] | None:
+async def _zones(types: Collection[str], ask: Ask) -> dict[str, list[str]]:
+    """The ids of the zones in which each instance type is offered, where they are known."""
     question = {
         "locationType": "availability-zone-id",
-        "filters": [{"name": "instance-type", "values": [instance_type]}],
+        "filters": [{"name": "instance-type", "values": list(types)}],
     }
     answer = await ask("aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings", question)
-    return None if answer is None else list(answer.get("locations") or [])
+    if answer is None:
+        return {}
+    # Two lists, of which those at the same place belong together.
+    offered = list(zip(answer.get("instanceTypes") or (), answer.get("locations") or (), strict=True))
+    return {one: [zone for name, zone in offered if name == one] for one in types}
 
 
 async def _routes(subnets: Collection[str], vpc: str, ask: Ask) -> dict[str, Sequence[Answer]]:
@@ -157,12 +160,19 @@ async def _routes(subnets: Collection[str], vpc: str, ask: Ask) -> dict[str, Seq
     return {name: table["routes"] for name, table in tables.items() if "routes" in table}
 
 
-async def _is_own(subnets: Iterable[Answer], ask: Ask) -> bool:
-    """Whether all subnets are known to be this account's. In those that another one shares, AWS shows the
-    endpoints to their owner only."""
-    identity = await ask("aws:index/getCallerIdentity:getCallerIdentity", {})
+async def _endpoints(vpc: str, subnets: Collection[Answer], ask: Ask) -> dict[str, bool]:
+    """Whether the VPC has each endpoint that nodes need, where it is known."""
+    regions = {subnet["region"] for subnet in subnets if subnet.get("region")}
+    if not regions:
+        return {}
+    identity, found = await asyncio.gather(
+        ask("aws:index/getCallerIdentity:getCallerIdentity", {}),
+        _each(eks_checks.NEEDED_ENDPOINTS, lambda service: _has_endpoint(service, vpc, min(regions), ask)),
+    )
+    # Of subnets that another account shares, AWS shows the endpoints to their owner only.
     account = (identity or {}).get("accountId")
-    return bool(account) and {subnet.get("ownerId") for subnet in subnets if subnet} == {account}
+    is_own = bool(account) and {subnet.get("ownerId") for subnet in subnets if subnet} == {account}
+    return found if is_own else {}
 
 
 async def _has_endpoint(service: str, vpc: str, region: str, ask: Ask) -> bool | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from .aws_questions import default_subnets_of
+from .aws_questions import DEFAULT_SUBNETS
 from .eks_checks import REFUSED_ZONES, takes_control_plane
 from .guards import Answers
 from .settings import Settings
@@ -38,13 +38,17 @@ def node_subnets(group: Settings) -> list[str] | None:
 
 
 def keep_found(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-    """A transform for subnets that were looked up: what exists keeps those that it has. Other ones replace a
-    node group, and one more in the default VPC is no reason for that."""
+    """A transform for subnets that were looked up: what exists keeps those that it has."""
     if args.type_ not in _SUBNETS:
         return None
-    kept = pulumi.ResourceOptions(ignore_changes=[_SUBNETS[args.type_]])
-    options = pulumi.ResourceOptions.merge(args.opts, kept)
-    return pulumi.ResourceTransformResult(args.props, options)
+    return pulumi.ResourceTransformResult(args.props, keeping_found(args))
+
+
+def keeping_found(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceOptions:
+    """The options of a resource with subnets that were looked up, with which it keeps those that it has.
+    Other ones replace a node group, and one more in the default VPC is no reason for that."""
+    kept = [_SUBNETS[args.type_]] if args.type_ in _SUBNETS else []
+    return pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(ignore_changes=kept))
 
 
 def _default_vpc(checked: pulumi.Output[Answers], component: pulumi.ComponentResource) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def _default_vpc(checked: pulumi.Output[Answers], component: pulumi.ComponentRes
     vpc: pulumi.Output[str] = checked.apply(
         lambda answers: answers.default_vpc or _ask("getVpc", {"default": True}, component)["id"]
     )
-    subnets = checked.apply(lambda answers: _known_subnets(answers) or _asked_subnets(vpc, component))
+    subnets = checked.apply(lambda answers: _known_subnets(answers) or _asked_subnets(component))
     return {"vpc_id": vpc, "subnet_ids": subnets}
 
 
@@ -66,16 +70,13 @@ def _known_subnets(answers: Answers) -> list[str]:
     return [name for name, zone in found.items() if takes_control_plane(zone)] if all(found.values()) else []
 
 
-def _asked_subnets(vpc: pulumi.Input[str], component: pulumi.ComponentResource) -> pulumi.Output[list[str]]:
+def _asked_subnets(component: pulumi.ComponentResource) -> pulumi.Output[list[str]]:
     # Neither a local zone, which only an account that asked for it has.
     zones = aws.get_availability_zones_output(
         filters=[{"name": "zone-type", "values": ["availability-zone"]}],
         opts=pulumi.InvokeOutputOptions(parent=component),
     ).zone_ids.apply(lambda ids: [zone for zone in ids if zone not in REFUSED_ZONES])
-    filters = [
-        *default_subnets_of(vpc),
-        {"name": "availability-zone-id", "values": zones},
-    ]
+    filters = [*DEFAULT_SUBNETS, {"name": "availability-zone-id", "values": zones}]
     return _ask("getSubnets", {"filters": filters}, component)["ids"]
 
 

@@ -74,9 +74,10 @@ def make(name: str, chosen: Settings, profile: str, component: pulumi.ComponentR
 
 
 def _transforms(chosen: Settings) -> list[pulumi.ResourceTransform]:
+    # None without a reason: the engine asks this program for each of them, at each resource of the cluster.
     protect = partial(protected, ["eks_cluster_options"])
-    passed = pass_through.transform("eks:index:Cluster", chosen.eks_cluster_options, protect)
-    return [passed] if chosen.vpc_id else [passed, cluster_network.keep_found]
+    passed = pass_through.transforms("eks:index:Cluster", chosen.eks_cluster_options, protect)
+    return passed if chosen.vpc_id else [*passed, cluster_network.keep_found]
 
 
 def _credentials(profile: str, role_arn: str) -> eks.KubeconfigOptionsArgsDict:

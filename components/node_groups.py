@@ -134,16 +134,17 @@ def _transforms(group: Settings) -> list[pulumi.ResourceTransform]:
         "aws:ec2/launchTemplate:LaunchTemplate": launch_template,
         "aws:eks/nodeGroup:NodeGroup": node_group,
     }
+    is_found = not (group.vpc_id or group.node_subnet_ids)
 
     def of_children(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         if args.type_ not in changed:
             return None
-        return pulumi.ResourceTransformResult(changed[args.type_](args.props, group), args.opts)
+        options = cluster_network.keeping_found(args) if is_found else args.opts
+        return pulumi.ResourceTransformResult(changed[args.type_](args.props, group), options)
 
-    found = not (group.vpc_id or group.node_subnet_ids)
     protect = partial(protected, ["eks_node_group_options", "node_groups"])
-    passed = pass_through.transform("eks:index:ManagedNodeGroup", group.eks_node_group_options, protect)
-    return [passed, of_children, *([cluster_network.keep_found] if found else [])]
+    passed = pass_through.transforms("eks:index:ManagedNodeGroup", group.eks_node_group_options, protect)
+    return [*passed, of_children]
 
 
 def launch_template(props: Mapping[str, Any], group: Settings) -> dict[str, Any]:

@@ -155,16 +155,18 @@ def merged(props: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, An
     return result
 
 
-def transform(type_: str, options: Mapping[str, Any], protect: Callable[[Any], Any]) -> Callable[..., Any]:
-    """A transform that merges the options into the resource of this type; what they change is protected,
-    since they may be secrets."""
+def transforms(
+    type_: str, options: Mapping[str, Any], protect: Callable[[Any], Any]
+) -> list[pulumi.ResourceTransform]:
+    """What merges the options into the resource of this type: a transform, or none without options. What they
+    change is protected, since they may be secrets."""
 
     def merge(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-        if args.type_ != type_ or not options:
+        if args.type_ != type_:
             return None
         props = merged(args.props, options)
         return pulumi.ResourceTransformResult(
             props | {key: protect(props[key]) for key in options}, args.opts
         )
 
-    return merge
+    return [merge] if options else []

@@ -1,10 +1,13 @@
 """What AWS is asked for the guards, and what becomes of its answers."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aws_functions
+import aws_world
 import boto3
 import grpc
 import pulumi
@@ -30,7 +33,7 @@ ISOLATED = {
     ("getVpcEndpoint", "com.amazonaws.eu-west-1.ec2"): {},
 }
 NAT = {"cidrBlock": "0.0.0.0/0", "gatewayId": "", "natGatewayId": "nat-1"}
-VPC = [{"name": "vpc-id", "values": ["vpc-1"]}, {"name": "default-for-az", "values": ["true"]}]
+OF_TYPES = {"getInstanceType", "getInstanceTypeOfferings", "getClusterVersions"}
 
 
 class Aws:
@@ -47,6 +50,25 @@ class Aws:
         known = ("subnetId", "id", "instanceType", "serviceName", "vpcId")
         about = next((str(arguments[key]) for key in known if key in arguments), "")
         return self.answers.get((function, about))
+
+
+class DistantAws(Aws):
+    """Its answers come when nobody asks anything more: what was asked in each round."""
+
+    def __init__(self, answers: Mapping[tuple[str, str], Any]) -> None:
+        super().__init__(answers)
+        self.rounds: list[set[str]] = []
+        self.answered = 0
+
+    async def ask(self, token: str, arguments: Mapping[str, Any]) -> Any:
+        number = self.answered
+        self.rounds += [set()] * (number + 1 - len(self.rounds))
+        self.rounds[number] = self.rounds[number] | {token.rpartition(":")[2]}
+        # All that can be asked without this answer takes fewer turns of the loop.
+        for _ in range(50):
+            await asyncio.sleep(0)
+        self.answered = number + 1
+        return await super().ask(token, arguments)
 
 
 def gather(aws: Aws, **settings: Any) -> Answers:
@@ -126,7 +148,39 @@ def test_of_the_default_vpc_its_subnets_are_asked() -> None:
         ["subnet-a"],
         {"subnet-a": SUBNET},
     )
-    assert ("getSubnets", {"filters": VPC}) in aws.asked
+    assert ("getSubnets", {"filters": [{"name": "default-for-az", "values": ["true"]}]}) in aws.asked
+
+
+def test_two_rounds_of_questions_tell_all_of_the_default_vpc() -> None:
+    """Each is an answer of AWS that the plan waits for."""
+    aws = DistantAws(
+        {
+            ("getVpc", ""): {"id": "vpc-1"},
+            ("getSubnets", ""): {"ids": ["subnet-a"]},
+            ("getSubnet", "subnet-a"): SUBNET,
+            ("getRouteTable", "subnet-a"): {"routes": [NAT]},
+        }
+    )
+    assert gather(aws).subnets == {"subnet-a": SUBNET}
+    assert aws.rounds == [{"getVpc", "getSubnets", *OF_TYPES}, {"getSubnet", "getRouteTable"}]
+
+
+def test_two_rounds_of_questions_tell_what_a_vpc_without_a_way_out_lacks() -> None:
+    aws = DistantAws({**ISOLATED, ("getCallerIdentity", ""): {"accountId": "111111111111"}})
+    assert gather(aws, vpc_id="vpc-1", private_subnet_ids=("subnet-a",)).endpoints == {"ec2": False}
+    assert aws.rounds == [{"getSubnet", "getRouteTable", *OF_TYPES}, {"getCallerIdentity", "getVpcEndpoint"}]
+
+
+def test_one_question_tells_the_zones_of_all_instance_types() -> None:
+    offered = {
+        "instanceTypes": ["m6i.xlarge", "g6.xlarge", "m6i.xlarge"],
+        "locations": ["euw1-az1", "euw1-az3", "euw1-az2"],
+    }
+    aws = Aws({("getInstanceTypeOfferings", ""): offered})
+    types = ("m6i.xlarge", "g6.xlarge", "p2.xlarge")
+    found = gather(aws, instance_types=types).zones
+    assert found == {"m6i.xlarge": ["euw1-az1", "euw1-az2"], "g6.xlarge": ["euw1-az3"], "p2.xlarge": []}
+    assert [function for function, _ in aws.asked].count("getInstanceTypeOfferings") == 1
 
 
 def test_an_account_without_a_default_vpc_is_known_as_such() -> None:
@@ -306,3 +360,27 @@ def test_the_stand_in_answers_what_the_guards_ask(monkeypatch: pytest.MonkeyPatc
     found = asyncio.run(aws_questions.gather(shape, {"nodes": shape}, ask))
     assert found.endpoints == {"ec2": False, "ecr.api": False, "ecr.dkr": False, "s3": True}
     assert found.versions["1.36"] == "STANDARD_SUPPORT"
+
+
+def test_questions_at_the_same_time_share_one_client_of_the_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them made one of its own, and all waited for all of these."""
+    made: list[str] = []
+    other_asks = threading.Event()
+
+    def slowly(service: str, **_: Any) -> str:
+        made.append(service)
+        other_asks.wait(1)
+        return service
+
+    def ask(number: int) -> Any:
+        if number:
+            other_asks.set()
+        return aws_world.client("ec2")
+
+    monkeypatch.setattr(aws_world.boto3, "client", slowly)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    aws_world._client.cache_clear()
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(ask, range(2))) == ["ec2", "ec2"]
+    aws_world._client.cache_clear()
+    assert made == ["ec2"]

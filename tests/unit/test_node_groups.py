@@ -276,7 +276,6 @@ def test_the_default_vpc_is_taken_without_the_zones_that_eks_refuses(
     monkeypatch.setattr(recorder, "call", call)
     made(run)
     assert asked["getSubnets"]["filters"] == [
-        {"name": "vpc-id", "values": ["vpc-0"]},
         {"name": "default-for-az", "values": ["true"]},
         {"name": "availability-zone-id", "values": ["use1-az1", "use1-az2"]},
     ]
@@ -436,3 +435,11 @@ def test_policies_are_those_of_the_partition(
 
 def test_a_node_can_be_entered_by_session_manager() -> None:
     assert "AmazonSSMManagedEC2InstanceDefaultPolicy" in NODE_POLICIES
+
+
+def test_the_engine_asks_the_program_for_no_transform_that_changes_nothing(recorder: Recorder, run) -> None:
+    """It asks for each of them, at each of the resources inside, one after the other."""
+    made(run)
+    assert [len(recorder.resources[name].transforms) for name in ("soci-eks", "soci-nodes")] == [1, 1]
+    made(run, vpc_id="vpc-1", subnet_ids=["subnet-1", "subnet-2"])
+    assert [len(recorder.resources[name].transforms) for name in ("soci-eks", "soci-nodes")] == [0, 1]

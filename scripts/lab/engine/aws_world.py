@@ -18,6 +18,7 @@ import fnmatch
 import functools
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import boto3
 DEFAULT_REGION = "eu-west-1"
 DNS_SUFFIXES = {"aws-cn": "amazonaws.com.cn"}
 _region = {"name": ""}
+_clients = threading.Lock()
 
 
 class DeniedError(Exception):
@@ -50,12 +52,13 @@ def client(service: str) -> Any:
             "the aws stand-in never talks to AWS: set AWS_ENDPOINT_URL to a moto server, or install the true "
             "plugin (pulumi plugin install resource aws)"
         )
-    return _client(service, endpoint, region())
+    with _clients:
+        return _client(service, endpoint, region())
 
 
 @functools.cache
 def _client(service: str, endpoint: str, region_name: str) -> Any:
-    """Make a client once, since each costs 0.2 s."""
+    """Make a client once, since each costs 0.2 s, and one at a time: boto's session is not made for more."""
     return boto3.client(
         service,
         endpoint_url=endpoint,
