@@ -2,7 +2,6 @@
 what came of it. The user's way out is the one of docs/operations.md, whose commands are run here."""
 
 import json
-import re
 import signal
 from typing import Any
 
@@ -57,18 +56,26 @@ def pending(stack: Stack) -> dict[str, str]:
     return {item["resource"]["type"]: item["resource"]["urn"] for item in operations}
 
 
-def recipe(identifier: str) -> list[str]:
-    """Return the arguments of the documentation's `pulumi refresh` that takes in what has such an ID."""
+def recipe(kind: str) -> list[list[str]]:
+    """Return the arguments of pulumi in the documentation's recipe for a type."""
     text = (REPOSITORY / "docs" / "operations.md").read_text()
-    command = rf"^pulumi (refresh --import-pending-creates URN .* {identifier})$"
-    (line,) = re.findall(command, text, re.MULTILINE)
-    return line.split()
+    (block,) = [block for block in text.split("```")[1::2] if f"pulumi import {kind} " in block]
+    return [line.split()[1:] for line in block.splitlines() if line.startswith("pulumi ")]
 
 
-def take_in(stack: Stack, kind: str, template: str, **names: str) -> None:
-    """Do what the documentation says for something that AWS made, its ID written as there."""
-    words = {"URN": pending(stack)[kind], template: names["identifier"]}
-    stack.run(*(words.get(word, word) for word in recipe(template)), *QUIET)
+def take_in(stack: Stack, kind: str, above: str, **names: str) -> None:
+    """Do what the documentation says for something that AWS made; `names` are what its capitals stand for."""
+    resources = json.loads(stack.state())["deployment"]["resources"]
+    (parent,) = [item["urn"] for item in resources if item["type"] == above]
+    for command in recipe(kind):
+        words = []
+        for word in command:
+            for name, value in {**names, "PARENT": parent}.items():
+                word = word.replace(name, value)
+            words.append(word)
+        stack.run(*words, *QUIET)
+    assert kind in recorded(stack)
+    assert pending(stack) == {}
 
 
 def kill_while_aws_makes(stack: Stack, account: Account, setting: str, what: Any) -> None:
@@ -84,7 +91,7 @@ def verified(cluster: FakeNodes) -> bool:
 
 
 def test_a_cluster_that_aws_made_after_the_engine_was_killed_is_taken_in(
-    stack: Stack, account: Account
+    stack: Stack, cluster: FakeNodes, account: Account
 ) -> None:
     kill_while_aws_makes(stack, account, "clusterSeconds", clusters)
     assert CLUSTER not in recorded(stack)
@@ -92,9 +99,11 @@ def test_a_cluster_that_aws_made_after_the_engine_was_killed_is_taken_in(
     assert "interrupted while creating" in said
     assert "ResourceInUseException" in said
     assert "there is an EKS cluster stopped already, which this stack's state does not have. Remedy: " in said
-    take_in(stack, CLUSTER, "CLUSTER", identifier="stopped")
-    assert CLUSTER in recorded(stack)
-    assert pending(stack) == {}
+    take_in(stack, CLUSTER, "eks:index:Cluster", CLUSTER="stopped")
+    assert clusters(account) == ["stopped"]
+    assert verified(cluster)
+    stack.up("--expect-no-changes")
+    stack.destroy()
 
 
 def test_nodes_that_aws_made_after_the_engine_was_killed_are_taken_in(
@@ -103,11 +112,8 @@ def test_nodes_that_aws_made_after_the_engine_was_killed_are_taken_in(
     kill_while_aws_makes(stack, account, "groupSeconds", groups)
     (group,) = groups(account)
     assert NODE_GROUP not in recorded(stack)
-    said = stack.run("preview", "--non-interactive")
-    assert re.search(rf"{NODE_GROUP}::soci-nodes, interrupted while creating", said)
-    take_in(stack, NODE_GROUP, "CLUSTER:GROUP", identifier=f"stopped:{group}")
     before = {node["metadata"]["uid"] for node in cluster.api.call("GET", "/api/v1/nodes")["items"]}
-    stack.up()
+    take_in(stack, NODE_GROUP, "eks:index:ManagedNodeGroup", CLUSTER="stopped", GROUP=group)
     assert groups(account) == [group]
     assert clusters(account) == ["stopped"]
     assert {node["metadata"]["uid"] for node in cluster.api.call("GET", "/api/v1/nodes")["items"]} == before
@@ -130,7 +136,7 @@ def test_one_ctrl_c_waits_for_aws_and_the_next_up_goes_on(
         account.forget()
         said = engine.communicate(timeout=PATIENCE_S)[0]
         assert engine.returncode != 0, said
-        assert kind in recorded(stack), said
+        assert kind in recorded(stack), f"{pending(stack)} {said}"
         assert pending(stack) == {}
     stack.up()
     assert clusters(account) == ["stopped"]
