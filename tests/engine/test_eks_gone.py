@@ -1,5 +1,5 @@
-"""An EKS cluster that somebody deleted beside the stack: what each command says and does, as docs/operations.md
-has it."""
+"""An EKS cluster that somebody deleted beside the stack: what each command says and does, as
+docs/operations.md has it."""
 
 import json
 import socket
@@ -45,9 +45,8 @@ class Endpoint(socketserver.ThreadingTCPServer):
 class Relay(socketserver.BaseRequestHandler):
     """One connection to the endpoint."""
 
-    server: Endpoint
-
     def handle(self) -> None:
+        assert isinstance(self.server, Endpoint)
         with socket.create_connection(self.server.target) as far:
             back = threading.Thread(target=copy, args=(far, self.request), daemon=True)
             back.start()
@@ -117,15 +116,10 @@ def stack(clusters: Clusters, eks_stack: EksStack) -> Stack:
 
 @pytest.fixture
 def _gone(
-    stack: Stack,
-    clusters: Clusters,
-    account: Account,
-    cluster: FakeNodes,
-    monkeypatch: pytest.MonkeyPatch,
-    control_plane: ControlPlane,
+    stack: Stack, clusters: Clusters, account: Account, cluster: FakeNodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stack's cluster was there, and somebody deleted it."""
-    monkeypatch.setenv("SOCI_LAB_EKS", str(control_plane.kubeconfig))
+    monkeypatch.setenv("SOCI_LAB_EKS", str(clusters.plane.kubeconfig))
     stack.up()
     clusters.delete(account, cluster, "gone")
 

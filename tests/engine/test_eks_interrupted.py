@@ -1,7 +1,8 @@
-"""An engine that is stopped while AWS makes the cluster or its nodes: AWS goes on, and the state does not know
-what came of it. The user's way out is the one of docs/operations.md, whose commands are run here."""
+"""An engine that is stopped while AWS makes the cluster or its nodes: AWS goes on, and the state does not
+know what came of it. The way out is the one of docs/operations.md, whose commands are run here."""
 
 import json
+import re
 import signal
 from typing import Any
 
@@ -67,12 +68,9 @@ def take_in(stack: Stack, kind: str, above: str, **names: str) -> None:
     """Do what the documentation says for something that AWS made; `names` are what its capitals stand for."""
     resources = json.loads(stack.state())["deployment"]["resources"]
     (parent,) = [item["urn"] for item in resources if item["type"] == above]
+    meant = {**names, "PARENT": parent}
     for command in recipe(kind):
-        words = []
-        for word in command:
-            for name, value in {**names, "PARENT": parent}.items():
-                word = word.replace(name, value)
-            words.append(word)
+        words = [re.sub("|".join(meant), lambda found: meant[found[0]], word) for word in command]
         stack.run(*words, *QUIET)
     assert kind in recorded(stack)
     assert pending(stack) == {}

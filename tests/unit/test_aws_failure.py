@@ -58,8 +58,7 @@ def test_a_refusal_has_one_sentence_with_cause_and_remedy(words: str, remedy: st
 
 def test_every_refusal_has_words_that_it_and_no_earlier_one_takes() -> None:
     first = {
-        next(item.pattern for item in REFUSALS if re.search(item.pattern, words, re.DOTALL))
-        for words in SAID
+        next(item.pattern for item in REFUSALS if re.search(item.pattern, words, re.DOTALL)) for words in SAID
     }
     assert first == {item.pattern for item in REFUSALS}
 

@@ -101,7 +101,7 @@ def test_cluster_autoscaler_is_told_of_the_taint_and_of_an_empty_group() -> None
     }
 
 
-# cluster-autoscaler's own prefixes (cluster-autoscaler/utils/taints/taints.go): a taint of such a key needs no
+# The prefixes of cluster-autoscaler (its utils/taints/taints.go): a taint of such a key needs no
 # flag. `--startup-taint` is compared with the whole key; `--startup-taint-prefix` came with 1.36 only.
 BUILT_IN_PREFIXES = (
     "startup-taint.cluster-autoscaler.kubernetes.io/",
@@ -120,13 +120,14 @@ def is_startup_taint(key: str, flag: str) -> bool:
 def test_cluster_autoscaler_takes_the_taint_of_every_kind_of_nodes_for_one_that_passes(made: str) -> None:
     """Without the flag it would not: a group of no node would never be scaled up."""
     config = yaml.safe_load(str(components.node_config()["content"]))["spec"]["kubelet"]["config"]
-    keys = {
+    by_kind = {
         "managed": [taint["key"] for taint in components.managed_group_taints()],
         "self-managed": list(components.self_managed_group_taints()),
         "node config": [taint["key"] for taint in config["registerWithTaints"]],
         "flags": [components.kubelet_flags()[1].partition("=")[2].partition("=")[0]],
         "Karpenter": [taint["key"] for taint in components.startup_taints()],
-    }[made]
+    }
+    keys = [str(key) for key in by_kind[made]]
     assert [is_startup_taint(key, components.autoscaler_flag()) for key in keys] == [True]
     assert not any(key.startswith(BUILT_IN_PREFIXES) for key in keys)
 

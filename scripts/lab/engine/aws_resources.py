@@ -552,9 +552,7 @@ def taint_change(old: list[dict[str, str]], new: list[dict[str, str]]) -> dict[s
     return {key: value for key, value in change.items() if value}
 
 
-def await_making(
-    setting: str, what: str, identifier: str, outputs: Properties, inputs: Properties
-) -> None:
+def await_making(setting: str, what: str, identifier: str, outputs: Properties, inputs: Properties) -> None:
     """Wait as long as EKS makes it; raise InitializationError when the wait ends early. It has an ID by then,
     which the true provider hands over, too."""
     try:

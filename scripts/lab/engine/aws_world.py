@@ -106,8 +106,8 @@ def addon_build(addon: str, kubernetes_version: str, most_recent: bool) -> str:
 
 
 def check_allowed(token: str) -> None:
-    """Raise DeniedError in AWS's way when the test's file forbids this function, RefusedError when nobody may
-    call any."""
+    """Raise DeniedError in AWS's way when the test's file forbids this function, RefusedError when the
+    credentials expired."""
     check_credentials(f"invoking {token}")
     if any(fnmatch.fnmatchcase(token, pattern) for pattern in told("forbidden", [])):
         service, _, function = token.removeprefix("aws:").partition("/")
@@ -128,7 +128,7 @@ def check_credentials(doing: str) -> None:
 
 
 def check_accepted(token: str, doing: str) -> None:
-    """Raise RefusedError when the test's file has AWS refuse this resource type, or nobody may do anything."""
+    """Raise RefusedError when the test's file has AWS refuse this type, or the credentials expired."""
     check_credentials(f"{doing} {token}")
     for pattern, words in told("refusals", {}).items():
         if fnmatch.fnmatchcase(token, pattern):
