@@ -137,6 +137,9 @@ def test_preview_and_up_believe_the_state_and_a_refresh_makes_a_new_cluster(
     assert account.client("eks").list_clusters()["clusters"] == ["gone"]
     status = cluster.api.call("GET", DAEMON_SET)["status"]
     assert status["numberReady"] == status["desiredNumberScheduled"] == 2
+    # The SDK made an argument of the provider from the variable.
+    assert stack.plan() == {"pulumi:providers:kubernetes::soci-kubernetes": "update"}
+    stack.up()
     stack.up("--expect-no-changes")
 
 

@@ -385,7 +385,8 @@ class NodeGroup(Echo):
         cluster, _, name = identifier.partition(":")
         group = described(identifier)
         sizes = {key: group["scalingConfig"][key] for key in ("desiredSize", "maxSize", "minSize")}
-        template = group.get("launchTemplate") or {}
+        # The name is computed where there is an ID.
+        template = {key: value for key, value in (group.get("launchTemplate") or {}).items() if key != "name"}
         known = ("amiType", "capacityType", "diskSize", "instanceTypes", "labels", "taints", "version")
         return {
             **{key: group[key] for key in known if group.get(key)},
