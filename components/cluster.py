@@ -4,7 +4,7 @@ from typing import cast
 
 import pulumi
 
-from . import configuration, eks_cluster, existing_cluster, settings
+from . import aws_failure, configuration, eks_cluster, existing_cluster, settings
 from .arguments import ImageIndexArgs, SociClusterArgs, SociInstallerArgs
 from .cluster_access import ClusterAccess
 from .image_index import ImageIndex, indexed_images
@@ -44,6 +44,9 @@ class SociCluster(pulumi.ComponentResource):
         given = dict(args)
         self._profile = str(given.pop("aws_profile", None) or "")
         self._settings = configuration.from_arguments(given)
+        if self._settings.cluster == "eks":
+            explained = pulumi.ResourceOptions(transforms=[aws_failure.Explainer(name, self).transform])
+            opts = pulumi.ResourceOptions.merge(opts, explained)
         super().__init__("soci:index:SociCluster", name, settings.inputs(self._settings, given), opts)
         self._name = name
         access = self._reach()

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 from moto_account import CREDENTIAL, TOKEN
 
-from tests.engine.conftest import EksStack
+from tests.engine.conftest import Account, EksStack
 from tests.engine.fake_cluster import ANY_OTHER, INSTALLER, FakeNodes
 from tests.engine.project_stack import Stack
+from tests.waiting import wait_for
 
 ROLE = "arn:aws:iam::123456789012:role/deployer"
 ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/deployer"
 BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
 PATIENCE_S = 60
+FOR_EVER = 600
 
 
 class AwsCli:
@@ -70,6 +72,36 @@ def stack(aws: AwsCli, eks_stack: EksStack, aws_environment: dict[str, str]) -> 
 @pytest.fixture(autouse=True)
 def _alive(cluster: FakeNodes) -> None:
     """Every test here counts only when the nodes answered."""
+
+
+def test_credentials_that_expire_while_aws_makes_the_cluster_or_its_nodes_lose_nothing(
+    stack: Stack, account: Account
+) -> None:
+    """AWS goes on with what it makes; its ID is in the state by then."""
+    for setting, kind in (("clusterSeconds", "Cluster"), ("groupSeconds", "NodeGroup")):
+        account.tell(**{setting: FOR_EVER})
+        up = stack.begin_up()
+        wait_for(lambda kind=kind: kind in made(account), PATIENCE_S, f"AWS has begun with the {kind}")
+        account.tell(expired=True)
+        said = up.communicate(timeout=PATIENCE_S)[0]
+        assert up.returncode != 0
+        words = said[said.rindex("Diagnostics:") :]
+        assert "ExpiredTokenException" in words
+        assert words.count("the AWS credentials expired while pulumi ran. Remedy: get new ones") == 1
+        before = made(account)
+        account.forget()
+    stack.up()
+    assert made(account) == before
+    stack.up("--expect-no-changes")
+    stack.destroy()
+
+
+def made(account: Account) -> dict[str, list[str]]:
+    """Return the names of the clusters and of their node groups that there are any of."""
+    eks = account.client("eks")
+    clusters = eks.list_clusters()["clusters"]
+    groups = [group for name in clusters for group in eks.list_nodegroups(clusterName=name)["nodegroups"]]
+    return {kind: names for kind, names in (("Cluster", clusters), ("NodeGroup", groups)) if names}
 
 
 @pytest.fixture

@@ -101,6 +101,37 @@ def test_cluster_autoscaler_is_told_of_the_taint_and_of_an_empty_group() -> None
     }
 
 
+# The prefixes of cluster-autoscaler (its utils/taints/taints.go): a taint of such a key needs no
+# flag. `--startup-taint` is compared with the whole key; `--startup-taint-prefix` came with 1.36 only.
+BUILT_IN_PREFIXES = (
+    "startup-taint.cluster-autoscaler.kubernetes.io/",
+    "ignore-taint.cluster-autoscaler.kubernetes.io/",
+)
+
+
+def is_startup_taint(key: str, flag: str) -> bool:
+    """cluster-autoscaler's rule, given one of its flags."""
+    name, _, value = flag.partition("=")
+    named = key == value if name == "--startup-taint" else key.startswith(value)
+    return named or key.startswith(BUILT_IN_PREFIXES)
+
+
+@pytest.mark.parametrize("made", ["managed", "self-managed", "node config", "flags", "Karpenter"])
+def test_cluster_autoscaler_takes_the_taint_of_every_kind_of_nodes_for_one_that_passes(made: str) -> None:
+    """Without the flag it would not: a group of no node would never be scaled up."""
+    config = yaml.safe_load(str(components.node_config()["content"]))["spec"]["kubelet"]["config"]
+    by_kind = {
+        "managed": [taint["key"] for taint in components.managed_group_taints()],
+        "self-managed": list(components.self_managed_group_taints()),
+        "node config": [taint["key"] for taint in config["registerWithTaints"]],
+        "flags": [components.kubelet_flags()[1].partition("=")[2].partition("=")[0]],
+        "Karpenter": [taint["key"] for taint in components.startup_taints()],
+    }
+    keys = [str(key) for key in by_kind[made]]
+    assert [is_startup_taint(key, components.autoscaler_flag()) for key in keys] == [True]
+    assert not any(key.startswith(BUILT_IN_PREFIXES) for key in keys)
+
+
 @pytest.fixture
 def asked(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> list[pulumi.runtime.MockCallArgs]:
     """What was asked of AWS, which has a cluster of the name demo."""

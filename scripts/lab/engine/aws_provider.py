@@ -59,6 +59,7 @@ class Aws(Provider):
         kind, inputs = kind_of(request.type), to_python(request.properties)
         if request.preview:
             return provider_pb2.CreateResponse(properties=to_struct(unknown(inputs, kind.computed)))
+        aws_world.check_accepted(request.type, "creating")
         identifier = kind.identifier(request.name, inputs)
         outputs = kind.create(identifier, inputs)
         return provider_pb2.CreateResponse(id=outputs.pop("id", identifier), properties=to_struct(outputs))
@@ -69,13 +70,18 @@ class Aws(Provider):
             changes = kind.changes(to_python(request.old_inputs), inputs)
             outputs = unknown({**state, **inputs}, kind.recomputed(changes))
         else:
+            aws_world.check_accepted(request.type, "updating")
             outputs = kind.update(request.id, state, inputs)
         return provider_pb2.UpdateResponse(properties=to_struct(outputs))
 
     def Read(self, request, context):
+        kind = kind_of(request.type)
         state, inputs = to_python(request.properties), to_python(request.inputs)
+        aws_world.check_credentials(f"reading {request.type}")
         try:
-            outputs = kind_of(request.type).read(request.id, state)
+            if not state:
+                state = inputs = kind.found(request.id)
+            outputs = kind.read(request.id, state)
         except GONE:
             return provider_pb2.ReadResponse()
         # What changed behind the program's back shows in the inputs, as with the true plugin: the next `up`
@@ -86,6 +92,7 @@ class Aws(Provider):
         )
 
     def Delete(self, request, context):
+        aws_world.check_accepted(request.type, "deleting")
         try:
             kind_of(request.type).delete(request.id, to_python(request.properties))
         except GONE as error:

@@ -2,15 +2,11 @@
 
 from typing import Any
 
-from aws_world import client
+from aws_world import RefusedError, client
 
 Properties = dict[str, Any]
 # Zones, by ID, in which EKS makes no control plane (Amazon EKS user guide, "Subnet requirements").
 REFUSED_ZONES = ("use1-az3", "usw1-az2", "cac1-az3")
-
-
-class RefusedError(Exception):
-    """AWS refuses the request, in about these words."""
 
 
 def subnets_of(identifiers: list[str]) -> list[Properties]:

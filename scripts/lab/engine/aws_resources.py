@@ -14,7 +14,7 @@ from typing import Any
 import eks_nodes
 import eks_objects
 from aws_refusals import RefusedError, check_control_plane, check_nodes, public_without_addresses, subnets_of
-from aws_world import client, dns_suffix, partition, region
+from aws_world import await_made, client, dns_suffix, partition, region
 from botocore.exceptions import ClientError
 from eks_nodes import NodesError, lab_kubeconfig
 from kubernetes_api import named
@@ -42,6 +42,11 @@ class Echo:
     def create(self, identifier: str, inputs: Properties) -> Properties:
         """Make it and return its outputs; "id" among them replaces the identifier."""
         return {**inputs, "arn": arn("stand-in", identifier)}
+
+    def found(self, identifier: str) -> Properties:
+        """Return the inputs of one that is to be imported; raise ClientError or LookupError when there is
+        none."""
+        raise LookupError(identifier)
 
     def read(self, identifier: str, state: Properties) -> Properties:
         """Return its present outputs; raise ClientError or LookupError when it is gone."""
@@ -238,7 +243,19 @@ class Cluster(Echo):
             tags=inputs.get("tags") or {},
             **({"version": inputs["version"]} if inputs.get("version") else {}),
         )
-        return self.read(identifier, inputs)
+        outputs = self.read(identifier, inputs)
+        await_making("clusterSeconds", f"EKS Cluster ({identifier})", identifier, outputs, inputs)
+        return outputs
+
+    def found(self, identifier):
+        cluster = client("eks").describe_cluster(name=identifier)["cluster"]
+        return {
+            "name": identifier,
+            "roleArn": cluster["roleArn"],
+            "tags": cluster.get("tags") or {},
+            "version": cluster["version"],
+            "vpcConfig": {"subnetIds": cluster["resourcesVpcConfig"]["subnetIds"]},
+        }
 
     def read(self, identifier, state):
         cluster = client("eks").describe_cluster(name=identifier)["cluster"]
@@ -327,6 +344,7 @@ class NodeGroup(Echo):
             "diskSize",
             "instanceTypes",
             "labels",
+            "launchTemplate",
             "taints",
             "tags",
             "version",
@@ -360,7 +378,25 @@ class NodeGroup(Echo):
                 inputs,
             )
         eks_nodes.scale(group)
+        await_making("groupSeconds", f"EKS Node Group ({identifier})", identifier, outputs, inputs)
         return outputs
+
+    def found(self, identifier):
+        cluster, _, name = identifier.partition(":")
+        group = described(identifier)
+        sizes = {key: group["scalingConfig"][key] for key in ("desiredSize", "maxSize", "minSize")}
+        # The name is computed where there is an ID.
+        template = {key: value for key, value in (group.get("launchTemplate") or {}).items() if key != "name"}
+        known = ("amiType", "capacityType", "diskSize", "instanceTypes", "labels", "taints", "version")
+        return {
+            **{key: group[key] for key in known if group.get(key)},
+            "clusterName": cluster,
+            "nodeGroupName": name,
+            "nodeRoleArn": group["nodeRole"],
+            "scalingConfig": sizes,
+            "subnetIds": group["subnets"],
+            **({"launchTemplate": template} if template else {}),
+        }
 
     def read(self, identifier, state):
         group = described(identifier)
@@ -515,6 +551,15 @@ def taint_change(old: list[dict[str, str]], new: list[dict[str, str]]) -> dict[s
         "removeTaints": [taint for taint in old if (taint["key"], taint["effect"]) not in marks],
     }
     return {key: value for key, value in change.items() if value}
+
+
+def await_making(setting: str, what: str, identifier: str, outputs: Properties, inputs: Properties) -> None:
+    """Wait as long as EKS makes it; raise InitializationError when the wait ends early. It has an ID by then,
+    which the true provider hands over, too."""
+    try:
+        await_made(setting, f"waiting for {what} create")
+    except RefusedError as error:
+        raise InitializationError(str(error), identifier, outputs, inputs) from error
 
 
 def described(identifier: str) -> Properties:

@@ -6,11 +6,15 @@ SOCI_LAB_AWS        a JSON file, read anew at each use; every key is optional:
     addons            {add-on: {"default": build, "mostRecent": build}}: the builds that AWS has
     addonSeconds      how long an add-on waits for a node that takes its pods (30; AWS: 20 minutes)
     amis              {SSM parameter: AMI}: the newest AMIs
+    clusterSeconds    how long EKS makes a cluster (0; AWS: 10 minutes)
     clusterVersions   {Kubernetes release: its status}: those that EKS carries (1.35 and 1.36)
     drainSeconds      how long nodes that go are drained (0.5; AWS: up to 15 minutes)
     endSeconds        how long what was in a cluster may take to go with it (30)
+    expired           true: the credentials have expired
     forbidden         patterns of functions that may not be called: ["aws:ec2/*", "aws:eks/getAddonVersion:*"]
+    groupSeconds      how long EKS makes a node group (0; AWS: 3 minutes)
     nodeSeconds       how long new nodes may take until they are ready, when old ones wait for them (30)
+    refusals          {pattern of resource types: AWS's words}: what is refused to be made, changed, deleted
     partition         "aws", "aws-cn", ...; default: that of the region
 """
 
@@ -19,12 +23,14 @@ import functools
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import boto3
 
 DEFAULT_REGION = "eu-west-1"
+LOOK_SECONDS = 0.1
 DNS_SUFFIXES = {"aws-cn": "amazonaws.com.cn"}
 _region = {"name": ""}
 _clients = threading.Lock()
@@ -32,6 +38,10 @@ _clients = threading.Lock()
 
 class DeniedError(Exception):
     """The caller may not do this."""
+
+
+class RefusedError(Exception):
+    """AWS refuses the request, in about these words."""
 
 
 def use_region(name: str | None) -> None:
@@ -99,7 +109,9 @@ def addon_build(addon: str, kubernetes_version: str, most_recent: bool) -> str:
 
 
 def check_allowed(token: str) -> None:
-    """Raise DeniedError in AWS's way when the test's file forbids this function."""
+    """Raise DeniedError in AWS's way when the test's file forbids this function, RefusedError when the
+    credentials expired."""
+    check_credentials(f"invoking {token}")
     if any(fnmatch.fnmatchcase(token, pattern) for pattern in told("forbidden", [])):
         service, _, function = token.removeprefix("aws:").partition("/")
         action = f"{service}:{function.partition(':')[0].replace('get', 'Describe', 1)}"
@@ -107,3 +119,36 @@ def check_allowed(token: str) -> None:
             f"invoking {token}: api error AccessDenied: User: arn:{partition()}:iam::123456789012:user/me "
             f"is not authorized to perform: {action}"
         )
+
+
+def check_credentials(doing: str) -> None:
+    """Raise RefusedError in AWS's way when the test's file says that the credentials have expired."""
+    if told("expired", False):
+        raise RefusedError(
+            f"{doing}: operation error, https response error StatusCode: 403, api error "
+            "ExpiredTokenException: The security token included in the request is expired"
+        )
+
+
+def check_accepted(token: str, doing: str) -> None:
+    """Raise RefusedError when the test's file has AWS refuse this type, or the credentials expired."""
+    check_credentials(f"{doing} {token}")
+    for pattern, words in told("refusals", {}).items():
+        if fnmatch.fnmatchcase(token, pattern):
+            raise RefusedError(f"{doing} {token}: {words}")
+
+
+def await_made(setting: str, doing: str) -> None:
+    """Wait as long as AWS makes something, asking now and then whether it is there.
+
+    Args:
+        setting: the key of the test's file that has the seconds.
+        doing: what is waited for, for the error.
+
+    Raises:
+        RefusedError: the credentials expired meanwhile. AWS goes on.
+    """
+    begun = time.monotonic()
+    while time.monotonic() - begun < told(setting, 0):
+        time.sleep(LOOK_SECONDS)
+        check_credentials(doing)

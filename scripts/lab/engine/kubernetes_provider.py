@@ -203,7 +203,12 @@ class Kubernetes(Provider):
 
     def Read(self, request, context):
         inputs, state = to_python(request.inputs), to_python(request.properties)
-        live = self.server().get(inputs or from_identifier(request.urn, request.id))
+        try:
+            live = self.server().get(inputs or from_identifier(request.urn, request.id))
+        except UnreachableError:
+            if not forgets_unreachable():
+                raise
+            live = None
         if live is None:
             return provider_pb2.ReadResponse()
         is_import = not inputs
@@ -224,6 +229,10 @@ class Kubernetes(Provider):
         except ApiError as error:
             if error.status != 404:
                 raise
+        except UnreachableError:
+            if not forgets_unreachable():
+                raise
+            return Empty()
         deadline = time.monotonic() + (request.timeout or DEFAULT_TIMEOUT_SECONDS)
         while (live := self.server().get(state)) and live["metadata"]["uid"] == state["metadata"]["uid"]:
             if time.monotonic() > deadline or self.cancelled.wait(POLL_SECONDS):
@@ -351,6 +360,11 @@ class Events:
             if event["metadata"]["uid"] not in self.seen:
                 self.seen.add(event["metadata"]["uid"])
                 self.provider.say(self.urn, f"{event.get('reason')}: {event.get('message')}", "WARNING")
+
+
+def forgets_unreachable() -> bool:
+    """Say whether the user wants the objects of a cluster that does not answer to be taken for gone."""
+    return os.environ.get("PULUMI_K8S_DELETE_UNREACHABLE") == "true"
 
 
 def another_cluster(old: dict[str, Any], new: dict[str, Any]) -> bool:
