@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import images
@@ -16,7 +17,7 @@ from settings import REGISTRY
 FILES = 48
 SMALL, LARGE = 1 << 18, 9 << 18  # bytes of a file; soci-doctor speaks of images of the second size only
 SPAN_BYTES = 1 << 20
-APPLETS = ["sh", "sleep", "usleep", "cat", "true"]
+APPLETS = ["sh", "sleep", "usleep", "cat", "sha256sum", "true"]
 
 
 def push(repository: str, file_bytes: int = SMALL) -> None:
@@ -34,11 +35,17 @@ def data(seed: str, file_bytes: int, files: int = FILES) -> images.Layer:
     """The layer of so many files that cannot be compressed; another seed gives other bytes."""
 
     def add(archive: tarfile.TarFile) -> None:
-        generator = random.Random(seed)
-        for number in range(files):
-            images.add_file(archive, f"data/{number:02}", generator.randbytes(file_bytes))
+        for name, content in contents(seed, file_bytes, files):
+            images.add_file(archive, name, content)
 
     return add
+
+
+def contents(seed: str, file_bytes: int, files: int = FILES) -> Iterator[tuple[str, bytes]]:
+    """The files of that layer: path without a slash before it, and bytes."""
+    generator = random.Random(seed)
+    for number in range(files):
+        yield f"data/{number:02}", generator.randbytes(file_bytes)
 
 
 def write_layout(layout: Path, layers: list[images.Layer]) -> None:
