@@ -7,6 +7,7 @@ is read from there. The daemon is slowed down, or its background fetch would hav
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -34,6 +35,18 @@ done
 """
 
 
+@dataclass(frozen=True)
+class Reads:
+    """Which files were read rightly in each pass over them, and how many reads were errors."""
+
+    right: dict[int, set[str]]
+    errors: int
+
+    @property
+    def passes(self) -> int:
+        return max(self.right, default=0)
+
+
 class Pod:
     """A pod that hashes what it reads."""
 
@@ -45,31 +58,33 @@ class Pod:
             for path, content in lazy_images.contents(repository, file_bytes)
         }
 
-    def read(self) -> tuple[int, int, int]:
-        """How many files were read rightly, how many reads were errors, and how many passes are over.
-
-        A file that was read wrongly fails the test, and so does a line that is neither.
-        """
-        right, errors, passes = 0, 0, 0
+    def read(self) -> Reads:
+        """A file that was read wrongly fails the test, and so does a line that says neither."""
+        right: dict[int, set[str]] = {}
+        errors = 0
         for line in self.api.read_namespaced_pod_log(self.name, "default").splitlines():
             number, _, words = line.partition(" ")
-            passes = max(passes, int(number))
+            of_pass = right.setdefault(int(number), set())
             if found := re.fullmatch(r"([0-9a-f]{64})  (/data/\d+)", words):
                 assert found[1] == self.expected[found[2]], f"{found[2]} was read wrongly"
-                right += 1
+                of_pass.add(found[2])
             else:
                 assert "Input/output error" in words, line
                 errors += 1
-        return right, errors, passes
+        return Reads(right, errors)
 
     def must_read_everything(self) -> None:
-        """From now on, each file without an error."""
-        _, errors, passes = self.read()
-        # The pass that is under way may have had errors, the next but one has not.
-        wait_for(lambda: self.read()[2] > passes + 1, READ_SECONDS, f"{self.name} reads every file")
-        right, after, passes = self.read()
-        assert after - errors <= len(self.expected)
-        assert right >= len(self.expected) * (passes - 1)
+        """From now on, each file without an error: in the pass after the one that is under way."""
+        reads = self.read()
+        begun = reads.passes
+
+        def has_passed() -> bool:
+            nonlocal reads
+            reads = self.read()
+            return reads.passes > begun + 1
+
+        wait_for(has_passed, READ_SECONDS, f"{self.name} reads every file")
+        assert reads.right[begun + 1] == self.expected.keys()
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +159,10 @@ def test_reads_fail_loudly_and_are_named_and_go_on_when_the_registry_is_mended(
     repository = f"wobble/{request.node.callspec.id}"
     registry.faults = [SLOW]
     pod = start(repository)
-    wait_for(lambda: pod.read()[0] > 0, READ_SECONDS, "a first file is read")
+    wait_for(lambda: any(pod.read().right.values()), READ_SECONDS, "a first file is read")
     for habit, value in wobble.items():
         setattr(registry, habit, value)
-    wait_for(lambda: pod.read()[1] > 0, READ_SECONDS, "a read fails")
+    wait_for(lambda: pod.read().errors > 0, READ_SECONDS, "a read fails")
     finding = findings(NODE, repository)["reads-failed"]
     assert remedy in finding["remedy"], finding
     registry.behave()
@@ -161,10 +176,10 @@ def test_redirects_that_begin_while_a_pod_reads_are_followed(
     repository = "wobble/redirects"
     registry.faults = [SLOW]
     pod = start(repository)
-    wait_for(lambda: pod.read()[0] > 0, READ_SECONDS, "a first file is read")
+    wait_for(lambda: any(pod.read().right.values()), READ_SECONDS, "a first file is read")
     registry.redirects = True
     pod.must_read_everything()
-    assert pod.read()[1] == 0
+    assert pod.read().errors == 0
     assert registry.count(kind="store", agent="soci") > 0
     assert findings(NODE, repository) == {}
 
@@ -176,13 +191,13 @@ def test_too_many_requests_that_pass_are_no_error(
     repository = "wobble/429-passes"
     registry.faults = [SLOW]
     pod = start(repository)
-    wait_for(lambda: pod.read()[0] > 0, READ_SECONDS, "a first file is read")
+    wait_for(lambda: any(pod.read().right.values()), READ_SECONDS, "a first file is read")
     refused = Fault(429, times=4, **OF_LAYERS)
     registry.faults = [refused, SLOW]
     wait_for(lambda: refused.times == 0, READ_SECONDS, "the registry has refused")
     registry.behave()
     pod.must_read_everything()
-    assert pod.read()[1] == 0
+    assert pod.read().errors == 0
     assert findings(NODE, repository) == {}
 
 
@@ -196,7 +211,7 @@ def test_an_index_that_is_deleted_disturbs_no_pod_that_reads_and_the_next_node_n
     other = start(repository, OTHER_NODE, lazy_images.LARGE)
     pod.must_read_everything()
     other.must_read_everything()
-    assert (pod.read()[1], other.read()[1]) == (0, 0)
+    assert (pod.read().errors, other.read().errors) == (0, 0)
     assert (served(NODE, repository)["served"], served(OTHER_NODE, repository)["served"]) == ("lazy", "whole")
     assert set(findings(OTHER_NODE, repository)) == {"index-missing"}
 
@@ -217,5 +232,5 @@ def test_an_image_that_is_wholly_local_is_read_without_its_registry(
     with registry.front.away(Away.REFUSED), registry.store.away(Away.REFUSED):
         pod = start(repository)
         pod.must_read_everything()
-        assert pod.read()[1] == 0
+        assert pod.read().errors == 0
         assert findings(NODE, repository) == {}
