@@ -15,7 +15,7 @@ GIB = node_tuning.GIB
 SAID = {
     "m6i.xlarge": {"defaultVcpus": 4, "memorySize": 16384},
     "m5.xlarge": {"defaultVcpus": 4, "memorySize": 16384},
-    "t3.small": {"defaultVcpus": 2, "memorySize": 2048},
+    "just.enough": {"defaultVcpus": 4, "memorySize": 2048},
     "m6i.8xlarge": {"defaultVcpus": 32, "memorySize": 131072},
     "half.known": {"defaultVcpus": 2},
 }
@@ -43,8 +43,9 @@ def test_each_group_has_a_line_for_each_way_its_nodes_are_set() -> None:
 
 
 def test_a_node_with_just_two_gib_is_foreseen_with_what_its_kernel_will_tell() -> None:
-    (line,) = foreseen(small=("t3.small",))
-    assert line.endswith(node_tuning.tuning(2, 2 * GIB - 1))
+    (line,) = foreseen(small=("just.enough",))
+    assert line.endswith(node_tuning.tuning(4, 2 * GIB - 1))
+    assert node_tuning.tuning(4, 2 * GIB - 1) != node_tuning.tuning(4, 2 * GIB)
 
 
 def test_of_types_that_aws_did_not_describe_nothing_is_foreseen() -> None:
