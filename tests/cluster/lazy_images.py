@@ -7,7 +7,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import images
@@ -20,15 +20,27 @@ SPAN_BYTES = 1 << 20
 APPLETS = ["sh", "sleep", "usleep", "cat", "sha256sum", "true"]
 
 
-def push(repository: str, file_bytes: int = SMALL) -> None:
-    """Push the image repository:1 to the lab's registry, with a SOCI v2 index, unless it is there."""
+def push(repository: str, file_bytes: int = SMALL, prefetched: Sequence[str] = ()) -> None:
+    """Push the image repository:1 to the lab's registry, with a SOCI v2 index, unless it is there.
+
+    Nodes fetch the files of ``prefetched`` before a container starts: paths without a slash before them.
+    """
     if is_there(repository):
         return
     with tempfile.TemporaryDirectory() as scratch:
         plain, indexed = Path(scratch, "plain"), Path(scratch, "indexed")
         write_layout(plain, [data(repository, file_bytes)])
-        run(workloads.convert(plain, indexed, SPAN_BYTES))
+        soci, convert, *rest = workloads.convert(plain, indexed, SPAN_BYTES)
+        run([soci, convert, *(f"--prefetch-file={path}" for path in prefetched), *rest])
         push_layout(indexed, repository)
+
+
+def push_without_index(repository: str, file_bytes: int = SMALL) -> None:
+    """Push the image repository:1 to the lab's registry, without any index, unless it is there."""
+    if not is_there(repository):
+        with tempfile.TemporaryDirectory() as scratch:
+            write_layout(Path(scratch), [data(repository, file_bytes)])
+            push_layout(Path(scratch), repository)
 
 
 def data(seed: str, file_bytes: int, files: int = FILES) -> images.Layer:

@@ -19,7 +19,7 @@ from tests.cluster.registries import PUBLIC, SLOW_BYTES_PER_SECOND
 from tests.waiting import wait_for
 
 NODE, OTHER_NODE = SOCI_NODES
-OF_LAYERS = {"kinds": ("blobs", "store"), "agent": "soci"}
+OF_LAYERS: dict[str, Any] = {"kinds": ("blobs", "store"), "agent": "soci"}
 SLOW = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
 SHORT = 1 << 20  # bytes: the first span
 READ_SECONDS = 180
@@ -140,7 +140,7 @@ WOBBLES = [
         {"faults": [Fault(length=SHORT, **OF_LAYERS)]}, "gives other bytes", id="truncated", marks=SLOWLY
     ),
     pytest.param(
-        {"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "gives other bytes", id="broken-off", marks=SLOWLY
+        {"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="broken-off", marks=SLOWLY
     ),
     pytest.param({"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=SLOWLY),
     pytest.param({"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=SLOWLY),
