@@ -12,7 +12,7 @@ from typing import Any
 
 import pulumi
 
-from . import eks_checks, problems
+from . import eks_checks, node_tuning, problems
 from .guards import Answers
 from .problems import Finding, SociConfigError
 from .settings import Settings
@@ -31,7 +31,8 @@ _NOTHING_THERE = re.compile("no matching|returned no results")
 def checked(
     component: pulumi.ComponentResource, settings: Settings, groups: Mapping[str, Settings]
 ) -> pulumi.Output[Answers]:
-    """Warn of what is slow or dear, refuse what AWS says cannot work, and hand on what AWS said.
+    """Warn of what is slow or dear, refuse what AWS says cannot work, say how nodes will be set, and hand on
+    what AWS said.
 
     What depends on this output is registered after AWS has answered, and not at all after a refusal. The
     refusals that need no answer are those of configuration.py.
@@ -46,6 +47,8 @@ def checked(
         _warn(eks_checks.warnings_by_aws(settings, groups, answers), settings, component)
         if found := eks_checks.refusals_by_aws(settings, groups, answers):
             raise SociConfigError("\n".join(problems.of_finding(settings, one) for one in found))
+        for line in node_tuning.foreseen(groups, answers):
+            pulumi.log.info(line, component)
         return answers
 
     return pulumi.Output.from_input(ask_aws())

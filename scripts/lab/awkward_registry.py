@@ -33,6 +33,7 @@ from pathlib import Path
 from pki import Authority
 
 PIECE = 1 << 20
+INVERSE = bytes(range(255, -1, -1))
 SERVICE = "lab-registry"
 ECR_EXPIRED = "Your authorization token has expired. Reauthenticate and try again."
 ECR_TARGET = "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken"
@@ -81,6 +82,8 @@ class Fault:
         agent: what the user agent contains, in lower case.
         path: what the path contains.
         cut_after: bytes of the right answer's body after which the connection is reset.
+        length: bytes after which the blob ends, for every request.
+        inverted: whether every byte of the right answer's body is another one.
         bytes_per_second: of the right answer's body.
         gate: is waited for before the answer.
     """
@@ -94,6 +97,8 @@ class Fault:
     repository: str = "*"
     path: str = ""
     cut_after: int | None = None
+    length: int | None = None
+    inverted: bool = False
     bytes_per_second: int | None = None
     gate: threading.Event | None = None
 
@@ -307,8 +312,16 @@ class Exchange(http.server.BaseHTTPRequestHandler):
         """Answer with what the upstream answers to the path."""
         names = ("Accept", "Content-Type", *(("Range", "Content-Range") if ranges else ()))
         wanted = {name: self.headers[name] for name in names if name in self.headers}
+        if fault.length is not None:
+            first, last = part_of(wanted.get("Range", ""), fault.length)
+            if first > last:
+                self.reply(416, {"Content-Range": f"bytes */{fault.length}"})
+                return
+            wanted["Range"] = f"bytes={first}-{last}"
         answer = self._ask(upstream, path, wanted)
         headers = {name: answer.headers[name] for name in PASSED_ON if name in answer.headers}
+        if fault.length is not None and "Content-Range" in headers:
+            headers["Content-Range"] = f"{headers['Content-Range'].partition('/')[0]}/{fault.length}"
         if not ranges:
             headers.pop("Accept-Ranges", None)
         if "Content-Length" not in headers:
@@ -324,7 +337,7 @@ class Exchange(http.server.BaseHTTPRequestHandler):
             cut = cut_after is not None and self.note.sent + count > cut_after
             count = cut_after - self.note.sent if cut_after is not None and cut else count
             self.note.sent += count
-            self.wfile.write(piece[:count])
+            self.wfile.write(bytes(piece[:count]).translate(INVERSE) if fault.inverted else piece[:count])
             if cut:
                 self.reset()
 
@@ -670,6 +683,13 @@ def certificate(authority: Authority, names: list[str]) -> tuple[Path, Path]:
     authority.create()
     kinds = [f"{'IP' if re.fullmatch(r'[0-9.]+', name) else 'DNS'}:{name}" for name in names]
     return authority.sign(f"registry-{names[0]}", names[0], "lab", ",".join(kinds))
+
+
+def part_of(wanted: str, length: int) -> tuple[int, int]:
+    """The first and the last byte of a blob that a Range header wants, where the blob has so many."""
+    found = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted)
+    first, last = (int(found[1]), int(found[2] or length - 1)) if found else (0, length - 1)
+    return first, min(last, length - 1)
 
 
 def fits(repository: str, patterns: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import images
@@ -16,29 +17,47 @@ from settings import REGISTRY
 FILES = 48
 SMALL, LARGE = 1 << 18, 9 << 18  # bytes of a file; soci-doctor speaks of images of the second size only
 SPAN_BYTES = 1 << 20
-APPLETS = ["sh", "sleep", "usleep", "cat", "true"]
+APPLETS = ["sh", "sleep", "usleep", "cat", "sha256sum", "true"]
 
 
-def push(repository: str, file_bytes: int = SMALL) -> None:
-    """Push the image repository:1 to the lab's registry, with a SOCI v2 index, unless it is there."""
+def push(repository: str, file_bytes: int = SMALL, prefetched: Sequence[str] = ()) -> None:
+    """Push the image repository:1 to the lab's registry, with a SOCI v2 index, unless it is there.
+
+    Nodes fetch the files of ``prefetched`` before a container starts: paths without a slash before them.
+    """
     if is_there(repository):
         return
     with tempfile.TemporaryDirectory() as scratch:
         plain, indexed = Path(scratch, "plain"), Path(scratch, "indexed")
         write_layout(plain, [data(repository, file_bytes)])
-        run(workloads.convert(plain, indexed, SPAN_BYTES))
+        soci, convert, *rest = workloads.convert(plain, indexed, SPAN_BYTES)
+        run([soci, convert, *(f"--prefetch-file={path}" for path in prefetched), *rest])
         push_layout(indexed, repository)
+
+
+def push_without_index(repository: str, file_bytes: int = SMALL) -> None:
+    """Push the image repository:1 to the lab's registry, without any index, unless it is there."""
+    if not is_there(repository):
+        with tempfile.TemporaryDirectory() as scratch:
+            write_layout(Path(scratch), [data(repository, file_bytes)])
+            push_layout(Path(scratch), repository)
 
 
 def data(seed: str, file_bytes: int, files: int = FILES) -> images.Layer:
     """The layer of so many files that cannot be compressed; another seed gives other bytes."""
 
     def add(archive: tarfile.TarFile) -> None:
-        generator = random.Random(seed)
-        for number in range(files):
-            images.add_file(archive, f"data/{number:02}", generator.randbytes(file_bytes))
+        for name, content in contents(seed, file_bytes, files):
+            images.add_file(archive, name, content)
 
     return add
+
+
+def contents(seed: str, file_bytes: int, files: int = FILES) -> Iterator[tuple[str, bytes]]:
+    """The files of that layer: path without a slash before it, and bytes."""
+    generator = random.Random(seed)
+    for number in range(files):
+        yield f"data/{number:02}", generator.randbytes(file_bytes)
 
 
 def write_layout(layout: Path, layers: list[images.Layer]) -> None:

@@ -66,6 +66,7 @@ class DoctorNode(FakeHost):
         self.dead: dict[str, str] = {}  # mount point to what `ls` says
         self.journal: list[str] = []
         self.not_restored: list[str] = []
+        self.unread: list[str] = []  # lines of the journal on what could not be read
         self.verified = "outcome=verified\n"
         self.was_verified = False
         self.sources = f"{REGISTRY} provider ecr-credential-provider\n"  # what the credential helper says
@@ -209,7 +210,7 @@ class DoctorNode(FakeHost):
 
     def _sh(self, command: Sequence[str], text: str) -> Result:
         if command[2] == daemon_words.JOURNAL:
-            return Result(0, "\n".join((*self.journal, "---", *self.not_restored, "")), "")
+            return Result(0, "\n".join((*self.journal, "---", *self.not_restored, *self.unread, "")), "")
         if command[2] == doctor.PROBE:
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")
         match command[2:]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from agent import (
     credential_helper,
+    daemon_words,
     doctor,
     doctor_checks,
     pull_secret_files,
@@ -451,6 +452,118 @@ def test_a_poisoned_image(node: DoctorNode) -> None:
     assert (finding["id"], finding["subject"]) == ("poisoned-image", SAMPLE)
     assert "1 of 3 layers" in finding["cause"]
     assert "i/o timeout" in finding["cause"]
+
+
+def counted(operation: str, layer: str, times: int) -> str:
+    return f'soci_fs_operation_count{{layer="{layer}",operation_type="{operation}"}} {times}\n'
+
+
+def unread(layer: str, error: str, at: str = "2026-11-28T04:00:00Z") -> str:
+    """What the daemon says of a file that it cannot read (soci-snapshotter 0.16.1)."""
+    return (
+        f'time="{at}" level=error msg="statFile error" digest="{layer}" '
+        f'error="file.Read: failed to read the file: {error}" fetchedPercent=1 fetchedSize=2 size=3'
+    )
+
+
+def examined_with(node: DoctorNode, metrics: str) -> list[dict]:
+    """The findings where the daemon's metrics say that."""
+    told = Metrics(node.path(slots.FIRST.metrics), metrics)
+    findings = node.examine()["findings"]
+    told.join()
+    return findings
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        ("unexpected status code on fetch: 404 Not Found", "the registry has the layer no more"),
+        (
+            f"expected {digest('a')} but got {digest('b')}: span digests do not match",
+            "the registry gives other bytes",
+        ),
+        (
+            "unexpected status code on fetch: 416 Requested Range Not Satisfiable",
+            "the registry gives other bytes",
+        ),
+        ("unexpected EOF", "the registry gives other bytes"),
+        ("unexpected status code on fetch: 403 Forbidden", "let the node's credentials"),
+        ('GET \\"http://x/a?X-Amz=secret\\": giving up request after 10 attempt(s)', "the registry is away"),
+        ("something new", "see journalctl"),
+    ],
+)
+def test_reads_that_failed(node: DoctorNode, error: str, remedy: str) -> None:
+    layer = digest(f"{SAMPLE} blob 1")
+    node.unread = [unread(layer, error, "2026-11-28T04:05:06Z"), unread(digest("of another"), "404")]
+    (finding,) = examined_with(node, counted("fuse_file_read_failure_count", layer, 7))
+    assert (finding["id"], finding["severity"], finding["subject"]) == ("reads-failed", "error", SAMPLE)
+    cause, _, said_of_it = finding["cause"].partition("; last at 2026-11-28T04:05:06Z: ")
+    assert cause == "7 reads of 1 of its 3 layers failed since the daemon's start"
+    assert error.rpartition(": ")[2] in said_of_it
+    assert "secret" not in said_of_it
+    assert finding["remedy"].startswith(remedy)
+
+
+def test_of_reads_that_failed_the_latest_word_is_told_and_all_are_counted(node: DoctorNode) -> None:
+    first, second = digest(f"{SAMPLE} blob 1"), digest(f"{SAMPLE} blob 2")
+    node.unread = [
+        unread(first, "new: 404 Not Found", "2026-11-28T05:00:00Z"),
+        unread(second, "old: 429 Too Many Requests", "2026-11-28T04:00:00Z"),
+    ]
+    failed = "fuse_file_read_failure_count"
+    (finding,) = examined_with(node, counted(failed, first, 7) + counted(failed, second, 10**6))
+    assert finding["cause"].startswith("1000007 reads of 2 of its 3 layers failed")
+    assert finding["cause"].endswith(
+        "last at 2026-11-28T05:00:00Z: file.Read: failed to read the file: new: 404 Not Found"
+    )
+
+
+def test_reads_that_failed_without_a_word_in_the_journal(node: DoctorNode) -> None:
+    failed = counted("fuse_file_read_failure_count", digest(f"{SAMPLE} blob 1"), 1)
+    (finding,) = examined_with(node, failed)
+    assert finding["cause"].endswith("failed since the daemon's start")
+
+
+def test_reads_of_an_image_that_has_gone_are_not_told(node: DoctorNode) -> None:
+    node.unread = [unread(digest("of an image that is gone"), "404 Not Found")]
+    gone = counted("fuse_file_read_failure_count", digest("of an image that is gone"), 3)
+    none = counted("fuse_file_read_failure_count", digest(f"{SAMPLE} blob 1"), 0)
+    other = counted("synchronous_read_count", digest(f"{SAMPLE} blob 1"), 9)
+    assert examined_with(node, gone + none + other) == []
+
+
+def test_a_background_fetch_that_was_given_up(node: DoctorNode) -> None:
+    layer = digest(f"{SAMPLE} blob 1")
+    node.unread = [
+        'time="2026-11-28T04:05:06Z" level=warning msg="error trying to resolve layer, removing it from the '
+        f'queue" error="error trying to fetch span with spanId = 3 from layerDigest = {layer}: 404 Not Found"'
+    ]
+    (finding,) = examined_with(node, counted("background_span_fetch_failure_count", layer, 1))
+    assert (finding["id"], finding["severity"], finding["subject"]) == ("fetch-failed", "warning", SAMPLE)
+    assert finding["cause"].startswith(
+        "1 of its 3 layers are not fetched further; last at 2026-11-28T04:05:06Z"
+    )
+    assert finding["cause"].endswith("404 Not Found")
+
+
+def test_the_journal_is_asked_for_the_last_word_on_each_layer_alone(tmp_path: Path) -> None:
+    """A pod that reads on fills the journal, and what could not be mounted at the start must not be lost."""
+    layer, start = digest("a"), 'level=warning msg="failed to restore remote snapshot sha256:b"'
+    lines = [start, *(unread(layer, f"no. {number}") for number in range(5000)), "level=info msg=other"]
+    (tmp_path / "lines").write_text("\n".join(lines) + "\n")
+    program = tmp_path / "journalctl"
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/lines\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-c", daemon_words.JOURNAL, "words", "unit", START],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    present = done.stdout.partition("---\n")[2]
+    assert present.splitlines() == [start, unread(layer, "no. 4999")]
+    assert daemon_words.Words(done.stdout).unread[layer][1].endswith("no. 4999")
 
 
 def test_layers_without_a_mount_of_which_the_journal_says_nothing(node: DoctorNode) -> None:

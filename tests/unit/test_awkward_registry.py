@@ -136,6 +136,22 @@ def test_what_the_upstream_has_is_served_under_another_name(registry):
     assert registry.count(method="GET", kind="blobs") == 2
 
 
+def test_a_blob_can_be_shorter_than_it_was(registry):
+    registry.faults = [Fault(length=1000, kinds=("blobs",))]
+    part = ask(registry.front.url, BLOB_PATH, Range="bytes=990-1200")
+    assert (part.status, part.body) == (206, BLOB[990:1000])
+    assert part.headers["Content-Range"] == "bytes 990-999/1000"
+    beyond = ask(registry.front.url, BLOB_PATH, Range="bytes=1000-1200")
+    assert (beyond.status, beyond.headers["Content-Range"]) == (416, "bytes */1000")
+
+
+def test_a_blob_can_have_other_bytes_of_the_same_number(registry):
+    registry.faults = [Fault(inverted=True, kinds=("blobs",))]
+    part = ask(registry.front.url, BLOB_PATH, Range="bytes=5-9")
+    assert (part.status, part.body) == (206, bytes(255 - byte for byte in BLOB[5:10]))
+    assert ask(registry.front.url, BLOB_PATH, "HEAD").headers["Content-Length"] == str(len(BLOB))
+
+
 def test_a_registry_without_ranges_sends_the_whole(registry):
     registry.ranges = False
     whole = ask(registry.front.url, BLOB_PATH, Range="bytes=5-9")

@@ -28,8 +28,8 @@ Standard library only: it runs in a stock Python image. Its rooms:
     tell        what the user hears; `api`: the server, `marks`: of the node there, `log`: of the pod
     remedies    what to do about what both the condition and the doctor tell
     doctor      what is wrong with the node, without a change; `doctor_checks`: a check each, `doctor_images`:
-                how each image is served, `fetch_progress`: and how much of it is here by now;
-                `daemon_words`: what a daemon says of images
+                how each image is served, `daemon_metrics`: how much of it is here by now, which reads
+                failed; `daemon_words`: what a daemon says of images and layers
     reads       which files a container reads until it is ready; `file_reads`: as the kernel tells
     bench       what soci-bench measures on the node
     watch       the small process that stays

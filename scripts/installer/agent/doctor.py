@@ -19,12 +19,12 @@ from . import (
     containerd_config,
     credential_helper,
     credential_providers,
+    daemon_metrics,
     daemon_words,
     detect,
     doctor_checks,
     doctor_images,
     drift,
-    fetch_progress,
     lazy,
     pull_secret_files,
     release,
@@ -112,7 +112,7 @@ class _Examination:
         answers = ctr.succeeds("version", timeout=SECONDS)
         at_socket = listens(self.host.path(slot.socket))
         words = self._words(slot, start)
-        metrics = fetch_progress.read_metrics(self.host.path(slot.metrics)) if daemon.pid else ""
+        metrics = daemon_metrics.read_metrics(self.host.path(slot.metrics)) if daemon.pid else ""
         images, unmounted = self._images(ctr, slot, words) if answers else ((), 0)
         hosts = doctor_images.registries(images)
         providers = self._try("the kubelet's plugins", lambda: credential_providers.read(self.host))
@@ -146,7 +146,10 @@ class _Examination:
             reasons=words.reasons,
             unmounted=unmounted,
             dead_pods=self._pods(ctr, dead) if answers else dead,
-            local_layers=fetch_progress.local_layers(metrics) if metrics else None,
+            local_layers=daemon_metrics.local_layers(metrics) if metrics else None,
+            failed_reads=daemon_metrics.failed_reads(metrics),
+            failed_fetches=daemon_metrics.failed_fetches(metrics),
+            unread=words.unread,
             memory=memory_of(self.host.read_text(f"/proc/{daemon.pid}/status")),
             pull_secrets=tuple(pull_secret_files.problems(self.host)),
             # At a daemon that is away, which is told anyway, its checks wait for longer than there is time.

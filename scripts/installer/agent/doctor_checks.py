@@ -14,7 +14,7 @@ from .containerd_config import Path
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
 from .daemon_words import in_short
-from .doctor_images import Image
+from .doctor_images import LAZY, Image
 from .kinds import PLAIN
 from .pull_secret_choice import CONFLICT
 from .pull_secret_files import UNREAD
@@ -82,6 +82,10 @@ class Look:
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
     dead_pods: tuple[str, ...] = ()
     local_layers: frozenset[str] | None = None  # digests of lazily loaded layers that are wholly here
+    # Of the daemon's present start, by the layer's digest:
+    failed_reads: Mapping[str, int] = field(default_factory=dict)  # how often a pod got an I/O error
+    failed_fetches: frozenset[str] = frozenset()  # what the background fetch has given up
+    unread: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # when it last failed, and why
     memory: int = 0  # of the daemon, in bytes
     pull_secrets: tuple[tuple[str, str, str], ...] = ()  # finding, subject and cause, as their process says
     verify: str = ""  # what the host script's own checks found
@@ -523,6 +527,72 @@ def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
 def _unmounted_layers(look: Look) -> Iterator[tuple[str, str]]:
     if look.unmounted:
         yield "node", f"{look.unmounted} lazily loaded layers have no mount"
+
+
+# What the daemon says of a read that failed -> what to do. It has tried again what may go by of itself.
+UNREADABLE = (
+    (
+        re.compile(r"\b404\b|not found|\b410\b", re.I),
+        "the registry has the layer no more: push the same image again, and reads go on",
+    ),
+    (
+        re.compile(r"digests? do(?:es)? not match|\b416\b|EOF|data size|Content-Range|corrupt", re.I),
+        "the registry gives other bytes than the index names, or no parts of blobs: mend it, or the proxy or "
+        "mirror before it, and reads go on",
+    ),
+    (
+        re.compile(r"\b40[13]\b|unauthorized|forbidden|denied|credentials", re.I),
+        "let the node's credentials read the repository (docs/security.md, Registry credentials)",
+    ),
+    (
+        re.compile(r"\b429\b|giving up request|dial tcp|timeout|connection|\b5\d\d\b", re.I),
+        "the registry is away or has too many requests: wait for it, raise its limits, or have a mirror",
+    ),
+)
+
+
+def _last_word(look: Look, layers: Iterable[str]) -> tuple[str, ...]:
+    """The last of the daemon's words on these layers as a clause, and what to do where they say it."""
+    said = max((look.unread[layer] for layer in layers if layer in look.unread), default=None)
+    if said is None:
+        return ("",)
+    at, error = said
+    remedies_of = [remedy for words, remedy in UNREADABLE if words.search(error)]
+    return (f"; last at {at}: {in_short(error)}", *remedies_of[:1])
+
+
+@_check(
+    "reads-failed",
+    "error",
+    "pods got I/O errors in the place of a lazily loaded image's bytes, which the registry did not give as "
+    "the index names them: deleted, changed, too many requests, no parts of blobs; the daemon checks each "
+    "span, and gives out no other bytes",
+    "see journalctl -u 'soci-snapshotter*' on the node, and mend the registry: reads go on",
+)
+def _reads_failed(look: Look) -> Iterator[tuple[str, ...]]:
+    for image in look.images if look.should_serve else ():
+        failed = [layer.digest for layer in image.layers if layer.digest in look.failed_reads]
+        if failed:
+            cause, *remedy = _last_word(look, failed)
+            reads = sum(look.failed_reads[layer] for layer in failed)
+            layers = f"{len(failed)} of its {len(image.layers)} layers"
+            yield image.name, f"{reads} reads of {layers} failed since the daemon's start{cause}", *remedy
+
+
+@_check(
+    "fetch-failed",
+    "warning",
+    "the background fetch of an image failed and is not begun again: its pods read on from the registry, and "
+    "need it",
+    "mend the registry, drain the node, then restart the daemon, which fetches anew",
+)
+def _fetch_failed(look: Look) -> Iterator[tuple[str, str]]:
+    for image in look.images if look.should_serve else ():
+        failed = [layer.digest for layer in image.of(LAZY) if layer.digest in look.failed_fetches]
+        if failed and not look.failed_reads.keys() & {layer.digest for layer in image.layers}:
+            cause, *_ = _last_word(look, failed)
+            layers = f"{len(failed)} of its {len(image.layers)} layers"
+            yield image.name, f"{layers} are not fetched further{cause}"
 
 
 def why_whole(image: Image, look: Look) -> str:

@@ -1,7 +1,8 @@
-"""Which lazily loaded layers are wholly on the node by now: by the metrics of the daemon.
+"""What the daemon's metrics tell of lazily loaded layers: which are wholly here, and which reads failed.
 
 Source: soci-snapshotter, fs/metrics/common/metrics.go; fs/backgroundfetcher/resolver.go measures the time of
-a layer's background fetch once its last span is there. A daemon that was started anew fetches anew.
+a layer's background fetch once its last span is there. A daemon that was started anew fetches anew, and
+counts anew. It counts no request that was tried again with success.
 """
 
 import re
@@ -13,6 +14,10 @@ MOST_BYTES = 8 << 20
 _ENDED = re.compile(
     r'^soci_fs_operation_duration_milliseconds_count\{layer="(sha256:[0-9a-f]{64})",'
     r'operation_type="background_fetch"\} [1-9]',
+    re.MULTILINE,
+)
+_COUNT = re.compile(
+    r'^soci_fs_operation_count\{layer="(sha256:[0-9a-f]{64})",operation_type="(\w+)"\} ([0-9.e+]+)$',
     re.MULTILINE,
 )
 
@@ -38,3 +43,19 @@ def read_metrics(path: Path) -> str:
 def local_layers(metrics: str) -> frozenset[str]:
     """The digests of the layers whose background fetch has ended."""
     return frozenset(_ENDED.findall(metrics))
+
+
+def failed_reads(metrics: str) -> dict[str, int]:
+    """Layer to how often a pod got an I/O error in the place of a file's bytes."""
+    return _counts(metrics, "fuse_file_read_failure_count")
+
+
+def failed_fetches(metrics: str) -> frozenset[str]:
+    """The digests of the layers that the background fetch has given up: it tries none of them again."""
+    return frozenset(_counts(metrics, "background_span_fetch_failure_count"))
+
+
+def _counts(metrics: str, operation: str) -> dict[str, int]:
+    """Layer to how often the operation was counted, where it was."""
+    found = {layer: int(float(count)) for layer, kind, count in _COUNT.findall(metrics) if kind == operation}
+    return {layer: count for layer, count in found.items() if count}
