@@ -3,6 +3,7 @@
 Neither imports the other: the components run where `pulumi up` does, the agent on the node, without packages.
 """
 
+import ast
 import json
 import os
 from collections import UserDict
@@ -140,6 +141,32 @@ def test_the_agent_understands_every_setting_that_the_component_writes() -> None
     changed = agent.settings.parse(json.dumps(other))
     for field in fields(plain):
         assert getattr(plain, field.name) != getattr(changed, field.name), f"{field.name} is not written"
+
+
+def compared_settings() -> set[tuple[str, str]]:
+    """Name and value wherever the agent compares a field of its settings with a word."""
+    found = set()
+    for path in Path(agent.settings.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Compare(
+                    left=ast.Attribute(
+                        attr=name,
+                        value=ast.Name(id="settings" | "wanted") | ast.Attribute(attr="settings"),
+                    ),
+                    comparators=[ast.Constant(value=str(value))],
+                ):
+                    found.add((name, value))
+    return found
+
+
+def test_every_value_that_the_agent_compares_a_setting_with_is_one_that_the_component_allows() -> None:
+    compared = compared_settings()
+    assert {"state", "mode", "existing_nodes", "upgrade_policy", "broken_pods", "credentials"} <= {
+        name for name, _ in compared
+    }
+    for name, value in compared:
+        assert getattr(configuration.from_arguments({"version": "0.16.1", name: value}), name) == value
 
 
 class Recorded(UserDict[str, str]):
