@@ -15,7 +15,7 @@ GIB = 1 << 30
 # node has just as much as the rule asks for.
 KERNEL_TELLS = 0.96
 MOST_DOWNLOADS, MOST_UNPACKS = 20, 12
-DOWNLOADS_OF_SMALL_NODES = 10
+DOWNLOADS_OF_LITTLE_MEMORY, LITTLE_MEMORY = 10, 2 * GIB
 LEAST_PREFETCH_WORKERS = 8
 CORE_MILLISECONDS, LEAST_MILLISECONDS = 200, 5
 
@@ -34,8 +34,7 @@ class Machine:
 
 def tuning(cores: int, memory: int) -> str:
     """The settings of the daemon, in the agent's words, on a node with so many cores and bytes of memory."""
-    is_small = cores <= 2 or memory < 2 * GIB
-    downloads = DOWNLOADS_OF_SMALL_NODES if is_small else MOST_DOWNLOADS
+    downloads = DOWNLOADS_OF_LITTLE_MEMORY if memory < LITTLE_MEMORY else MOST_DOWNLOADS
     unpacks = min(MOST_UNPACKS, cores, max(1, round(memory / GIB)))
     parallel = f"{downloads} connections an image, 16mb each, {unpacks} layers unpacked"
     ahead = f"prefetch: {max(LEAST_PREFETCH_WORKERS, cores)} connections a layer"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..doctor import CannotLookError, Kubectl
 from ..pull_time import pull_seconds
-from .arms import Arm
+from .arms import ADVISED, Arm
 from .node_session import BenchError, NodeSession
 from .pod_watch import PodNews, PodWatch
 from .samples import Advised, Json, Link, Phases, Sample, Workload, is_cold
@@ -219,22 +219,17 @@ def bench_pod(
 
 @dataclass(frozen=True)
 class Cell:
-    """One workload over one link; `prepare` puts the link in place.
-
-    Attributes:
-        nodes: of arms that have another node here than in other cells, by mode.
-        advised: what was advised here; None where nobody asked.
-    """
+    """One workload over one link; `prepare` puts the link in place; `advised` is None where nobody asked."""
 
     workload: Workload
     link: str
     prepare: Callable[[], None] = lambda: None
-    nodes: Mapping[str, str] = field(default_factory=dict)
     advised: Advised | None = None
 
     def here(self, arm: Arm) -> Arm:
         """The arm with its node in this cell."""
-        return Arm(arm.mode, self.nodes.get(arm.mode, arm.node))
+        elsewhere = self.advised.node if self.advised and arm.mode == ADVISED else ""
+        return Arm(arm.mode, elsewhere or arm.node)
 
 
 @dataclass(frozen=True)

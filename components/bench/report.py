@@ -87,8 +87,10 @@ def link_rate(result: Result, link: str) -> float:
 
 
 def cell_floor(result: Result, workload: Workload, link: str, mode: str) -> float | None:
-    """The least time to ready of a workload over a link, on the node of the mode."""
-    node = next((arm.node for arm in result.arms if arm.mode == mode), "")
+    """The least time to ready of a workload over a link, on the node of the mode there."""
+    advised = result.advice.get((workload.name, link))
+    own = advised.node if advised and mode == ADVISED else ""
+    node = own or next((arm.node for arm in result.arms if arm.mode == mode), "")
     empty = min(result.empty_pods.get(node, ()), default=None)
     return floor_s(workload.needed_bytes, link_rate(result, link), empty)
 
@@ -130,7 +132,9 @@ def from_json(content: Mapping[str, Any]) -> Result:
         link = {key: value for key, value in entry.items() if key != "used_bytes_per_second"}
         result.links[link["name"]] = Link(**link)
     for entry in content.get("advice", ()):
-        result.advice[entry["read"], entry["link"]] = Advised(entry["way"], entry["expected_s"])
+        result.advice[entry["read"], entry["link"]] = Advised(
+            entry["way"], entry["expected_s"], entry["image"], entry["node"]
+        )
     for entry in content["samples"]:
         sample = {key: value for key, value in entry.items() if key not in ("read", "link", "mode")}
         key = (entry["read"], entry["link"], entry["mode"])

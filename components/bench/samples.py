@@ -85,10 +85,14 @@ class Advised:
     Attributes:
         way: the way of loading that it chose, in its words.
         expected_s: when it expects the workload to be ready.
+        image: what is started so.
+        node: where, when it is not the arm's own node; else empty.
     """
 
     way: str
     expected_s: float
+    image: str
+    node: str = ""
 
 
 @dataclass(frozen=True)

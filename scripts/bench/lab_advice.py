@@ -1,14 +1,14 @@
 """What `soci-index advise` says of the workloads of `make bench`, and the images that it makes of them.
 
-A workload's start is recorded once, on the node that does what is advised. For each link the recording is
-asked again, and the image gets the index that is advised there, under a tag of its own.
+A workload's start is recorded once, lazily loaded, on a node with the installer's pod. For each link the
+recording is asked again, and the image gets the index that is advised there, under a tag of its own.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab_client import LAB, LAB_DIRECTORY, REPOSITORY
@@ -28,20 +28,7 @@ RECORD_SECONDS = 120
 LATENCY_S = 0.001  # of the lab's own network
 
 
-@dataclass(frozen=True)
-class Advice:
-    """What is advised for a workload over a link.
-
-    Attributes:
-        advised: the way, and when it expects the workload to be ready.
-        image: the one to start so.
-    """
-
-    advised: Advised
-    image: str
-
-
-def of(entry: workloads.Made, link: LabLink, name: str, node: str) -> Advice:
+def of(entry: workloads.Made, link: LabLink, name: str, node: str, without: Mapping[str, str]) -> Advised:
     """The advice for a workload over a link; its index is written.
 
     Args:
@@ -49,27 +36,28 @@ def of(entry: workloads.Made, link: LabLink, name: str, node: str) -> Advice:
         link: the link.
         name: of the link, for the tag.
         node: where it is recorded, unless it was.
+        without: the node for each way that needs no SOCI.
 
     Raises:
         RuntimeError: soci-index fails; its own words.
     """
     tag = f"advised-{entry.name}-{name}"
-    latency = f"{(LATENCY_S + link.delay_s) * 1000:g}ms"
-    options = ["--bandwidth", link.rate, "--latency", latency]
+    options = ["--bandwidth", link.rate, "--latency", f"{(LATENCY_S + link.delay_s) * 1000:g}ms"]
     if link.connection_rate:
         options += ["--per-connection", f"{link.connection_rate / 1e6:g}MB"]
     reads = ["--reads", str(recording(entry, node))]
     write = ["--write", "--to-tag", tag, "--output", "json"]
     found = json.loads(soci_index(entry.image(workloads.PLAIN), [*reads, *options, *write]))
-    expected = next(each for each in found["expected"] if each["way"] == found["way"])["readySeconds"]
-    return Advice(
-        Advised(found["way"], expected), entry.image(tag if found["spanBytes"] else workloads.PLAIN)
-    )
+    way = found["way"]
+    expected = next(each for each in found["expected"] if each["way"] == way)["readySeconds"]
+    image = entry.image(tag if found["spanBytes"] else workloads.PLAIN)
+    return Advised(way, expected, image, without.get(way, ""))
 
 
 def recording(entry: workloads.Made, node: str) -> Path:
-    """The recording of a workload's start; made once."""
-    file = RECORDINGS / f"{entry.name}.json"
+    """The recording of a workload's start; made once, as long as it is the same workload."""
+    what = hashlib.sha256(json.dumps([entry.repository, entry.command]).encode()).hexdigest()[:12]
+    file = RECORDINGS / f"{entry.name}-{what}.json"
     if not file.exists():
         RECORDINGS.mkdir(parents=True, exist_ok=True)
         new = file.with_suffix(".new")

@@ -51,7 +51,7 @@ from components.bench.arms import (  # noqa: E402
 from components.bench.measurement import Bench, Cell, Plan, Result, measure  # noqa: E402
 from components.bench.node_session import sessions  # noqa: E402
 from components.bench.pod_watch import PodWatch  # noqa: E402
-from components.bench.samples import Workload  # noqa: E402
+from components.bench.samples import Advised, Workload  # noqa: E402
 
 NODES = {
     OVERLAYFS: "node3",
@@ -189,22 +189,14 @@ def workload_of(name: str, image: str, words: Sequence[str], ready: str) -> Work
     return Workload(label, images, entry.command, entry.ready, entry.needed_bytes, total)
 
 
-def advised(cell: Cell, name: str, link: str) -> Cell:
-    """The cell with what `soci-index advise` says of it: the image, and where it is to be started."""
+def advised(cell: Cell, name: str, link: str, known: Advised | None) -> Cell:
+    """The cell with what `soci-index advise` says of it, unless that is known: answers stay with samples."""
     entry = workloads.made()[f"read-{name}" if name in READS else name]
-    advice = lab_advice.of(entry, LINKS[link], link, RECORDED_ON)
-    command.say(
-        f"{cell.workload.name} over {cell.link}: advised is {advice.advised.way}, "
-        f"ready after {advice.advised.expected_s:.1f} s"
-    )
-    images = {**cell.workload.image, ADVISED: advice.image}
-    node = WITHOUT_SOCI.get(advice.advised.way)
-    return replace(
-        cell,
-        workload=replace(cell.workload, image=images),
-        nodes={ADVISED: node} if node else {},
-        advised=advice.advised,
-    )
+    found = known or lab_advice.of(entry, LINKS[link], link, RECORDED_ON, WITHOUT_SOCI)
+    where = f"{cell.workload.name} over {cell.link}"
+    command.say(f"{where}: {found.way} is advised, and ready after {found.expected_s:.1f} s is expected")
+    images = {**cell.workload.image, ADVISED: found.image}
+    return replace(cell, workload=replace(cell.workload, image=images), advised=found)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -263,10 +255,12 @@ def main() -> None:
 
 def run(wanted: argparse.Namespace, result: Result) -> None:
     """Measure what is wanted on top of what is there; the lab is as before afterwards."""
+    plain: list[str] = []
     if not wanted.image:
         made = workloads.made()
         names = [f"read-{name}" if name in READS else name for name, _ in wanted.cells]
         workloads.provide([made[name] for name in dict.fromkeys(names)], command.say)
+        plain = sorted({made[name].image(workloads.PLAIN) for name in names})
     words = ["/bin/sh", "-c", wanted.command] if wanted.command else []
     environment = command.environment()
     with arms_in_place(wanted.arms, wanted.keep_nodes) as arms:
@@ -286,12 +280,13 @@ def run(wanted: argparse.Namespace, result: Result) -> None:
             ]
             if ADVISED in wanted.arms and not wanted.image:
                 cells = [
-                    advised(cell, name, link) for cell, (name, link) in zip(cells, wanted.cells, strict=True)
+                    advised(cell, name, link, result.advice.get((cell.workload.name, cell.link)))
+                    for cell, (name, link) in zip(cells, wanted.cells, strict=True)
                 ]
             empty_image = command.installer_image(kubectl(), INSTALLER_NAMESPACE)
             measure(
                 Bench(kubectl(), watch, open_sessions, NAMESPACE),
-                Plan(cells, arms, wanted.samples, empty_image, RELATIVES),
+                Plan(cells, arms, wanted.samples, empty_image, [*RELATIVES, *plain]),
                 result,
                 command.say,
                 save=lambda now: write(now, environment),

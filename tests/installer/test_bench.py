@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent import bench, doctor, slots
+from agent import bench, slots
 from agent.bench import Meter, Node, default_interfaces, is_watched, ready_times, received_bytes
 from agent.errors import InstallError
 from agent.host import Result
@@ -209,14 +209,12 @@ def test_a_daemon_whose_caches_cannot_be_removed_is_started_again(installed, mon
 def test_indexes_that_the_daemon_keeps_in_containerds_store_are_no_warm_start(installed):
     """Where it pulls in parallel it keeps them there by a label of its own, and they outlive their image."""
     installed.containers.clear()
-    kept = {
-        "sha256:of-soci": {"artifactType": "application/vnd.amazon.soci.index.v2+json"},
-        "sha256:other": {},
+    root = {"containerd.io/gc.root": "2026-11-28"}
+    installed.content |= {
+        "sha256:index": root | {f"{bench.ZTOC}0": "sha256:ztoc", f"{bench.ZTOC}1": "sha256:collected"},
+        "sha256:ztoc": {},
+        "sha256:other": root,
     }
-    for name, manifest in kept.items():
-        installed.content[name] = {"containerd.io/gc.root": "2026-11-28"}
-        path = f"/var/lib/containerd/{doctor.BLOBS}/{name.removeprefix('sha256:')}"
-        installed.put(path, json.dumps(manifest))
     removed: list[str] = []
     ctr = installed.answers["env"]
 
@@ -230,14 +228,7 @@ def test_indexes_that_the_daemon_keeps_in_containerds_store_are_no_warm_start(in
     node = Node(installed, installed.payload)
     node.has_soci = False  # its daemon is not the question here
     node.forget([])
-    assert removed == ["sha256:of-soci"]
-
-
-@pytest.mark.parametrize(
-    "manifest", [{"config": {"mediaType": "application/vnd.amazon.soci.index.v1+json"}}, {"config": 1}, {}]
-)
-def test_an_index_of_version_1_has_its_type_at_its_configuration(manifest):
-    assert bench.is_soci_index(manifest) is isinstance(manifest.get("config"), dict)
+    assert removed == ["sha256:index", "sha256:ztoc"]
 
 
 # The log

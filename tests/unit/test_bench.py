@@ -13,10 +13,11 @@ import pytest
 
 from components import doctor, pull_time
 from components.bench import arms, command, measurement, node_session, plots, pod_watch, report
-from components.bench.arms import LAZY, LAZY_1MIB, OVERLAYFS, PARALLEL, TUNED, Arm
+from components.bench.arms import ADVISED, LAZY, LAZY_1MIB, OVERLAYFS, PARALLEL, TUNED, Arm
 from components.bench.measurement import Cell, Plan, Progress, Result
 from components.bench.pod_watch import PodNews, PodWatch
 from components.bench.samples import (
+    Advised,
     Link,
     Phases,
     Sample,
@@ -157,6 +158,53 @@ def test_a_mode_that_loses_is_told_with_what_it_loses_to():
         "At least twice as soon as every reference: 1 of 1 cells.",
         "Slower than containerd, tuned, 6 % over 200 Mbit/s: SOCI, lazy 2.00 times the time.",
     ]
+
+
+def advised_cell(way: str, ready_s: float, node: str = "") -> Result:
+    """The cell with what was advised, beside 10 s of overlayfs, 8 of the tuned, a slow lazy one."""
+    result = measured(
+        overlayfs=[sample(10)], tuned=[sample(8)], lazy=[sample(20, mounts=6)], advised=[sample(ready_s)]
+    )
+    result.advice["6 %", "200 Mbit/s"] = Advised(way, 3.5, "image:advised", node)
+    return result
+
+
+def test_what_is_advised_answers_for_soci():
+    """A mode that nobody would take there says nothing against it."""
+    (row,) = report.cells(advised_cell("prefetch", 4))
+    assert (row["mode"], row["advised_way"], row["expected_ready_s"]) == (ADVISED, "prefetch", 3.5)
+    assert (row["ratio"], row["tuned_ratio"]) == (2.5, 2.0)
+    assert list(report.verdicts([row])) == [
+        "As advised, at least twice as soon as every reference: 1 of 1 cells.",
+        "As advised, never more than 1.10 times the time of a reference: 1 of 1 cells.",
+    ]
+    text = "\n".join(report.soonest([row]))
+    assert "prefetch" in text
+    assert "ADVISED" in text
+
+
+def test_advice_that_loses_is_told_with_the_floor():
+    told = list(report.verdicts(report.cells(advised_cell("lazy", 9))))
+    assert told[1].endswith("0 of 1 cells.")
+    assert told[2].startswith("Slower than containerd, tuned, 6 % over 200 Mbit/s: as advised 1.12 times the")
+    assert told[2].endswith("; the floor is 1.30 s.")
+
+
+def test_what_is_advised_without_soci_is_started_and_judged_on_a_node_without_it():
+    advised = Advised("containerd", 9.0, "image:plain", "node-of-overlayfs")
+    cell = Cell(Workload("6 %", {"": "image:1"}), "200 Mbit/s", advised=advised)
+    assert cell.here(Arm(ADVISED, "advised")) == Arm(ADVISED, "node-of-overlayfs")
+    assert cell.here(Arm(LAZY, "lazy")) == Arm(LAZY, "lazy")
+    result = advised_cell("containerd", 10, "node-of-overlayfs")
+    result.empty_pods["node-of-overlayfs"] = [2.5]
+    (row,) = report.cells(result)
+    assert row["floor_s"] == pytest.approx(0.8 + 2.5)
+
+
+def test_the_advice_is_kept_with_its_samples():
+    result = advised_cell("containerd", 10, "node3")
+    written = json.loads(json.dumps(report.to_json(result, {})))
+    assert report.from_json(written).advice == result.advice
 
 
 def test_a_lazy_arm_that_loaded_nothing_lazily_is_told():

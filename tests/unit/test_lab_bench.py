@@ -42,6 +42,16 @@ def test_a_pattern_of_nothing_is_refused_with_what_there_is(capsys):
     assert "READ is of 0, 6-in-order" in capsys.readouterr().err
 
 
+def test_what_is_advised_needs_the_nodes_without_soci(capsys):
+    with pytest.raises(SystemExit):
+        lab_bench.parse(["--arms", "advised,lazy"])
+    assert "--arms advised is with overlayfs and tuned" in capsys.readouterr().err
+
+
+def test_of_an_image_of_ones_own_nothing_is_advised():
+    assert "advised" not in lab_bench.parse(["--image", "a/b:1"]).arms
+
+
 def test_an_arm_that_is_none_is_refused(capsys):
     with pytest.raises(SystemExit):
         lab_bench.parse(["--arms", "lazy,warp"])

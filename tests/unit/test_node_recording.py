@@ -178,6 +178,21 @@ def test_a_pod_ends_by_itself_when_nobody_deletes_it(fake: FakeCluster) -> None:
     assert made["spec"]["activeDeadlineSeconds"] >= 18
 
 
+def test_the_pod_has_the_command_that_is_given(fake: FakeCluster) -> None:
+    record(fake.cluster, Wanted(IMAGE, "node1", 9.5, wait=8, run=True, command=("sh", "-c", "true")))
+    (container,) = json.loads((fake.folder / "created").read_text())["spec"]["containers"]
+    assert container["command"] == ["sh", "-c", "true"]
+
+
+def test_what_follows_the_dashes_is_the_pods_command(capsys: pytest.CaptureFixture[str]) -> None:
+    parsed = advise.parse([IMAGE, "--node", "n", "--run", "--", "sh", "-c", "x", "--", "--node"])
+    assert (parsed.image, parsed.node, parsed.command) == (IMAGE, "n", ["sh", "-c", "x", "--", "--node"])
+    for words in ([IMAGE, "--node", "n", "--", "sh"], [IMAGE, "--node", "n", "--run", "--"]):
+        with pytest.raises(SystemExit):
+            advise.parse(words)
+        assert "a command is for the pod of --run" in capsys.readouterr().err
+
+
 def test_a_pod_is_made_once_the_node_looks_and_deleted_whatever_happens(fake: FakeCluster) -> None:
     fake.say({"waits": IMAGE}, {"problem": "no container of it was started here. Remedy: start one"})
     with pytest.raises(SociIndexError, match=r"no container of it was started here. Remedy: start one"):

@@ -59,6 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="soci-index advise",
         description="How an image is loaded best: what a container of it reads until it is ready is recorded "
         "on a node, and what each way of loading would take for that is computed.",
+        usage="%(prog)s [options] IMAGE [-- COMMAND ...]",
         epilog="Exit status: 0 there is an advice; 1 there is none; 2 usage.",
     )
     parser.add_argument("image", metavar="IMAGE", help="as a pod names it")
@@ -67,13 +68,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     which.add_argument("--node", default="", help="record the next container of the image that starts there")
     which.add_argument("--reads", type=Path, metavar="FILE", help="a recording that --save kept")
     reads.add_argument(
-        "--run", action="store_true", help="start a pod of the image on the node, and delete it"
-    )
-    parser.add_argument(
-        "command",
-        nargs="*",
-        metavar="COMMAND",
-        help="of that pod's container, after --; default: the image's",
+        "--run",
+        action="store_true",
+        help="start a pod of the image on the node, and delete it; what follows -- is its command",
     )
     reads.add_argument(
         "--until", default="", metavar="REGEX", help="a line of its output; default: the pod is ready"
@@ -103,11 +100,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", choices=("table", "json"), default="table")
     options.add_registries(parser)
     options.add_tools(parser)
-    parsed = parser.parse_args(arguments)
+    options_only, has_command, words = _at_dashes(arguments)
+    parsed = parser.parse_args(options_only)
+    parsed.command = words
     if parsed.run and not parsed.node:
         parser.error("--run is for --node")
-    if parsed.command and not parsed.run:
-        parser.error("a command is for --run: --node NODE --run -- COMMAND")
+    if has_command and not (parsed.run and words):
+        parser.error("a command is for the pod of --run: --node NODE --run -- COMMAND")
     if (parsed.to_tag or parsed.replace) and not parsed.write:
         parser.error("--to-tag and --replace are for --write")
     try:
@@ -115,6 +114,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     except re.error as error:
         parser.error(f"--until {parsed.until!r} is no regular expression ({error})")
     return parsed
+
+
+def _at_dashes(arguments: Sequence[str]) -> tuple[list[str], bool, list[str]]:
+    """What is before the first --, whether there is one, and what is after it, whatever it looks like."""
+    if "--" not in arguments:
+        return [*arguments], False, []
+    at = [*arguments].index("--")
+    return [*arguments[:at]], True, [*arguments[at + 1 :]]
 
 
 def rate(text: str) -> float:

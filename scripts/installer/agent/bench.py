@@ -30,7 +30,7 @@ CONTAINERS_SECONDS = 90.0  # the kubelet looks once a minute for those whose pod
 SETTLE_SECONDS = 60.0
 CACHES = ("content", "soci")  # of a daemon, below its directory; what it makes anew
 HEAL = "soci-cluster-heal.service"
-SOCI_INDEX = "application/vnd.amazon.soci.index."  # how the type of its manifest begins
+ZTOC = "containerd.io/gc.ref.content.ztoc."  # how the labels of an index begin that keep its zTOCs
 
 Json = dict[str, Any]
 
@@ -95,13 +95,16 @@ class Node:
         }
 
     def forget(self, images: Sequence[str]) -> Json:
-        """Make the next pull of the images a cold one, under all their names, the daemon's caches included.
+        """Make the next pull of the images a cold one, under all their names. The daemon's caches go too, and
+        the indexes that it keeps in containerd's store, of whatever image.
 
         Raises:
             InstallError: a container still uses one of them, or lazily loaded ones of others would break.
         """
         names = self._names(images)
         self._await_no_container(names)
+        if self.has_soci:
+            self._refuse_lazy_pods()
         for digest in self._soci_indexes():
             self.ctr.ask("content", "rm", digest)
         for name in names:
@@ -198,11 +201,15 @@ class Node:
         return [name for names in by_digest.values() if not set(images).isdisjoint(names) for name in names]
 
     def _soci_indexes(self) -> list[str]:
-        """The digests of SOCI's indexes in containerd's content. Where it pulls in parallel, the daemon keeps
-        them there, by a label of its own (soci/store/store.go): they outlive their image."""
+        """The digests of SOCI's indexes and zTOCs in containerd's content. Where it pulls in parallel, the
+        daemon keeps them there by labels of its own (fs/artifact_fetcher.go): they outlive their image."""
         content = labels(self.ctr.ask("content", "ls"))
-        rooted = [digest for digest, found in content.items() if "containerd.io/gc.root" in found]
-        return [digest for digest in rooted if is_soci_index(read_json(self._blob(digest)))]
+        found: dict[str, None] = {}
+        for digest, known in content.items():
+            ztocs = [value for key, value in known.items() if key.startswith(ZTOC)]
+            if ztocs and "containerd.io/gc.root" in known:
+                found |= dict.fromkeys([digest, *(ztoc for ztoc in ztocs if ztoc in content)])
+        return list(found)
 
     def _await_no_container(self, names: Collection[str]) -> None:
         deadline = time.monotonic() + CONTAINERS_SECONDS
@@ -218,13 +225,16 @@ class Node:
                 )
             self._sleep(LOG_POLL_SECONDS)
 
-    def _empty_daemon(self) -> None:
-        """Restart the daemon without its caches, which breaks nobody, and wait until that is looked after."""
+    def _refuse_lazy_pods(self) -> None:
+        """A restart of the daemon would break them."""
         script = transaction.host_script(self.payload)
         if mounts := lazy.lazy_mounts(self.host, script, self.slot):
             pods = lazy.in_words(lazy.pods_of(self.ctr, mounts))
             cause = f"the daemon's caches cannot be emptied: {pods} would break"
             raise InstallError("bench", cause, "take a node without lazily loaded pods")
+
+    def _empty_daemon(self) -> None:
+        """Restart the daemon without its caches, and wait until that is looked after."""
         folders = [f"{self.slot.data}/{name}" for name in CACHES]
         try:
             self._run("systemctl", "stop", self.slot.unit)
@@ -254,13 +264,6 @@ QUESTIONS: dict[str, Callable[..., Json]] = {
     method.__name__: method
     for method in (Node.clock, Node.look, Node.describe, Node.forget, Node.image, Node.link, Node.follow)
 }
-
-
-def is_soci_index(manifest: Json) -> bool:
-    """Whether a manifest is an index of SOCI: v2 has the type itself, v1 has it at its configuration."""
-    config = manifest.get("config")
-    kinds = (manifest.get("artifactType"), config.get("mediaType") if isinstance(config, dict) else None)
-    return any(str(kind).startswith(SOCI_INDEX) for kind in kinds)
 
 
 class Meter:
