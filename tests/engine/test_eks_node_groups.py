@@ -167,6 +167,18 @@ def test_arguments_of_pulumi_eks_arrive(stack: Stack) -> None:
     stack.up("--expect-no-changes")
 
 
+def test_a_quota_that_is_reached_is_told_with_the_settings_that_avoid_it(
+    stack: Stack, account: Account
+) -> None:
+    words = "api error VcpuLimitExceeded: You have requested more vCPU capacity than your current limit"
+    account.tell(refusals={NODE_GROUP: words})
+    stack.set(nodeGroups=GROUPS | {"more": {"instanceTypes": ["m7g.large"]}}, eksCluster=None)
+    said = stack.try_up()
+    assert "the account's limit of vCPUs for this kind of instance is reached. Remedy: have the EC2" in said
+    assert "soci:nodeCount" in said
+    assert set(made(stack, NODE_GROUP)) == {f"soci-{name}" for name in GROUPS}, "the others are left alone"
+
+
 def test_a_group_that_goes_takes_no_other_along(stack: Stack, cluster: FakeNodes) -> None:
     stack.set(nodeGroups={"cpu": GROUPS["cpu"]}, eksCluster=None)
     stack.up()
