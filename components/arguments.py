@@ -36,6 +36,10 @@ class ImageIndexSettings(TypedDict):
     index_version: NotRequired[str]
     """Kind of SOCI index: `v2` becomes part of the image, `v1` is put beside it in the registry, which leaves
     every tag and digest as it is. Default: `v2`."""
+    unsigned: NotRequired[bool]
+    """Whether images that are signed or described (attestations, bills of materials) are indexed all the
+    same. What is attached to them does not hold for the indexed image, so they are refused otherwise; with
+    `indexVersion` `v1` nothing is lost. Default: `false`."""
     plain_http: NotRequired[list[str]]
     """Registries without TLS, as images name them."""
     ca_certificates: NotRequired[str]
@@ -106,6 +110,10 @@ class ImageIndexArgs(TypedDict):
     index_version: NotRequired[str]
     """Kind of SOCI index: `v2` becomes part of the image, `v1` is put beside it in the registry, which leaves
     every tag and digest as it is. Default: `v2`."""
+    unsigned: NotRequired[bool]
+    """Whether images that are signed or described (attestations, bills of materials) are indexed all the
+    same. What is attached to them does not hold for the indexed image, so they are refused otherwise; with
+    `indexVersion` `v1` nothing is lost. Default: `false`."""
     plain_http: NotRequired[list[str]]
     """Registries without TLS, as images name them."""
     ca_certificates: NotRequired[str]

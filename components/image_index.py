@@ -333,6 +333,8 @@ def common_options(chosen: settings.Settings, digests: Mapping[str, str]) -> lis
     ]
     if index.index_version == "v2":
         options.append("--replace" if index.replace else f"--suffix={index.suffix}")
+    if index.unsigned:
+        options.append("--unsigned")
     return options
 
 

@@ -142,6 +142,13 @@ class IndexSettings:
         rule=rules.one_of("v2", "v1"),
         remedy="set --path soci:index.indexVersion v2",
     )
+    unsigned: bool = setting(
+        False,
+        "Whether images that are signed or described (attestations, bills of materials) are indexed all the "
+        "same. What is attached to them does not hold for the indexed image, so they are refused otherwise; "
+        "with `indexVersion` `v1` nothing is lost.",
+        remedy="set --path soci:index.unsigned true",
+    )
     plain_http: tuple[str, ...] = setting(
         (),
         "Registries without TLS, as images name them.",

@@ -270,20 +270,30 @@ def test_an_image_without_a_large_layer_needs_no_index(
 # What is refused
 
 
-@pytest.mark.parametrize("by", ["cosign's tag", "a referrer"])
-def test_a_signed_image_is_indexed_only_without_its_signature_or_beside_it(
-    command: Command, repository: Repository, place: str, by: str
+@pytest.mark.parametrize(
+    ("by", "what"),
+    [
+        (".sig", "a signature"),
+        (".att", "an attestation"),
+        (".sbom", "a bill of materials"),
+        ("application/vnd.cncf.notary.signature", "a signature"),
+        ("application/vnd.in-toto+json", "an attestation"),
+        ("application/vnd.dsse.envelope.v1+json", "an attestation"),
+        ("application/spdx+json", "a bill of materials"),
+    ],
+    ids=["sig", "att", "sbom", "notary", "in-toto", "dsse", "spdx"],
+)
+def test_an_image_that_is_signed_or_described_is_indexed_only_without_that_or_beside_it(
+    command: Command, repository: Repository, place: str, by: str, what: str
 ) -> None:
+    """By a tag of cosign's, or by a referrer of that type."""
     image = two_platforms(repository)
-    if by == "a referrer":
-        kind = "application/vnd.cncf.notary.signature"
-        repository.image(
-            [b"signature"], types=(MANIFEST, kind), layer_types=["a/b"], subject=image.descriptor
-        )
+    if by.startswith("."):
+        repository.image([b"x"], tag=f"{image.digest.replace(':', '-')}{by}", layer_types=["a/b"])
     else:
-        repository.image([b"signature"], tag=f"{image.digest.replace(':', '-')}.sig", layer_types=["a/b"])
+        repository.image([b"x"], types=(MANIFEST, by), layer_types=["a/b"], subject=image.descriptor)
     [found] = command.json(f"{place}:1", status=1)
-    assert f"{place}:1 is signed" in found["problem"]
+    assert f"{place}:1 has {what} (" in found["problem"]
     assert "--index-version v1" in found["problem"]
     assert command.json(f"{place}:1", "--index-version", "v1")[0]["status"] == "indexed"
     assert command.json(f"{place}:1", "--unsigned")[0]["status"] == "indexed"

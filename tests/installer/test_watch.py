@@ -37,7 +37,7 @@ def test_ready_only_while_the_daemon_runs_and_accepts(folder: Path) -> None:
     shutil.copy("/bin/sleep", daemon)
     ready = folder / "ready"
     watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", WATCHER, ready, folder / "socket", "/soci-daemon", "0", "0", "0"],
+        [sys.executable, "-I", "-S", "-B", WATCHER, ready, folder / "socket", str(daemon), "0", "0", "0"],
         cwd=folder,
     )
     try:
@@ -85,7 +85,7 @@ def test_command_runs_until_it_succeeds_and_the_installer_reports_it(folder: Pat
                 "-S",
                 "-B",
                 WATCHER,
-                *("ready", "socket", "/soci-daemon", "0", "0", "0"),
+                *("ready", "socket", str(daemon), "0", "0", "0"),
                 *program.every(0.01, ("sh", "-c", script)),
             ],
             cwd=folder,
@@ -121,7 +121,7 @@ def test_what_changes_calls_the_installer_back(folder: Path, event: str) -> None
         server.bind(str(folder / "socket"))
         server.listen()
         pids = (str(process.pid) for process in (first, containerd, kubelet))
-        words = (folder / "ready", folder / "socket", "/soci-daemon", *pids)
+        words = (folder / "ready", folder / "socket", str(daemon), *pids)
         watcher = subprocess.Popen(
             [sys.executable, "-I", "-S", "-B", WATCHER, *words, f"{file}={watch.fingerprint(str(file))}"],
             cwd=folder,

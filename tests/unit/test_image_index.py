@@ -202,6 +202,8 @@ def test_nodes_and_their_taints_can_be_chosen(recorder: Recorder, run: Run) -> N
     ("args", "expected", "absent"),
     [
         ({}, "--suffix=-soci", "--replace"),
+        ({}, "--suffix=-soci", "--unsigned"),
+        ({"unsigned": True}, "--unsigned", "--replace"),
         ({"suffix": "", "replace": True}, "--replace", "--suffix="),
         ({"index_version": "v1"}, "--index-version=v1", "--suffix=-soci"),
         ({"repository": "mirror.example/"}, "--to-repository=mirror.example/", "--replace"),

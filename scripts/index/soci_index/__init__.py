@@ -8,6 +8,7 @@ rooms:
     sources     which images: named, listed, in Kubernetes' manifests, in a cluster
     references  an image reference in its parts, and where the indexed image goes
     indexer     one image: read, planned, put together, pushed
+    attached    what signs or describes an image, and would be lost
     layers      which layers can have a zTOC, and why the others cannot
     ztocs       the zTOC of a layer: kept, or made of that layer alone
     prefetch    the prefetch lists of an image's layers, out of their zTOCs

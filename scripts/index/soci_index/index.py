@@ -84,7 +84,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     how.add_argument(
         "--force", action="store_true", help="move a tag that holds something else than an indexed image"
     )
-    how.add_argument("--unsigned", action="store_true", help="index signed images, without their signature")
+    how.add_argument(
+        "--unsigned",
+        action="store_true",
+        help="index images that are signed or described, without that: signatures, attestations, bills of "
+        "materials",
+    )
     work = parser.add_argument_group("work")
     work.add_argument(
         "--jobs", type=options.count, default=options.default_jobs(), metavar="N", help="layers at a time"

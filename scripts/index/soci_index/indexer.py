@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import assemble, oci, prefetch
+from . import assemble, attached, oci, prefetch
 from .assemble import Documents, Image, Member
 from .errors import SociIndexError
 from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES, Kind, kind_of
@@ -23,11 +23,6 @@ from .registry import DeniedError, NotFoundError, Registry, RegistryError
 from .ztocs import Made, Maker
 
 ASKED_AT_ONCE = 8  # manifests of an image
-SIGNATURES = (
-    "application/vnd.cncf.notary.signature",
-    "application/vnd.dev.cosign.",
-    "application/vnd.dev.sigstore.bundle",
-)
 REFUSED_ARTIFACT = ("unsupported", "invalid", "400", "415", "media type", "mediatype")
 
 
@@ -41,7 +36,8 @@ class Wanted:
         prefetch: paths of files that nodes fetch before a container starts.
         is_exact: an index that is there counts only if it is the same.
         is_forced: a tag that holds something else than an indexed image is moved.
-        is_unsigned: the indexed image needs no signature, also when the image has one.
+        is_unsigned: the indexed image needs nothing of what is attached to the image: signatures,
+            attestations, bills of materials.
     """
 
     version: str = "v2"
@@ -122,7 +118,7 @@ class Indexer:
         if not self._wanted.is_exact and self._is_there(source, there, image, works, outcome):
             outcome.status = Status.PRESENT
             return
-        self._refuse_signed(source, image, works)
+        self._refuse_attached(source, image, works)
         made = self._ztocs(source, works, outcome)
         lists = Documents()
         indexes = {work.member.digest: self._soci_index(work, made, lists, outcome) for work in works}
@@ -207,30 +203,30 @@ class Indexer:
         work.report.index = oci.digest_of(index)
         return index
 
-    def _refuse_signed(self, source: Reference, image: Image, works: Sequence[_Work]) -> None:
+    def _refuse_attached(self, source: Reference, image: Image, works: Sequence[_Work]) -> None:
         if self._wanted.is_unsigned:
             return
         digests = {image.root["digest"], *(work.member.digest for work in works)}
-        signed = [
-            found for found in self._ask(lambda digest: self._signature(source, digest), digests) if found
+        found = [
+            words for words in self._ask(lambda digest: self._attached(source, digest), digests) if words
         ]
-        if signed:
-            cause = (
-                f"{source.name} is signed ({signed[0]}), and a signature does not hold for the indexed image"
-            )
+        if found:
+            cause = f"{source.name} has {found[0]}, which does not hold for the indexed image"
             remedy = (
-                "--index-version v1 leaves image and signature as they are; or --unsigned, and sign the "
-                "indexed image yourself"
+                "--index-version v1 leaves the image and what is attached to it as they are; or --unsigned, "
+                "and sign or describe the indexed image yourself"
             )
             raise SociIndexError(cause, remedy)
 
-    def _signature(self, source: Reference, digest: str) -> str:
-        """What signs a manifest; empty for nothing."""
-        tag = f"{digest.replace(':', '-')}.sig"  # cosign's, where a registry has no referrers
-        if self._registry.has(source, tag):
-            return f"tag {tag}"
+    def _attached(self, source: Reference, digest: str) -> str:
+        """What is attached to a manifest, and where; empty for nothing."""
+        for tag, what in attached.tags(digest).items():
+            if self._registry.has(source, tag):
+                return f"{what} (tag {tag})"
         types = [str(found.get("artifactType", "")) for found in self._registry.referrers(source, digest)]
-        return next((f"a referrer, {found}" for found in types if found.startswith(SIGNATURES)), "")
+        return next(
+            (f"{attached.kind(found)} (a referrer, {found})" for found in types if attached.kind(found)), ""
+        )
 
     def _refuse_moved(self, source: Reference, image: Image) -> None:
         """What is at the tag now must be what was read: a push in between would be lost, or the indexed image
