@@ -1,5 +1,6 @@
 """Which kind a node is, from what was read of it, and what follows for its units and archives."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,3 +95,30 @@ def test_units_and_paths_of_a_kind_stand_in_its_row_alone() -> None:
     ]
     found = {path.name for path in program for word in words if word in path.read_text()}
     assert found == {"kinds.py", "nodeadm.py"}
+
+
+# What a version that did not write its kind down left on a node can only be read by the names of that day.
+OF_OLDER_VERSIONS = re.compile(
+    r"^(know_kind_of_older_plan|read_older_line)\(\) \{$.*?^\}$", re.MULTILINE | re.DOTALL
+)
+
+
+def test_no_unit_or_path_of_a_kind_stands_outside_its_row() -> None:
+    """Also not in the host script and the remedies: a node of another kind has it not."""
+    words = {
+        word
+        for kind in kinds.KINDS
+        for word in (kind.containerd_unit, kind.kubelet_unit, kind.pause_archive, kinds.EKS + "/")
+        if word
+    }
+    files = [*(INSTALLER / "agent").glob("*.py"), *(INSTALLER / "host").glob("*.sh")]
+    homes = {"kinds.py", "nodeadm.py"}
+    assert homes <= {file.name for file in files}
+    found = [
+        (file.name, word)
+        for file in files
+        if file.name not in homes
+        for word in words
+        if word in OF_OLDER_VERSIONS.sub("", file.read_text())
+    ]
+    assert found == []
