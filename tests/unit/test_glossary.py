@@ -1,6 +1,8 @@
 """One word for one thing: the documents use the words of the glossary."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,9 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # What could be said in place of a word of the glossary.
-OTHER_WORDS = re.compile(r"(?i:the way back|\bundo|\bundone|\brevert)|\b(?:ztoc|Ztoc|ZTOC)s?\b|\bTOC\b")
+ROLLBACKS = r"(?i:the way back|\bundo|\bundone|\brevert)"
+OTHER_WORDS = re.compile(rf"{ROLLBACKS}|\b(?:ztoc|Ztoc|ZTOC)s?\b|\bTOC\b")
+PROGRAMS = ("components", "scripts/installer/agent", "scripts/index/soci_index")
 
 
 def glossary() -> list[str]:
@@ -30,3 +34,27 @@ def test_each_word_of_the_glossary_stands_there_once_and_is_used() -> None:
 def test_no_document_has_another_word_for_what_the_glossary_names(document: Path) -> None:
     lines = enumerate(document.read_text().splitlines(), 1)
     assert [f"{number}: {line}" for number, line in lines if OTHER_WORDS.search(line)] == []
+
+
+def texts(program: Path) -> Iterator[tuple[int, str]]:
+    """Line and text of each string of a program but its documentation: what it may say to somebody."""
+    tree = ast.parse(program.read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    documentation = {id(node.value) for node in nodes}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("folder", PROGRAMS)
+def test_no_program_says_another_word_for_a_rollback(folder: str) -> None:
+    """Errors, findings, Events and help texts are documents, too."""
+    programs = sorted((REPOSITORY / folder).rglob("*.py"))
+    assert programs
+    found = [
+        f"{program.name}:{line}: {text}"
+        for program in programs
+        for line, text in texts(program)
+        if re.search(ROLLBACKS, text)
+    ]
+    assert found == []
