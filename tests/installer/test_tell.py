@@ -70,7 +70,9 @@ def test_it_is_an_event_once_per_change(api: FakeApi) -> None:
     for _ in range(3):
         teller(api, []).success("0.16.1", "lazy", SERVES, 1.0)
     words = "node n1: images of r.corp are pulled whole: client certificate. Remedy: do without"
-    assert limited_events(api) == [words] * 2, "on the node and on the DaemonSet"
+    assert [message.endswith(words) for message in limited_events(api)] == [True] * 2, (
+        "on the node and on the DaemonSet"
+    )
     other = dataclasses.replace(LIMIT, registry="other.corp")
     teller(api, []).success("0.16.1", "lazy", dataclasses.replace(SERVES, limits=(LIMIT, other)), 1.0)
     assert len(limited_events(api)) == 4
@@ -134,6 +136,20 @@ def test_events_on_daemonset_and_node(api: FakeApi) -> None:
         ("/api/v1/namespaces/default/events", "Node", "n1"),
         ("/api/v1/namespaces/soci-system/events", "DaemonSet", "u"),
     ]
+
+
+def test_a_warning_on_the_daemonset_begins_with_its_time(api: FakeApi) -> None:
+    """Pulumi shows it again in every `up` of the next hour, without its age, as if it were new."""
+    message = "node n1: step restart: no. " + "x" * 2000
+    teller(api, []).event("Warning", "RestartFailed", message)
+    of_node, of_daemonset = (body for _, body in api.writes)
+    assert of_node["message"] == message[:1000]
+    assert of_daemonset["message"] == f"{of_daemonset['lastTimestamp']} {message}"[:1000]
+
+
+def test_what_is_no_warning_is_told_in_the_same_words_everywhere(api: FakeApi) -> None:
+    teller(api, []).event("Normal", "Installed", "node n1: done")
+    assert {body["message"] for _, body in api.writes} == {"node n1: done"}
 
 
 def test_steps_of_a_change_are_told_and_looking_is_not(api: FakeApi) -> None:

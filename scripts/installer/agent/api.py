@@ -117,7 +117,16 @@ class Api:
     def patch_node_status(self, body: Json) -> None:
         self.caller("PATCH", f"{self._node_path}/status", body, STRATEGIC)
 
-    def emit(self, involved: Json, kind: str, reason: str, message: str, name: str = "") -> None:
+    def emit(
+        self,
+        involved: Json,
+        kind: str,
+        reason: str,
+        message: str,
+        name: str = "",
+        *,
+        begins_with_time: bool = False,
+    ) -> None:
         """Put an Event (``kind`` Normal or Warning) on an object; a second one of that ``name`` is refused
         with 409."""
         namespace = involved.get("namespace", "default")
@@ -128,7 +137,7 @@ class Api:
             "involvedObject": involved,
             "type": kind,
             "reason": reason,
-            "message": message[:1000],
+            "message": (f"{now} {message}" if begins_with_time else message)[:1000],
             "source": {"component": SOURCE, "host": self.node_name},
             "reportingComponent": SOURCE,
             "reportingInstance": self.pod_name,

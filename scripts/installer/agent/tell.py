@@ -168,7 +168,11 @@ class Teller:
             self._log(f"not reported: {error}")
 
     def event(self, kind: str, reason: str, message: str) -> None:
-        """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi."""
+        """Emit an Event (``kind`` Normal or Warning) on the node, and on the DaemonSet, for Pulumi.
+
+        Pulumi shows a Warning of the DaemonSet again in each `up` as long as the API server keeps it, and
+        without its age: it begins with its time.
+        """
         self._api.emit(self._api.on_node, kind, reason, message)
         daemonset = self._api.get(self._api.daemonset_path)
         on_daemonset = {
@@ -178,7 +182,7 @@ class Teller:
             "namespace": self._api.namespace,
             "uid": daemonset["metadata"]["uid"],
         }
-        self._api.emit(on_daemonset, kind, reason, message)
+        self._api.emit(on_daemonset, kind, reason, message, begins_with_time=kind == "Warning")
 
 
 class Waiting:
