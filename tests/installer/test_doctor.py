@@ -237,11 +237,48 @@ def test_no_remedy_names_a_unit_that_a_node_may_not_have() -> None:
         )
 
 
-def test_a_node_of_which_nothing_can_be_read_is_said_to_have_no_soci(tmp_path: Path) -> None:
+def test_a_node_of_which_nothing_can_be_read_is_not_said_to_lack_soci(tmp_path: Path) -> None:
+    """Whether it should have it is not known either."""
     (tmp_path / "root").mkdir()
     report = doctor.examine(FakeHost(tmp_path / "root"), tmp_path, "node1", "6.1")
-    assert {finding["id"] for finding in report["findings"]} == {"not-installed", "containerd-away"}
-    assert any("settings" in what for what in report["notKnown"])
+    assert {finding["id"] for finding in report["findings"]} == {"settings-unread", "containerd-away"}
+
+
+@pytest.mark.parametrize("text", [None, "", '{"mode": "lazy"}'])
+def test_settings_that_cannot_be_read_are_told_and_nothing_is_put_in_their_place(
+    node: DoctorNode, text: str | None
+) -> None:
+    """The findings are those alone that hold whatever the settings say; no mode and no policy is assumed."""
+    edit(
+        node,
+        SOCI_FILE,
+        "[pull_modes.parallel_pull_unpack]\nenable = false",
+        "[pull_modes.parallel_pull_unpack]\nenable = true",
+    )
+    whole(node)
+    node.install(ROOT_FILE)
+    node.put(ROOT_FILE, "changed = 1\n")
+    settings = node.payload / "settings.json"
+    settings.unlink()
+    if text is not None:
+        settings.write_text(text)
+    report = node.examine()
+    found = {finding["id"]: finding for finding in report["findings"]}
+    assert found.keys() == {"settings-unread", "drift"}
+    assert "settings.json" in found["settings-unread"]["cause"]
+    assert found["settings-unread"]["remedy"] == "run pulumi up again"
+    assert found["drift"]["remedy"] == next(
+        check.remedy for check in doctor_checks.CHECKS if check.id == "drift"
+    )
+    assert report["mode"] == "unknown"
+    assert report["daemon"]["backgroundFetch"] == "not known"
+
+
+def test_a_daemon_that_is_away_is_told_also_without_settings(node: DoctorNode) -> None:
+    """That SOCI was put on the node is in its own records."""
+    (node.payload / "settings.json").unlink()
+    node.units[slots.FIRST.unit] = "failed"
+    assert node.found().keys() == {"settings-unread", "daemon-away"}
 
 
 def test_an_install_that_was_rolled_back(node: DoctorNode) -> None:

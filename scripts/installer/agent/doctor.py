@@ -88,7 +88,7 @@ class _Examination:
         self.not_known: list[str] = []
 
     def report(self, node: str, kernel: str) -> dict[str, Any]:
-        wanted = self._try("settings", lambda: settings.load(self.payload / "settings.json"))
+        wanted, problem = self._settings()
         plan = transaction.recorded_plan(self.host)
         kind = detect.kind_of_node(self.host)
         # What was recorded at the install; before one, the usual places.
@@ -98,7 +98,7 @@ class _Examination:
         recorded = slots.in_use(plan.get("slot"))
         snapshotter = containerd_config.snapshotter(effective)
         slot = slots.in_use(snapshotter) if snapshotter in (recorded.name, recorded.other.name) else recorded
-        mode = wanted.mode if wanted else Look.mode
+        mode = wanted.mode if wanted else ""
 
         containerd, _ = self._unit(plan.get("containerd_unit", kind.containerd_unit))
         daemon, start = self._unit(slot.unit)
@@ -120,8 +120,10 @@ class _Examination:
         dead = self._dead(mounts, slot, start)
         soci_file, soci = self._soci(slot, daemon)
         look = Look(
-            state=wanted.state if wanted else Look.state,
+            state=wanted.state if wanted else "",
             mode=mode,
+            on_drift=wanted.on_drift if wanted else "",
+            settings_problem=problem,
             journal=transaction.journal_state(self.host).get("state", ""),
             slot=slot,
             containerd=containerd,
@@ -140,7 +142,6 @@ class _Examination:
             providers=providers or NO_PROVIDERS,
             sources=self._sources(daemon, hosts),
             changed_files=changed_files(self.host),
-            on_drift=wanted.on_drift if wanted else Look.on_drift,
             repair_seconds=drift.seconds_to_wait(self.host, time.time()),
             images=images,
             reasons=words.reasons,
@@ -159,7 +160,7 @@ class _Examination:
         return {
             "node": node,
             "verdict": found[0]["severity"] if found else "good",
-            "mode": mode,
+            "mode": mode or "unknown",
             "slot": slot.name,
             "versions": self._versions(program, kubelet, daemon, kernel),
             "daemon": self._daemon(daemon, look),
@@ -184,6 +185,13 @@ class _Examination:
             self.not_known.append(clean(f"{what}: {error}"))
             return None
 
+    def _settings(self) -> tuple[settings.Settings | None, str]:
+        """What the node should be; or None, and why that cannot be read."""
+        try:
+            return settings.load(self.payload / "settings.json"), ""
+        except InstallError as error:
+            return None, error.cause
+
     # Configurations
 
     def _effective(self, program: str, path: str) -> dict[containerd_config.Path, object]:
@@ -204,7 +212,7 @@ class _Examination:
         self, effective: Mapping[containerd_config.Path, object], program: str, mode: str
     ) -> soci_registries.Registries:
         """What the daemon should be told of them by now."""
-        if not effective:
+        if not effective or not mode:
             return soci_registries.NOTHING
         version = detect.parse_version(self.host.run(program, "--version", timeout=SECONDS).output)
         read = self._try("hosts.toml", lambda: soci_registries.read(self.host, effective, version, mode))
@@ -242,17 +250,20 @@ class _Examination:
         score = self.host.read_text(f"/proc/{daemon.pid}/oom_score_adj").strip() if daemon.pid else ""
         uptime = self.host.read_text("/proc/uptime").split()
         stat = self.host.read_text(f"/proc/{daemon.pid}/stat") if daemon.pid else ""
-        is_on = look.soci_says("background_fetch", "disable") is not True and look.is_lazy
         return {
             "unit": daemon.name,
             "state": daemon.state,
             "memoryBytes": look.memory,
             "oomScoreAdj": int(score) if score else None,
             "uptimeSeconds": age(stat, float(uptime[0])) if uptime and stat else None,
-            "backgroundFetch": self._background_fetch(look) if is_on else "off",
+            "backgroundFetch": self._background_fetch(look),
         }
 
     def _background_fetch(self, look: Look) -> str:
+        if not look.mode:
+            return "not known"
+        if look.soci_says("background_fetch", "disable") is True or not look.is_lazy:
+            return "off"
         layers = {layer.digest for image in look.images for layer in image.of(doctor_images.LAZY)}
         if not layers:
             return "on"

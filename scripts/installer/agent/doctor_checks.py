@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from . import containerd_config, remedies, soci_config
+from . import containerd_config, remedies, settings, soci_config
 from .containerd_config import Path
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
@@ -55,8 +55,10 @@ class Unit:
 class Look:
     """Everything that was read from a node. None, or empty, where it could not be."""
 
-    state: str = "present"  # what the settings want
-    mode: str = "lazy"
+    state: str = ""  # what the settings want
+    mode: str = ""
+    on_drift: str = ""
+    settings_problem: str = ""  # why they cannot be read
     journal: str = ""  # the state of the last transaction
     slot: Slot = FIRST
     containerd: Unit = Unit(PLAIN.containerd_unit)
@@ -75,7 +77,6 @@ class Look:
     providers: Providers = NO_PROVIDERS  # the kubelet's credential provider plugins
     sources: Mapping[str, Source] = field(default_factory=dict)  # of credentials, by registry
     changed_files: tuple[tuple[str, str], ...] = ()  # path, and what became of it
-    on_drift: str = "repair"  # what the settings want
     repair_seconds: float = 0.0  # until the next repair may be made
     images: tuple[Image, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)  # image to what the daemon last said of it
@@ -92,12 +93,12 @@ class Look:
 
     @property
     def is_lazy(self) -> bool:
-        return self.mode != "parallel"
+        return self.mode not in ("parallel", "")
 
     @property
     def should_serve(self) -> bool:
-        """Whether SOCI is meant to be on the node and was put there."""
-        return self.state == "present" and self.journal == "committed"
+        """Whether SOCI was put on the node, and nothing says that it is to be taken off."""
+        return self.state != "absent" and self.journal == "committed"
 
     def soci_says(self, *key: str) -> object:
         """A key of the daemon's configuration; None when it is not set."""
@@ -152,6 +153,18 @@ def findings(look: Look) -> list[dict[str, str]]:
 
 
 # The node and its daemons
+
+
+@_check(
+    "settings-unread",
+    "error",
+    "the installer's settings cannot be read: what the node should be is not known, and what depends on it "
+    "is not looked for",
+    settings.REMEDY,
+)
+def _settings_unread(look: Look) -> Iterator[tuple[str, str]]:
+    if look.settings_problem:
+        yield "installer", look.settings_problem
 
 
 @_check(
@@ -298,7 +311,8 @@ def _annotations_off(look: Look) -> Iterator[tuple[str, str]]:
 )
 def _drift(look: Look) -> Iterator[tuple[str, ...]]:
     for path, became in look.changed_files:
-        yield path, f"it was {became}", remedies.drift(look.on_drift, look.repair_seconds)
+        remedy = [remedies.drift(look.on_drift, look.repair_seconds)] if look.on_drift else []
+        yield path, f"it was {became}", *remedy
 
 
 @_check(

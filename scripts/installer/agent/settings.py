@@ -6,6 +6,8 @@ from pathlib import Path
 
 from .errors import InstallError
 
+REMEDY = "run pulumi up again"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -41,16 +43,22 @@ def parse(text: str) -> Settings:
     try:
         found = {**json.loads(text)}
     except (ValueError, TypeError) as error:
-        raise InstallError(
-            "settings", f"settings.json is not usable: {error}", "run pulumi up again"
-        ) from error
+        raise InstallError("settings", f"settings.json is not usable: {error}", REMEDY) from error
     wanted = [field.name for field in fields(Settings)]
     if missing := [name for name in wanted if name not in found]:
         cause = f"settings.json is not usable: it has no {', '.join(missing)}"
-        raise InstallError("settings", cause, "run pulumi up again")
+        raise InstallError("settings", cause, REMEDY)
     return Settings(**{name: found[name] for name in wanted})
 
 
 def load(path: Path) -> Settings:
-    """Read settings.json at ``path``; raises what `parse` raises."""
-    return parse(path.read_text(encoding="utf-8"))
+    """Read settings.json at ``path``.
+
+    Raises:
+        InstallError: it cannot be read, or `parse` refuses it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InstallError("settings", f"settings.json cannot be read: {error}", REMEDY) from error
+    return parse(text)
