@@ -1,11 +1,18 @@
-"""`make up KUBECONTEXT=name`: the kubeconfig that has the context, found where kubectl looks."""
+"""`make up KUBECONTEXT=name`: the kubeconfig that has the context, found where kubectl looks; and whether a
+stack is on the cluster of a context."""
 
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lab_client import REPOSITORY
+import lab_client  # noqa: F401 (puts the components on the path)
+
+from components.cluster_identity import KUBE_SYSTEM
+from components.kubeconfig import cluster_server, read_kubeconfig
+from components.live_cluster import LiveCluster, UnreadableError
+from components.values import RefusedError
 
 DEFAULT = "~/.kube/config"
 
@@ -21,14 +28,15 @@ def kubeconfig(environment: Mapping[str, str]) -> str:
     return os.pathsep.join(map(os.path.abspath, listed)) or DEFAULT
 
 
-def require(context: str, value: str) -> None:
-    """Raise NoContextError unless the kubeconfig has the context, and all that this one needs."""
-    sys.path.insert(0, str(REPOSITORY))
-    from components.kubeconfig import cluster_server, read_kubeconfig
-    from components.values import RefusedError
+def require(context: str, value: str) -> tuple[str, str]:
+    """The kubeconfig's content, and the address of the API server that the context leads to.
 
+    Raises:
+        NoContextError: the kubeconfig has no such context, or not all that this one needs.
+    """
     try:
-        cluster_server(read_kubeconfig(value), context)
+        content = read_kubeconfig(value)
+        return content, cluster_server(content, context)
     except RefusedError as error:
         files = [value] if value == DEFAULT else value.split(os.pathsep)
         looked = ", ".join(
@@ -40,21 +48,58 @@ def require(context: str, value: str) -> None:
         ) from error
 
 
-def of_another(context: str, of_stack: str) -> str:
-    """Why a stack may not be destroyed as that of a context; empty when it is that one's.
+def cluster_names(context: str, value: str) -> set[str]:
+    """What a Kubernetes provider may call the cluster of a context (`components/cluster_identity.py`).
+
+    Raises:
+        NoContextError: the kubeconfig has no such context, or not all that this one needs.
+        UnreadableError: the cluster does not say which it is.
+    """
+    content, server = require(context, value)
+    namespace = LiveCluster(content, context).get(KUBE_SYSTEM)
+    if not namespace:
+        raise UnreadableError("it has no namespace kube-system")
+    return {namespace["metadata"]["uid"], server}
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a stack says of the cluster that it is on.
+
+    Attributes:
+        has_resources: whether anything was made.
+        clusters: the names that its Kubernetes providers have for their cluster; those of an older version of
+            this program may have none.
+        context: the one in its configuration; empty for none. It may be another than that of the last `up`.
+    """
+
+    has_resources: bool
+    clusters: frozenset[str]
+    context: str
+
+
+def deployed(state: Mapping[str, Any], context: str) -> Deployed:
+    """What a stack's state, as `pulumi stack export` prints it, and the context of its configuration say."""
+    resources = (state.get("deployment") or {}).get("resources") or []
+    providers = (entry for entry in resources if entry["type"] == "pulumi:providers:kubernetes")
+    names = (provider.get("inputs", {}).get("clusterIdentifier") for provider in providers)
+    return Deployed(bool(resources), frozenset(name for name in names if name), context)
+
+
+def of_another(context: str, names: Collection[str], found: Deployed) -> str:
+    """Why a stack may not be destroyed as that of a context; empty when it is on that one's cluster.
 
     Args:
         context: the one that was named.
-        of_stack: the one that the stack's configuration has; empty for none.
+        names: those of its cluster.
+        found: what the stack says of its own.
     """
-    if not of_stack:
-        return (
-            "the stack existing has no context: nothing was deployed by make up KUBECONTEXT=name. "
-            "Remedy: make down, for the lab"
-        )
-    if of_stack != context:
-        return (
-            f"the stack existing is of the context {of_stack}, and would be taken from that cluster. "
-            f"Remedy: make down KUBECONTEXT={of_stack}"
-        )
-    return ""
+    if not found.has_resources:
+        return "the stack existing has nothing on any cluster. Remedy: make down, for the lab"
+    is_same = found.clusters <= set(names) if found.clusters else found.context == context
+    if is_same:
+        return ""
+    problem = "the stack existing is on another cluster, from which it would be taken"
+    if found.context in ("", context):
+        return f"{problem}. Remedy: name a context that leads to that cluster"
+    return f"{problem}. Remedy: make down KUBECONTEXT={found.context}, if that context leads to it"

@@ -1,15 +1,21 @@
 """`make up KUBECONTEXT=name` deploys where `kubectl --context name` leads to."""
 
+import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import kubecontext
 import pytest
 import up
 
+from components.cluster_identity import KUBE_SYSTEM
 from components.kubeconfig import cluster_server, read_kubeconfig
 
 DOWN = Path(up.__file__).with_name("down.py")
@@ -104,30 +110,126 @@ def test_the_stack_gets_kubeconfig_and_context(home: Path, monkeypatch: pytest.M
     assert asked[-1] == ("up", "--stack", "existing")
 
 
-def test_the_stack_of_another_context_is_not_destroyed() -> None:
-    """It was, whatever cluster it was deployed to."""
-    problem = kubecontext.of_another("staging", "production")
-    assert "is of the context production" in problem
-    assert "make down KUBECONTEXT=production" in problem
-    assert "nothing was deployed" in kubecontext.of_another("staging", "")
-    assert kubecontext.of_another("staging", "staging") == ""
+UID = "1f0c5b0e-6d0e-4a55-9a7a-5d5f1a7f9d11"
+OTHER_UID = "9be2c0a1-3c54-4f0b-8f5e-0f6f1d6f2c22"
+SERVER = "https://dev.example.org"
 
 
-def test_make_down_with_another_context_runs_no_destroy(tmp_path: Path) -> None:
-    """The Pulumi CLI here is a script that says of which context the stack is."""
-    calls = tmp_path / "calls"
-    cli = tmp_path / "pulumi"
-    cli.write_text(f'#!/bin/sh\necho "$1" >>{calls}\n[ "$1" != config ] || echo production\n')
-    cli.chmod(0o755)
+def state(*clusters: str | None) -> dict[str, Any]:
+    """A stack's state with a Kubernetes provider for each cluster, as `pulumi stack export` prints it."""
+    providers = [
+        {
+            "type": "pulumi:providers:kubernetes",
+            "inputs": {"kubeconfig": {"ciphertext": "v1:x"}}
+            | ({"clusterIdentifier": cluster} if cluster else {}),
+        }
+        for cluster in clusters
+    ]
+    resources = [{"type": "pulumi:pulumi:Stack"}, *providers] if providers else []
+    return {"version": 3, "deployment": {"resources": resources} if resources else {}}
 
-    def down(context: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        command = [sys.executable, str(DOWN), "--context", context]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    refused = down("staging")
-    assert refused.returncode != 0
-    assert "is of the context production" in refused.stderr
-    assert calls.read_text().split() == ["config"]
-    assert down("production").returncode == 0
-    assert calls.read_text().split()[-1] == "destroy"
+@pytest.mark.parametrize(
+    ("clusters", "configured", "is_refused"),
+    [
+        ((UID,), "dev", False),
+        ((UID,), "alias", False),  # another name of the same cluster
+        ((SERVER,), "dev", False),  # an older version's name of it
+        ((OTHER_UID,), "dev", True),  # the context leads elsewhere by now
+        ((OTHER_UID,), "production", True),
+        ((UID, OTHER_UID), "dev", True),  # an `up` that was to move it ended in the middle
+        ((None,), "dev", False),
+        ((None,), "production", True),
+        ((None,), "", True),
+        ((), "dev", True),
+    ],
+)
+def test_a_stack_is_destroyed_only_as_that_of_its_cluster(
+    clusters: tuple[str | None, ...], configured: str, is_refused: bool
+) -> None:
+    found = kubecontext.deployed(state(*clusters), configured)
+    problem = kubecontext.of_another("dev", {UID, SERVER}, found)
+    assert bool(problem) is is_refused
+    assert ("Remedy: " in problem) is is_refused
+    if configured == "production":
+        assert "make down KUBECONTEXT=production" in problem
+
+
+class Cluster(http.server.BaseHTTPRequestHandler):
+    """An API server that knows its namespace kube-system."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"metadata": {"uid": UID}} if self.path == KUBE_SYSTEM else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the library's name)
+        pass
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of an API server."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Cluster)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+class MakeDown:
+    """`make down KUBECONTEXT=dev` beside a Pulumi CLI that is a script, with a stack of this state."""
+
+    def __init__(self, folder: Path, of_stack: dict[str, Any], kubeconfig: Path) -> None:
+        self.calls = folder / "calls"
+        (folder / "state").write_text(json.dumps(of_stack))
+        cli = folder / "bin" / "pulumi"
+        cli.parent.mkdir()
+        cli.write_text(
+            f"""#!/bin/sh
+echo "$1" >>{self.calls}
+case $1 in stack) cat {folder}/state;; config) echo dev;; esac
+"""
+        )
+        cli.chmod(0o755)
+        path = f"{cli.parent}:{os.environ['PATH']}"
+        self.environment = {**os.environ, "PATH": path, "KUBECONFIG": str(kubeconfig)}
+
+    def __call__(self) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(DOWN), "--context", "dev"]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+
+    @property
+    def was_destroyed(self) -> bool:
+        return "destroy" in self.calls.read_text().split()
+
+
+def test_make_down_destroys_the_stack_of_this_cluster(tmp_path: Path, cluster: str) -> None:
+    make_down = MakeDown(tmp_path, state(UID), write(tmp_path / "config", "dev", server=cluster))
+    done = make_down()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert make_down.was_destroyed
+
+
+def test_make_down_destroys_no_stack_of_another_cluster_under_the_same_context(
+    tmp_path: Path, cluster: str
+) -> None:
+    """The state holds the kubeconfig of the last `up`: Pulumi would take the stack from that cluster."""
+    make_down = MakeDown(tmp_path, state(OTHER_UID), write(tmp_path / "config", "dev", server=cluster))
+    refused = make_down()
+    assert refused.returncode == 1
+    assert "make down KUBECONTEXT=dev: the stack existing is on another cluster" in refused.stderr
+    assert not make_down.was_destroyed
+
+
+def test_make_down_destroys_nothing_when_the_cluster_does_not_say_which_it_is(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        server = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    make_down = MakeDown(tmp_path, state(UID), write(tmp_path / "config", "dev", server=server))
+    refused = make_down()
+    assert refused.returncode == 1
+    assert "cannot verify" in refused.stderr
+    assert "Remedy: check the network" in refused.stderr
+    assert not make_down.was_destroyed
