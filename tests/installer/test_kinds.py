@@ -84,41 +84,49 @@ def test_facts_are_read_of_the_kinds_own_units(fake_host: FakeHost, monkeypatch:
     )
 
 
-def test_units_and_paths_of_a_kind_stand_in_its_row_alone() -> None:
-    """What kata-deploy has on 28 lines of 6 files for k0s."""
-    units = {unit for kind in kinds.KINDS for unit in (kind.containerd_unit, kind.kubelet_unit)}
-    paths = {path for kind in kinds.KINDS for path in (*kind.looks_for, kind.pause_archive) if path}
-    words = {"/etc/eks", "rancher", *units, *paths}
-    program = [
-        *(INSTALLER / "agent").glob("*.py"),
-        *(path for path in INSTALLER.glob("*.*") if path.is_file()),
-    ]
-    found = {path.name for path in program for word in words if word in path.read_text()}
-    assert found == {"kinds.py", "nodeadm.py"}
-
-
 # What a version that did not write its kind down left on a node can only be read by the names of that day.
 OF_OLDER_VERSIONS = re.compile(
     r"^(know_kind_of_older_plan|read_older_line)\(\) \{$.*?^\}$", re.MULTILINE | re.DOTALL
 )
+# A unit as people and scripts also name it, without its ending.
+COMMAND = re.compile(
+    r"(?:systemctl(?: --?[\w=-]+)* [a-z-]+|journalctl -u|-u) [\"']?(?:containerd|kubelet|soci-snapshotter)(?![\w*{-])"
+)
 
 
-def test_no_unit_or_path_of_a_kind_stands_outside_its_row() -> None:
-    """Also not in the host script and the remedies: a node of another kind has it not."""
-    words = {
-        word
-        for kind in kinds.KINDS
-        for word in (kind.containerd_unit, kind.kubelet_unit, kind.pause_archive, kinds.EKS + "/")
-        if word
-    }
-    files = [*(INSTALLER / "agent").glob("*.py"), *(INSTALLER / "host").glob("*.sh")]
-    homes = {"kinds.py", "nodeadm.py"}
-    assert homes <= {file.name for file in files}
-    found = [
-        (file.name, word)
-        for file in files
-        if file.name not in homes
-        for word in words
-        if word in OF_OLDER_VERSIONS.sub("", file.read_text())
+def named_units_and_paths(text: str) -> set[str]:
+    """What of a text a node of another kind, or in the other slot, does not have."""
+    units = {unit for kind in kinds.KINDS for unit in (kind.containerd_unit, kind.kubelet_unit)}
+    paths = {path for kind in kinds.KINDS for path in (*kind.looks_for, kind.pause_archive) if path}
+    read = OF_OLDER_VERSIONS.sub("", text)
+    return {word for word in {"rancher", *units, *paths} if word in read} | set(COMMAND.findall(read))
+
+
+def test_units_and_paths_of_a_kind_stand_in_its_row_alone() -> None:
+    """What kata-deploy has on 28 lines of 6 files for k0s. Also not in the host script, the templates of units
+    and what a remedy says."""
+    program = [
+        *(INSTALLER / "agent").glob("*.py"),
+        *(INSTALLER / "host").glob("*.sh"),
+        *(path for path in INSTALLER.glob("*.*") if path.is_file()),
+        *(INSTALLER.parents[1] / "components").rglob("*.py"),
     ]
-    assert found == []
+    found = {path.name: words for path in program if (words := named_units_and_paths(path.read_text()))}
+    assert found.pop("kinds.py")
+    assert found.pop("nodeadm.py")
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_named"),
+    [
+        ("see journalctl -u containerd", True),
+        ("systemctl restart kubelet", True),
+        ("systemctl --no-block restart soci-snapshotter", True),
+        ("see journalctl -u 'soci-snapshotter*'", False),  # of either slot
+        ('systemctl restart "$PLAN_containerd_unit"', False),
+        ("restart kubelet.service", True),
+    ],
+)
+def test_a_unit_is_also_found_without_its_ending(text: str, is_named: bool) -> None:
+    assert bool(named_units_and_paths(text)) is is_named
