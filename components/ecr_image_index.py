@@ -75,7 +75,7 @@ class EcrImageIndex(pulumi.ComponentResource):
         if ARCHITECTURE not in digests:
             raise pulumi.RunError(
                 f"SOCI {self._settings.version} has no digest for {ARCHITECTURE}, on which builds run. "
-                "Remedy: give it in sha256, or leave sha256 away"
+                "Remedy: give it in sha256, or leave sha256 out"
             )
         invoke = pulumi.InvokeOptions(parent=self)
         account = aws.get_caller_identity_output(opts=invoke).account_id

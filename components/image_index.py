@@ -77,8 +77,8 @@ class ImageIndex(pulumi.ComponentResource):
         )
         for image in filter(index_rules.incompatible, indexed_images(self._index)):
             pulumi.log.warn(
-                f"{image}: SOCI's makers call this registry not compatible with its indexes. Remedy: pulumi "
-                "config set --path soci:index.repository another.example/mirror/, when it refuses this one",
+                f"{image}: SOCI's makers call this registry not compatible with its indexes. Remedy: if it "
+                "refuses them, pulumi config set --path soci:index.repository another.example/mirror/",
                 self,
             )
         self._access = access_of(self, args.get("kubeconfig"), args.get("context"))

@@ -38,7 +38,7 @@ def images(value: Any) -> tuple[str, ...]:
         if not tag_of(name) and "@" not in name:
             raise RefusedError(
                 f"{name} has no tag",
-                f"write {name}:TAG: what the tag `latest` names changes, so it is not taken for meant",
+                f"write {name}:TAG; `latest` is not assumed, since it names another image from time to time",
             )
     return found
 
@@ -81,7 +81,7 @@ def contradictions(
             return [("replace: an index v1 leaves tags as they are", _remedy("rm --path soci:index.replace"))]
         return []
     if replace and suffix:
-        reason = f"replace: an image's own tag is moved only without a suffix, and it is '{suffix}'"
+        reason = f"replace: an image's own tag is moved only without a suffix, and the suffix is '{suffix}'"
         return [(reason, _remedy("set --path soci:index.suffix ''"))]
     if not (replace or suffix or repository):
         reason = "suffix: without one, the indexed image would take the tag of the image itself"

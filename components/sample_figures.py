@@ -23,7 +23,7 @@ DOCTOR_SECONDS = 20.0
 SECONDS = 60.0  # for all of it; a credential program may wait for a person
 MOST_CHARACTERS = 300
 CONTAINER = "sample"
-NOT_READ = "not known: read by the `pulumi up` that runs the sample, which was another one"
+NOT_READ = "not known: only the `pulumi up` that runs the sample reads them"
 _REASON = re.compile(r"[a-z-]{1,40}")
 
 

@@ -126,7 +126,7 @@ class Bench:
         try:
             if not self.watch.wait(name, "known", NEWS_SECONDS):
                 raise BenchError(
-                    f"pod {name} is not told of by the API server. Remedy: see kubectl get pods -w"
+                    f"the API server says nothing of pod {name}. Remedy: see kubectl get pods -w"
                 )
             followed = session.ask(
                 "follow",

@@ -144,10 +144,10 @@ def test_a_kubelet_without_plugins_gives_an_empty_list(eks: FakeHost, flags: tup
 
 
 @pytest.mark.parametrize("gone", ["comm", "cmdline", "environ"])
-def test_a_kubelet_that_is_not_to_be_seen_gives_no_list(eks: FakeHost, gone: str) -> None:
+def test_a_kubelet_that_cannot_be_seen_gives_no_list(eks: FakeHost, gone: str) -> None:
     """Between two kubelets, or while one ends, nobody can say which plugins there are."""
     eks.write(f"/proc/{KUBELET_PID}/{gone}", b"")
-    with pytest.raises(InstallError, match="not to be seen"):
+    with pytest.raises(InstallError, match="cannot be seen"):
         credential_providers.read(eks)
 
 
@@ -280,7 +280,7 @@ def test_a_pattern_that_the_helper_does_not_match_is_named(eks: FakeHost, patter
     assert [provider.name for provider in found.providers] == ["ecr-credential-provider"]
     ((subject, cause),) = found.problems
     assert subject == "ecr-credential-provider"
-    assert f"its pattern {pattern} has more" in cause
+    assert f"its pattern {pattern} has other characters" in cause
 
 
 def test_the_helper_asks_by_the_list_as_it_is_written(fake_host: FakeHost, tmp_path: Path) -> None:

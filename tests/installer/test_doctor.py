@@ -720,7 +720,7 @@ def test_it_tells_with_which_credentials_a_registry_is_read(node: DoctorNode) ->
     [
         ("PATH=/bin\0DOCKER_CONFIG=/etc/theirs\0", "DOCKER_CONFIG=/etc/theirs, not "),
         ("PATH=/bin\0", "DOCKER_CONFIG=, not "),
-        ("", "is not to be seen"),
+        ("", "cannot be seen"),
     ],
 )
 def test_no_source_is_told_of_a_daemon_that_asks_another_helper(
@@ -741,10 +741,10 @@ def test_registries_that_were_not_asked_are_counted(node: DoctorNode) -> None:
     assert node.examine()["notKnown"] == ["where credentials come from: 3 more registries were not asked"]
 
 
-def test_a_kubelet_that_is_not_to_be_seen_is_no_kubelet_without_plugins(node: DoctorNode) -> None:
+def test_a_kubelet_that_cannot_be_seen_is_no_kubelet_without_plugins(node: DoctorNode) -> None:
     node.path(f"/proc/{KUBELET_PID}/comm").unlink()
     (words,) = node.examine()["notKnown"]
-    assert words.startswith("the kubelet's plugins: preflight: the process of the kubelet is not to be seen")
+    assert words.startswith("the kubelet's plugins: preflight: the process of the kubelet cannot be seen")
 
 
 def test_a_daemon_from_before_the_helper_is_not_asked(node: DoctorNode) -> None:
@@ -783,7 +783,7 @@ def test_a_plugin_with_a_pattern_that_is_not_matched_is_named_with_its_failures(
     node.sources = f"{REGISTRY} failed ecr: it ended with status 1\n{REGISTRY} none\n"
     findings = node.examine()["findings"]
     assert [(finding["id"], finding["subject"]) for finding in findings] == [("provider-fails", "ecr")] * 2
-    assert "its pattern r[a-z].example has more" in findings[0]["cause"]
+    assert "its pattern r[a-z].example has other characters" in findings[0]["cause"]
     assert findings[1]["cause"] == f"asked for {REGISTRY}, it ended with status 1"
 
 

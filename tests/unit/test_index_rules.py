@@ -100,7 +100,7 @@ def test_what_no_cron_job_would_have_is_refused(schedule: str, told: str) -> Non
         ({"images": ["registry.example/app:1-soci"]}, "has the suffix of indexed images already", "name the"),
         ({"images": [f"registry.example/app:{'1' * 125}"]}, "more than 128 characters", "shorter suffix"),
         ({"suffix": ""}, "would take the tag of the image itself", "soci:index.replace true"),
-        ({"replace": True}, "moved only without a suffix, and it is '-soci'", "soci:index.suffix ''"),
+        ({"replace": True}, "moved only without a suffix, and the suffix is '-soci'", "soci:index.suffix ''"),
         (
             {"suffix": "", "replace": True, "images": [f"registry.example/app@{DIGEST}"]},
             "has no tag that could be moved",

@@ -50,7 +50,7 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
     pid = detect.main_pid(unit)
     program = detect.program_of(host, pid) if pid else ""
     if pid and not program:
-        detect.refuse(f"what the process {pid} of {slot.unit} runs is not to be seen", "try again")
+        detect.refuse(f"it cannot be seen what the process {pid} of {slot.unit} runs", "try again")
     return Snapshotter(
         slot=slot,
         is_ours=is_ours,

@@ -114,7 +114,7 @@ def sources(host: Host, pid: int, registries: Sequence[str]) -> dict[str, Source
     """
     variables = host.environment_of(pid)
     if variables is None:
-        raise ValueError("the daemon's environment is not to be seen")
+        raise ValueError("the daemon's environment cannot be seen")
     if (configuration := variables.get("DOCKER_CONFIG", "")) != FOLDER:
         raise ValueError(f"the daemon has DOCKER_CONFIG={configuration}, not {FOLDER}")
     command = ("env", "-i", "sh", "-c", SOURCES, "sources", str(pid), HELPER, *registries)

@@ -82,7 +82,7 @@ def read(host: Host) -> Providers:
     process = kubelet_process(host)
     environment = host.environment_of(process.pid) if process else None
     if process is None or environment is None:
-        raise InstallError("preflight", "the process of the kubelet is not to be seen", "try again")
+        raise InstallError("preflight", "the process of the kubelet cannot be seen", "try again")
     config, programs = (option(process.command, flag) for flag in (CONFIG_FLAG, PROGRAMS_FLAG))
     root = option(process.command, ROOT_FLAG) or "/var/lib/kubelet"
     kept, left_out = _inherited(environment)
@@ -157,8 +157,8 @@ def _unmatched(provider: Provider) -> list[tuple[str, str]]:
     return [
         (
             provider.name,
-            f"its pattern {pattern} has more than letters, digits, * and ?, so the daemon does not ask it "
-            "for registries that only this one matches",
+            f"its pattern {pattern} has other characters than letters, digits, * and ?: the daemon does not "
+            "ask this plugin for registries that no other pattern of it matches",
         )
         for pattern, host in hosts
         if not _KNOWN_GLOB.fullmatch(host)

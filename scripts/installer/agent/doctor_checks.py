@@ -451,10 +451,10 @@ def _provider_fails(look: Look) -> Iterator[tuple[str, str]]:
 @_check(
     "provider-without-variable",
     "warning",
-    "a variable of the kubelet's environment looks like a secret, so it is not written to disk: plugins "
-    "that the daemon asks go without it, unless it is a proxy that containerd has, too",
-    "where a plugin needs it: give a proxy to containerd's unit, too; name anything else in the plugin's "
-    "env, in the kubelet's list of plugins, or give the node a role in its place",
+    "a variable of the kubelet's environment looks like a secret and is not written to disk: the plugins run "
+    "without it when the daemon asks them; only a proxy that containerd has, too, is known to them",
+    "if a plugin needs it: set a proxy in containerd's unit, too, and anything else as the plugin's env in "
+    "the kubelet's list of plugins; or give the node a role, so that it needs no secret",
 )
 def _provider_without_variable(look: Look) -> Iterator[tuple[str, str]]:
     if look.should_serve and look.providers.providers:
@@ -484,7 +484,7 @@ def _of_pull_secrets(look: Look, finding: str) -> Iterator[tuple[str, str]]:
     CONFLICT,
     "warning",
     "pods of the node have different credentials for one registry, of which the daemon can have one only: "
-    "images that it does not read are pulled whole, and what is lazily loaded of them fails to be read",
+    "images that this one does not open are pulled whole, and reads of their lazily loaded layers fail",
     "give the pods of the node one credential that reads all their images of the registry, or keep them on "
     "different nodes",
 )
@@ -535,8 +535,9 @@ def _poisoned_image(look: Look) -> Iterator[tuple[str, str]]:
 @_check(
     "unmounted-layers",
     "error",
-    "layers that are lazily loaded have no mount: images of them, which is not known, do not start",
-    "sh /opt/soci-cluster/soci-host.sh heal --again on the node",
+    "lazily loaded layers have no mount: the images that need them do not start, and which these are is not "
+    "known",
+    f"sh {SCRIPT} heal --again on the node",
 )
 def _unmounted_layers(look: Look) -> Iterator[tuple[str, str]]:
     if look.unmounted:
@@ -578,9 +579,9 @@ def _last_word(look: Look, layers: Iterable[str]) -> tuple[str, ...]:
 @_check(
     "reads-failed",
     "error",
-    "pods got I/O errors in the place of a lazily loaded image's bytes, which the registry did not give as "
-    "the index names them: deleted, changed, too many requests, no parts of blobs; the daemon checks each "
-    "span, and gives out no other bytes",
+    "pods got I/O errors when they read a lazily loaded image: the registry did not give the bytes that the "
+    "index names (it deleted or changed them, has too many requests, or gives no parts of blobs), and the "
+    "daemon, which checks each span, gives out no others",
     "see journalctl -u 'soci-snapshotter*' on the node, and mend the registry: reads go on",
 )
 def _reads_failed(look: Look) -> Iterator[tuple[str, ...]]:
@@ -695,8 +696,8 @@ WHOLE = {
         _said,
     ),
     "pulled-before": Whole(
-        "an image has an index, and was pulled whole all the same: perhaps before SOCI was there, or its "
-        "layers are those of another image that was",
+        "an image has an index, and was pulled whole all the same: perhaps it, or another image with the "
+        "same layers, was pulled before SOCI was there",
         f"run pulumi up, {PULL_ANEW}",
         lambda look, image: "it has an index v2; why it was not used, the node does not know any more",
     ),

@@ -86,7 +86,7 @@ def plan(
         elif snapshotter != FROM or name not in lost or not lost[name].is_unpacked:
             raise InstallError(
                 "pause-image",
-                f"the content of the sandbox image {name} is neither on the node nor to be fetched",
+                f"the content of the sandbox image {name} is not on the node and cannot be fetched",
                 "make the image reachable without credentials",
             )
     if snapshotter in (slots.FIRST.name, slots.SECOND.name):

@@ -166,7 +166,7 @@ class KubeletIdentity:
         try:
             port = url.port or 443
         except ValueError:
-            raise IdentityError("the kubelet's kubeconfig has a server with a port that is none") from None
+            raise IdentityError("the server of the kubelet's kubeconfig has no valid port") from None
         if url.scheme != "https" or not url.hostname or url.path not in ("", "/"):
             raise IdentityError("the server of the kubelet's kubeconfig is not https://HOST:PORT")
         self.ignored |= {key for key in ("proxy-url",) if access.cluster.get(key)}

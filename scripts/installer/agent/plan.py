@@ -186,7 +186,7 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     program = f"{place}/soci-snapshotter-grpc"
     changed_programs = tuple(release.changed_programs(host, place))
     if facts.containerd_process is None:
-        detect.refuse(f"no process of {facts.kind.containerd_unit} is to be seen", "try again")
+        detect.refuse(f"no process of {facts.kind.containerd_unit} can be seen", "try again")
     told = soci_registries.read(host, effective, facts.containerd_version, settings.mode)
     variables = daemon_environment.of_daemon(facts.containerd_process.environment, settings, task.api_server)
     providers = credential_providers.read(host)

@@ -99,7 +99,7 @@ def main() -> int:
     try:
         go_on(Api.of_this_pod())
     except ApiError as error:
-        print(f"whether the rollout is held up is not to be found out: {error}", file=sys.stderr)
+        print(f"it cannot be found out whether the rollout is held up: {error}", file=sys.stderr)
     return 1
 
 
