@@ -157,7 +157,7 @@ def test_a_registry_is_asked_on_the_way_that_the_daemon_has_to_it(
         assert pull_secrets.ask_registry(fake_host, (image, Credential("robot", "wrong"))) is False
         assert set(proxy.asked) == {"CONNECT registry.corp:443"}
         fake_host.path("/proc/7/environ").unlink()
-        with pytest.raises(InstallError, match="not to be seen"):
+        with pytest.raises(InstallError, match="cannot be seen"):
             pull_secrets.ask_registry(fake_host, (image, GOOD))
         registry.shutdown()
         registry.server_close()

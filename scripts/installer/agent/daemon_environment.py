@@ -31,9 +31,7 @@ def of_process(host: Host, pid: int) -> dict[str, str]:
     """
     variables = host.environment_of(pid)
     if variables is None:
-        raise InstallError(
-            "preflight", f"the environment of the process {pid} cannot be seen", "try again"
-        )
+        raise InstallError("preflight", f"the environment of the process {pid} cannot be seen", "try again")
     return chosen(variables)
 
 
