@@ -11,8 +11,9 @@ REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 # What could be said in place of a word of the glossary.
 ROLLBACKS = r"(?i:the way back|\bundo|\bundone|\brevert)"
-OTHER_WORDS = re.compile(rf"{ROLLBACKS}|\b(?:ztoc|Ztoc|ZTOC)s?\b|\bTOC\b")
+OTHER_WORDS = re.compile(rf"{ROLLBACKS}|\b(?:ztoc|Ztoc|ZTOC)s?\b|\bTOC\b|(?i:\blaz(?:y|ily)-load)")
 PROGRAMS = ("components", "scripts/installer/agent", "scripts/index/soci_index")
+HOST_SCRIPT = REPOSITORY / "scripts/installer/host"
 
 
 def glossary() -> list[str]:
@@ -47,14 +48,25 @@ def texts(program: Path) -> Iterator[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("folder", PROGRAMS)
-def test_no_program_says_another_word_for_a_rollback(folder: str) -> None:
-    """Errors, findings, Events and help texts are documents, too."""
+def test_no_program_says_another_word_for_what_the_glossary_names(folder: str) -> None:
+    """Errors, findings, Events and help texts are documents, too. A single word may be a key or a command."""
     programs = sorted((REPOSITORY / folder).rglob("*.py"))
     assert programs
     found = [
         f"{program.name}:{line}: {text}"
         for program in programs
         for line, text in texts(program)
-        if re.search(ROLLBACKS, text)
+        if re.search(ROLLBACKS, text) or (" " in text.strip() and OTHER_WORDS.search(text))
     ]
     assert found == []
+
+
+def test_the_host_script_says_no_other_word_either() -> None:
+    said = [
+        (part.name, line.strip())
+        for part in sorted(HOST_SCRIPT.glob("*.sh"))
+        for line in part.read_text().splitlines()
+        if re.search(r"\b(?:say|die) [\"']", line)
+    ]
+    assert len(said) > 20
+    assert [(part, line) for part, line in said if OTHER_WORDS.search(line)] == []
