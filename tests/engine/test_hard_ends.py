@@ -16,7 +16,7 @@ from background import free_port
 from kubernetes_api import MERGE_PATCH
 from kubernetes_api import Api as KubernetesApi
 
-from tests.engine.fake_cluster import COMPLETED, INSTALLED, INSTALLER, FakeNodes
+from tests.engine.fake_cluster import COMPLETED, INSTALLED, INSTALLER, ControlPlane, FakeNodes
 from tests.engine.project_stack import Stack
 from tests.waiting import wait_for
 
@@ -359,6 +359,19 @@ def test_the_same_cluster_at_another_address_is_the_same(
     kubeconfig_for(stack, local_config, nodes.api.server.replace("127.0.0.1", "localhost"))
     assert stack.plan() == {"pulumi:providers:kubernetes::soci-kubernetes": "update"}
     stack.up()
+    stack.up("--expect-no-changes")
+
+
+def test_another_cluster_under_the_same_context_is_another_one(
+    stack: Stack, local_config: dict[str, Any], tmp_path: Path
+) -> None:
+    """What is in the old one is not the new one's: taken for that, SOCI would be on no node of it."""
+    with ControlPlane.running(tmp_path / "other") as other:
+        stack.set(kubeconfig=str(other.kubeconfig))
+        plan = stack.plan()
+    stack.configure(local_config)
+    assert plan["pulumi:providers:kubernetes::soci-kubernetes"] == "replace"
+    assert plan["kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"] == "replace"
     stack.up("--expect-no-changes")
 
 
