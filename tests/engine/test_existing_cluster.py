@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubecontext
 import pytest
 
+from components.cluster_identity import KUBE_SYSTEM
 from tests.engine.fake_cluster import INSTALLED, INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
@@ -72,6 +74,13 @@ def test_up_ends_when_every_node_is_verified(stack: Stack, nodes: FakeNodes) -> 
     status = daemon_set(nodes)["status"]
     assert status["numberReady"] == status["desiredNumberScheduled"] == len(NODES) > 0
     assert versions(nodes) == dict.fromkeys(NODES, "0.16.0") | {"bystander": None}
+
+
+def test_the_state_names_the_cluster_where_make_down_looks_for_it(stack: Stack, nodes: FakeNodes) -> None:
+    uid = nodes.api.call("GET", KUBE_SYSTEM)["metadata"]["uid"]
+    found = kubecontext.deployed(json.loads(stack.state()), "")
+    assert found == kubecontext.Deployed(True, frozenset({uid}), "")
+    assert kubecontext.of_another("any", {uid}, found) == ""
 
 
 def test_outputs_name_cluster_installer_and_sample(stack: Stack, nodes: FakeNodes) -> None:
