@@ -214,3 +214,4 @@ def test_destroy_leaves_no_object_behind(stack: Stack, nodes: FakeNodes) -> None
     assert "soci-system" not in [item["metadata"]["name"] for item in namespaces]
     roles = nodes.api.call("GET", "/apis/rbac.authorization.k8s.io/v1/clusterroles")["items"]
     assert INSTALLER not in [role["metadata"]["name"] for role in roles]
+    assert not kubecontext.deployed(json.loads(stack.state()), "").has_resources
