@@ -181,7 +181,7 @@ class Explainer:
         return pulumi.ResourceTransformResult(args.props, args.opts)
 
     def _explain(self, args: pulumi.ErrorHookArgs) -> bool:
-        told = "" if pulumi.runtime.is_dry_run() else explain_all(args.errors)
+        told = explain_all(args.errors)
         if told and told not in self._told:
             self._told.add(told)
             pulumi.log.error(f"{args.name}: {told}", self._component)
