@@ -169,17 +169,22 @@ def test_it_only_reads(node: DoctorNode) -> None:
     assert not changing & {word for command in node.commands for word in command}
 
 
-def test_small_images_and_those_of_a_parallel_node_are_not_spoken_of(node: DoctorNode) -> None:
-    node.add("registry.example/small:1", [(60 * MIB, GZIP, False)])
-    assert node.found() == {}
-    settings = json.loads((node.payload / "settings.json").read_text())
-    (node.payload / "settings.json").write_text(json.dumps(settings | {"mode": "parallel"}))
+def turn_parallel_pulls_on(node: DoctorNode) -> None:
+    """In the daemon's file alone, whatever the settings say."""
     edit(
         node,
         SOCI_FILE,
         "[pull_modes.parallel_pull_unpack]\nenable = false",
         "[pull_modes.parallel_pull_unpack]\nenable = true",
     )
+
+
+def test_small_images_and_those_of_a_parallel_node_are_not_spoken_of(node: DoctorNode) -> None:
+    node.add("registry.example/small:1", [(60 * MIB, GZIP, False)])
+    assert node.found() == {}
+    settings = json.loads((node.payload / "settings.json").read_text())
+    (node.payload / "settings.json").write_text(json.dumps(settings | {"mode": "parallel"}))
+    turn_parallel_pulls_on(node)
     whole(node)
     assert node.found() == {}
 
@@ -249,12 +254,7 @@ def test_settings_that_cannot_be_read_are_told_and_nothing_is_put_in_their_place
     node: DoctorNode, text: str | None
 ) -> None:
     """The findings are those alone that hold whatever the settings say; no mode and no policy is assumed."""
-    edit(
-        node,
-        SOCI_FILE,
-        "[pull_modes.parallel_pull_unpack]\nenable = false",
-        "[pull_modes.parallel_pull_unpack]\nenable = true",
-    )
+    turn_parallel_pulls_on(node)
     whole(node)
     node.install(ROOT_FILE)
     node.put(ROOT_FILE, "changed = 1\n")
@@ -351,12 +351,7 @@ def test_nodeadm_turned_parallel_on_again(node: DoctorNode) -> None:
     """amazon-eks-ami: nodeadm writes SOCI's configuration for FastImagePull at each boot."""
     node.put("/usr/bin/nodeadm", "")
     node.put("/etc/eks/x", "")
-    edit(
-        node,
-        SOCI_FILE,
-        "[pull_modes.parallel_pull_unpack]\nenable = false",
-        "[pull_modes.parallel_pull_unpack]\nenable = true",
-    )
+    turn_parallel_pulls_on(node)
     (finding,) = node.examine()["findings"]
     assert (finding["id"], finding["subject"]) == ("parallel-again", SOCI_FILE)
     assert "FastImagePull" in finding["cause"]
