@@ -145,12 +145,15 @@ forget_records() {
   drop_unpacked "$1"
   listed=$(snapshots_of "$SNAPSHOTTER" ls) || return 0
   for container in $(list_containers || :); do
-    say "$listed" | awk -v key="$container" '$1 == key { found = 1 } END { exit !found }' && continue
+    is_listed "$container" "$listed" && continue
     snapshots_of "$SNAPSHOTTER" rm "$container" >/dev/null 2>&1 || :
     some_run "$container" || ctr --namespace k8s.io leases rm "$container" >/dev/null 2>&1 || :
   done
   collect_garbage
 }
+
+# is_listed KEY SNAPSHOTS: whether ctr's list of snapshots has that key.
+is_listed() { say "$2" | awk -v key="$1" '$1 == key { found = 1 } END { exit !found }'; }
 
 # clear_keys SNAPSHOTTER WORK: the snapshots of that work of ours, which was cut short.
 clear_keys() {

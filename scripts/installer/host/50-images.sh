@@ -33,7 +33,7 @@ carry_image() {
   local chain parent
   parent=''
   for chain in $2; do
-    is_there "$chain" || carry_layer "$chain" "$parent"
+    is_listed "$chain" "$(snapshots_of "$SNAPSHOTTER" ls)" || carry_layer "$chain" "$parent"
     parent=$chain
   done
   # Without its configuration the image was removed meanwhile, and nothing needs its layers.
@@ -52,11 +52,9 @@ carry_layer() {
     die "the layer $1 was not moved to $target: ${problem##*: }"
   sync "${target%/*}"
   snapshots_of "$SNAPSHOTTER" commit "$1" "$key" && return
-  is_there "$1" || die "soci does not take the layer $1"
+  is_listed "$1" "$(snapshots_of "$SNAPSHOTTER" ls)" || die "soci does not take the layer $1"
   snapshots_of "$SNAPSHOTTER" rm "$key" # somebody pulled it meanwhile
 }
-
-is_there() { snapshots_of "$SNAPSHOTTER" ls | awk -v chain="$1" '$1 == chain { found = 1 } END { exit !found }'; }
 
 # The directory of a new snapshot, from ctr's mount command; one without parent is a bind mount.
 upper_directory() { sed -n -e 's/^mount -t bind \([^ ]*\) .*/\1/p' -e 's/.*[ ,]upperdir=\([^, ]*\).*/\1/p'; }
