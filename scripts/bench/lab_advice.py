@@ -61,7 +61,7 @@ def recording(entry: workloads.Made, node: str) -> Path:
     if not file.exists():
         RECORDINGS.mkdir(parents=True, exist_ok=True)
         new = file.with_suffix(".new")
-        where = ["--node", node, "--run", "--until", f"^{entry.ready}", "--seconds", str(RECORD_SECONDS)]
+        where = ["--node", node, "--run", "--until", entry.ready, "--seconds", str(RECORD_SECONDS)]
         save = ["--save", str(new), "--kubectl", f"{LAB} kubectl"]
         soci_index(entry.image("1mib"), [*where, *save], entry.command)
         new.replace(file)

@@ -82,7 +82,7 @@ READS = {
     "25": "25 %",
     "100": "100 %",
 }
-PROGRAMS = ("python", "jvm", "static", "small-files")
+PROGRAMS = ("python", "notebook", "jvm", "static", "small-files")
 # The lazy one is a node like any other of the stack; the others are not the stack's.
 OPTIONS = {
     node: ("--no-taint", "--label", f"soci-cluster.io/bench={node}")

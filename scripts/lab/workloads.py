@@ -2,6 +2,7 @@
 
 reads          the sample's layers, and lists of files: a program that reads a share of them, in order or not
 python         Python that imports numpy, pandas, scipy and scikit-learn, from their wheels
+notebook       JupyterLab's server, from its wheels, until it listens
 jvm            a Java virtual machine that starts and says its version
 static         one static program of 150 MB that says its version
 small-files    20,000 files of 1 to 4 KiB, of which a program reads 500 all over the place
@@ -35,7 +36,9 @@ INDEX = "com.amazon.soci.index-digest"  # on a manifest that `soci convert` has 
 KEEP = "exec sleep 3600"
 SMALL_FILES, SMALL_FILES_READ = 20_000, 500
 JVM_PACKAGES = ("openjdk-17-jre-headless", "ca-certificates")
-WHEELS = HERE / "workload-requirements.txt"
+# The hashed requirements of each workload of Python packages.
+WHEELS = {name: HERE / f"workload-{name}.txt" for name in ("python", "notebook")}
+PACKAGES = "usr/lib/python3/dist-packages"
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,18 @@ def made() -> dict[str, Made]:
         found[f"read-{pattern}"] = Made(pattern, "bench-reads", ("/bin/sh", "-c", read), needed)
     modules = "numpy, pandas, scipy.linalg, scipy.stats, sklearn.linear_model"
     imported = f"import {modules}; print('{READY}', flush=True)"
+    # Without its application directory, which is below the wheels here, it starts but serves no page.
+    notebook = f"--no-browser --allow-root --LabApp.app_dir=/{PACKAGES}/share/jupyter/lab"
     programs = {
-        "python": f'python3 -c "{imported}"',
-        "jvm": f"java -version && echo {READY}",
-        "static": f"/bin/kubectl version --client && echo {READY}",
-        "small-files": f"xargs cat < /opt/reads/small > /dev/null && echo {READY}",
+        "python": (f'python3 -c "{imported}" && {KEEP}', READY),
+        "notebook": (f"exec python3 -m jupyterlab {notebook}", "is running at"),
+        "jvm": (f"java -version && echo {READY} && {KEEP}", READY),
+        "static": (f"/bin/kubectl version --client && echo {READY} && {KEEP}", READY),
+        "small-files": (f"xargs cat < /opt/reads/small > /dev/null && echo {READY} && {KEEP}", READY),
     }
-    for name, program in programs.items():
-        found[name] = Made(name, f"bench-{name}", ("/bin/sh", "-c", f"echo {STARTED} && {program} && {KEEP}"))
+    for name, (program, ready) in programs.items():
+        command = ("/bin/sh", "-c", f"echo {STARTED} && {program}")
+        found[name] = Made(name, f"bench-{name}", command, ready=ready)
     return found
 
 
@@ -142,7 +149,7 @@ def _manifest(repository: str, reference: str) -> dict[str, Any]:
 
 def _key(repository: str) -> str:
     digest = hashlib.sha256(repository.encode())
-    for path in (Path(__file__), HERE / "images.py", WHEELS):
+    for path in (Path(__file__), HERE / "images.py", *WHEELS.values()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -181,15 +188,14 @@ def _reads_layers() -> list[images.Layer]:
     return [_programs(lists), *(images.sample_layer(number) for number in range(1, images.SAMPLE_LAYERS + 1))]
 
 
-def _python_layers() -> list[images.Layer]:
-    target = cached(f"wheels-{_key('bench-python')}", _install_wheels)
-    return [images.tree_layer(base.python_root()), _below("usr/lib/python3/dist-packages", target)]
+def _python_layers(name: str) -> list[images.Layer]:
+    def install(directory: Path) -> None:
+        uv = str(REPOSITORY / ".venv/bin/uv")
+        options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--python-version", "3.11"]
+        run([uv, "pip", "install", *options, "--target", str(directory), "--requirement", str(WHEELS[name])])
 
-
-def _install_wheels(directory: Path) -> None:
-    uv = str(REPOSITORY / ".venv/bin/uv")
-    options = ["--quiet", "--require-hashes", "--only-binary", ":all:", "--python-version", "3.11"]
-    run([uv, "pip", "install", *options, "--target", str(directory), "--requirement", str(WHEELS)])
+    target = cached(f"wheels-{_key(f'bench-{name}')}", install)
+    return [images.tree_layer(base.python_root()), _below(PACKAGES, target)]
 
 
 def _jvm_layers() -> list[images.Layer]:
@@ -216,7 +222,8 @@ def _small_files_layers() -> list[images.Layer]:
 
 LAYERS: dict[str, Callable[[], list[images.Layer]]] = {
     "bench-reads": _reads_layers,
-    "bench-python": _python_layers,
+    "bench-python": lambda: _python_layers("python"),
+    "bench-notebook": lambda: _python_layers("notebook"),
     "bench-jvm": _jvm_layers,
     "bench-static": _static_layers,
     "bench-small-files": _small_files_layers,
