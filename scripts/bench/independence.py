@@ -1,0 +1,192 @@
+"""What the background fetch gives and costs: when an image is wholly on its node, and what readers lose.
+
+One lab node is as the installer leaves it, on the other the background fetch is turned off. Each start is a
+cold one of the sample image over one link. Some programs read as they start; others wait until the background
+fetch is under way. Prints a table and writes every figure to .lab/independence.json; the lab must run.
+
+    scripts/bench/independence.py --samples 3 --link-mbit 200
+"""
+
+import argparse
+import json
+import statistics
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lab_bench
+from agent import daemon_metrics
+from agent.slots import FIRST
+from lab_agent import AgentNode
+from lab_client import INSTALLER_NAMESPACE, LAB_DIRECTORY, NAMESPACE, kubectl, lab, on_node
+from lab_links import LabLink, links_of
+
+import workloads  # isort: skip (found through the paths that those above add)
+from components.bench import command
+from components.bench.arms import LAZY, Arm
+from components.bench.measurement import Bench, Cell, bench_pod, measured_link
+from components.bench.node_session import BenchError, sessions
+from components.bench.pod_watch import PodWatch
+from components.bench.samples import Workload
+
+NODES = {"fetched": "fetching", "not fetched": "not-fetching"}  # with a background fetch, and without
+UNDER_WAY_SECONDS = 7  # after its start; the background fetch begins 4 s after the mount
+LOCAL_SECONDS, LOOK_SECONDS = 300, 0.1
+READS = ("6-in-order", "6-scattered", "25")
+WITHOUT_FETCH = r"sed -i 's/^\[background_fetch\]$/&\ndisable = true/' {config} && systemctl restart {unit}"
+RESULT = LAB_DIRECTORY / "independence.json"
+
+
+@dataclass
+class Measured:
+    """Seconds: of each reader on each node, and until the image was wholly local."""
+
+    link_mbit: int
+    image_bytes: int
+    bytes_per_second: float = 0.0
+    empty_pod_s: float = 0.0
+    local_s: list[float] = field(default_factory=list)
+    readers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    @property
+    def floor_s(self) -> float:
+        """The link's time for the image, after an empty pod's start."""
+        return self.image_bytes / self.bytes_per_second + self.empty_pod_s
+
+    def lost(self, reader: str) -> float:
+        """Which share of its time without a background fetch a reader takes more with it."""
+        fetched, not_fetched = (statistics.median(self.readers[reader][kind]) for kind in NODES)
+        return fetched / not_fetched - 1
+
+    def table(self) -> str:
+        local = statistics.median(self.local_s)
+        times = local / self.floor_s
+        lines = [
+            f"wholly local after {local:.1f} s, {times:.2f} times the floor of {self.floor_s:.1f} s",
+            "",
+            f"{'reader':<34}{'fetched':>10}{'not fetched':>14}{'loses':>9}",
+        ]
+        for name, taken in self.readers.items():
+            seconds = [f"{statistics.median(taken[kind]):.2f} s" for kind in NODES]
+            lines.append(f"{name:<34}{seconds[0]:>10}{seconds[1]:>14}{self.lost(name):>8.0%}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {"floor_s": self.floor_s, "lost": {name: self.lost(name) for name in self.readers}}
+        return {**vars(self), **figures}
+
+
+def readers() -> dict[str, tuple[Workload, float]]:
+    """What reads: by name the workload, and how many seconds of it are a wait."""
+    found = {}
+    for wait_s, moment in ((0, "as it starts"), (UNDER_WAY_SECONDS, "in the middle of the fetch")):
+        for read in READS:
+            made = workloads.made()[f"read-{read}"]
+            shell, option, line = made.command
+            line = line.replace(" && xargs", f" && sleep {wait_s} && xargs", 1) if wait_s else line
+            name = f"{lab_bench.READS[read]}, {moment}"
+            images, total = {"": made.image("4mib")}, workloads.compressed_bytes(made)
+            found[name] = (
+                Workload(name, images, (shell, option, line), made.ready, made.needed_bytes, total),
+                wait_s,
+            )
+    return found
+
+
+def add_nodes() -> None:
+    """Have both nodes in the lab, with SOCI."""
+    for node in NODES.values():
+        if not (LAB_DIRECTORY / "nodes" / node / "node.json").exists():
+            options = ("--no-taint", "--label", f"soci-cluster.io/bench={node}")
+            lab("add-node", node, "--containerd", lab_bench.CONTAINERD, *options)
+            AgentNode(node).install(mode="lazy")
+    on_node(NODES["not fetched"], WITHOUT_FETCH.format(config=FIRST.config, unit=FIRST.unit))
+
+
+def until_local(bench: Bench, workload: Workload, images: Sequence[str]) -> float:
+    """Seconds from a pod's creation, on a node that has nothing of its image, until the node has all of it.
+
+    Raises:
+        BenchError: it has not in LOCAL_SECONDS.
+    """
+    node = NODES["fetched"]
+    session = bench.sessions[node]
+    session.ask("forget", seconds=240, images=list(images))
+    before = session.ask("look")["mounts"]
+    name = f"soci-bench-{uuid.uuid4().hex[:8]}"
+    pod = bench_pod(name, node, workload.image_for(LAZY), workload.command)
+    socket = Path(f"{AgentNode(node).host.root}{FIRST.metrics}")
+    begin = time.time()
+    bench.kubectl.run("create", "--namespace", NAMESPACE, "--filename", "-", text=json.dumps(pod))
+    try:
+        while time.time() < begin + LOCAL_SECONDS:
+            there = len(daemon_metrics.local_layers(daemon_metrics.read_metrics(socket)))
+            if there and there == session.ask("look")["mounts"] - before:
+                return time.time() - begin
+            time.sleep(LOOK_SECONDS)
+    finally:
+        bench.kubectl.run("delete", "pod", name, "--namespace", NAMESPACE, "--wait=true")
+    raise BenchError(
+        f"{node}: the image is not local after {LOCAL_SECONDS} s. Remedy: see soci-doctor {node}"
+    )
+
+
+def run(link_mbit: int, samples: int) -> Measured:
+    """Measure; the nodes have the machine's own link afterwards, and stay.
+
+    Raises:
+        BenchError, CannotLookError, RuntimeError: something came to nothing.
+    """
+    chosen = readers()
+    workloads.provide([workloads.made()["read-25"]], command.say)
+    add_nodes()
+    link = LabLink(f"{link_mbit} Mbit/s", f"{link_mbit}mbit")
+    nodes = list(NODES.values())
+    first, _ = next(iter(chosen.values()))
+    images = [*lab_bench.RELATIVES, *first.image.values(), workloads.made()["read-25"].image(workloads.PLAIN)]
+    with (
+        links_of(nodes) as links,
+        PodWatch(kubectl(), NAMESPACE) as watch,
+        sessions(kubectl(), INSTALLER_NAMESPACE, nodes) as open_sessions,
+    ):
+        bench = Bench(kubectl(), watch, open_sessions, NAMESPACE)
+        links.use(link)
+        measured = Measured(link_mbit, first.image_bytes)
+        empty = command.installer_image(kubectl(), INSTALLER_NAMESPACE)
+        bench.empty_pod_s(NODES["fetched"], empty)  # the image comes with the first one
+        measured.empty_pod_s = bench.empty_pod_s(NODES["fetched"], empty)
+        for number in range(samples):
+            measured.local_s.append(until_local(bench, first, images))
+            command.say(f"[{number + 1}/{samples}] wholly local after {measured.local_s[-1]:.1f} s")
+            for name, (workload, wait_s) in chosen.items():
+                for kind, node in NODES.items():
+                    sample = bench.cold_start(workload, Arm(LAZY, node), images)
+                    started_s = sample.phases.first_line_s if wait_s else 0.0
+                    seconds = sample.ready_s - (started_s or 0.0) - wait_s
+                    measured.readers.setdefault(name, {}).setdefault(kind, []).append(seconds)
+                    command.say(f"[{number + 1}/{samples}] {name}, {kind}: {seconds:.2f} s")
+            if not measured.bytes_per_second:
+                found = measured_link(bench, Cell(first, link.label), Arm(LAZY, NODES["fetched"]))
+                measured.bytes_per_second = found.bytes_per_second
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--link-mbit", type=int, default=200, help="of both nodes, default %(default)s")
+    parser.add_argument("--samples", type=int, default=3, help="of each figure, default %(default)s")
+    arguments = parser.parse_args()
+    if arguments.samples < 1 or arguments.link_mbit < 1:
+        parser.error("--samples and --link-mbit must be at least 1")
+    measured = run(arguments.link_mbit, arguments.samples)
+    RESULT.write_text(json.dumps(measured.to_json(), indent=1) + "\n")
+    print(f"\n{measured.table()}\n\nMedians of {arguments.samples}; raw: {RESULT}")
+
+
+if __name__ == "__main__":
+    main()

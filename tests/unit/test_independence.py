@@ -1,0 +1,24 @@
+"""The figures that follow from what scripts/bench/independence.py measures."""
+
+import independence
+import workloads
+from independence import Measured
+
+
+def test_a_reader_that_takes_a_fifth_longer_with_the_background_fetch_loses_a_fifth():
+    readers = {"6 %": {"fetched": [1.2, 9.0, 1.1], "not fetched": [1.0, 1.0, 0.5]}}
+    measured = Measured(200, 250_000_000, 25_000_000.0, 0.5, [15.0, 12.6], readers)
+    assert round(measured.lost("6 %"), 6) == 0.2
+    assert measured.floor_s == 10.5
+    assert "wholly local after 13.8 s, 1.31 times the floor of 10.5 s" in measured.table()
+    assert "20%" in measured.table()
+
+
+def test_the_readers_that_wait_read_the_same_files_as_those_that_do_not(monkeypatch):
+    monkeypatch.setattr(workloads, "compressed_bytes", lambda made: 0)
+    chosen = list(independence.readers().values())
+    half = len(chosen) // 2
+    for (starting, at_once), (waiting, wait_s) in zip(chosen[:half], chosen[half:], strict=True):
+        assert at_once == 0
+        assert waiting.command[2].replace(f" && sleep {wait_s}", "") == starting.command[2]
+        assert f"echo {workloads.STARTED} && sleep {wait_s} && " in waiting.command[2]
