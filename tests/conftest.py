@@ -13,6 +13,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--full", action="store_true", help="every version and every fault point, also slow tests"
     )
     parser.addoption(
+        "--stride",
+        type=int,
+        metavar="N",
+        help="every N-th fault point; default: every 61st, with --full every one",
+    )
+    parser.addoption(
         "--rewrite-golden", action="store_true", help="write the resource graphs of the examples anew"
     )
 

@@ -1,4 +1,4 @@
-"""Faults at generated points of the node transaction: at some of them, or with --full at every one.
+"""Faults at generated points of the node transaction: at some of them (--stride), or with --full at every one.
 
 The counts stand in the last lines, of a full run in .lab/faults.json too.
 """
@@ -26,7 +26,7 @@ def nodes() -> Iterator[list[harness.FaultNode]]:
 @pytest.fixture
 def stride(request: pytest.FixtureRequest) -> int:
     """Every how manieth point is tried."""
-    return 1 if request.config.getoption("--full") else QUICK_STRIDE
+    return request.config.getoption("--stride") or (1 if request.config.getoption("--full") else QUICK_STRIDE)
 
 
 def counts() -> dict[str, float]:
