@@ -1,4 +1,4 @@
-"""Faults at generated points of the node transaction: at some of them (--stride), or with --full at every one.
+"""Faults at generated points of the node transaction: at some of them (--stride), with --full at every one.
 
 The counts stand in the last lines, of a full run in .lab/faults.json too.
 """

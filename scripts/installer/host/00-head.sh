@@ -76,11 +76,14 @@ TAB=$(printf '\t')
 STEP=start STEPS='' CAUSE=''
 HAS_AWAITED_SECRETS='' # this heal
 
+# is_slot NAME: whether a snapshotter is of ours.
+is_slot() { case " $SLOTS " in *" $1 "*) ;; *) return 1 ;; esac; }
+
 # select_slot NAME: what the daemon of that slot has for itself. NAME is also the snapshotter's name in containerd.
 # Only what then works with that slot to its end selects one; everybody else asks `in_slot`.
 select_slot() {
   local suffix
-  case " $SLOTS " in *" $1 "*) ;; *) die "there is no slot $1, only $SLOTS" ;; esac
+  is_slot "$1" || die "there is no slot $1, only $SLOTS"
   suffix=${1#soci}
   SNAPSHOTTER=$1
   UNIT=soci-snapshotter$suffix.service

@@ -1,9 +1,9 @@
 # --- checks of the node -----------------------------------------------------------------------------------------------
 
-# One row a check: its name, and whether it only reads or runs something. Its function, check_<name> SNAPSHOTTER, dies with
-# the reason; paths in it begin with $ROOT. An install and an uninstall make all of them, for the snapshotter that has to
-# be in effect from then on: at an uninstall that is the node's own, so a check of what only SOCI needs asks for $1 first.
-# A run that finds nothing to change makes those that read.
+# One row a check: its name, without a `-`, and whether it only reads or runs something. Its function, check_<name>
+# SNAPSHOTTER, dies with the reason; paths in it begin with $ROOT. An install and an uninstall make all of them, for the
+# snapshotter that has to be in effect from then on: at an uninstall that is the node's own, so a check of what only SOCI
+# needs begins with `is_slot "$1" || return 0`. A run that finds nothing to change makes those that read.
 CHECKS='
 cri:reads
 plugins:reads
