@@ -37,7 +37,7 @@ lint: setup ## ruff (lint and format) and shellcheck
 
 # The examples import the package as it is installed: tests/engine/test_examples.py has their types checked.
 types: setup ## ty
-	@.venv/bin/ty check --quiet $(filter-out examples,$(PYTHON_FILES))
+	@.venv/bin/ty check --output-format concise $(filter-out examples,$(PYTHON_FILES))
 
 unit: setup ## components and settings, without an engine (seconds)
 	@$(PYTEST) tests/unit

@@ -48,6 +48,10 @@ GENERATED: list[tuple[str, Generator]] = [
         "scripts/installer/agent/settings.py",
         lambda text: between(text, "settings", settings_texts.node_fields(), "    # {}"),
     ),
+    (
+        "tests/fakes/settings.py",
+        lambda text: between(text, "settings", settings_texts.node_defaults(), "    # {}"),
+    ),
     ("README.md", _settings_table),
     ("docs/configuration.md", _settings_table),
     ("docs/configuration.md", lambda text: between(text, "pass-through", pass_through_table.table())),

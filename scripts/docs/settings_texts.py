@@ -75,6 +75,12 @@ def node_fields() -> str:
     return "\n".join(f"    {item.name}: {_annotation(item)}" for item in items)
 
 
+def node_defaults() -> str:
+    """The defaults of the same, for tests/fakes/settings.py: the agent has none, its settings come whole."""
+    items = [item for item in fields(Settings) if declaration(item).scope is Scope.NODE]
+    return "\n".join(f"    {item.name}={_python(plain(default_of(item)))}," for item in items)
+
+
 def arguments_module() -> str:
     """components/arguments.py. Each class repeats its fields: a component's schema takes their texts from the
     source of the class itself, so a base class cannot hold them."""
@@ -239,6 +245,11 @@ def _annotation(item: "Field[Any]") -> str:
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else _json(value)
+
+
+def _python(value: Any) -> str:
+    """The literal as ruff writes it."""
+    return _json(value) if isinstance(value, (str, list)) else repr(value)
 
 
 def _json(value: Any) -> str:

@@ -182,7 +182,8 @@ class ScriptNode:
         return transaction.parse_result((Path(directory) / "result").read_text())
 
     def install(self) -> None:
-        assert self.apply(self.stage()).outcome == "committed"
+        outcome = self.apply(self.stage())
+        assert outcome.outcome == "committed", f"{outcome.step}: {outcome.cause}"
 
     def calls(self, *starts: str) -> list[str]:
         lines = (self.fake / "calls").read_text().splitlines()

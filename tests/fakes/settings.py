@@ -5,8 +5,9 @@ from typing import Any
 
 from agent.settings import Settings
 
-# Those of components/settings.py (test_program.py), which takes seconds to import.
+# Those of components/settings.py, which takes seconds to import; written by `make generate`.
 _DEFAULTS = Settings(
+    # settings:begin
     version="0.16.1",
     state="present",
     force_uninstall=False,
@@ -23,6 +24,7 @@ _DEFAULTS = Settings(
     broken_pods="report",
     on_drift="repair",
     credentials="node-and-pull-secrets",
+    # settings:end
 )
 
 

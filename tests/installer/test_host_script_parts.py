@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from agent import transaction
@@ -14,7 +15,8 @@ from tests.fakes.sourced_script import call
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
-CHECKS = ["cri", "plugins", "snapshotter", "connection", "canary"]
+SCRIPT = transaction.host_script(INSTALLER).decode()
+CHECKS = dict(re.findall(r"^([a-z]+):(reads|runs)$", SCRIPT, re.MULTILINE))
 
 
 @pytest.mark.parametrize("slot", [FIRST, SECOND])
@@ -41,10 +43,9 @@ def test_a_failure_in_a_slot_ends_the_script() -> None:
 
 
 def test_every_journal_state_that_is_written_or_read_is_in_the_table_of_the_head() -> None:
-    script = transaction.host_script(INSTALLER).decode()
-    head = script[script.index("# The journal has") : script.index("# Functions have")]
+    head = SCRIPT[SCRIPT.index("# The journal has") : SCRIPT.index("# Functions have")]
     listed = set(re.findall(r"^#   ([a-z-]+) {2,}", head, re.MULTILINE))
-    written = set(re.findall(r"\bjournal ([a-z-]+)\b(?! \w)", re.sub(r"#.*", "", script)))
+    written = set(re.findall(r"\bjournal ([a-z-]+)\b(?! \w)", re.sub(r"#.*", "", SCRIPT)))
     assert written == listed == {
         "armed", "restarting", "committed", "rolled-back", "removing", "restoring", "cleaning",
     }  # fmt: skip
@@ -78,8 +79,8 @@ def steps(outcome: transaction.Outcome) -> list[str]:
 
 def test_an_install_makes_every_check_and_tells_each_as_a_step(node: ScriptNode) -> None:
     outcome = node.apply(node.stage())
-    assert outcome.outcome == "committed"
-    assert steps(outcome) == CHECKS
+    assert outcome.outcome == "committed", f"{outcome.step}: {outcome.cause}"
+    assert steps(outcome) == list(CHECKS)
 
 
 def test_an_uninstall_makes_every_check_for_the_nodes_own_snapshotter(node: ScriptNode) -> None:
@@ -87,7 +88,7 @@ def test_an_uninstall_makes_every_check_for_the_nodes_own_snapshotter(node: Scri
     done = node.run("remove")
     assert done.returncode == 0, done.stderr
     told = re.findall(r"^step verify-(\S+)$", (node.fake / "unit-output").read_text(), re.MULTILINE)
-    assert told == CHECKS
+    assert told == list(CHECKS)
 
 
 def verified(node: ScriptNode) -> transaction.Outcome:
@@ -103,7 +104,7 @@ def test_the_reading_checks_change_nothing(node: ScriptNode) -> None:
     (node.fake / "calls").write_text("")
     outcome = verified(node)
     assert (outcome.outcome, outcome.cause) == ("verified", "")
-    assert steps(outcome) == [check for check in CHECKS if check != "canary"]
+    assert steps(outcome) == [check for check, does in CHECKS.items() if does == "reads"]
     assert node.etc() == before
     assert node.calls("systemctl restart", "systemctl start", "ctr --namespace k8s.io run") == []
     assert node.journal() == "committed"
@@ -128,6 +129,21 @@ def test_file_that_names_another_snapshotter_fails_the_check(node: ScriptNode) -
     assert (
         outcome.cause == "another tool changed containerd's configuration: its snapshotter is nydus, not soci"
     )
+
+
+def test_cri_plugin_that_did_not_load_fails_the_check(node: ScriptNode) -> None:
+    node.install()
+    node.set("cri-broken")
+    outcome = verified(node)
+    assert (outcome.outcome, outcome.step) == ("failed", "verify-cri")
+    assert outcome.cause == "containerd's CRI plugin did not load"
+
+
+def test_a_node_fails_each_of_the_checks_in_a_test() -> None:
+    """One that nothing fails may be one that cannot fail."""
+    tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_host_script*.py"))
+    unfailed = [check for check in CHECKS if f'"verify-{check}"' not in tests]
+    assert not unfailed, f"no test has a node that fails {unfailed}"
 
 
 def test_daemon_that_containerd_does_not_reach_fails_the_check(node: ScriptNode) -> None:

@@ -13,7 +13,7 @@ from tests.fakes.node import INSTALLER, FakeHost
 
 SNAP = "/etc/systemd/system/snap.kubelet-eks.daemon.service"
 K3S, RKE2 = (f"/var/lib/rancher/{name}/agent/etc/containerd" for name in ("k3s", "rke2"))
-NODES = {
+SIGNS = {
     "Bottlerocket": Signs("bottlerocket"),
     "Talos": Signs("talos"),
     "Google Kubernetes Engine": Signs("ubuntu", frozenset({kinds.GKE_CONFIGURATION})),
@@ -28,30 +28,31 @@ NODES = {
 }
 
 
-@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("name", SIGNS)
 def test_the_first_kind_that_fits_is_the_nodes(name: str) -> None:
-    assert kind_of(NODES[name]).name == name
+    assert kind_of(SIGNS[name]).name == name
 
 
 def test_every_kind_is_some_nodes() -> None:
-    assert {kind_of(signs) for signs in NODES.values()} == set(kinds.KINDS)
+    missing = {kind.name for kind in kinds.KINDS} - {kind_of(signs).name for signs in SIGNS.values()}
+    assert not missing, f"SIGNS has no node of {missing}"
 
 
 def test_kubelet_that_is_a_snap_has_the_snaps_unit() -> None:
     """sysbox#430: the uninstall has to stop it, or it makes the containers anew that are being removed."""
-    assert kind_of(NODES["Ubuntu's image for EKS"]).kubelet_unit == "snap.kubelet-eks.daemon.service"
+    assert kind_of(SIGNS["Ubuntu's image for EKS"]).kubelet_unit == "snap.kubelet-eks.daemon.service"
     others = ("Amazon Linux 2023 on EKS", "another image for EKS", "plain")
-    assert {kind_of(NODES[name]).kubelet_unit for name in others} == {"kubelet.service"}
+    assert {kind_of(SIGNS[name]).kubelet_unit for name in others} == {"kubelet.service"}
 
 
 def test_nodes_of_eks_may_have_an_archive_of_the_sandbox_image() -> None:
     """amazon-eks-ami#2710: it cannot be pulled."""
-    have = {name for name, signs in NODES.items() if kind_of(signs).pause_archive == "/etc/eks/pause.tar"}
+    have = {name for name, signs in SIGNS.items() if kind_of(signs).pause_archive == "/etc/eks/pause.tar"}
     assert have == {"Ubuntu's image for EKS", "Amazon Linux 2023 on EKS", "another image for EKS"}
 
 
 def test_nodeadm_writes_containerds_configuration_on_al2023_only() -> None:
-    writers = {name: kind_of(signs).generator for name, signs in NODES.items()}
+    writers = {name: kind_of(signs).generator for name, signs in SIGNS.items()}
     generator = writers.pop("Amazon Linux 2023 on EKS")
     assert generator
     assert (generator.path, generator.render) == (nodeadm.DROP_IN, nodeadm.render)
@@ -62,7 +63,7 @@ def test_signs_are_read_from_the_node(root: Path) -> None:
     for path in ("usr/lib", "etc/eks", "usr/bin/nodeadm"):
         (root / path).mkdir(parents=True)
     (root / "usr/lib/os-release").write_text('ID="amzn"\n')
-    assert detect.identify(Host(root)) == NODES["Amazon Linux 2023 on EKS"]
+    assert detect.identify(Host(root)) == SIGNS["Amazon Linux 2023 on EKS"]
 
 
 def test_facts_are_read_of_the_kinds_own_units(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from agent import adoption, kinds, managed, soci_registries
 from agent.managed import MANAGED, Managed, Place, Target
-from agent.slots import FIRST, SECOND, Slot
+from agent.slots import FIRST, OUR_MARK, SECOND, Slot
 from agent.transaction import Role
 
 from tests.fakes.node import INSTALLER, FakeHost
@@ -39,16 +39,30 @@ def roles(host: FakeHost, wanted: Target) -> dict[str, str]:
 
 def test_files_come_in_the_order_of_their_roles(fake_host: FakeHost) -> None:
     """What finishes a cut install at boot is there first, containerd's own file changes last."""
-    assert list(roles(fake_host, target()).items()) == [
-        ("/etc/systemd/system/soci-cluster-boot.service", "recovery"),
-        ("/etc/systemd/system/containerd.service.d/10-soci-cluster.conf", "recovery"),
-        ("/opt/soci-cluster/credentials/config.json", "recovery"),
-        ("/opt/soci-cluster/credentials/docker-credential-soci-cluster", "recovery"),
-        ("/opt/soci-cluster/credentials/providers", "recovery"),
-        ("/etc/soci-snapshotter-grpc/config.toml", "daemon"),
-        ("/etc/systemd/system/soci-snapshotter.service", "daemon"),
-        (CONFIG, "shared"),
-    ]
+    listed = list(roles(fake_host, target()).items())
+    order = [role.value for role in Role]
+    assert [role for _, role in listed] == sorted((role for _, role in listed), key=order.index)
+    assert listed[0] == ("/etc/systemd/system/soci-cluster-boot.service", "recovery")
+    assert listed[-1] == (CONFIG, "shared")
+
+
+def test_a_file_of_ours_alone_says_so_in_its_first_words(fake_host: FakeHost) -> None:
+    """One without them is taken for somebody's own where the record of the install is lost: it stays."""
+    trusted = soci_registries.Registries(certificates="-----BEGIN CERTIFICATE-----")
+    proxy = {"HTTPS_PROXY": "http://proxy.example:3128"}
+    systems = dataclasses.replace(OURS, is_ours=False, command=("/usr/bin/s", "--address", "fd://"))
+    for wanted in (target(kinds.AL2023), target(snapshotter=systems)):
+        files = list(
+            managed.files(fake_host, dataclasses.replace(wanted, registries=trusted, environment=proxy))
+        )
+        ours = [file for file in files if not file.role.is_read_by_containerd and "/opt/" not in file.path]
+        assert {FIRST.config, FIRST.environment, f"{FIRST.certificates}/registries.pem"} <= {
+            f.path for f in ours
+        }
+        unmarked = [file.path for file in ours if not (file.new or b"").startswith(OUR_MARK.encode())]
+        assert not unmarked, (
+            f"begin them with OUR_MARK, or an uninstall without its record leaves them: {unmarked}"
+        )
 
 
 def test_order_of_the_rows_means_nothing(fake_host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ names, see ``slot`` there.
 
 from dataclasses import dataclass
 
-OUR_MARK = "# Written by SociCluster"  # the first words of each file of a slot that is ours
+OUR_MARK = "# Written by SociCluster"  # the first words of each text file that is ours alone, outside of /opt
 
 
 @dataclass(frozen=True)
