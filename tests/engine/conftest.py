@@ -110,7 +110,7 @@ def warm_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 def environment(tmp_path_factory: pytest.TempPathFactory, warm_python: dict[str, str]) -> dict[str, str]:
     """The environment of the CLI: plugins and state of this test run only."""
     home = tmp_path_factory.mktemp("pulumi")
-    # The CLI keeps every property that it sees in a log, half of its time. With no place for one it keeps none.
+    # The CLI keeps all that it sees in a log, for half of its time. With no place for one it keeps none.
     (home / "logs").touch()
     settings = {"NO_COLOR": "1", "PULUMI_DIY_BACKEND_DISABLE_CHECKPOINT_BACKUPS": "true"}
     loopback = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
