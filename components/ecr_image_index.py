@@ -292,8 +292,9 @@ def shell(options: Sequence[str]) -> str:
     """The one command of a build: it does nothing for a push without a tag."""
     quoted = shlex.join(options)
     return (
-        'if [ -n "$TAG" ]; then '
-        f'python3 -B -m soci_index --cache="$HOME/soci-index" {quoted} "$REGISTRY/$REPOSITORY:$TAG"; fi'
+        # A push without a tag, or of what cosign attaches to an image, is none of an image.
+        'case "$TAG" in ""|sha256-*.sig|sha256-*.att|sha256-*.sbom) exit 0;; esac; '
+        f'python3 -B -m soci_index --cache="$HOME/soci-index" {quoted} "$REGISTRY/$REPOSITORY:$TAG"'
     )
 
 

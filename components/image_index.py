@@ -332,7 +332,8 @@ def common_options(chosen: settings.Settings, digests: Mapping[str, str]) -> lis
         f"--index-version={index.index_version}",
     ]
     if index.index_version == "v2":
-        options.append("--replace" if index.replace else f"--suffix={index.suffix}")
+        # With a suffix, also an image without large layers has the name that pods are told.
+        options += ["--replace"] if index.replace else [f"--suffix={index.suffix}", "--copy-all"]
     if index.unsigned:
         options.append("--unsigned")
     return options

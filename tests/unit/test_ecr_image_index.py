@@ -217,9 +217,11 @@ def test_the_build_indexes_the_pushed_tag(everything: Everything, run: Run, tmp_
     assert soci_index.index.parse(words[3:]).images == ["registry.example/team/app:1.2"]
 
 
-def test_a_build_for_a_push_without_a_tag_does_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tag", ["", f"sha256-{'a' * 64}.sig", f"sha256-{'a' * 64}.att"])
+def test_a_build_for_a_push_that_is_no_images_does_nothing(tmp_path: Path, tag: str) -> None:
+    """A manifest without a tag; what cosign attaches to an image."""
     command = ecr_image_index.shell(["--suffix=-soci"])
-    assert built(tmp_path, command, REGISTRY="registry.example", REPOSITORY="team/app", TAG="") == []
+    assert built(tmp_path, command, REGISTRY="registry.example", REPOSITORY="team/app", TAG=tag) == []
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     name = write.add_mutually_exclusive_group()
     name.add_argument("--to-tag", default="", metavar="TAG", help="of the indexed image; default: TAG-soci")
     name.add_argument("--replace", action="store_true", help="move the image's own tag to it")
+    write.add_argument("--unsigned", action="store_true", help="also of an image that is signed or described")
     parser.add_argument("--output", choices=("table", "json"), default="table")
     options.add_registries(parser)
     options.add_tools(parser)
@@ -107,8 +108,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--run is for --node")
     if has_command and not (parsed.run and words):
         parser.error("a command is for the pod of --run: --node NODE --run -- COMMAND")
-    if (parsed.to_tag or parsed.replace) and not parsed.write:
-        parser.error("--to-tag and --replace are for --write")
+    if (parsed.to_tag or parsed.replace or parsed.unsigned) and not parsed.write:
+        parser.error("--to-tag, --replace and --unsigned are for --write")
     try:
         re.compile(parsed.until)
     except re.error as error:
@@ -234,7 +235,7 @@ def to_json(image: str, found: Advice, link: Link, machine: Machine, assumed: Se
 
 def page(image: str, found: Advice, link: Link, machine: Machine, assumed: Sequence[str]) -> Iterator[str]:
     """The advice for people."""
-    cap = f", {link.per_connection / 1e6:.0f} MB/s a connection" if link.per_connection else ""
+    cap = f", {link.per_connection / 1e6:g} MB/s a connection" if link.per_connection else ""
     yield f"{image}, on {machine.cores} cores and {link.bandwidth * 8 / 1e6:.0f} Mbit/s{cap}"
     yield ""
     predictions = sorted([found.best, *found.others], key=lambda prediction: prediction.ready_seconds)
@@ -317,6 +318,7 @@ def _write(parsed: argparse.Namespace, found: Advice) -> int:
         words += ["--prefetch", prefetch.name] if found.prefetch else []
         words += ["--to-tag", parsed.to_tag] if parsed.to_tag else []
         words += ["--replace"] if parsed.replace else []
+        words += ["--unsigned"] if parsed.unsigned else []
         # The answer on standard output is the advice alone.
         with contextlib.redirect_stdout(sys.stderr):
             return index.main([*words, *options.repeated(parsed), "--", parsed.image])

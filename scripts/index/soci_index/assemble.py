@@ -4,7 +4,7 @@ Source: soci-snapshotter, soci/soci_index.go and soci/soci_convert.go. Where mor
 `soci convert` keeps, the code says so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ MANIFEST_DIGEST = "com.amazon.soci.image-manifest-digest"  # of a SOCI index's d
 LAYER_DIGEST = "com.amazon.soci.image-layer-digest"  # of a zTOC's descriptor
 SPAN_SIZE = "com.amazon.soci.span-size"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"  # of an attestation's descriptor, as BuildKit writes it
+COPY_OF = "soci-cluster.io/copy-of"  # of an image's index that soci-index wrote without an index of SOCI
 EMPTY = b"{}"  # the content of a SOCI index's config
 
 
@@ -55,6 +56,11 @@ class Image:
     root: Json
     index: Json | None
     members: Sequence[Member]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether soci-index wrote it for an image that needs no index."""
+        return COPY_OF in ((self.index or {}).get("annotations") or {})
 
 
 @dataclass
@@ -116,7 +122,7 @@ def soci_index(
     )
 
 
-def with_index(image: Image, indexes: Mapping[str, bytes]) -> Documents:
+def with_index(image: Image, indexes: Mapping[str, bytes], copy_of: str = "") -> Documents:
     """The image with SOCI indexes (v2) in it.
 
     Every manifest becomes one of OCI, as `soci convert` has it. Kept besides: the annotations of descriptors;
@@ -125,12 +131,13 @@ def with_index(image: Image, indexes: Mapping[str, bytes]) -> Documents:
     Args:
         image: as it is.
         indexes: digest of a manifest -> its SOCI index.
+        copy_of: the image's digest, for a copy without indexes that is to be known as one.
     """
     documents = Documents()
     documents.add("", EMPTY)
     converted: dict[str, Json] = {}
     for member in image.members:
-        if member.content is None or member.is_attestation or is_soci_index(member.descriptor):
+        if _is_carried(member):
             converted[member.digest] = member.descriptor
         else:
             index = indexes.get(member.digest)
@@ -144,8 +151,26 @@ def with_index(image: Image, indexes: Mapping[str, bytes]) -> Documents:
             made["artifactType"] = ARTIFACT_TYPES["v2"]
             _put(descriptors, made)
     index = {**(image.index or {"schemaVersion": 2}), "mediaType": oci.INDEX, "manifests": descriptors}
+    if copy_of:
+        index["annotations"] = {**(index.get("annotations") or {}), COPY_OF: copy_of}
     documents.root = documents.add(oci.INDEX, oci.index_bytes(index))
     return documents
+
+
+def replaced(image: Image, indexed: Collection[str]) -> set[str]:
+    """The digests of an image that its indexed one does not have any more, when these get an index."""
+    written = (member for member in image.members if not _is_carried(member))
+    lost = {
+        member.digest
+        for member in written
+        if member.digest in indexed or _convert(Documents(), member, "")["digest"] != member.digest
+    }
+    return {image.root["digest"], *lost}
+
+
+def _is_carried(member: Member) -> bool:
+    """Whether a manifest is no image's, or not there: it stays what it is."""
+    return member.content is None or member.is_attestation or is_soci_index(member.descriptor)
 
 
 def is_soci_index(descriptor: Json) -> bool:

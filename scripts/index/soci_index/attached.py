@@ -20,6 +20,7 @@ TYPES: Mapping[str, str] = {
     "text/spdx": BILL,
     "application/vnd.cyclonedx": BILL,
     "application/vnd.syft": BILL,
+    "application/vnd.goharbor.harbor.sbom": BILL,
 }
 
 

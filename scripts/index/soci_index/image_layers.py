@@ -59,9 +59,12 @@ def read(
 def _manifest(registry: Registry, source: Reference, platform: tuple[str, str, str, str]) -> Json:
     root, content = registry.manifest(source, source.digest or source.tag)
     parsed = json.loads(content)
-    if root.get("mediaType") not in oci.INDEX_TYPES:
-        return parsed
     there = []
+    if root.get("mediaType") not in oci.INDEX_TYPES:
+        of = json.loads(registry.small_blob(source, str(parsed["config"]["digest"])))
+        if normal_platform(of)[:2] == platform[:2]:
+            return parsed
+        there.append(platform_text(of))
     for descriptor in parsed.get("manifests") or []:
         of = descriptor.get("platform") or {}
         if is_soci_index(descriptor):

@@ -64,6 +64,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME",
         help="another repository; with a / at its end, what stands before the images' own",
     )
+    where.add_argument(
+        "--copy-all",
+        action="store_true",
+        help="images that need no index, or have one, are copied there, so that every image is",
+    )
     how = parser.add_argument_group("the index")
     how.add_argument(
         "--index-version",
@@ -114,6 +119,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parsed.to_tag or parsed.replace or parsed.suffix != references.SUFFIX
     ):
         parser.error("an index v1 lies beside the image: it has no tag")
+    if parsed.index_version == "v1" and parsed.copy_all:
+        parser.error("--copy-all is for an index v2; v1 leaves every image its name")
     return parsed
 
 
@@ -121,8 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     """Index, print, and return the exit status."""
     parsed = parse(arguments)
     try:
-        targets = _targets(parsed)
-        outcomes = _run(parsed, targets)
+        targets, refused = _targets(parsed)
+        outcomes = [*_run(parsed, targets), *refused]
     except UsageError as error:
         print(f"soci-index: {error}", file=sys.stderr)
         return USAGE
@@ -140,22 +147,44 @@ def main(arguments: Sequence[str]) -> int:
     return exit_status(outcomes)
 
 
-def _targets(parsed: argparse.Namespace) -> list[tuple[Reference, Reference]]:
-    """Each image, and where its indexed one goes."""
-    names = [*parsed.images]
+def _targets(parsed: argparse.Namespace) -> tuple[list[tuple[Reference, Reference]], list[Outcome]]:
+    """Each image, and where its indexed one goes; and those that have no such place.
+
+    Raises:
+        UsageError: there is no image, or one of the command line is none.
+    """
+    images = {reference.pinned: reference for reference in map(references.parse, parsed.images)}
+    found, refused = [], []
     for file in parsed.file:
-        names += sources.of_text(_text(file, "--file"), file)
+        found += sources.of_text(_text(file, "--file"), file)
     if parsed.cluster:
-        names += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context)
-    images = {reference.pinned: reference for reference in map(references.parse, sources.unique(names))}
-    if not images:
+        found += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context)
+    for name in sources.unique(found):
+        try:
+            reference = references.parse(name)
+            _target(parsed, reference)
+            images.setdefault(reference.pinned, reference)
+        except UsageError as error:  # the others do not wait until it is mended
+            refused.append(Outcome(name, problem=str(error)))
+    if not images and not refused:
         raise UsageError("there is no image in what was given", "name one")
     if len(images) > 1 and (
         parsed.to_tag or (parsed.to_repository and not parsed.to_repository.endswith("/"))
     ):
         cause = f"--to-tag and --to-repository NAME are for one image; there are {len(images)}"
         raise UsageError(cause, "--suffix, or --to-repository NAME/ with a slash at its end")
-    return [(image, _target(parsed, image)) for image in images.values()]
+    targets = [(image, _target(parsed, image)) for image in images.values()]
+    sharing: dict[str, list[str]] = {}
+    for image, target in targets:
+        sharing.setdefault(target.pinned, []).append(image.name)
+    for target, names in sharing.items():
+        if len(names) > 1:
+            error = SociIndexError(
+                f"{' and '.join(names)} would all be {target}",
+                "one of them; or each by itself, with --to-tag",
+            )
+            refused += [Outcome(name, problem=str(error)) for name in names]
+    return [pair for pair in targets if len(sharing[pair[1].pinned]) == 1], refused
 
 
 def _target(parsed: argparse.Namespace, image: Reference) -> Reference:
@@ -189,6 +218,8 @@ def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Referenc
         is_exact=bool(parsed.span_size or parsed.prefetch),
         is_forced=parsed.force,
         is_unsigned=parsed.unsigned,
+        counts_layers=parsed.min_layer_size is not None,
+        copies=bool(parsed.copy_all or parsed.to_tag or parsed.to_repository),
     )
     progress, children = Progress(is_quiet=parsed.quiet), Children()
     with ending_by_signals(children.stop), workplace(parsed.cache) as work:

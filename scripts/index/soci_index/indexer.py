@@ -5,9 +5,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Wanted:
         is_forced: a tag that holds something else than an indexed image is moved.
         is_unsigned: the indexed image needs nothing of what is attached to the image: signatures,
             attestations, bills of materials.
+        counts_layers: an index that is there counts only if it has a zTOC of each layer from the minimum on.
+        copies: an image that needs no index, or has one, is put at its target all the same.
     """
 
     version: str = "v2"
@@ -48,6 +50,8 @@ class Wanted:
     is_exact: bool = False
     is_forced: bool = False
     is_unsigned: bool = False
+    counts_layers: bool = False
+    copies: bool = False
 
 
 @dataclass
@@ -57,6 +61,17 @@ class _Work:
     member: Member
     report: Platform
     layers: list[Json] = field(default_factory=list)
+
+
+@dataclass
+class _Task:
+    """An image, where its indexed one goes, and what is there; `outcome` hears of it."""
+
+    source: Reference
+    image: Image
+    target: Reference
+    there: Image | None
+    outcome: Outcome
 
 
 class Indexer:
@@ -101,7 +116,7 @@ class Indexer:
             cause = f"{source.name} has a manifest that is none ({type(error).__name__}: {error})"
             problem = SociIndexError(cause, "push the image again")
             outcome.status, outcome.problem = Status.FAILED, str(problem)
-        if outcome.status in (Status.FAILED, Status.NOTHING):
+        if outcome.status is Status.FAILED or not outcome.digest:
             outcome.target = outcome.digest = ""
         outcome.seconds = time.monotonic() - begin
         return outcome
@@ -111,31 +126,74 @@ class Indexer:
     def _index_v2(self, source: Reference, target: Reference, outcome: Outcome) -> None:
         image = self._read(source, outcome)
         works = self._plan(source, image, outcome)
-        if not works:
+        if not works and not self._wanted.copies:
             outcome.status = Status.NOTHING
             return
-        there = self._read_target(source, image, target)
-        if not self._wanted.is_exact and self._is_there(source, there, image, works, outcome):
-            outcome.status = Status.PRESENT
+        task = _Task(source, image, target, self._read_target(source, image, target), outcome)
+        if not works:
+            self._copy(task)
             return
-        self._refuse_attached(source, image, works)
+        if not self._wanted.is_exact:
+            own = [work.member.soci_digest for work in works]
+            if self._has_indexes(source, works, own):
+                self._place(task)
+                return
+            members = task.there.members if task.there else ()
+            at_target = {_content_key(member): member.soci_digest for member in members}
+            digests = [at_target.get(_content_key(work.member), "") for work in works]
+            if task.there and self._has_indexes(target, works, digests):
+                outcome.status, outcome.digest = Status.PRESENT, task.there.root["digest"]
+                return
+        self._refuse_attached(source, assemble.replaced(image, {work.member.digest for work in works}))
         made = self._ztocs(source, works, outcome)
         lists = Documents()
         indexes = {work.member.digest: self._soci_index(work, made, lists, outcome) for work in works}
         documents = assemble.with_index(image, indexes)
         documents.blobs |= lists.blobs
+        outcome.status = self._put(task, documents, made.values())
+        # oras leaves out what a manifest that is there refers to, also where that is gone.
+        for index in indexes.values() if outcome.status is Status.PRESENT else ():
+            root = oci.descriptor(oci.MANIFEST, index)
+            if not self._registry.has(target, root["digest"]):
+                self._push(replace(documents, root=root), made.values(), target, "", outcome)
+                outcome.status = Status.INDEXED
+
+    def _put(self, task: _Task, documents: Documents, ztocs: Collection[Made]) -> Status:
+        """Have what was made of an image at the target's tag; whether it was there already."""
+        source, target, outcome = task.source, task.target, task.outcome
         outcome.digest = documents.root["digest"]
-        if there and there.root["digest"] == outcome.digest:
-            outcome.status = Status.PRESENT
-            return
+        if task.there and task.there.root["digest"] == outcome.digest:
+            return Status.PRESENT
+        before = task.image.root["digest"]
         if source.tag and not source.digest:
-            self._refuse_moved(source, image)
+            self._refuse_moved(source, task.image)
         if target.place != source.place:
-            self._registry.copy(source, image.root["digest"], target)
+            self._registry.copy(source, before, target)
         elif target.tag == source.tag and not source.digest:
-            outcome.notes.append(f"what {source.tag} was before is {source.place}@{image.root['digest']}")
-        self._push(documents, made.values(), target, target.tag, outcome)
-        outcome.status = Status.INDEXED
+            outcome.notes.append(f"what {source.tag} was before is {source.place}@{before}")
+        self._push(documents, ztocs, target, target.tag, outcome)
+        return Status.INDEXED
+
+    def _place(self, task: _Task) -> None:
+        """For an image that has its index: it stays where it is, or is copied to the target as it is."""
+        outcome, digest = task.outcome, task.image.root["digest"]
+        outcome.status, outcome.digest = Status.PRESENT, digest
+        if not self._wanted.copies or task.target.pinned == task.source.pinned:
+            outcome.target = task.source.name
+        elif not task.there or task.there.root["digest"] != digest:
+            self._registry.copy(task.source, digest, task.target, task.target.tag)
+            outcome.status = Status.INDEXED
+            outcome.notes.append("it had its index, and was copied as it is")
+
+    def _copy(self, task: _Task) -> None:
+        """For an image that needs no index: have a copy at the target, marked as one that may be replaced."""
+        digest = task.image.root["digest"]
+        if task.target.pinned == task.source.pinned:
+            task.outcome.digest = digest
+        else:
+            self._refuse_attached(task.source, assemble.replaced(task.image, ()))
+            self._put(task, assemble.with_index(task.image, {}, copy_of=digest), ())
+        task.outcome.status = Status.NOTHING
 
     def _read_target(self, source: Reference, image: Image, target: Reference) -> Image | None:
         """What is at the target's tag; None for nothing, and for the source itself.
@@ -153,8 +211,8 @@ class Indexer:
             raise
         except SociIndexError:  # no image at all
             there = None
-        is_indexed = there and any(member.soci_digest for member in there.members)
-        if not self._wanted.is_forced and not is_indexed:
+        is_ours = there and (there.is_copy or any(member.soci_digest for member in there.members))
+        if not self._wanted.is_forced and not is_ours:
             if (target.place, target.tag) == (source.place, source.tag):
                 if there and there.root["digest"] == image.root["digest"]:
                     return None
@@ -164,22 +222,27 @@ class Indexer:
             raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
         return there
 
-    def _is_there(
-        self, source: Reference, there: Image | None, image: Image, works: Sequence[_Work], outcome: Outcome
-    ) -> bool:
-        """Whether the image has an index, at its own tag or at the target."""
-        digests = [work.member.soci_digest for work in works]
-        if all(digests) and all(self._ask(lambda digest: self._registry.has(source, digest), digests)):
-            outcome.target, outcome.digest = source.name, image.root["digest"]
-        elif there:
-            indexed = {_content_key(member): member.soci_digest for member in there.members}
-            digests = [indexed.get(_content_key(work.member), "") for work in works]
-            outcome.digest = there.root["digest"] if all(digests) else ""
-        if not outcome.digest:
+    def _has_indexes(self, place: Reference, works: Sequence[_Work], digests: Sequence[str]) -> bool:
+        """Whether a repository has these SOCI indexes, one of each platform, with what is wanted in them."""
+        if not all(digests):
             return False
-        for work, digest in zip(works, digests, strict=True):
-            work.report.index = digest
+        indexed = self._ask(lambda digest: self._indexed_layers(place, digest), digests)
+        for work, layers in zip(works, indexed, strict=True):
+            wanted = {layer["digest"] for layer in work.layers} if self._wanted.counts_layers else set()
+            if not layers or wanted - layers:
+                return False
+        for work, digest, layers in zip(works, digests, indexed, strict=True):
+            work.report.index, work.report.ztocs = digest, len(layers)
         return True
+
+    def _indexed_layers(self, place: Reference, digest: str) -> set[str]:
+        """The layers of which a SOCI index has a zTOC; none where the repository has no such index."""
+        try:
+            index = json.loads(self._registry.manifest(place, digest)[1])
+        except NotFoundError:
+            return set()
+        annotations = [layer.get("annotations") or {} for layer in index.get("layers") or []]
+        return {found[assemble.LAYER_DIGEST] for found in annotations if assemble.LAYER_DIGEST in found}
 
     def _soci_index(
         self, work: _Work, made: Mapping[Path, Made], lists: Documents, outcome: Outcome
@@ -203,20 +266,22 @@ class Indexer:
         work.report.index = oci.digest_of(index)
         return index
 
-    def _refuse_attached(self, source: Reference, image: Image, works: Sequence[_Work]) -> None:
+    def _refuse_attached(self, source: Reference, digests: Iterable[str]) -> None:
+        """Refuse what is attached to manifests that are not at the target: it would be lost in silence."""
         if self._wanted.is_unsigned:
             return
-        digests = {image.root["digest"], *(work.member.digest for work in works)}
         found = [
             words for words in self._ask(lambda digest: self._attached(source, digest), digests) if words
         ]
-        if found:
-            cause = f"{source.name} has {found[0]}, which does not hold for the indexed image"
-            remedy = (
-                "--index-version v1 leaves the image and what is attached to it as they are; or --unsigned, "
-                "and sign or describe the indexed image yourself"
-            )
-            raise SociIndexError(cause, remedy)
+        if not found:
+            return
+        remedy = "--unsigned, and sign or describe the indexed image yourself; or "
+        if self._wanted.version == "v1":
+            lost, remedy = "is not copied with it", f"{remedy}an index in its own repository"
+        else:
+            lost = "does not hold for the indexed image"
+            remedy += "soci-index --index-version v1, which leaves the image as it is"
+        raise SociIndexError(f"{source.name} has {found[0]}, which {lost}", remedy)
 
     def _attached(self, source: Reference, digest: str) -> str:
         """What is attached to a manifest, and where; empty for nothing."""
@@ -252,6 +317,8 @@ class Indexer:
         if not wanted:
             outcome.status = Status.PRESENT
             return
+        if is_elsewhere:
+            self._refuse_attached(source, [image.root["digest"], *(work.member.digest for work in works)])
         made = self._ztocs(source, wanted, outcome)
         if is_elsewhere:
             self._registry.copy(source, image.root["digest"], target, target.tag)
@@ -404,7 +471,16 @@ class Indexer:
         found, problems = {}, []
         for place, future in futures.items():
             try:
-                found[place], moved = future.result()
+                try:
+                    found[place], moved = future.result()
+                except SociIndexError:
+                    if place in own:
+                        raise
+                    # Another image's repository does not have the layer, or not for us. This one may.
+                    with self._lock:
+                        self._made[place] = self._layers.submit(self._ztoc, source, layers[place])
+                        own.add(place)
+                    found[place], moved = self._made[place].result()
             except SociIndexError as error:
                 problems.append(error)
                 continue

@@ -4,6 +4,7 @@ Sources: soci-snapshotter, soci/prefetch.go and soci_index.go (buildPrefetchLaye
 ztoc/compression (gzip_zinfo.h, tar_zinfo.fbs): what a zTOC holds; flatbuffers' encoding of tables.
 """
 
+import bisect
 import json
 import posixpath
 import struct
@@ -31,7 +32,7 @@ class Content:
 
     def span_at(self, offset: int) -> int:
         """The number of the span that holds an offset of the unpacked tar."""
-        return max(sum(start <= offset for start in self.starts) - 1, 0)
+        return max(bisect.bisect_right(self.starts, offset) - 1, 0)
 
 
 def read(ztoc: bytes) -> Content:

@@ -168,6 +168,11 @@ def refusal(place: Reference, errors: str) -> RegistryError:
     said = [line for line in lines if line.lower().startswith("error")] or lines[-1:]
     words = said[0].removeprefix("Error:").strip() if said else "oras ended without a word"
     lower = errors.lower()
+    if helper := re.search(r'exec: "(docker-credential-[^"]+)": executable file not found', errors):
+        cause = f"{place.host}: {helper[1]}, which the Docker configuration names, is not on PATH"
+        return RegistryError(
+            cause, f"install it, or take it out of the configuration and docker login {place.host}"
+        )
     is_unknown = any(mark in lower for mark in _UNKNOWN_USER)
     if not is_unknown and any(mark in lower for mark in _NOT_FOUND):
         return NotFoundError(f"{place.host}: {words}", f"check the name: {place.name}")
