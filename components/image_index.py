@@ -138,7 +138,9 @@ class ImageIndex(pulumi.ComponentResource):
             f"{self._name}-{kind}",
             metadata=self._metadata(),
             type=image_pull_secrets.TYPE,
-            data=image_pull_secrets.data(logins),
+            data=image_pull_secrets.data(
+                logins, "indexCredentials" if kind == "credentials" else "imagePullSecrets"
+            ),
             opts=self._child(),
         )
 

@@ -122,8 +122,8 @@ def references(found: Sequence[str | Login], made: pulumi.Input[str]) -> list[An
     return [{"name": name} for name in [*names, *([made] if logins(found) else [])]]
 
 
-def data(found: Collection[Login]) -> pulumi.Output[dict[str, str]]:
-    """The `data` of the Secret; an output that is a secret.
+def data(found: Collection[Login], key: str = "imagePullSecrets") -> pulumi.Output[dict[str, str]]:
+    """The `data` of the Secret; an output that is a secret. `key` is the setting that they are from.
 
     Raises:
         pulumi.RunError: an output turns out to be no user name or password.
@@ -131,10 +131,10 @@ def data(found: Collection[Login]) -> pulumi.Output[dict[str, str]]:
     known = [
         {"registry": item.registry, "username": item.username, "password": item.password} for item in found
     ]
-    return pulumi.Output.secret(pulumi.Output.from_input(known).apply(_data))
+    return pulumi.Output.secret(pulumi.Output.from_input(known).apply(lambda logins: _data(logins, key)))
 
 
-def _data(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _data(known: Sequence[Mapping[str, Any]], key: str) -> dict[str, str]:
     try:
         checked = [_login(f"credentials for {item['registry']}", item) for item in known]
     except RefusedError as refused:
@@ -142,9 +142,7 @@ def _data(known: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     else:
         text = docker_config(checked)
         return {KEY: base64.b64encode(text.encode()).decode()}
-    raise pulumi.RunError(
-        f"soci:imagePullSecrets [not shown]: {reason}. Remedy: give the output of the right resource"
-    )
+    raise pulumi.RunError(f"soci:{key} [not shown]: {reason}. Remedy: give the output of the right resource")
 
 
 def docker_config(known: Collection[Login]) -> str:

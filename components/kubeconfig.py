@@ -5,6 +5,7 @@ api/v1/conversion.go) is the model. A kubeconfig may hold credentials, so no tex
 except names of contexts and clusters; errors of the YAML reader quote what they read and are never passed on.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -24,6 +25,8 @@ REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
 # GetAuthInfoFileReferences), by the list that it stands in.
 _CLUSTER_FILES = ("certificate-authority",)
 _USER_FILES = ("client-certificate", "client-key", "tokenFile")
+# Tabs after a key, at the end of a line, and before a comment there.
+_TABS = re.compile(r"(?<=:)\t+|\t+(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
 
 
 class NoContextError(RefusedError):
@@ -176,11 +179,29 @@ def cluster_server(content: str, context: str) -> str:
         raise RefusedError(f"its cluster {cluster_name} has no server", REMEDY)
     for entry, keys in ((cluster, _CLUSTER_FILES), (user, _USER_FILES)):
         for key in keys:
+            if key == "tokenFile" and entry.get("token"):
+                continue  # kubectl takes the token when the file cannot be read
             if entry.get(key) and not _is_readable(entry[key]):
                 raise RefusedError(
                     f"its context {name} needs the file of {key}, which cannot be read", REMEDY
                 )
     return server
+
+
+def user_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
+    """The user of a context, of the current one when it is empty; empty where there is none."""
+    of = _named(found, "contexts", "context").get(context or found.get("current-context") or "", {})
+    return _named(found, "users", "user").get(of.get("user") or "", {})
+
+
+def with_tokens(found: dict[str, Any]) -> dict[str, Any]:
+    """The kubeconfig with the tokens of its users' token files, as kubectl reads them: without the blanks
+    around them, and before a token that stands beside. A file that cannot be read stays named."""
+    for user in _named(found, "users", "user").values():
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+            user["token"] = Path(user["tokenFile"]).read_text(encoding="utf-8").strip()
+            del user["tokenFile"]
+    return found
 
 
 def _is_readable(file: Any) -> bool:
@@ -216,10 +237,11 @@ def _load(content: str) -> Any:
         return json.loads(content)
     except ValueError:
         pass
-    try:
-        return next(yaml.load_all(content, _Loader), None)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError):
-        return None
+    # Of the tabs outside of texts kubectl's reader thinks as of blanks.
+    for text in (content, _TABS.sub(" ", content)):
+        with contextlib.suppress(yaml.YAMLError, ValueError, TypeError, RecursionError):
+            return next(yaml.load_all(text, _Loader), None)
+    return None
 
 
 def _named(found: Mapping[str, Any], key: str, inner: str) -> dict[str, dict[str, Any]]:
@@ -228,7 +250,7 @@ def _named(found: Mapping[str, Any], key: str, inner: str) -> dict[str, dict[str
     named: dict[str, dict[str, Any]] = {}
     if not isinstance(entries, list):
         raise RefusedError(f"its {key} are no list", REMEDY)
-    for entry in entries:
+    for entry in filter(lambda entry: entry is not None, entries):
         name = (entry.get("name") or "") if isinstance(entry, dict) else None
         content = (entry.get(inner) or {}) if isinstance(entry, dict) else None
         if not isinstance(name, str) or not isinstance(content, dict):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from . import redaction
-from .kubeconfig import parse
+from .kubeconfig import parse, user_of, with_tokens
 
 REQUEST_TIMEOUT_SECONDS = 10
 MOST_CHARACTERS = 4 << 20  # of what a command prints
@@ -43,15 +43,20 @@ class LiveCluster:
 
         # One try: who waits for an answer here is a person.
         settings = client.Configuration(retries=False)
+        found = with_tokens(parse(kubeconfig))
         try:
             self._connection = config.new_client_from_config_dict(
-                parse(kubeconfig),
+                found,
                 context=context or None,
                 persist_config=False,
                 client_configuration=settings,
             )
         except Exception as error:  # a credential program that fails raises whatever it likes
             raise UnreadableError(first_line(error)) from error
+        program = (user_of(found, context).get("exec") or {}).get("command")
+        # The client goes on without credentials, and what it may not do would be told as a lack of rights.
+        if program and not (settings.api_key or settings.cert_file):
+            raise UnreadableError(f"{program}, which the kubeconfig names, gave no credentials")
         self._unreachable: UnreachableError | None = None
 
     def get(self, path: str, **query: str) -> Object | None:
@@ -75,6 +80,11 @@ class LiveCluster:
             reason = first_line(error).rpartition("): ")[2]
             self._unreachable = UnreachableError(f"{server} does not answer: {reason}")
             raise self._unreachable from error
+        except ValueError as error:
+            # Of a header that cannot be sent; its words show the credential.
+            if not str(error).startswith("Invalid header"):
+                raise UnreadableError(first_line(error)) from error
+            raise UnreadableError("a credential of the kubeconfig has a line break in it") from None
         except Exception as error:
             raise UnreadableError(first_line(error)) from error
         if answer.status == 404:

@@ -26,6 +26,8 @@ from .settings import (
 )
 from .values import RefusedError
 
+PROXIES = ("httpProxy", "httpsProxy")
+
 
 class SociConfigError(pulumi.RunError):
     """Settings that cannot work. Every line of the message names key, value, reason and remedy."""
@@ -53,6 +55,10 @@ def line(path: str, value: Any, reason: str, remedy: str) -> str:
     credentials = redaction.credentials_in(value)
     if credentials or _may_be_secret(top, value):
         return f"soci:{path} [not shown]: {redaction.without_secret(told, credentials)}"
+    # What a setting of ours is called says nothing of its value.
+    names = path.partition(".")[2] if item else path
+    if redaction.may_hold_secret(names, value) or (top in PROXIES and redaction.is_pair(value)):
+        return f"soci:{path} [not shown]: {redaction.without_secret(told, value)}"
     return f"soci:{path} '{redaction.shortened(plain(value))}': {told}"
 
 

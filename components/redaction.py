@@ -13,6 +13,11 @@ import pulumi
 _CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
 
 
+# Names of what people keep secrets in; a user and a password, in the place of an address.
+_SECRET_NAME = re.compile(r"passw|token|secret|credential|user_?data|private_?key|api_?key", re.IGNORECASE)
+_PAIR = re.compile(r"[^\s:/@]+:(?!\d+$)[^\s/@]+$")
+
+
 def is_config_secret(key: str) -> bool:
     """Whether Pulumi's configuration calls the value of a key, without its `soci:`, a secret."""
     # The variable is where `get_config_env` finds the values, too.
@@ -32,6 +37,17 @@ def credentials_in(value: Any) -> list[str]:
     return [text for text in _texts(value) if _CREDENTIALS.search(text)]
 
 
+def may_hold_secret(path: str, value: Any) -> bool:
+    """Whether a value is kept back for the names that lead to it or are in it, or as a private key."""
+    names = [path, *_names(value)]
+    return any(map(_SECRET_NAME.search, names)) or any("-----BEGIN" in text for text in _texts(value))
+
+
+def is_pair(value: Any) -> bool:
+    """Whether a value is a user and a password rather than an address."""
+    return any(map(_PAIR.match, _texts(value)))
+
+
 def without_secret(message: str, secret: Any) -> str:
     """The message, without any part of a secret value."""
     parts = sorted({text for text in _texts(secret) if text}, key=len, reverse=True)
@@ -39,6 +55,18 @@ def without_secret(message: str, secret: Any) -> str:
         re.escape(text) if len(text) > 3 else rf"(?<![\w.]){re.escape(text)}(?![\w.])" for text in parts
     )
     return re.sub("|".join(patterns), "[secret]", message) if parts else message
+
+
+def _names(value: Any) -> Iterable[str]:
+    """Every key in a value, which may be an object or a list in JSON."""
+    value = _decoded(value) if isinstance(value, str) else value
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _names(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _names(item)
 
 
 def _texts(value: Any) -> Iterable[str]:

@@ -347,6 +347,7 @@ def test_containerd_that_does_not_come_back_is_told_and_put_back(node: ScriptNod
     done = node.run("remove")
     assert done.returncode == 1
     assert "SOCI was put in place again" in done.stderr
+    assert done.stderr.startswith("verify-plugins: ") is (fault == "soci-stays")
     assert node.is_installed()
     assert node.journal() == "committed"
     assert (node.fake / "loaded-config").read_bytes() == NEW_CONFIG

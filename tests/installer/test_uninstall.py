@@ -114,6 +114,14 @@ def test_absent_takes_soci_and_every_mark_off_the_node(
     assert "Uninstalled" in api.events
 
 
+def test_a_check_of_the_node_that_fails_is_told_as_the_step_that_it_is(host: Installed) -> None:
+    host.failure = "verify-plugins: containerd runs with others; SOCI was put in place again"
+    with pytest.raises(InstallError) as raised:
+        uninstall.uninstall(host, SCRIPT, False, lambda: None)
+    told = raised.value
+    assert (told.step, told.cause) == ("verify-plugins", host.failure.removeprefix("verify-plugins: "))
+
+
 def test_consent_to_end_lazily_loaded_containers_is_handed_on(host: Installed, agent: program.Agent) -> None:
     agent.absent(wanted(force=True))
     assert [asked for asked, _ in host.asked] == [("removable", "--force"), ("remove", "--force")]

@@ -311,7 +311,8 @@ def test_a_release_tag_as_people_paste_it_is_a_version(tag: str) -> None:
     assert from_arguments({"version": tag}).version == "0.16.1"
 
 
-# What Pulumi hands on of a value in YAML, or a program gives: it means what was written, or is refused.
+# What Pulumi hands on of a value in YAML or of `pulumi config set`, or a program gives: it means what was
+# written, or is refused. What YAML made another whole number of cannot be told (docs/configuration.md).
 @pytest.mark.parametrize(
     ("key", "value", "meant"),
     [
@@ -535,6 +536,15 @@ def test_a_secret_number_is_not_told_with_another_setting(secrets: Callable[...,
         ("nodeSelector", json.dumps({"a": f"token: {SECRET}"})),
         ("tags", json.dumps({f"https://user:{SECRET}@registry.example": None})),
         ("sha256", json.dumps({f"https://user:{SECRET}@registry.example": "x"})),
+        ("httpProxy", f"me:{SECRET}"),
+        ("registryPassword", SECRET),
+        ("token", SECRET),
+        ("eksNodeGroup", json.dumps({"userData": f"export TOKEN={SECRET}"})),
+        ("nodeGroups", json.dumps({"a": {"eksNodeGroup": {"userData": f"export TOKEN={SECRET}"}}})),
+        ("eksCluster", json.dumps({"nodeUserData": SECRET})),
+        ("eksCluster", json.dumps({"providerCredentialOpts": f'{{"token": "{SECRET}"}}'})),
+        ("sampleWorkload", json.dumps({"env": {"PASSWORD": SECRET}})),
+        ("index", json.dumps({"images": ["a"], "caCertificates": f"-----BEGIN PRIVATE KEY-----\n{SECRET}"})),
     ],
 )
 def test_what_may_hold_credentials_is_not_told(key: str, value: str) -> None:

@@ -1,11 +1,14 @@
 """A kubeconfig as people have it: what kubectl accepts is accepted and means the same; no piece of it is
 told."""
 
+import http.server
 import json
 import os
-from collections.abc import Callable
+import threading
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pulumi
 import pytest
@@ -14,7 +17,7 @@ import yaml
 from components import SociInstaller
 from components.configuration import from_arguments, from_config, kubeconfig_content
 from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
-from components.live_cluster import LiveCluster, UnreachableError
+from components.live_cluster import LiveCluster, UnreachableError, UnreadableError
 from components.problems import SociConfigError
 from tests.unit.mocks import Recorder
 
@@ -82,6 +85,10 @@ CONTENTS = {
     "names that look like dates": BLOCK.replace("name: u", "name: 2026-01-02").replace(
         "user: u", "user: 2026-01-02"
     ),
+    "tabs after a key, a value and before a comment": BLOCK.replace(
+        "current-context: x", "current-context:\tx\t"
+    ).replace("kind: Config", "kind: Config\t# mine"),
+    "an empty entry": BLOCK.replace("users:\n", "users:\n-\n"),
     "keys that kubectl ignores": yaml.safe_dump(kubeconfig(preferences={}, extensions=[], more="x")),
 }
 
@@ -177,7 +184,10 @@ def test_files_beside_the_kubeconfig_are_found_from_everywhere(tmp_path: Path) -
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
     content = kubeconfig()
-    (content["clusters"][0]["cluster"] if name == FILES[0] else content["users"][0]["user"])[name] = "gone"
+    entry = content["clusters"][0]["cluster"] if name == FILES[0] else content["users"][0]["user"]
+    entry[name] = "gone"
+    if name == "tokenFile":
+        del entry["token"]  # beside one, kubectl does without the file
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
     assert f"its context x needs the file of {name}, which cannot be read" in refused(
         str(tmp_path / "kubeconfig")
@@ -361,6 +371,60 @@ def test_an_address_with_credentials_that_does_not_answer_is_not_shown() -> None
     with pytest.raises(UnreachableError, match=r"^the API server does not answer: ") as raised:
         live.get("/api")
     assert SECRET not in str(raised.value)
+
+
+class Asked(http.server.BaseHTTPRequestHandler):
+    """An API server that keeps who asked."""
+
+    headers_seen: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.headers_seen.append(self.headers["Authorization"])
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the library's name)
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Asked.headers_seen.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Asked) as served:
+        threading.Thread(target=served.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+def asking(server: str, **user: Any) -> LiveCluster:
+    """The cluster at an address, as this user."""
+    clusters = [{"name": "c", "cluster": {"server": server}}]
+    content = kubeconfig(clusters=clusters, users=[{"name": "u", "user": user}])
+    return LiveCluster(json.dumps(content))
+
+
+def test_a_token_file_is_read_without_its_line_break_and_before_a_token(server: str, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    asking(server, tokenFile=str(tmp_path / "token"), token="another").get("/api")
+    asking(server, tokenFile=str(tmp_path / "gone"), token="another").get("/api")
+    assert Asked.headers_seen == [f"Bearer {SECRET}", "Bearer another"]
+
+
+def test_a_token_that_cannot_be_sent_is_not_told(server: str) -> None:
+    with pytest.raises(UnreadableError, match="has a line break in it") as raised:
+        asking(server, token=f"{SECRET}\n").get("/api")
+    assert "eyJ" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_nobody_is_asked_without_the_credentials_that_a_program_did_not_give(server: str) -> None:
+    """A lack of rights would be told, with a remedy for that."""
+    program = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/false"}
+    with pytest.raises(
+        UnreadableError, match=r"^/bin/false, which the kubeconfig names, gave no credentials"
+    ):
+        asking(server, exec=program)
+    assert Asked.headers_seen == []
 
 
 def test_reading_again_what_was_read_changes_nothing(tmp_path: Path) -> None:

@@ -65,7 +65,11 @@ def uninstall(
     done = host.run("sh", SCRIPT, "remove", *options, timeout=SCRIPT_SECONDS)
     if done.code != 0:
         remedy = f"see {detect.kind_of_node(host).journal} -u {UNIT} on the node"
-        raise InstallError("uninstall", _last_line(done.error), remedy)
+        said = _last_line(done.error)
+        check, _, cause = said.partition(": ")
+        # A check of the node is told as the step that it is after an install.
+        failed = (check, cause) if check.startswith("verify-") else ("uninstall", said)
+        raise InstallError(*failed, remedy)
     return True
 
 

@@ -72,7 +72,10 @@ remove_now() {
     restore_originals
     systemctl daemon-reload
     # Its failure is not passed over: what was installed is put in place again, and the caller is told.
-    (restart_containerd && check_old_in_effect) || put_back
+    (
+      trap 'name_failed_check $?' EXIT
+      restart_containerd && check_old_in_effect
+    ) || put_back
     forget_containers
     journal cleaning
   fi
@@ -290,6 +293,12 @@ check_old_in_effect() {
   verify_node "$PREVIOUS" reads
   verify_node "$PREVIOUS" runs
   clear_canary
+}
+
+# name_failed_check STATUS: the cause once more, with the check's name, for who reads the last line alone.
+name_failed_check() {
+  [ "$1" -ne 0 ] || return 0
+  case $STEP in verify-*) say "$STEP: $CAUSE" >&2 ;; esac
 }
 
 # put_back: containerd does not run on the node's own configuration, so what was installed comes back. Ends in failure.
