@@ -55,11 +55,17 @@ def _pull(events: Sequence[Object]) -> str:
 
 def _start(pod: Object) -> str:
     for status in pod["status"].get("containerStatuses") or ():
-        started = ((status.get("state") or {}).get("terminated") or {}).get("startedAt")
-        if status.get("name") == CONTAINER and started:
+        ended = (status.get("state") or {}).get("terminated") or {}
+        if status.get("name") == CONTAINER and ended.get("startedAt"):
             created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-            seconds = (datetime.fromisoformat(started) - created).total_seconds()
-            return f"started {max(seconds, 0):.0f} s after its creation"
+            started, done = (
+                max((datetime.fromisoformat(ended[key]) - created).total_seconds(), 0)
+                if ended.get(key)
+                else 0
+                for key in ("startedAt", "finishedAt")
+            )
+            said = f"started {started:.0f} s after its creation"
+            return f"{said}, done after {done:.0f} s" if done else said
     return ""
 
 

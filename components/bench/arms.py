@@ -28,6 +28,8 @@ LABELS = {
     ADVISED: "as advised",
 }
 REFERENCES = (OVERLAYFS, TUNED)
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+MACHINE_LABELS = ("kubernetes.io/os", "kubernetes.io/arch")  # of nodes that can be compared
 MODE_OF_NODE = {"lazy": LAZY, "lazy-or-parallel": LAZY, "parallel": PARALLEL}
 
 
@@ -70,13 +72,40 @@ def offered(kubectl: Kubectl, namespace: str, soci_node: str = "", reference_nod
         who = f"node {soci_node} has no" if soci_node else "no node has"
         remedy = "pulumi up, or --installer-namespace"
         raise CannotLookError(f"{who} SOCI from namespace {namespace}. Remedy: {remedy}")
-    without = [name for name in sorted(nodes) if VERSION_LABEL not in labels_of(nodes[name])]
+    alike = labels_of(nodes[with_soci[0]])
+    without = [
+        name
+        for name in sorted(nodes)
+        if VERSION_LABEL not in (labels := labels_of(nodes[name]))
+        and CONTROL_PLANE not in labels
+        and all(labels.get(key) == alike.get(key) for key in MACHINE_LABELS)
+    ]
     if reference_node and reference_node not in without:
         remedy = f"--reference-node with one of these: {', '.join(without)}" if without else "leave it out"
         raise CannotLookError(f"node {reference_node} has SOCI, so it is no reference. Remedy: {remedy}")
     references = [reference_node] if reference_node else without[:1]
     mode = mode_of(kubectl, namespace)
     return [*(Arm(OVERLAYFS, name) for name in references), Arm(mode, with_soci[0])]
+
+
+def named(kubectl: Kubectl, chosen: Iterable[str]) -> list[Arm]:
+    """The arms of `MODE=NODE` texts; what a node is set to do is its user's to know.
+
+    Raises:
+        CannotLookError: there is no such mode, or no such node is ready.
+    """
+    ready = sorted(node["metadata"]["name"] for node in kubectl.get("nodes")["items"] if is_ready(node))
+    modes = [mode for mode in LABELS if mode != ADVISED]
+    arms = []
+    for text in chosen:
+        mode, _, node = text.partition("=")
+        if mode not in modes or node not in ready:
+            known = (
+                f"MODE=NODE, MODE of {', '.join(modes)}; NODE of {', '.join(ready) or 'none that is ready'}"
+            )
+            raise CannotLookError(f"--arm {text!r} is none. Remedy: {known}")
+        arms.append(Arm(mode, node))
+    return arms
 
 
 def mode_of(kubectl: Kubectl, namespace: str) -> str:

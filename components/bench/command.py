@@ -1,8 +1,8 @@
 """``soci-bench``: cold pod starts of your image on a cluster, on nodes with SOCI and without, side by side.
 
     soci-bench --image IMAGE [--ready-line TEXT] [--samples 5] [--soci-node NODE] [--reference-node NODE]
-               [--context NAME] [--kubeconfig FILE] [-n NAMESPACE] [--installer-namespace NAME]
-               [--json FILE] [--plots FILE] [--kubectl COMMAND] [-- COMMAND ...]
+               [--arm MODE=NODE ...] [--context NAME] [--kubeconfig FILE] [-n NAMESPACE]
+               [--installer-namespace NAME] [--json FILE] [--plots FILE] [--kubectl COMMAND] [-- COMMAND ...]
 
 It starts the image on a node with SOCI and on one without, in turn and in random order, each time on a node
 that holds nothing of it, and shows times, phases and bytes. It works through kubectl and the installer's
@@ -60,6 +60,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--soci-node", default="", metavar="NODE", help="default: the first with SOCI")
     parser.add_argument("--reference-node", default="", metavar="NODE", help="default: the first without")
+    parser.add_argument(
+        "--arm",
+        action="append",
+        default=[],
+        metavar="MODE=NODE",
+        help="in the place of both: each way to load, and a node that does it, such as tuned=worker-3 "
+        f"({', '.join(mode for mode in all_arms.LABELS if mode != all_arms.ADVISED)}); repeatable",
+    )
     parser.add_argument("--image-pull-secret", action="append", default=[], metavar="NAME")
     parser.add_argument("-n", "--namespace", default="default", help="of the samples, default %(default)s")
     parser.add_argument("--installer-namespace", default="soci-system", help="default: %(default)s")
@@ -71,6 +79,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="how kubectl is run")
     parsed = parser.parse_args(arguments)
+    if parsed.arm and (parsed.soci_node or parsed.reference_node):
+        parser.error("--arm names every node; --soci-node and --reference-node are without it")
     if parsed.samples < 1:
         parser.error("--samples must be at least 1")
     if parsed.json and parsed.json.is_dir():
@@ -126,7 +136,9 @@ def ended_by_sigterm() -> Generator[None]:
 
 def run(wanted: argparse.Namespace, kubectl: Kubectl) -> Result:
     """Take the samples; raises CannotLookError and BenchError when there is nothing to take them on."""
-    chosen = all_arms.offered(kubectl, wanted.installer_namespace, wanted.soci_node, wanted.reference_node)
+    where = wanted.installer_namespace
+    chosen = all_arms.named(kubectl, wanted.arm) if wanted.arm else None
+    chosen = chosen or all_arms.offered(kubectl, where, wanted.soci_node, wanted.reference_node)
     image = in_containerd(wanted.image)  # by which the node finds it again
     needed = None if wanted.needed_mb is None else int(wanted.needed_mb * 1e6)
     workload = Workload(wanted.image, {"": image}, wanted.command, wanted.ready_line, needed)

@@ -101,7 +101,7 @@ class Bench:
         image_bytes = workload.image_bytes
         if not image_bytes and not sample.fuse_mounts:
             image_bytes = session.ask("image", image=workload.image_for(arm.mode))["bytes"]
-        if not is_cold(sample, image_bytes):
+        if not is_cold(sample, image_bytes, workload.needed_bytes):
             moved = f"{sample.moved_bytes / 1e6:.1f} of {image_bytes / 1e6:.1f} MB moved"
             remedy = "let nothing else pull there, and no image with the same layers be there"
             raise BenchError(f"{arm.node}: the start was not cold, {moved}. Remedy: {remedy}")

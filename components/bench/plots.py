@@ -34,8 +34,10 @@ def draw(rows: Sequence[Mapping[str, Any]], title: str, target: Path) -> list[Pa
         The files that were written.
 
     Raises:
-        NoPlotsError: matplotlib is not installed.
+        NoPlotsError: there is nothing to draw, or matplotlib is not installed.
     """
+    if not rows:
+        raise NoPlotsError("there is no sample. Remedy: see why, above")
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure

@@ -23,6 +23,7 @@ REFUSALS = (
     "CreateContainerError",
     "RunContainerError",
 )
+OWN = "spec.containers{workload}"
 PAUSE_SECONDS = 1.0  # before a watch that has ended begins anew
 
 Take = Callable[[Mapping[str, Any], float], None]
@@ -123,7 +124,8 @@ class PodWatch:
         event = item["object"]
         moment = EVENTS.get(event.get("reason", ""))
         involved = event.get("involvedObject") or {}
-        if not moment or involved.get("kind") != "Pod":
+        # Others' containers, which a webhook may put beside it, have news of their own.
+        if not moment or involved.get("kind") != "Pod" or involved.get("fieldPath", OWN) != OWN:
             return
         news = self._news.setdefault(involved["name"], PodNews())
         news.moments.setdefault(moment, now)

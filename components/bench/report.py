@@ -220,8 +220,7 @@ def phases(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """In words: where SOCI wins, and where it loses, by how much. What is advised answers for SOCI where that
-    was measured, else each of its modes."""
+    """In words: where SOCI wins, and where it loses, by how much: what was advised, and each of its modes."""
     measured = [row for row in rows if row["ratio"] is not None or row["tuned_ratio"] is not None]
     which = "As advised, at" if any(row["mode"] == ADVISED for row in measured) else "At"
     twice = [row for row in measured if _least(row) >= 2]
@@ -240,7 +239,7 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if not references:
             continue
         best = min(references.values())
-        answers = [ADVISED] if row["mode"] == ADVISED else [m for m in row["ready_s"] if m not in REFERENCES]
+        answers = [mode for mode in row["ready_s"] if mode not in REFERENCES]
         slow = [
             f"{LABELS[mode]} {row['ready_s'][mode] / best:.2f} times the time"
             for mode in answers

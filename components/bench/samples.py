@@ -134,11 +134,11 @@ def ratio(reference_s: float | None, measured_s: float | None) -> float | None:
     return reference_s / measured_s if reference_s is not None and measured_s else None
 
 
-def is_cold(sample: Sample, image_bytes: int) -> bool:
+def is_cold(sample: Sample, image_bytes: int, needed_bytes: int | None = None) -> bool:
     """Whether the bytes that moved prove that nothing of the image was on the node: a lazily loaded one moves
     what it reads, any other one its layers."""
     if sample.fuse_mounts or not image_bytes:
-        return sample.moved_bytes > 0
+        return sample.moved_bytes > WHOLE_SHARE * (needed_bytes or 0)
     return sample.moved_bytes >= WHOLE_SHARE * image_bytes
 
 

@@ -178,12 +178,21 @@ def working_set() -> list[str]:
     They are WORKING_SET_SHARE of the image's bytes and lie together, as the files of one package do, a third
     into the second layer: not at its begin, where they would fill SOCI spans exactly.
     """
+    return [f"/{name}" for name, _ in _working_set_files()]
+
+
+def working_set_bytes() -> int:
+    """The bytes of those files, which cannot be compressed."""
+    return sum(size for _, size in _working_set_files())
+
+
+def _working_set_files() -> list[tuple[str, int]]:
     wanted = WORKING_SET_SHARE * SAMPLE_LAYERS * SAMPLE_LAYER_BYTES
-    chosen: list[str] = []
+    chosen: list[tuple[str, int]] = []
     before, taken = 0, 0
     for name, size in sample_files(2):
         if before >= SAMPLE_LAYER_BYTES / 3 and taken < wanted:
-            chosen.append(f"/{name}")
+            chosen.append((name, size))
             taken += size
         before += size
     return chosen

@@ -55,7 +55,8 @@ def test_up_ends_with_what_came_of_the_sample(stack):
     """In one line among the outputs, also after an `up` that ran none."""
     done = stack.pulumi("stack", "output", "sampleFigures")
     assert re.search(
-        r"started \d+ s after its creation; [1-9]\d* of \d+ layers lazily loaded, \d+ of \d+ MB$",
+        r"started \d+ s after its creation, done after \d+ s; "
+        r"[1-9]\d* of \d+ layers lazily loaded, \d+ of \d+ MB$",
         done.stdout.strip(),
     ), done.stdout + done.stderr
 

@@ -64,6 +64,13 @@ def test_the_line_says_what_came_of_it(
     assert sample_figures.in_words(pod(), events, layers) == words
 
 
+def test_the_line_says_when_the_program_was_done() -> None:
+    ran = pod()
+    ran["status"]["containerStatuses"][1]["state"]["terminated"]["finishedAt"] = "2026-11-27T10:00:05Z"
+    words = "started 3 s after its creation, done after 5 s"
+    assert sample_figures.in_words(ran, [], "") == words
+
+
 def test_a_node_whose_clock_is_behind_starts_no_pod_before_its_creation() -> None:
     assert sample_figures.in_words(pod("2026-11-27T09:59:58Z"), [], "") == "started 0 s after its creation"
 

@@ -1,0 +1,43 @@
+"""What the documents say was reached, held by the runs that they show: docs/bench.json, docs/results.json."""
+
+import json
+from typing import Any
+
+import pytest
+from result_picture import REPOSITORY, RESULTS
+
+from components.bench.arms import ADVISED, OVERLAYFS, TUNED
+
+BENCH = json.loads((REPOSITORY / "docs" / "bench.json").read_text())
+RIVALS = ("overlayfs_ready_s", "tuned_ready_s")
+FIELDS = ("read", "link", "mode", *RIVALS, "soci_ready_s", "ratio", "floor_s", "moved_bytes")
+
+
+def shares() -> list[dict[str, Any]]:
+    """The cells of the large image, of which a share is read, as advised."""
+    return [cell for cell in BENCH["cells"] if "%" in cell["read"] and cell["mode"] == ADVISED]
+
+
+def test_as_advised_no_cell_is_slower_than_both_rivals_and_most_are_twice_as_soon() -> None:
+    cells = shares()
+    assert len(cells) == 20
+    slower = [cell for cell in cells if min(cell["ratio"], cell["tuned_ratio"]) < 1 / 1.10]
+    assert slower == []
+    assert sum(min(cell["ratio"], cell["tuned_ratio"]) >= 2 for cell in cells) >= 12
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_each_cell_has_the_fields_that_others_read(name: str) -> None:
+    assert [cell["read"] for cell in BENCH["cells"] if name not in cell] == []
+
+
+def test_both_rivals_were_started_as_often_as_what_is_advised() -> None:
+    counts = [{cell["samples"][mode] for mode in (OVERLAYFS, TUNED, ADVISED)} for cell in shares()]
+    assert [count for count in counts if len(count) > 1] == []
+
+
+def test_the_image_of_make_up_is_there_and_ready_as_soon_as_the_readme_says() -> None:
+    measured = json.loads(RESULTS.read_text())
+    assert measured["pull_ratio"] >= 25
+    assert measured["ready_ratio"] >= 6.5
+    assert measured["ready_over_floor"] <= 1.6
