@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -233,3 +234,10 @@ def test_make_down_destroys_nothing_when_the_cluster_does_not_say_which_it_is(tm
     assert "cannot verify" in refused.stderr
     assert "Remedy: check the network" in refused.stderr
     assert not make_down.was_destroyed
+
+
+def test_make_up_ends_with_commands_of_the_readme() -> None:
+    commands = re.findall(r"^  (scripts/lab/lab pulumi .*)$", up.HINT, re.MULTILINE)
+    readme = (up.REPOSITORY / "README.md").read_text()
+    assert commands
+    assert [command for command in commands if f"`{command}`" not in readme] == []

@@ -131,7 +131,7 @@ class _Examination:
             containerd_answers=answers,
             socket=at_socket,
             has_fuse=self._has_fuse(),
-            has_generator=kind.generator is not None,
+            generator=kind.generator.name if kind.generator else "",
             root_file=root_file,
             root_text=self._try(root_file, lambda: self._toml(root_file)) or {},
             effective=effective,

@@ -66,7 +66,7 @@ class Look:
     containerd_answers: bool = True
     socket: str = "answers"  # answers, refuses or absent
     has_fuse: bool = True
-    has_generator: bool = False  # nodeadm writes configurations of its own
+    generator: str = ""  # of the operating system's, which writes configurations of its own
     root_file: str = "/etc/containerd/config.toml"
     root_text: Mapping[Path, object] = field(default_factory=dict)  # what that file says itself
     effective: Mapping[Path, object] = field(default_factory=dict)  # what containerd makes of it
@@ -327,7 +327,7 @@ def _parallel_again(look: Look) -> Iterator[tuple[str, str]]:
         and look.is_lazy
         and look.soci_says("pull_modes", "parallel_pull_unpack", "enable") is True
     ):
-        who = ", as nodeadm writes it for FastImagePull" if look.has_generator else ""
+        who = f", as {look.generator} writes it for FastImagePull" if look.generator else ""
         yield look.soci_file, f"pull_modes.parallel_pull_unpack is on{who}"
 
 
