@@ -271,7 +271,8 @@ def measure(
     """
     order = random.Random(plan.seed)
     images = [*plan.relatives, *(image for cell in plan.cells for image in cell.workload.image.values())]
-    result.arms = list(plan.arms)
+    planned = {arm.mode for arm in plan.arms}
+    result.arms = [*plan.arms, *(arm for arm in result.arms if arm.mode not in planned)]
     for node, session in bench.sessions.items():
         result.nodes.setdefault(node, session.ask("describe"))
     progress = Progress(plan.missing(result), say)

@@ -140,8 +140,8 @@ def run(link_mbit: int, samples: int) -> Measured:
     Raises:
         BenchError, CannotLookError, RuntimeError: something came to nothing.
     """
-    chosen = readers()
     workloads.provide([workloads.made()["read-25"]], command.say)
+    chosen = readers()
     add_nodes()
     link = LabLink(f"{link_mbit} Mbit/s", f"{link_mbit}mbit")
     nodes = list(NODES.values())

@@ -46,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("series", series)
 
 
-class Machine(Host):
+class ThisMachine(Host):
     """This machine, but for its processes: it runs no kubelet."""
 
     def __init__(self, processes: Path, runner: Runner) -> None:
@@ -74,7 +74,7 @@ class Daemon:
             containerd_version=version,
         )
         settings = agent_settings(sha256={"amd64": "0" * 64})
-        host = Machine(folder, self._run)
+        host = ThisMachine(folder, self._run)
         self.task = Task(host, settings, INSTALLER, "x86_64", lambda: Registration(True, "soci-system"))
 
     def _run(

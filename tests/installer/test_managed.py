@@ -92,11 +92,11 @@ def test_templates_name_the_kinds_units(fake_host: FakeHost) -> None:
     kind = kinds.Kind("other", lambda signs: True, containerd_unit="other.service")
     texts = {file.path: (file.new or b"").decode() for file in managed.files(fake_host, target(kind))}
     assert not [path for path, text in texts.items() if "@" in text and path.startswith("/etc")]
-    boot, hook, *_, unit, _ = texts.values()
+    boot = texts["/etc/systemd/system/soci-cluster-boot.service"]
+    hook = texts["/etc/systemd/system/other.service.d/10-soci-cluster.conf"]
     assert "Before=soci-snapshotter.service soci-snapshotter-b.service other.service\n" in boot
     assert "After=soci-cluster-boot.service soci-snapshotter.service soci-snapshotter-b.service\n" in hook
-    assert "Before=other.service\n" in unit
-    assert "/etc/systemd/system/other.service.d/10-soci-cluster.conf" in texts
+    assert "Before=other.service\n" in texts[FIRST.unit_path]
 
 
 def test_daemons_files_are_known_for_a_slot_that_is_not_in_use() -> None:

@@ -63,7 +63,7 @@ class Registries:
         return self.readable.get((image.name, credential.secret), False)
 
 
-class Machine:
+class SecretKeeper:
     """The process on a node: started, ended, looked at."""
 
     def __init__(self, root: Path, server: ApiServer) -> None:
@@ -130,17 +130,17 @@ def server(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def machine(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SecretKeeper]:
     """Not started yet; it is less patient than the true one."""
     monkeypatch.setattr(pull_secrets, "LOOK_SECONDS", 0.2)
     monkeypatch.setattr(pull_secrets, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(pull_secrets, "AGAIN_SECONDS", 0.3)
-    machine = Machine(tmp_path / "root", server)
+    machine = SecretKeeper(tmp_path / "root", server)
     yield machine
     machine.stop()
 
 
-def run_one(machine: Machine, server: ApiServer) -> None:
+def run_one(machine: SecretKeeper, server: ApiServer) -> None:
     """One pod with a secret, whose credential is on the node."""
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
@@ -151,7 +151,7 @@ def run_one(machine: Machine, server: ApiServer) -> None:
 # Life of a credential
 
 
-def test_a_secret_is_there_for_as_long_as_a_pod_names_it(machine: Machine, server: ApiServer) -> None:
+def test_a_secret_is_there_for_as_long_as_a_pod_names_it(machine: SecretKeeper, server: ApiServer) -> None:
     machine.start()
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot$shop", "a:b:c")}))
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
@@ -170,7 +170,7 @@ def test_a_secret_is_there_for_as_long_as_a_pod_names_it(machine: Machine, serve
 
 
 def test_a_rotated_secret_is_in_place_soon_and_nothing_is_asked_again_and_again(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     run_one(machine, server)
     for number in range(3):
@@ -180,7 +180,9 @@ def test_a_rotated_secret_is_in_place_soon_and_nothing_is_asked_again_and_again(
     assert server.count("pods") == 2
 
 
-def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, server: ApiServer) -> None:
+def test_the_node_remembers_of_which_registries_it_had_files(
+    machine: SecretKeeper, server: ApiServer
+) -> None:
     """For a heal after a boot; by name alone."""
     run_one(machine, server)
     place = machine.node.path(pull_secret_files.HOSTS)
@@ -193,7 +195,7 @@ def test_the_node_remembers_of_which_registries_it_had_files(machine: Machine, s
     wait_for(lambda: place.read_text() == f"other.corp\n{HARBOR}\n", SOON, "those in use first")
 
 
-def test_of_too_many_registries_those_are_remembered_that_there_were_and_are(machine: Machine) -> None:
+def test_of_too_many_registries_those_are_remembered_that_there_were_and_are(machine: SecretKeeper) -> None:
     """Whoever names many others displaces nobody who is in use."""
     most = pull_secret_files.MOST_HOSTS
     machine.node.path(pull_secret_files.HOSTS).parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +206,7 @@ def test_of_too_many_registries_those_are_remembered_that_there_were_and_are(mac
     assert "gone.corp" not in remembered
 
 
-def boot(machine: Machine) -> float:
+def boot(machine: SecretKeeper) -> float:
     """Empty the node's memory, and start the process anew; returns when, in seconds since the boot."""
     machine.stop()
     shutil.rmtree(machine.node.path(pull_secret_files.FOLDER).parent)
@@ -213,7 +215,9 @@ def boot(machine: Machine) -> float:
     return began
 
 
-def test_after_a_boot_it_is_said_when_all_secrets_have_been_read(machine: Machine, server: ApiServer) -> None:
+def test_after_a_boot_it_is_said_when_all_secrets_have_been_read(
+    machine: SecretKeeper, server: ApiServer
+) -> None:
     """For a heal, which then looks for what they open. A server that is about to start refuses everything."""
     run_one(machine, server)
     server.statuses["secrets"] = 503
@@ -232,7 +236,7 @@ def test_after_a_boot_it_is_said_when_all_secrets_have_been_read(machine: Machin
     assert read.read_text() == first
 
 
-def test_a_secret_that_does_not_exist_is_not_waited_for(machine: Machine, server: ApiServer) -> None:
+def test_a_secret_that_does_not_exist_is_not_waited_for(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     server.delete("secrets", "shop/pull")
     boot(machine)
@@ -241,7 +245,7 @@ def test_a_secret_that_does_not_exist_is_not_waited_for(machine: Machine, server
 
 
 def test_secrets_that_cannot_be_read_put_it_off_only_so_long(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else whoever makes pods that name ever new secrets keeps everybody's images away."""
     monkeypatch.setattr(pull_secrets, "READ_SECONDS", 1.0)
@@ -253,7 +257,7 @@ def test_secrets_that_cannot_be_read_put_it_off_only_so_long(
 
 
 def test_secrets_of_a_contested_registry_have_been_read_when_it_is_decided(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     """A heal that came before would find no credential for it, and forget its images."""
     machine.registries.readable = readable(one="one two", two="two", both="one two")
@@ -275,7 +279,7 @@ def test_secrets_of_a_contested_registry_have_been_read_when_it_is_decided(
     assert machine.files == {HARBOR: line(HARBOR, "robot-two", "of-two")}
 
 
-def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: ApiServer) -> None:
+def test_of_a_node_without_soci_nothing_is_remembered(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     place = machine.node.path(pull_secret_files.HOSTS)
     wait_for(place.exists, SOON, "the list")
@@ -284,7 +288,7 @@ def test_of_a_node_without_soci_nothing_is_remembered(machine: Machine, server: 
     wait_for(lambda: not place.exists(), SOON, "the list is gone")
 
 
-def test_files_are_roots_alone_and_only_in_memory(machine: Machine, server: ApiServer) -> None:
+def test_files_are_roots_alone_and_only_in_memory(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     folder = machine.node.path(pull_secret_files.FOLDER)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -308,7 +312,7 @@ def test_files_are_roots_alone_and_only_in_memory(machine: Machine, server: ApiS
     ],
 )
 def test_without_memory_nothing_is_kept_and_that_is_said(
-    machine: Machine, server: ApiServer, mounts: str
+    machine: SecretKeeper, server: ApiServer, mounts: str
 ) -> None:
     machine.node.put("/proc/1/mountinfo", mounts)
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
@@ -320,7 +324,7 @@ def test_without_memory_nothing_is_kept_and_that_is_said(
 
 
 def test_a_folder_that_is_a_link_is_not_written_through(
-    machine: Machine, server: ApiServer, tmp_path: Path
+    machine: SecretKeeper, server: ApiServer, tmp_path: Path
 ) -> None:
     (tmp_path / "root/etc").mkdir(exist_ok=True)
     machine.node.path("/run/soci-cluster").mkdir()
@@ -333,7 +337,7 @@ def test_a_folder_that_is_a_link_is_not_written_through(
 
 
 def test_before_the_install_and_after_the_uninstall_nothing_is_written(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     current = machine.node.path(f"{pull_secrets.STATE}/current")
     current.rename(current.with_name("later"))
@@ -350,7 +354,7 @@ def test_before_the_install_and_after_the_uninstall_nothing_is_written(
     machine.holds(harbor_corp=line(HARBOR, "robot", SECRET))
 
 
-def test_an_uninstall_by_hand_while_the_process_runs(machine: Machine, server: ApiServer) -> None:
+def test_an_uninstall_by_hand_while_the_process_runs(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     memory = machine.node.path("/run/soci-cluster")
     shutil.rmtree(machine.node.path(pull_secrets.STATE))
@@ -367,7 +371,9 @@ def test_an_uninstall_by_hand_while_the_process_runs(machine: Machine, server: A
     assert server.count("secrets") == asked
 
 
-def test_a_process_that_starts_anew_takes_over_what_is_there(machine: Machine, server: ApiServer) -> None:
+def test_a_process_that_starts_anew_takes_over_what_is_there(
+    machine: SecretKeeper, server: ApiServer
+) -> None:
     run_one(machine, server)
     machine.stop()
     place = machine.node.path(f"{pull_secret_files.FOLDER}/{HARBOR}")
@@ -379,7 +385,9 @@ def test_a_process_that_starts_anew_takes_over_what_is_there(machine: Machine, s
     assert place.stat().st_ino == before
 
 
-def test_with_credentials_of_the_node_alone_they_are_taken_away(machine: Machine, server: ApiServer) -> None:
+def test_with_credentials_of_the_node_alone_they_are_taken_away(
+    machine: SecretKeeper, server: ApiServer
+) -> None:
     run_one(machine, server)
     machine.stop()
     machine.node.put(PROBLEMS, "a\tb\tc\n")
@@ -393,7 +401,7 @@ def test_with_credentials_of_the_node_alone_they_are_taken_away(machine: Machine
 
 
 def test_an_api_server_that_is_away_at_boot(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.reflector.LAST_PAUSE", 1.0)
     server.stop()
@@ -407,7 +415,7 @@ def test_an_api_server_that_is_away_at_boot(
     wait_for(lambda: not machine.node.exists(PROBLEMS), SOON, "nothing is wrong any more")
 
 
-def test_what_was_missed_while_it_was_away_is_made_up_for(machine: Machine, server: ApiServer) -> None:
+def test_what_was_missed_while_it_was_away_is_made_up_for(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     server.put("secrets", secret("shop/second", {"other.corp": auth("u", "p")}))
     server.put("pods", pod("shop/b", "other.corp/x", secrets=("second",)))
@@ -431,7 +439,7 @@ def test_what_was_missed_while_it_was_away_is_made_up_for(machine: Machine, serv
     ],
     ids=["reset", "end", "expired", "error", "half a line", "rubbish"],
 )
-def test_a_watch_that_ends_goes_on(machine: Machine, server: ApiServer, end: bytes | None) -> None:
+def test_a_watch_that_ends_goes_on(machine: SecretKeeper, server: ApiServer, end: bytes | None) -> None:
     run_one(machine, server)
     server.cut(end)
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", "rotated")}))
@@ -439,7 +447,7 @@ def test_a_watch_that_ends_goes_on(machine: Machine, server: ApiServer, end: byt
     machine.holds(harbor_corp=line(HARBOR, "robot", "rotated"))
 
 
-def test_a_place_that_the_server_has_forgotten_begins_anew(machine: Machine, server: ApiServer) -> None:
+def test_a_place_that_the_server_has_forgotten_begins_anew(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     server.stop()
     server.delete("pods", "shop/a")
@@ -450,7 +458,7 @@ def test_a_place_that_the_server_has_forgotten_begins_anew(machine: Machine, ser
     machine.holds(new_corp=line("new.corp", "u", "p"))
 
 
-def test_a_server_that_refuses_is_not_stormed(machine: Machine, server: ApiServer) -> None:
+def test_a_server_that_refuses_is_not_stormed(machine: SecretKeeper, server: ApiServer) -> None:
     server.statuses["/api/v1/pods"] = 429
     machine.start()
     machine.says("pods", "429 Too Many Requests")
@@ -461,7 +469,7 @@ def test_a_server_that_refuses_is_not_stormed(machine: Machine, server: ApiServe
     machine.holds(harbor_corp=line(HARBOR, "robot", SECRET))
 
 
-def test_a_token_that_has_expired_is_made_anew(machine: Machine, server: ApiServer) -> None:
+def test_a_token_that_has_expired_is_made_anew(machine: SecretKeeper, server: ApiServer) -> None:
     """The plugin's token is refused before its end, as after a jump of the node's clock."""
     tokens = machine.node.root / "token"
     tokens.write_text("old")
@@ -475,7 +483,7 @@ def test_a_token_that_has_expired_is_made_anew(machine: Machine, server: ApiServ
     machine.holds(harbor_corp=line(HARBOR, "robot", "rotated"))
 
 
-def test_a_certificate_that_rotates(machine: Machine, server: ApiServer) -> None:
+def test_a_certificate_that_rotates(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     machine.node.identify("expired", "nobody")
     server.cut()
@@ -486,7 +494,7 @@ def test_a_certificate_that_rotates(machine: Machine, server: ApiServer) -> None
     machine.holds(harbor_corp=line(HARBOR, "robot", "rotated"))
 
 
-def test_a_problem_that_comes_back_is_said_again(machine: Machine, server: ApiServer) -> None:
+def test_a_problem_that_comes_back_is_said_again(machine: SecretKeeper, server: ApiServer) -> None:
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
     machine.start()
     machine.says("secret shop/pull", "no such secret")
@@ -499,7 +507,7 @@ def test_a_problem_that_comes_back_is_said_again(machine: Machine, server: ApiSe
 
 
 def test_a_process_that_fails_is_a_problem_until_it_works_again(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = Keeper(
         machine.node,
@@ -522,7 +530,7 @@ def test_a_process_that_fails_is_a_problem_until_it_works_again(
 # Secrets as they are
 
 
-def test_a_right_that_comes_a_moment_after_the_pod(machine: Machine, server: ApiServer) -> None:
+def test_a_right_that_comes_a_moment_after_the_pod(machine: SecretKeeper, server: ApiServer) -> None:
     server.statuses["secrets"] = 403
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
@@ -534,7 +542,7 @@ def test_a_right_that_comes_a_moment_after_the_pod(machine: Machine, server: Api
 
 
 def test_a_secret_that_is_missing_is_named_and_taken_when_it_comes(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", "good.corp/x", secrets=("pull", "good")))
     server.put("pods", pod("shop/b", "docker.io/library/alpine"))
@@ -546,7 +554,7 @@ def test_a_secret_that_is_missing_is_named_and_taken_when_it_comes(
     machine.holds(good_corp=line("good.corp", "u", "p"), harbor_corp=line(HARBOR, "robot", SECRET))
 
 
-def test_a_pod_outlives_its_secret(machine: Machine, server: ApiServer) -> None:
+def test_a_pod_outlives_its_secret(machine: SecretKeeper, server: ApiServer) -> None:
     """Also when the process starts anew; the right is taken away in the registry."""
     run_one(machine, server)
     server.delete("secrets", "shop/pull")
@@ -560,13 +568,13 @@ def test_a_pod_outlives_its_secret(machine: Machine, server: ApiServer) -> None:
     machine.holds()
 
 
-def test_a_registry_that_leaves_a_secret_is_forgotten(machine: Machine, server: ApiServer) -> None:
+def test_a_registry_that_leaves_a_secret_is_forgotten(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     server.put("secrets", secret("shop/pull", {"other.corp": auth("robot", SECRET)}))
     machine.holds()
 
 
-def test_keys_as_people_have_them(machine: Machine, server: ApiServer) -> None:
+def test_keys_as_people_have_them(machine: SecretKeeper, server: ApiServer) -> None:
     auths = {
         "https://index.docker.io/v1/": auth("hub", "1"),
         "https://quay.io/v2/": {"username": "quay", "password": "2"},
@@ -595,7 +603,7 @@ def test_keys_as_people_have_them(machine: Machine, server: ApiServer) -> None:
     )
 
 
-def test_the_older_kind_of_secret(machine: Machine, server: ApiServer) -> None:
+def test_the_older_kind_of_secret(machine: SecretKeeper, server: ApiServer) -> None:
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}, kind="dockercfg"))
     server.put("pods", pod("shop/a", f"{HARBOR}/shop/app:1", secrets=("pull",)))
     machine.start()
@@ -622,7 +630,7 @@ def test_the_older_kind_of_secret(machine: Machine, server: ApiServer) -> None:
         "x" * 300,
     ],
 )
-def test_no_key_names_a_file_elsewhere(machine: Machine, server: ApiServer, key: str) -> None:
+def test_no_key_names_a_file_elsewhere(machine: SecretKeeper, server: ApiServer, key: str) -> None:
     server.put("secrets", secret("shop/pull", {key: auth("robot", SECRET), "good.corp": auth("u", "p")}))
     images = ("../../x/y", "[::1]:5000/x/y", "good.corp/x", "a/x", "harbor.corp/x")
     server.put("pods", pod("shop/a", *images, secrets=("pull",)))
@@ -652,7 +660,7 @@ def test_no_key_names_a_file_elsewhere(machine: Machine, server: ApiServer, key:
     ],
 )
 def test_a_secret_that_is_none_is_named(
-    machine: Machine, server: ApiServer, content: str, kind: str, said: str
+    machine: SecretKeeper, server: ApiServer, content: str, kind: str, said: str
 ) -> None:
     server.put("secrets", secret("shop/pull", content, kind=kind))
     server.put("pods", pod("shop/a", "x.io/y", secrets=("pull",)))
@@ -661,7 +669,7 @@ def test_a_secret_that_is_none_is_named(
     assert machine.files == {}
 
 
-def test_a_giant_secret(machine: Machine, server: ApiServer) -> None:
+def test_a_giant_secret(machine: SecretKeeper, server: ApiServer) -> None:
     auths = {f"r{number}.corp": auth("u", f"p{number}") for number in range(9000)}  # about a MiB
     server.put("secrets", secret("shop/pull", auths))
     server.put("pods", pod("shop/a", "r7.corp/y", secrets=("pull",)))
@@ -691,7 +699,9 @@ def readable(**images: str) -> dict[tuple[str, str], bool | None]:
     }
 
 
-def test_the_one_that_reads_most_is_kept_and_the_rest_is_named(machine: Machine, server: ApiServer) -> None:
+def test_the_one_that_reads_most_is_kept_and_the_rest_is_named(
+    machine: SecretKeeper, server: ApiServer
+) -> None:
     machine.registries.readable = readable(one="one", two="two", both="one")
     two_shops(server)
     machine.start()
@@ -718,7 +728,7 @@ def test_the_one_that_reads_most_is_kept_and_the_rest_is_named(machine: Machine,
     wait_for(lambda: not machine.node.exists(CONFLICTS), SOON, "nothing is wrong any more")
 
 
-def test_a_credential_that_reads_everything_is_no_problem(machine: Machine, server: ApiServer) -> None:
+def test_a_credential_that_reads_everything_is_no_problem(machine: SecretKeeper, server: ApiServer) -> None:
     machine.registries.readable = readable(one="one two", two="two", both="one two")
     two_shops(server)
     machine.start()
@@ -728,7 +738,7 @@ def test_a_credential_that_reads_everything_is_no_problem(machine: Machine, serv
     assert asked == len(set(machine.registries.asked)) == 6, "each question once"
 
 
-def test_the_same_credential_in_many_namespaces_is_one(machine: Machine, server: ApiServer) -> None:
+def test_the_same_credential_in_many_namespaces_is_one(machine: SecretKeeper, server: ApiServer) -> None:
     for number in range(5):
         server.put("secrets", secret(f"n{number}/pull", {HARBOR: auth("robot", SECRET)}))
         server.put("pods", pod(f"n{number}/a", f"{HARBOR}/p/app:{number}", secrets=("pull",)))
@@ -737,7 +747,7 @@ def test_the_same_credential_in_many_namespaces_is_one(machine: Machine, server:
     assert machine.registries.asked == []
 
 
-def test_a_registry_that_does_not_answer_decides_nothing(machine: Machine, server: ApiServer) -> None:
+def test_a_registry_that_does_not_answer_decides_nothing(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     silent: dict[tuple[str, str], bool | None] = dict.fromkeys(
         [(f"{HARBOR}/shop/app:1", word) for word in (SECRET, "newer")]
@@ -753,7 +763,7 @@ def test_a_registry_that_does_not_answer_decides_nothing(machine: Machine, serve
     machine.holds(harbor_corp=line(HARBOR, "robot", "newer"))
 
 
-def test_a_credential_for_which_no_image_runs_is_no_rival(machine: Machine, server: ApiServer) -> None:
+def test_a_credential_for_which_no_image_runs_is_no_rival(machine: SecretKeeper, server: ApiServer) -> None:
     """A path in the key, an ended pod, a list of all the company's registries."""
     run_one(machine, server)
     server.put("secrets", secret("other/path", {f"{HARBOR}/elsewhere": auth("robot", "path")}))
@@ -774,7 +784,7 @@ APP = f"{HARBOR}/shop/app:1"
 ROLE = Credential("AWS", "of-role")
 
 
-def read_by(machine: Machine, **images: str) -> None:
+def read_by(machine: SecretKeeper, **images: str) -> None:
     """Which passwords read each of the shop's images; of nobody it is `nobody`."""
     for name, words in images.items():
         for word in (SECRET, "of-role", "nobody", "better"):
@@ -783,7 +793,7 @@ def read_by(machine: Machine, **images: str) -> None:
             )
 
 
-def test_a_stale_secret_does_not_shadow_the_nodes_role(machine: Machine, server: ApiServer) -> None:
+def test_a_stale_secret_does_not_shadow_the_nodes_role(machine: SecretKeeper, server: ApiServer) -> None:
     """An ECR token of twelve hours: the kubelet goes on to the role, the daemon does not."""
     machine.registries.own[HARBOR] = ROLE
     read_by(machine, app="of-role")
@@ -797,7 +807,7 @@ def test_a_stale_secret_does_not_shadow_the_nodes_role(machine: Machine, server:
 
 
 def test_a_secret_that_ends_makes_room_for_the_role(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_secrets, "KNOWN_SECONDS", 0.5)
     monkeypatch.setattr(pull_secrets, "OWN_SECONDS", 0.1)
@@ -812,7 +822,7 @@ def test_a_secret_that_ends_makes_room_for_the_role(
     machine.holds()
 
 
-def test_a_junk_secret_does_not_take_public_images_away(machine: Machine, server: ApiServer) -> None:
+def test_a_junk_secret_does_not_take_public_images_away(machine: SecretKeeper, server: ApiServer) -> None:
     read_by(machine, app="nobody", other="nobody")
     server.put("pods", pod("shop/b", APP))
     server.put("secrets", secret("evil/junk", {HARBOR: auth("x", SECRET)}))
@@ -827,7 +837,7 @@ def test_a_junk_secret_does_not_take_public_images_away(machine: Machine, server
 
 
 def test_the_secret_that_reads_what_the_node_does_not_is_kept_and_the_loss_is_named(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     machine.registries.own[HARBOR] = ROLE
     read_by(machine, app=SECRET, two=SECRET, role="of-role")
@@ -850,7 +860,7 @@ def test_the_secret_that_reads_what_the_node_does_not_is_kept_and_the_loss_is_na
 
 
 def test_a_silent_registry_leaves_a_secret_only_where_the_node_has_nothing(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     machine.registries.readable = dict.fromkeys([(APP, word) for word in (SECRET, "of-role", "")])
     server.put("pods", pod("shop/b", APP))
@@ -863,7 +873,7 @@ def test_a_silent_registry_leaves_a_secret_only_where_the_node_has_nothing(
     machine.holds()
 
 
-def test_one_secret_that_all_pods_have_is_kept_unasked(machine: Machine, server: ApiServer) -> None:
+def test_one_secret_that_all_pods_have_is_kept_unasked(machine: SecretKeeper, server: ApiServer) -> None:
     run_one(machine, server)
     server.put("pods", pod("shop/b", f"{HARBOR}/shop/b:1", secrets=("pull",)))
     wait_for(lambda: bool(machine.registries.asked_for_own), SOON, "the helper is asked")
@@ -872,7 +882,7 @@ def test_one_secret_that_all_pods_have_is_kept_unasked(machine: Machine, server:
 
 
 def test_pods_that_have_pulled_nothing_do_not_outvote_those_that_read(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     """Forty images that a pod merely names; and for an equal number in use, the one that waits is heard."""
     run_one(machine, server)
@@ -898,7 +908,7 @@ def test_pods_that_have_pulled_nothing_do_not_outvote_those_that_read(
     ],
 )
 def test_the_nodes_own_way_is_asked_without_pull_secrets(
-    machine: Machine, code: int, output: str, found: Any
+    machine: SecretKeeper, code: int, output: str, found: Any
 ) -> None:
     machine.node.answers[credential_helper.HELPER] = lambda command, text: Result(code, output, "")
     assert credential_helper.get(machine.node, HARBOR, {}, is_own=True) == found
@@ -907,7 +917,7 @@ def test_the_nodes_own_way_is_asked_without_pull_secrets(
 
 @pytest.mark.parametrize(("code", "output"), [(1, ""), (127, ""), (0, "[]"), (0, '{"Username":"AWS"}')])
 def test_a_helper_that_fails_does_not_say_that_there_is_nothing(
-    machine: Machine, code: int, output: str
+    machine: SecretKeeper, code: int, output: str
 ) -> None:
     machine.node.answers[credential_helper.HELPER] = lambda command, text: Result(code, output, "")
     with pytest.raises(InstallError, match="credential helper failed"):
@@ -918,7 +928,7 @@ def test_a_helper_that_fails_does_not_say_that_there_is_nothing(
 
 
 def test_what_a_tenant_brings_is_limited_and_what_was_cut_is_named(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     server.put("secrets", secret("evil/glob", {"*.corp": auth("x", "junk"), "a.b": auth("x", "y" * 20_000)}))
     images = [f"r{number}.corp/x" for number in range(200)]
@@ -961,7 +971,7 @@ def image(name: str) -> Image:
     return found
 
 
-def test_a_name_that_is_too_long_for_a_file_stops_nothing(machine: Machine, server: ApiServer) -> None:
+def test_a_name_that_is_too_long_for_a_file_stops_nothing(machine: SecretKeeper, server: ApiServer) -> None:
     name = ".".join(["a" * 63] * 4) + ":123"  # 259 characters
     server.put("secrets", secret("evil/pull", {name: auth("x", SECRET)}))
     server.put("pods", pod("evil/a", f"{name}/x", secrets=("pull",)))
@@ -975,7 +985,7 @@ def test_a_name_that_is_too_long_for_a_file_stops_nothing(machine: Machine, serv
 
 
 def test_a_file_that_cannot_be_written_is_named_and_stops_no_other(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     machine.node.path(f"{pull_secrets.FOLDER}/{HARBOR}").mkdir(parents=True)
     machine.node.path("/run/soci-cluster").chmod(0o755)
@@ -994,7 +1004,7 @@ def test_a_file_that_cannot_be_written_is_named_and_stops_no_other(
     wait_for(lambda: not (place / "z.corp").exists(), SOON, "deletions go on")
 
 
-def test_a_secret_that_is_no_text_keeps_nobody_elses_in_use(machine: Machine, server: ApiServer) -> None:
+def test_a_secret_that_is_no_text_keeps_nobody_elses_in_use(machine: SecretKeeper, server: ApiServer) -> None:
     server.put("secrets", secret("evil/pull", {"x.io": {"auth": "caf\u00e9"}, "y.io": auth("u", "p")}))
     server.put("pods", pod("evil/a", "x.io/y", "y.io/y", secrets=("pull", "missing")))
     server.put("secrets", secret("shop/pull", {HARBOR: auth("robot", SECRET)}))
@@ -1005,7 +1015,9 @@ def test_a_secret_that_is_no_text_keeps_nobody_elses_in_use(machine: Machine, se
     machine.holds(y_io=line("y.io", "u", "p"))
 
 
-def test_a_secret_that_never_answers_keeps_nobody_elses_in_use(machine: Machine, server: ApiServer) -> None:
+def test_a_secret_that_never_answers_keeps_nobody_elses_in_use(
+    machine: SecretKeeper, server: ApiServer
+) -> None:
     server.statuses["namespaces/evil"] = 500
     server.put("pods", pod("evil/a", "x.io/y", secrets=("pull",)))
     run_one(machine, server)
@@ -1014,7 +1026,7 @@ def test_a_secret_that_never_answers_keeps_nobody_elses_in_use(machine: Machine,
 
 
 def test_a_pod_that_names_a_missing_secret_keeps_no_other_secrets_credential(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     server.put("pods", pod("evil/a", APP, secrets=("missing",)))
     run_one(machine, server)
@@ -1022,7 +1034,7 @@ def test_a_pod_that_names_a_missing_secret_keeps_no_other_secrets_credential(
     machine.holds()
 
 
-def test_passwords_in_keys_are_not_told(machine: Machine, server: ApiServer) -> None:
+def test_passwords_in_keys_are_not_told(machine: SecretKeeper, server: ApiServer) -> None:
     auths = {f"user:{SECRET}{number}@registry.corp": auth("u", "p") for number in range(9)}
     server.put("secrets", secret("shop/pull", auths))
     server.put("pods", pod("shop/a", "x.io/y", secrets=("pull",)))
@@ -1033,7 +1045,7 @@ def test_passwords_in_keys_are_not_told(machine: Machine, server: ApiServer) -> 
 
 
 def test_a_late_registry_does_not_stop_the_questions_to_others(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pull_secrets, "LATE_SECONDS", 0.2)
     monkeypatch.setattr(pull_secrets, "AGAIN_SECONDS", 30.0)
@@ -1061,7 +1073,7 @@ def test_a_late_registry_does_not_stop_the_questions_to_others(
 
 
 def test_there_is_one_event_for_all_registries_without_other_tenants_names(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     for shop in ("one", "two"):
         auths = {f"r{number}.corp": auth("x", f"{shop}-{number}") for number in range(7)}
@@ -1080,7 +1092,7 @@ def test_there_is_one_event_for_all_registries_without_other_tenants_names(
 
 
 def test_an_api_server_that_hangs_at_events_does_not_stop_the_files(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hangs = threading.Event()
     monkeypatch.setattr(Keeper, "_emit", lambda self, message: hangs.wait(30) or None)
@@ -1098,7 +1110,7 @@ def test_an_api_server_that_hangs_at_events_does_not_stop_the_files(
 
 
 def test_it_shows_that_it_lives_and_removes_everything_once_nothing_is_installed(
-    machine: Machine, server: ApiServer
+    machine: SecretKeeper, server: ApiServer
 ) -> None:
     run_one(machine, server)
     alive = machine.node.read_text(pull_secrets.ALIVE)
@@ -1109,7 +1121,7 @@ def test_it_shows_that_it_lives_and_removes_everything_once_nothing_is_installed
 
 
 def test_what_is_written_while_it_is_uninstalled_is_removed_again(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = Keeper._write
     written: list[int] = []
@@ -1132,7 +1144,7 @@ def test_what_is_written_while_it_is_uninstalled_is_removed_again(
 
 
 def test_an_error_in_the_program_leaves_no_follower_behind(
-    machine: Machine, server: ApiServer, monkeypatch: pytest.MonkeyPatch
+    machine: SecretKeeper, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Keeper) -> None:
         raise RuntimeError

@@ -85,7 +85,7 @@ def test_a_node_that_went_silent_after_the_change_had_reached_it_holds_up_the_ot
     assert stalled_rollout.may_be_dead(pod("c", "2", ready=False), daemonset()), "bound to it, and not begun"
 
 
-class Server:
+class Rollout:
     """An API server with a DaemonSet and its pods, which keeps what was asked."""
 
     pod_name, daemonset_path = "soci-a", "/daemonset"
@@ -110,9 +110,9 @@ class Server:
 @pytest.mark.parametrize(
     ("server", "asked", "deleted"),
     [
-        (Server([pod("a"), pod("b"), DEAD]), ["soci-a", "all"], 1),
-        (Server([pod("a", "2"), pod("b"), DEAD]), ["soci-a"], 0),
-        (Server([pod("a"), pod("b"), pod("c")], unavailable=0), [], 0),
+        (Rollout([pod("a"), pod("b"), DEAD]), ["soci-a", "all"], 1),
+        (Rollout([pod("a", "2"), pod("b"), DEAD]), ["soci-a"], 0),
+        (Rollout([pod("a"), pod("b"), pod("c")], unavailable=0), [], 0),
     ],
     ids=["its turn", "done already", "not stalled"],
 )

@@ -340,6 +340,14 @@ def test_samples_that_are_there_are_not_taken_again():
     assert bench.started == []
 
 
+def test_arms_that_were_measured_before_keep_their_nodes():
+    """By them the floor of what was advised is known."""
+    result = Result(arms=[Arm(ADVISED, "advised"), Arm(LAZY, "before")])
+    plan = Plan([], [Arm(LAZY, "node1")], 1, "python")
+    measurement.measure(Bench(), plan, result, print)  # ty: ignore[invalid-argument-type]
+    assert result.arms == [Arm(LAZY, "node1"), Arm(ADVISED, "advised")]
+
+
 def test_the_rest_takes_as_long_as_what_is_done_did():
     told: list[str] = []
     now = iter([0.0, 60.0, 120.0])

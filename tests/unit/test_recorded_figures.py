@@ -32,8 +32,8 @@ def test_each_cell_has_the_fields_that_others_read(name: str) -> None:
 
 
 def test_both_rivals_were_started_as_often_as_what_is_advised() -> None:
-    counts = [{cell["samples"][mode] for mode in (OVERLAYFS, TUNED, ADVISED)} for cell in shares()]
-    assert [count for count in counts if len(count) > 1] == []
+    for cell in shares():
+        assert min(cell["samples"][mode] for mode in (OVERLAYFS, TUNED)) >= cell["samples"][ADVISED] >= 1
 
 
 def test_the_image_of_make_up_is_there_and_ready_as_soon_as_the_readme_says() -> None:
