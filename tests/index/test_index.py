@@ -1,10 +1,12 @@
 """`soci-index IMAGE...` on a registry: what is kept, what is skipped, what is refused, and what it costs."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import threading
+import time
 
 import pytest
 from awkward_registry import AwkwardRegistry, Fault
@@ -53,6 +55,22 @@ def layers_read(registry: AwkwardRegistry, *layers: bytes) -> list[int]:
 
 
 # What is kept
+
+
+def test_the_cache_forgets_what_no_run_uses_and_what_a_killed_one_left(
+    command: Command, repository: Repository, place: str
+) -> None:
+    repository.image([layer("base"), layer("app")], tag="1")
+    command.json(f"{place}:1")
+    used, unused = [entry for entry in (command.cache / "ztocs").glob("*/*/*/*") if entry.is_dir()]
+    left, made_now = used.parent / ".left", used.parent / ".made-now"
+    left.mkdir()
+    made_now.mkdir()
+    months_ago = time.time() - 100 * 86400
+    for old in (unused, left):
+        os.utime(old, (months_ago, months_ago))
+    command.json(f"{place}:1")
+    assert (used.exists(), unused.exists(), left.exists(), made_now.exists()) == (True, False, False, True)
 
 
 def test_an_image_of_two_platforms_keeps_both_and_both_are_indexed(

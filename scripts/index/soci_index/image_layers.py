@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,7 +85,9 @@ def _known(
     digest = str(layer["digest"])
     place = cache / "layers" / f"{oci.hex_of(digest)}.json"
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        return LayerFiles.from_json(place.read_text())
+        found = LayerFiles.from_json(place.read_text())
+        os.utime(place)  # used, for `ztocs.prune`
+        return found
     say(f"reading layer {digest[7:19]} ({int(layer['size']) / 1e6:.0f} MB)")
     found = _fetched(registry, source, digest)
     if found.compressed_bytes != int(layer["size"]):

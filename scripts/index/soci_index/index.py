@@ -22,7 +22,7 @@ from .outcome import Outcome, exit_status, page
 from .processes import Children, StoppedError, ending_by_signals
 from .progress import Progress
 from .references import Reference
-from .ztocs import Cache, DiskBudget, Maker
+from .ztocs import Cache, DiskBudget, Maker, prune
 
 IMAGES_AT_ONCE = 4
 USAGE, INTERRUPTED = 2, 130
@@ -268,6 +268,7 @@ def workplace(cache: Path) -> Generator[Path]:
         top.mkdir(parents=True, exist_ok=True)
         for old in top.iterdir():
             _remove_if_left(old)
+        prune(cache)
         work = Path(tempfile.mkdtemp(dir=top))
     except OSError as error:
         raise SociIndexError(

@@ -14,6 +14,7 @@ import subprocess
 import tarfile
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from .tools import Tools
 
 ATTEMPTS = 3  # to get a layer whole
 AGAIN = "run this again; see to the registry and to what is between"
+KEPT_SECONDS, UNFINISHED_SECONDS = 90 * 86400, 86400
 COPIES = 2  # of a layer, while its zTOC is made
 _BLOCK = 1 << 20
 _PLATFORM = {"architecture": "amd64", "os": "linux"}  # that of a layer alone does not matter
@@ -45,6 +47,19 @@ class Made:
     @property
     def descriptor(self) -> Json:
         return self.index["layers"][0]
+
+
+def prune(directory: Path, now: float | None = None) -> None:
+    """Remove from a cache what no run has used for KEPT_SECONDS, and what killed runs left half done.
+
+    A directory of a run at work is younger than UNFINISHED_SECONDS.
+    """
+    now = time.time() if now is None else now
+    for entry in [*(directory / "ztocs").glob("*/*/*/*"), *(directory / "layers").glob("*")]:
+        limit = UNFINISHED_SECONDS if entry.name.startswith(".") else KEPT_SECONDS
+        with contextlib.suppress(OSError):
+            if entry.stat().st_mtime < now - limit:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 class Cache:
@@ -66,6 +81,7 @@ class Cache:
             with made.file.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if f"sha256:{digest}" == made.descriptor["digest"]:
+                os.utime(place)  # used, for `prune`
                 return made
         except (OSError, ValueError, LookupError):
             pass
