@@ -37,7 +37,8 @@ UNDER_WAY_SECONDS = 7  # after its start; the background fetch begins 4 s after 
 LOCAL_SECONDS, LOOK_SECONDS = 300, 0.1
 READS = ("6-in-order", "6-scattered", "25")
 WITHOUT_FETCH = r"""
-sed -i -e '/^disable = true$/d' -e 's/^\[background_fetch\]$/&\ndisable = true/' {config} && systemctl restart {unit}
+sed -i -e '/^disable = true$/d' -e 's/^\[background_fetch\]$/&\ndisable = true/' {config}
+systemctl restart {unit}
 """
 RESULT = LAB_DIRECTORY / "independence.json"
 
