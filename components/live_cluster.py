@@ -43,8 +43,9 @@ class LiveCluster:
 
         # One try: who waits for an answer here is a person.
         settings = client.Configuration(retries=False)
-        found = with_tokens(parse(kubeconfig))
         try:
+            found = with_tokens(parse(kubeconfig))
+            program = (user_of(found, context).get("exec") or {}).get("command")
             self._connection = config.new_client_from_config_dict(
                 found,
                 context=context or None,
@@ -53,7 +54,6 @@ class LiveCluster:
             )
         except Exception as error:  # a credential program that fails raises whatever it likes
             raise UnreadableError(first_line(error)) from error
-        program = (user_of(found, context).get("exec") or {}).get("command")
         # The client goes on without credentials, and what it may not do would be told as a lack of rights.
         if program and not (settings.api_key or settings.cert_file):
             raise UnreadableError(f"{program}, which the kubeconfig names, gave no credentials")
