@@ -182,6 +182,20 @@ def test_the_page_has_every_way_and_what_to_do() -> None:
     assert lines[-1] == "Assumed: 4 cores (--cores)."
 
 
+def test_what_was_neither_said_nor_seen_is_told() -> None:
+    unseen = Recording((), 3.0, "ready")
+    asked = ["r.example/a:1", "--reads", "file"]
+    assert len(list(advise.assumptions(advise.parse(asked), unseen))) == 3
+    said = [*asked, "--bandwidth", "1Gbit", "--cores", "4", "--disk", "125MB"]
+    assert list(advise.assumptions(advise.parse(said), unseen)) == []
+
+
+def test_a_small_cap_is_not_told_as_none() -> None:
+    found = advice(LIBRARIES, scattered(20), Link(119e6, 8e6, 0.006))
+    first = next(advise.page("r.example/a:1", found, Link(119e6, 250e3), Machine(2), []))
+    assert first.endswith(", 0.25 MB/s a connection")
+
+
 def test_programs_read_the_same() -> None:
     found = advice(LIBRARIES, scattered(20), Link(119e6, 8e6, 0.006))
     content = json.loads(json.dumps(advise.to_json("r.example/a:1", found, SLOW, Machine(2), [])))

@@ -196,6 +196,8 @@ def assumptions(parsed: argparse.Namespace, recording: Recording) -> Iterator[st
         yield "a link of 1 Gbit/s (--bandwidth)"
     if not (parsed.cores or recording.cores):
         yield f"{CORES} cores (--cores)"
+    if not parsed.disk:
+        yield "a disk that is never the limit (--disk)"
 
 
 def to_json(image: str, found: Advice, link: Link, machine: Machine, assumed: Sequence[str]) -> Json:
