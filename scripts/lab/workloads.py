@@ -35,6 +35,7 @@ STARTED, READY = "started", "ready"
 INDEX = "com.amazon.soci.index-digest"  # on a manifest that `soci convert` has written
 KEEP = "exec sleep 3600"
 SMALL_FILES, SMALL_FILES_READ = 20_000, 500
+PYTHON_ROOT = (*base.PYTHON_PACKAGES, "libgomp1")
 JVM_PACKAGES = ("openjdk-17-jre-headless", "ca-certificates")
 # The hashed requirements of each workload of Python packages.
 WHEELS = {name: HERE / f"workload-{name}.txt" for name in ("python", "notebook")}
@@ -195,7 +196,8 @@ def _python_layers(name: str) -> list[images.Layer]:
         run([uv, "pip", "install", *options, "--target", str(directory), "--requirement", str(WHEELS[name])])
 
     target = cached(f"wheels-{_key(f'bench-{name}')}", install)
-    return [images.tree_layer(base.python_root()), _below(PACKAGES, target)]
+    # Not the layer of the installer's image, which is on every node: no start would be a cold one.
+    return [images.tree_layer(base.root("workload", PYTHON_ROOT)), _below(PACKAGES, target)]
 
 
 def _jvm_layers() -> list[images.Layer]:
