@@ -26,7 +26,7 @@ REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
 _CLUSTER_FILES = ("certificate-authority",)
 _USER_FILES = ("client-certificate", "client-key", "tokenFile")
 # Tabs after a key, at the end of a line, and before a comment there.
-_TABS = re.compile(r"(?<=:)\t+|\t+(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
+_TABS = re.compile(r"(?<=:)\t+|\t++(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
 
 
 class NoContextError(RefusedError):
@@ -199,8 +199,9 @@ def with_tokens(found: dict[str, Any]) -> dict[str, Any]:
     around them, and before a token that stands beside. A file that cannot be read stays named."""
     for user in _named(found, "users", "user").values():
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
-            user["token"] = Path(user["tokenFile"]).read_text(encoding="utf-8").strip()
-            del user["tokenFile"]
+            if token := Path(user["tokenFile"]).read_text(encoding="utf-8").strip():
+                user["token"] = token
+                del user["tokenFile"]
     return found
 
 

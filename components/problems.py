@@ -56,7 +56,8 @@ def line(path: str, value: Any, reason: str, remedy: str) -> str:
     if credentials or _may_be_secret(top, value):
         return f"soci:{path} [not shown]: {redaction.without_secret(told, credentials)}"
     # What a setting of ours is called says nothing of its value.
-    names = path.partition(".")[2] if item else path
+    names = path.removeprefix(_group_of(path))
+    names = names.partition(".")[2] if names.partition(".")[0] in FIELDS else names
     if redaction.may_hold_secret(names, value) or (top in PROXIES and redaction.is_pair(value)):
         return f"soci:{path} [not shown]: {redaction.without_secret(told, value)}"
     return f"soci:{path} '{redaction.shortened(plain(value))}': {told}"

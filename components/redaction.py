@@ -15,7 +15,7 @@ _CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
 
 # Names of what people keep secrets in; a user and a password, in the place of an address.
 _SECRET_NAME = re.compile(r"passw|token|secret|credential|user_?data|private_?key|api_?key", re.IGNORECASE)
-_PAIR = re.compile(r"[^\s:/@]+:(?!\d+$)[^\s/@]+$")
+_PAIR = re.compile(r"(?:\w+://)?(?!\w+://)[^\s:/@]+:(?!\d+/?$)[^\s@]+$")
 
 
 def is_config_secret(key: str) -> bool:

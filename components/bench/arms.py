@@ -72,18 +72,18 @@ def offered(kubectl: Kubectl, namespace: str, soci_node: str = "", reference_nod
         who = f"node {soci_node} has no" if soci_node else "no node has"
         remedy = "pulumi up, or --installer-namespace"
         raise CannotLookError(f"{who} SOCI from namespace {namespace}. Remedy: {remedy}")
-    alike = labels_of(nodes[with_soci[0]])
-    without = [
+    without = [name for name in sorted(nodes) if VERSION_LABEL not in labels_of(nodes[name])]
+    measured = labels_of(nodes[with_soci[0]])
+    alike = [
         name
-        for name in sorted(nodes)
-        if VERSION_LABEL not in (labels := labels_of(nodes[name]))
-        and CONTROL_PLANE not in labels
-        and all(labels.get(key) == alike.get(key) for key in MACHINE_LABELS)
+        for name in without
+        if CONTROL_PLANE not in (labels := labels_of(nodes[name]))
+        and all(labels.get(key) == measured.get(key) for key in MACHINE_LABELS)
     ]
     if reference_node and reference_node not in without:
         remedy = f"--reference-node with one of these: {', '.join(without)}" if without else "leave it out"
         raise CannotLookError(f"node {reference_node} has SOCI, so it is no reference. Remedy: {remedy}")
-    references = [reference_node] if reference_node else without[:1]
+    references = [reference_node] if reference_node else alike[:1]
     mode = mode_of(kubectl, namespace)
     return [*(Arm(OVERLAYFS, name) for name in references), Arm(mode, with_soci[0])]
 
@@ -104,6 +104,8 @@ def named(kubectl: Kubectl, chosen: Iterable[str]) -> list[Arm]:
                 f"MODE=NODE, MODE of {', '.join(modes)}; NODE of {', '.join(ready) or 'none that is ready'}"
             )
             raise CannotLookError(f"--arm {text!r} is none. Remedy: {known}")
+        if mode in {arm.mode for arm in arms}:
+            raise CannotLookError(f"--arm {text!r}: {mode} is named twice. Remedy: one node for each mode")
         arms.append(Arm(mode, node))
     return arms
 

@@ -102,8 +102,11 @@ class Bench:
         if not image_bytes and not sample.fuse_mounts:
             image_bytes = session.ask("image", image=workload.image_for(arm.mode))["bytes"]
         if not is_cold(sample, image_bytes, workload.needed_bytes):
-            moved = f"{sample.moved_bytes / 1e6:.1f} of {image_bytes / 1e6:.1f} MB moved"
+            of_reads = bool(sample.fuse_mounts or not image_bytes)
+            least = (workload.needed_bytes or 0) if of_reads else image_bytes
+            moved = f"{sample.moved_bytes / 1e6:.1f} of {least / 1e6:.1f} MB moved"
             remedy = "let nothing else pull there, and no image with the same layers be there"
+            remedy += "; see whether it reads as much as --needed-mb says" if of_reads and least else ""
             raise BenchError(f"{arm.node}: the start was not cold, {moved}. Remedy: {remedy}")
         return sample
 

@@ -149,3 +149,59 @@ def test_an_index_without_a_layer_that_is_asked_for_by_its_size_does_not_count(
     subprocess.run(words, env=command.variables(), check=True, capture_output=True)
     [found] = command.json(f"{place}:1")
     assert (found["status"], found["platforms"][0]["ztocs"]) == ("indexed", 2)
+
+
+def test_a_tag_does_not_go_back_to_the_digest_of_an_older_push(
+    command: Command, repository: Repository, place: str
+) -> None:
+    """A rollout: pods still name the digest that the tag had."""
+    old = repository.image([layer("old")], tag="1")
+    repository.image([layer("new")], tag="1")
+    [newer] = command.json(f"{place}:1", "--replace")
+    [found] = command.json(f"{place}:1@{old.digest}", "--replace", status=1)
+    assert f"is another image than {old.digest}" in found["problem"]
+    assert repository.get("1").digest == newer["digest"]
+
+
+def test_a_platform_that_changed_without_an_index_is_not_left_at_its_old_state(
+    command: Command, repository: Repository, place: str
+) -> None:
+    amd64 = repository.image([layer("base")])
+    for seed in ("first", "second"):
+        arm64 = repository.image([layer(seed, SMALL)], platform=ARM64)
+        repository.index([(amd64, AMD64), (arm64, ARM64)], tag="1")
+        assert command.json(f"{place}:1")[0]["status"] == "indexed"
+        small = repository.get("1-soci").content["manifests"][1]["digest"]
+        assert repository.get(small).content["layers"] == arm64.content["layers"]
+
+
+def test_an_image_whose_index_was_cleaned_up_while_its_tag_was_elsewhere_is_whole_again(
+    command: Command, repository: Repository, place: str
+) -> None:
+    first = [layer("first")]
+    repository.image(first, tag="1")
+    index = command.json(f"{place}:1")[0]["platforms"][0]["index"]
+    repository.image([layer("second")], tag="1")
+    command.json(f"{place}:1")
+    delete(repository, index)
+    repository.image(first, tag="1")
+    assert command.json(f"{place}:1")[0]["status"] == "indexed"
+    assert repository.get(index).digest == index
+
+
+def test_an_indexed_image_is_not_copied_elsewhere_without_its_signature_in_silence(
+    command: Command, repository: Repository, place: str
+) -> None:
+    repository.image([layer("base")], tag="1")
+    [indexed] = command.json(f"{place}:1")
+    repository.image([b"x"], tag=f"{indexed['digest'].replace(':', '-')}.sig", layer_types=["a/b"])
+    [found] = command.json(f"{place}:1-soci", "--to-repository", f"{place}-elsewhere", status=1)
+    assert "is not copied with it" in found["problem"]
+
+
+def test_a_small_image_by_tag_and_digest_keeps_its_own_tag(
+    command: Command, repository: Repository, place: str
+) -> None:
+    image = repository.image([layer("small", SMALL)], tag="1")
+    command.json(f"{place}:1@{image.digest}", "--replace", "--copy-all")
+    assert repository.get("1").digest == image.digest

@@ -682,6 +682,8 @@ def test_arms_may_be_named_with_their_nodes(tmp_path: Path):
     nodes = [{"metadata": {"name": name}, "status": ready} for name in ("a", "b")]
     kubectl = program(tmp_path / "kubectl", CLUSTER, nodes=nodes)
     assert arms.named(kubectl, ["tuned=a", "parallel=b"]) == [Arm(TUNED, "a"), Arm(PARALLEL, "b")]
+    with pytest.raises(doctor.CannotLookError, match="tuned is named twice"):
+        arms.named(kubectl, ["tuned=a", "tuned=b"])
     for text in ("tuned", "fast=a", "tuned=c", "advised=a"):
         with pytest.raises(doctor.CannotLookError, match=r"is none\. Remedy: MODE=NODE, MODE of overlayfs, "):
             arms.named(kubectl, [text])

@@ -537,6 +537,7 @@ def test_a_secret_number_is_not_told_with_another_setting(secrets: Callable[...,
         ("tags", json.dumps({f"https://user:{SECRET}@registry.example": None})),
         ("sha256", json.dumps({f"https://user:{SECRET}@registry.example": "x"})),
         ("httpProxy", f"me:{SECRET}"),
+        ("httpProxy", f"http://me:{SECRET}"),
         ("registryPassword", SECRET),
         ("token", SECRET),
         ("eksNodeGroup", json.dumps({"userData": f"export TOKEN={SECRET}"})),
@@ -557,6 +558,7 @@ def test_what_may_hold_credentials_is_not_told(key: str, value: str) -> None:
         ("installerImage", f"Registry.example:5000/python@sha256:{'a' * 64}"),
         ("releaseURL", "https://mirror.example:8443/soci"),
         ("sha256", '{"x86_64": "12"}'),
+        ("httpProxy", "proxy.example:3128"),
     ],
 )
 def test_what_holds_no_credentials_is_told(key: str, value: str) -> None:
@@ -570,3 +572,8 @@ def test_a_misspelt_key_in_other_letters_is_recognised() -> None:
 def test_every_setting_says_what_it_is() -> None:
     assert all(declaration(item).text.endswith(".") for item in fields(Settings))
     assert len({config_key(item) for item in fields(Settings)}) == len(fields(Settings))
+
+
+def test_a_node_group_may_be_called_like_a_secret_and_its_problems_are_told() -> None:
+    groups = {"tokenizer": {"nodeCount": "many"}}
+    assert refusal(nodeGroups=json.dumps(groups)).startswith("soci:nodeGroups.tokenizer.nodeCount 'many': ")

@@ -356,8 +356,9 @@ def test_the_installer_takes_a_kubeconfig_in_every_form_also_as_an_output(
     assert recorder.resources == {}
 
 
-def test_a_path_that_leads_nowhere_is_shown(tmp_path: Path) -> None:
-    path = f"{tmp_path}/kubeconfig"
+def test_a_path_that_leads_nowhere_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = "gone/kubeconfig"  # a long one would be cut
     assert refused(path) == (
         f"soci:kubeconfig '{path}': {path} cannot be read (No such file or directory). "
         "Remedy: pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
@@ -408,7 +409,9 @@ def test_a_token_file_is_read_without_its_line_break_and_before_a_token(server: 
     (tmp_path / "token").write_text(f"{SECRET}\n")
     asking(server, tokenFile=str(tmp_path / "token"), token="another").get("/api")
     asking(server, tokenFile=str(tmp_path / "gone"), token="another").get("/api")
-    assert Asked.headers_seen == [f"Bearer {SECRET}", "Bearer another"]
+    (tmp_path / "empty").write_text("\n")
+    asking(server, tokenFile=str(tmp_path / "empty"), token="another").get("/api")
+    assert Asked.headers_seen == [f"Bearer {SECRET}", "Bearer another", "Bearer another"]
 
 
 def test_a_token_that_cannot_be_sent_is_not_told(server: str) -> None:

@@ -86,7 +86,8 @@ def _known(
     place = cache / "layers" / f"{oci.hex_of(digest)}.json"
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         found = LayerFiles.from_json(place.read_text())
-        os.utime(place)  # used, for `ztocs.prune`
+        with contextlib.suppress(OSError):
+            os.utime(place)  # used, for `ztocs.prune`
         return found
     say(f"reading layer {digest[7:19]} ({int(layer['size']) / 1e6:.0f} MB)")
     found = _fetched(registry, source, digest)

@@ -1,5 +1,6 @@
 """One image: read, its layers' zTOCs made, put together, pushed."""
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -141,7 +142,8 @@ class Indexer:
             members = task.there.members if task.there else ()
             at_target = {_content_key(member): member.soci_digest for member in members}
             digests = [at_target.get(_content_key(work.member), "") for work in works]
-            if task.there and self._has_indexes(target, works, digests):
+            is_whole = all(_content_key(member) in at_target for member in image.members if member.content)
+            if task.there and is_whole and self._has_indexes(target, works, digests):
                 outcome.status, outcome.digest = Status.PRESENT, task.there.root["digest"]
                 return
         self._refuse_attached(source, assemble.replaced(image, {work.member.digest for work in works}))
@@ -150,20 +152,24 @@ class Indexer:
         indexes = {work.member.digest: self._soci_index(work, made, lists, outcome) for work in works}
         documents = assemble.with_index(image, indexes)
         documents.blobs |= lists.blobs
-        outcome.status = self._put(task, documents, made.values())
-        # oras leaves out what a manifest that is there refers to, also where that is gone.
-        for index in indexes.values() if outcome.status is Status.PRESENT else ():
-            root = oci.descriptor(oci.MANIFEST, index)
-            if not self._registry.has(target, root["digest"]):
-                self._push(replace(documents, root=root), made.values(), target, "", outcome)
-                outcome.status = Status.INDEXED
+        outcome.status = self._put(task, documents, made.values(), indexes.values())
 
-    def _put(self, task: _Task, documents: Documents, ztocs: Collection[Made]) -> Status:
-        """Have what was made of an image at the target's tag; whether it was there already."""
+    def _put(
+        self, task: _Task, documents: Documents, ztocs: Collection[Made], indexes: Collection[bytes] = ()
+    ) -> Status:
+        """Have what was made of an image, and these SOCI indexes, at the target's tag; was it there?"""
         source, target, outcome = task.source, task.target, task.outcome
         outcome.digest = documents.root["digest"]
+        mended = False
+        with contextlib.suppress(DeniedError):  # who may only write learns the rest from the push
+            # oras leaves out what a manifest that is there refers to, also where that is gone.
+            for index in indexes if self._registry.has(target, outcome.digest) else ():
+                root = oci.descriptor(oci.MANIFEST, index)
+                if not self._registry.has(target, root["digest"]):
+                    self._push(replace(documents, root=root), ztocs, target, "", outcome)
+                    mended = True
         if task.there and task.there.root["digest"] == outcome.digest:
-            return Status.PRESENT
+            return Status.INDEXED if mended else Status.PRESENT
         before = task.image.root["digest"]
         if source.tag and not source.digest:
             self._refuse_moved(source, task.image)
@@ -181,6 +187,9 @@ class Indexer:
         if not self._wanted.copies or task.target.pinned == task.source.pinned:
             outcome.target = task.source.name
         elif not task.there or task.there.root["digest"] != digest:
+            if task.target.place != task.source.place:
+                digests = [digest, *(member.digest for member in task.image.members)]
+                self._refuse_attached(task.source, digests, "is not copied with it")
             self._registry.copy(task.source, digest, task.target, task.target.tag)
             outcome.status = Status.INDEXED
             outcome.notes.append("it had its index, and was copied as it is")
@@ -188,7 +197,7 @@ class Indexer:
     def _copy(self, task: _Task) -> None:
         """For an image that needs no index: have a copy at the target, marked as one that may be replaced."""
         digest = task.image.root["digest"]
-        if task.target.pinned == task.source.pinned:
+        if (task.target.place, task.target.tag) == (task.source.place, task.source.tag):
             task.outcome.digest = digest
         else:
             self._refuse_attached(task.source, assemble.replaced(task.image, ()))
@@ -212,8 +221,15 @@ class Indexer:
         except SociIndexError:  # no image at all
             there = None
         is_ours = there and (there.is_copy or any(member.soci_digest for member in there.members))
+        is_own_tag = (target.place, target.tag) == (source.place, source.tag)
+        if (
+            there
+            and is_own_tag
+            and not {*map(_content_key, there.members)} & {*map(_content_key, image.members)}
+        ):
+            is_ours = False  # of a newer push: the tag would go back to this digest
         if not self._wanted.is_forced and not is_ours:
-            if (target.place, target.tag) == (source.place, source.tag):
+            if is_own_tag:
                 if there and there.root["digest"] == image.root["digest"]:
                     return None
                 cause = f"{target.name} is another image than {source.digest}"
@@ -266,7 +282,9 @@ class Indexer:
         work.report.index = oci.digest_of(index)
         return index
 
-    def _refuse_attached(self, source: Reference, digests: Iterable[str]) -> None:
+    def _refuse_attached(
+        self, source: Reference, digests: Iterable[str], lost: str = "does not hold for the indexed image"
+    ) -> None:
         """Refuse what is attached to manifests that are not at the target: it would be lost in silence."""
         if self._wanted.is_unsigned:
             return
@@ -275,12 +293,10 @@ class Indexer:
         ]
         if not found:
             return
-        remedy = "--unsigned, and sign or describe the indexed image yourself; or "
-        if self._wanted.version == "v1":
-            lost, remedy = "is not copied with it", f"{remedy}an index in its own repository"
-        else:
-            lost = "does not hold for the indexed image"
-            remedy += "soci-index --index-version v1, which leaves the image as it is"
+        remedy = (
+            "--unsigned, and sign or describe the indexed image yourself; or soci-index --index-version v1 "
+            "without --to-repository, which leaves the image as it is"
+        )
         raise SociIndexError(f"{source.name} has {found[0]}, which {lost}", remedy)
 
     def _attached(self, source: Reference, digest: str) -> str:
@@ -318,7 +334,8 @@ class Indexer:
             outcome.status = Status.PRESENT
             return
         if is_elsewhere:
-            self._refuse_attached(source, [image.root["digest"], *(work.member.digest for work in works)])
+            digests = [image.root["digest"], *(work.member.digest for work in works)]
+            self._refuse_attached(source, digests, "is not copied with it")
         made = self._ztocs(source, wanted, outcome)
         if is_elsewhere:
             self._registry.copy(source, image.root["digest"], target, target.tag)
@@ -473,14 +490,16 @@ class Indexer:
             try:
                 try:
                     found[place], moved = future.result()
-                except SociIndexError:
+                except RegistryError:
                     if place in own:
                         raise
                     # Another image's repository does not have the layer, or not for us. This one may.
                     with self._lock:
-                        self._made[place] = self._layers.submit(self._ztoc, source, layers[place])
-                        own.add(place)
-                    found[place], moved = self._made[place].result()
+                        if self._made[place] is future:
+                            self._made[place] = self._layers.submit(self._ztoc, source, layers[place])
+                            own.add(place)
+                        again = self._made[place]
+                    found[place], moved = again.result()
             except SociIndexError as error:
                 problems.append(error)
                 continue

@@ -81,7 +81,8 @@ class Cache:
             with made.file.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             if f"sha256:{digest}" == made.descriptor["digest"]:
-                os.utime(place)  # used, for `prune`
+                with contextlib.suppress(OSError):
+                    os.utime(place)  # used, for `prune`
                 return made
         except (OSError, ValueError, LookupError):
             pass
