@@ -38,8 +38,10 @@ def section(content: dict) -> str:
         f"{link['connection_bytes_per_second'] / 1e6:.1f} over one"
         for link in content["links"]
     )
+    programs = (RESULT.parent / "bench-programs.svg").exists()
+    drawn = "![Seconds to ready of programs](bench-programs.svg)\n" if programs else ""
     return f"""![Seconds to ready, by share that is read and by link](bench.svg)
-
+{drawn}
 ```
 {chr(10).join(lines)}
 ```
