@@ -7,7 +7,7 @@ rooms:
     index       `soci-index IMAGE...`: its options, and a run of it
     sources     which images: named, listed, in Kubernetes' manifests, in a cluster
     references  an image reference in its parts, and where the indexed image goes
-    indexer     one image: read, planned, put together, pushed
+    indexer     one image: read, planned, put together, pushed; `image_reader`: what a registry has of it
     attached    what signs or describes an image, and would be lost
     layers      which layers can have a zTOC, and why the others cannot
     ztocs       the zTOC of a layer: kept, or made of that layer alone

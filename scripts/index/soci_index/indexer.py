@@ -15,6 +15,7 @@ from typing import Any
 from . import assemble, attached, oci, prefetch
 from .assemble import Documents, Image, Member
 from .errors import SociIndexError
+from .image_reader import ImageReader
 from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES, Kind, kind_of
 from .oci import Json
 from .outcome import Outcome, Platform, Skipped, Status
@@ -85,6 +86,7 @@ class Indexer:
         self._cache, self._progress = maker.cache, progress
         self._layers = ThreadPoolExecutor(jobs)
         self._questions = ThreadPoolExecutor(ASKED_AT_ONCE)
+        self._reader = ImageReader(registry, self._ask)
         self._made: dict[Path, Future[tuple[Made, int]]] = {}
         self._lock = threading.Lock()
 
@@ -125,7 +127,7 @@ class Indexer:
     # Version 2: in the image
 
     def _index_v2(self, source: Reference, target: Reference, outcome: Outcome) -> None:
-        image = self._read(source, outcome)
+        image = self._reader.read(source, outcome.notes)
         works = self._plan(source, image, outcome)
         if not works and not self._wanted.copies:
             outcome.status = Status.NOTHING
@@ -142,7 +144,11 @@ class Indexer:
             members = task.there.members if task.there else ()
             at_target = {_content_key(member): member.soci_digest for member in members}
             digests = [at_target.get(_content_key(work.member), "") for work in works]
-            is_whole = all(_content_key(member) in at_target for member in image.members if member.content)
+            is_whole = all(
+                _content_key(member) in at_target
+                for member in image.members
+                if member.content and not assemble.is_soci_index(member.descriptor)
+            )
             if task.there and is_whole and self._has_indexes(target, works, digests):
                 outcome.status, outcome.digest = Status.PRESENT, task.there.root["digest"]
                 return
@@ -213,7 +219,7 @@ class Indexer:
         if target.pinned == source.pinned:
             return None
         try:
-            there = self._read(target, Outcome(target.name))
+            there = self._reader.read(target, [])
         except (NotFoundError, DeniedError):  # if it may not be read, or not be written, the push says so
             return None
         except RegistryError:
@@ -318,7 +324,7 @@ class Indexer:
     # Version 1: beside the image
 
     def _index_v1(self, source: Reference, target: Reference, outcome: Outcome) -> None:
-        image = self._read(source, outcome)
+        image = self._reader.read(source, outcome.notes)
         works = self._plan(source, image, outcome)
         if not works:
             outcome.status = Status.NOTHING
@@ -355,58 +361,6 @@ class Indexer:
         return False
 
     # Both
-
-    def _read(self, source: Reference, outcome: Outcome) -> Image:
-        """The image, with all its manifests.
-
-        Raises:
-            SociIndexError: it is not there, or is no image.
-        """
-        root, content = self._registry.manifest(source, source.digest or source.tag)
-        media_type = str(root.get("mediaType", ""))
-        if media_type.startswith(oci.SCHEMA1):
-            cause = f"{source.name} is of the schema 1 that registries have left"
-            raise SociIndexError(cause, "build the image again, or pull and push it with a current tool")
-        parsed = json.loads(content)
-        if media_type in oci.INDEX_TYPES:
-            members = self._ask(
-                lambda descriptor: self._member(source, descriptor, outcome), parsed["manifests"]
-            )
-            return Image(root, parsed, members)
-        config = parsed.get("config") or {}
-        if media_type not in oci.MANIFEST_TYPES or config.get("mediaType") not in oci.CONFIG_TYPES:
-            kind = config.get("mediaType") or media_type
-            raise SociIndexError(f"{source.name} is no container image ({kind})", "name an image")
-        platform = self._platform(source, config)
-        descriptor = {key: root[key] for key in ("mediaType", "digest", "size")} | {"platform": platform}
-        return Image(root, None, [Member(descriptor, parsed, platform)])
-
-    def _member(self, source: Reference, descriptor: Json, outcome: Outcome) -> Member:
-        platform = descriptor.get("platform")
-        if descriptor.get("mediaType") not in oci.MANIFEST_TYPES:
-            if descriptor.get("mediaType") in oci.INDEX_TYPES:
-                outcome.notes.append(f"an index in its index, {descriptor['digest']}, is carried as it is")
-            return Member(descriptor, None, platform)
-        try:
-            content = json.loads(self._registry.manifest(source, descriptor["digest"])[1])
-        except NotFoundError:
-            where = assemble.platform_text(platform)
-            outcome.notes.append(f"{where} is in its index, but not in the registry ({descriptor['digest']})")
-            return Member(descriptor, None, platform)
-        member = Member(descriptor, content, platform)
-        config = content.get("config") or {}
-        if platform is None and not member.is_attestation and config.get("mediaType") in oci.CONFIG_TYPES:
-            return Member(descriptor, content, self._platform(source, config))
-        return member
-
-    def _platform(self, source: Reference, config: Json) -> Json:
-        """The platform in an image's config, as containerd normalizes it."""
-        content = json.loads(self._registry.small_blob(source, config["digest"]))
-        system, architecture, variant, _ = assemble.normal_platform(content)
-        features = {key: content[key] for key in ("os.version", "os.features") if content.get(key)}
-        return {"architecture": architecture, "os": system, **features} | (
-            {"variant": variant} if variant else {}
-        )
 
     def _plan(self, source: Reference, image: Image, outcome: Outcome) -> list[_Work]:
         """The platforms that get an index, with their layers that get a zTOC; what does not is reported.
