@@ -300,6 +300,7 @@ def test_arms_take_turns_and_a_sample_that_fails_is_noted_and_ends_nothing():
     assert sorted(len(samples) for samples in result.samples.values()) == [2, 3]
     assert len(saved) == 6, "each sample is saved"
     assert any("left]" in line for line in said)
+    assert result.empty_pods == {"node1": [0.5] * 3}, "the floor is not that of one slow start"
 
 
 @pytest.mark.parametrize(
