@@ -5,13 +5,16 @@ is read from there. The daemon is slowed down, or its background fetch would hav
 """
 
 import hashlib
+import json
 import re
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from awkward_registry import Away, AwkwardRegistry, Fault
+from settings import REGISTRY
 
 from tests.cluster import lazy_images, registries
 from tests.cluster.looks import SOCI_NODES, doctor
@@ -214,6 +217,39 @@ def test_an_index_that_is_deleted_disturbs_no_pod_that_reads_and_the_next_node_n
     assert (pod.read().errors, other.read().errors) == (0, 0)
     assert (served(NODE, repository)["served"], served(OTHER_NODE, repository)["served"]) == ("lazy", "whole")
     assert set(findings(OTHER_NODE, repository)) == {"index-missing"}
+
+
+def parts_of_index(repository: str) -> dict[str, str]:
+    """The digests of an image's SOCI index, and of the zTOC of its last layer."""
+
+    def manifest(reference: str) -> dict[str, Any]:
+        url = f"http://{REGISTRY}/v2/{repository}/manifests/{reference}"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)
+
+    descriptors = manifest("1")["manifests"]
+    (index,) = [found["digest"] for found in descriptors if found.get("artifactType")]
+    return {"index": index, "ztoc": manifest(index)["layers"][-1]["digest"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["index", "ztoc"])
+@pytest.mark.parametrize("damage", [{"inverted": True}, {"length": 100}], ids=["replaced", "truncated"])
+def test_an_index_or_a_ztoc_that_is_damaged_makes_no_read_wrong_and_is_named(
+    registry: AwkwardRegistry,
+    start: Callable[..., Pod],
+    part: str,
+    damage: dict[str, Any],
+    request: pytest.FixtureRequest,
+) -> None:
+    repository = f"wobble/{request.node.callspec.id}"
+    lazy_images.push(repository, lazy_images.LARGE)
+    registry.faults = [Fault(**damage, agent="soci", path=parts_of_index(repository)[part])]
+    pod = start(repository, file_bytes=lazy_images.LARGE)
+    pod.must_read_everything()
+    assert pod.read().errors == 0
+    assert served(NODE, repository)["served"] == "whole"
+    assert findings(NODE, repository)
 
 
 @pytest.mark.slow

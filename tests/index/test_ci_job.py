@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 from awkward_registry import Auth, AwkwardRegistry, User
+from soci_index import tools
 
 from tests.index.conftest import SOURCE, Command
 from tests.index.made_images import MIN_LAYER, Json, Repository, layer
 from tests.index.test_index import layers_read
 
+WORKFLOW = yaml.safe_load((SOURCE / "ci" / "github-actions.yaml").read_text())["jobs"]["index"]["steps"]
 JOB = yaml.safe_load((SOURCE / "ci" / "gitlab-ci.yaml").read_text())["soci-index"]
 USER, TOKEN = "gitlab-ci-token", "glcbt-secret"
 
@@ -95,3 +97,32 @@ def test_the_job_for_gitlab_indexes_and_its_cache_spares_the_next_tag_the_known_
     assert indexed["status"] == "indexed"
     # Of the new tag's layers, the one that was not there before; the first question for it has no token yet.
     assert [bool(reads) for reads in layers_read(registry, base, app, changed)] == [False, False, True]
+
+
+def test_the_step_for_github_indexes_and_its_cache_is_the_commands_own(
+    command: Command, repository: Repository, registry: AwkwardRegistry, tmp_path: Path
+) -> None:
+    """The steps before it, checkout, cache and docker login, are others'."""
+    repository.image([layer("base")], tag="1")
+    [kept] = [step["with"]["path"] for step in WORKFLOW if "actions/cache" in step.get("uses", "")]
+    [place] = [step["with"]["path"] for step in WORKFLOW if "actions/checkout" in step.get("uses", "")]
+    [step] = [step for step in WORKFLOW if "soci_index" in step.get("run", "")]
+    shutil.copytree(SOURCE, tmp_path / place / "scripts" / "index")
+    image = f"{registry.name}/{repository.name}:1"
+    home = str(tmp_path / "home")
+    here = ["--plain-http", registry.name, "--min-layer-size", MIN_LAYER]
+    here += [f"--{name}={path}" for name, path in command.programs.items()]
+    done = subprocess.run(
+        ["bash", "-e", "-c", f"{step['run']} {shlex.join(here)}"],
+        cwd=tmp_path,
+        env={**step["env"], "IMAGE": image, "HOME": home, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["images"][0]["status"] == "indexed"
+    own = Path(kept.replace("~", home))
+    assert own.relative_to(home) == tools.cache_directory().relative_to(Path.home())
+    assert list(own.glob("ztocs/*/*/*/*"))

@@ -54,6 +54,24 @@ def layers_read(registry: AwkwardRegistry, *layers: bytes) -> list[int]:
     return [sum(path.endswith(digest_of(content)) for path in asked) for content in layers]
 
 
+# Which images
+
+
+def test_what_helm_renders_is_read_from_standard_input(
+    command: Command, repository: Repository, place: str
+) -> None:
+    rendered = ""
+    for tag in ("1", "2"):
+        repository.image([layer(f"app {tag}")], tag=tag)
+        rendered += f"---\nkind: Pod\nspec:\n  containers:\n  - name: app\n    image: {place}:{tag}\n"
+    words = command.words("--file", "-", "--output", "json")
+    done = subprocess.run(
+        words, input=rendered, env=command.variables(), capture_output=True, text=True, check=True
+    )
+    found = {entry["image"]: entry["status"] for entry in json.loads(done.stdout)["images"]}
+    assert found == {f"{place}:1": "indexed", f"{place}:2": "indexed"}
+
+
 # What is kept
 
 
