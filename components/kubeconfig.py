@@ -194,15 +194,13 @@ def user_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
     return _named(found, "users", "user").get(of.get("user") or "", {})
 
 
-def with_tokens(found: dict[str, Any]) -> dict[str, Any]:
-    """The kubeconfig with the tokens of its users' token files, as kubectl reads them: without the blanks
-    around them, and before a token that stands beside. A file that cannot be read stays named."""
-    for user in _named(found, "users", "user").values():
-        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
-            if token := Path(user["tokenFile"]).read_text(encoding="utf-8").strip():
-                user["token"] = token
-                del user["tokenFile"]
-    return found
+def take_token(user: dict[str, Any]) -> None:
+    """Give a user the token of his token file, as kubectl reads it: without the blanks around it, and before
+    a token that stands beside. A file that cannot be read stays named."""
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+        if token := Path(user["tokenFile"]).read_text(encoding="utf-8").strip():
+            user["token"] = token
+            del user["tokenFile"]
 
 
 def _is_readable(file: Any) -> bool:
@@ -251,7 +249,9 @@ def _named(found: Mapping[str, Any], key: str, inner: str) -> dict[str, dict[str
     named: dict[str, dict[str, Any]] = {}
     if not isinstance(entries, list):
         raise RefusedError(f"its {key} are no list", REMEDY)
-    for entry in filter(lambda entry: entry is not None, entries):
+    for entry in entries:
+        if entry is None:
+            continue
         name = (entry.get("name") or "") if isinstance(entry, dict) else None
         content = (entry.get(inner) or {}) if isinstance(entry, dict) else None
         if not isinstance(name, str) or not isinstance(content, dict):

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from . import redaction
-from .kubeconfig import parse, user_of, with_tokens
+from .kubeconfig import parse, take_token, user_of
 
 REQUEST_TIMEOUT_SECONDS = 10
 MOST_CHARACTERS = 4 << 20  # of what a command prints
@@ -44,8 +44,10 @@ class LiveCluster:
         # One try: who waits for an answer here is a person.
         settings = client.Configuration(retries=False)
         try:
-            found = with_tokens(parse(kubeconfig))
-            program = (user_of(found, context).get("exec") or {}).get("command")
+            found = parse(kubeconfig)
+            user = user_of(found, context)
+            take_token(user)
+            program = (user.get("exec") or {}).get("command")
             self._connection = config.new_client_from_config_dict(
                 found,
                 context=context or None,

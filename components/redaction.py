@@ -11,8 +11,6 @@ import pulumi
 # What comes before the @ of an address (that of an image's digest excepted), what comes after its ? or #, and
 # what YAML calls an entry of a mapping, as a kubeconfig holds its token.
 _CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
-
-
 # Names of what people keep secrets in; a user and a password, in the place of an address.
 _SECRET_NAME = re.compile(r"passw|token|secret|credential|user_?data|private_?key|api_?key", re.IGNORECASE)
 _PAIR = re.compile(r"(?:\w+://)?(?!\w+://)[^\s:/@]+:(?!\d+/?$)[^\s@]+$")
@@ -59,29 +57,27 @@ def without_secret(message: str, secret: Any) -> str:
 
 def _names(value: Any) -> Iterable[str]:
     """Every key in a value, which may be an object or a list in JSON."""
-    value = _decoded(value) if isinstance(value, str) else value
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield str(key)
-            yield from _names(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _names(item)
+    return (text for text, is_name in _parts(value) if is_name)
 
 
 def _texts(value: Any) -> Iterable[str]:
     """Every text in a value, which may be an object or a list in JSON."""
+    return (text for text, _ in _parts(value))
+
+
+def _parts(value: Any, is_name: bool = False) -> Iterable[tuple[str, bool]]:
+    """Every text in a value, and whether it is a key, or in one."""
     if isinstance(value, str):
         decoded = _decoded(value)
-        yield from [value.strip()] if decoded is None else _texts(decoded)
+        yield from [(value.strip(), is_name)] if decoded is None else _parts(decoded, is_name)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from (*_texts(key), *_texts(item))
+            yield from (*_parts(key, True), *_parts(item, is_name))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _texts(item)
+            yield from _parts(item, is_name)
     elif value is not None:
-        yield str(value)
+        yield str(value), is_name
 
 
 def _decoded(text: str) -> Any:

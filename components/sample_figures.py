@@ -57,16 +57,16 @@ def _start(pod: Object) -> str:
     for status in pod["status"].get("containerStatuses") or ():
         ended = (status.get("state") or {}).get("terminated") or {}
         if status.get("name") == CONTAINER and ended.get("startedAt"):
-            created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-            started, done = (
-                max((datetime.fromisoformat(ended[key]) - created).total_seconds(), 0)
-                if ended.get(key)
-                else 0
-                for key in ("startedAt", "finishedAt")
-            )
-            said = f"started {started:.0f} s after its creation"
+            created = pod["metadata"]["creationTimestamp"]
+            done = _seconds(created, ended["finishedAt"]) if ended.get("finishedAt") else 0
+            said = f"started {_seconds(created, ended['startedAt']):.0f} s after its creation"
             return f"{said}, done after {done:.0f} s" if done else said
     return ""
+
+
+def _seconds(begin: str, end: str) -> float:
+    """Between two of the API's times; 0 when the clock that wrote the second one is behind."""
+    return max((datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds(), 0)
 
 
 def layers_in_words(image: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ LABELS = {
     ADVISED: "as advised",
 }
 REFERENCES = (OVERLAYFS, TUNED)
+NODE_MODES = [mode for mode in LABELS if mode != ADVISED]  # what a node can be set to; advice is per image
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 MACHINE_LABELS = ("kubernetes.io/os", "kubernetes.io/arch")  # of nodes that can be compared
 MODE_OF_NODE = {"lazy": LAZY, "lazy-or-parallel": LAZY, "parallel": PARALLEL}
@@ -57,7 +58,7 @@ def offered(kubectl: Kubectl, namespace: str, soci_node: str = "", reference_nod
     Raises:
         CannotLookError: there is no node with SOCI, no such one, or the one that should be without has it.
     """
-    nodes = {node["metadata"]["name"]: node for node in kubectl.get("nodes")["items"] if is_ready(node)}
+    nodes = ready_nodes(kubectl)
     for name in filter(None, (soci_node, reference_node)):
         if name not in nodes:
             known = ", ".join(sorted(nodes)) or "none"
@@ -94,15 +95,13 @@ def named(kubectl: Kubectl, chosen: Iterable[str]) -> list[Arm]:
     Raises:
         CannotLookError: there is no such mode, or no such node is ready.
     """
-    ready = sorted(node["metadata"]["name"] for node in kubectl.get("nodes")["items"] if is_ready(node))
-    modes = [mode for mode in LABELS if mode != ADVISED]
+    ready = sorted(ready_nodes(kubectl))
     arms = []
     for text in chosen:
         mode, _, node = text.partition("=")
-        if mode not in modes or node not in ready:
-            known = (
-                f"MODE=NODE, MODE of {', '.join(modes)}; NODE of {', '.join(ready) or 'none that is ready'}"
-            )
+        if mode not in NODE_MODES or node not in ready:
+            nodes = ", ".join(ready) or "none that is ready"
+            known = f"MODE=NODE, MODE of {', '.join(NODE_MODES)}; NODE of {nodes}"
             raise CannotLookError(f"--arm {text!r} is none. Remedy: {known}")
         if mode in {arm.mode for arm in arms}:
             raise CannotLookError(f"--arm {text!r}: {mode} is named twice. Remedy: one node for each mode")
@@ -117,6 +116,11 @@ def mode_of(kubectl: Kubectl, namespace: str) -> str:
     program = next(volume["configMap"]["name"] for volume in volumes if "configMap" in volume)
     config_map = kubectl.get("configmap", program, "--namespace", namespace)
     return MODE_OF_NODE[json.loads(config_map["data"]["settings.json"])["mode"]]
+
+
+def ready_nodes(kubectl: Kubectl) -> dict[str, Mapping[str, Any]]:
+    """A cluster's ready nodes, by name."""
+    return {node["metadata"]["name"]: node for node in kubectl.get("nodes")["items"] if is_ready(node)}
 
 
 def is_ready(node: Mapping[str, Any]) -> bool:

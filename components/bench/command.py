@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         metavar="MODE=NODE",
         help="in the place of both: each way to load, and a node that does it, such as tuned=worker-3 "
-        f"({', '.join(mode for mode in all_arms.LABELS if mode != all_arms.ADVISED)}); repeatable",
+        f"({', '.join(all_arms.NODE_MODES)}); repeatable",
     )
     parser.add_argument("--image-pull-secret", action="append", default=[], metavar="NAME")
     parser.add_argument("-n", "--namespace", default="default", help="of the samples, default %(default)s")
@@ -136,9 +136,11 @@ def ended_by_sigterm() -> Generator[None]:
 
 def run(wanted: argparse.Namespace, kubectl: Kubectl) -> Result:
     """Take the samples; raises CannotLookError and BenchError when there is nothing to take them on."""
-    where = wanted.installer_namespace
-    chosen = all_arms.named(kubectl, wanted.arm) if wanted.arm else None
-    chosen = chosen or all_arms.offered(kubectl, where, wanted.soci_node, wanted.reference_node)
+    if wanted.arm:
+        chosen = all_arms.named(kubectl, wanted.arm)
+    else:
+        where = (wanted.installer_namespace, wanted.soci_node, wanted.reference_node)
+        chosen = all_arms.offered(kubectl, *where)
     image = in_containerd(wanted.image)  # by which the node finds it again
     needed = None if wanted.needed_mb is None else int(wanted.needed_mb * 1e6)
     workload = Workload(wanted.image, {"": image}, wanted.command, wanted.ready_line, needed)

@@ -14,8 +14,8 @@ from ..doctor import CannotLookError, Kubectl
 from ..pull_time import pull_seconds
 from .arms import ADVISED, Arm
 from .node_session import BenchError, NodeSession
-from .pod_watch import PodNews, PodWatch
-from .samples import Advised, Json, Link, Phases, Sample, Workload, is_cold
+from .pod_watch import CONTAINER, PodNews, PodWatch
+from .samples import Advised, Json, Link, Phases, Sample, Workload, is_cold, moves_reads_alone
 
 POD_SECONDS = 240.0
 POD_MARGIN_SECONDS = 120
@@ -103,7 +103,7 @@ class Bench:
         if not image_bytes and not sample.fuse_mounts:
             image_bytes = session.ask("image", image=workload.image_for(arm.mode))["bytes"]
         if not is_cold(sample, image_bytes, workload.needed_bytes):
-            of_reads = bool(sample.fuse_mounts or not image_bytes)
+            of_reads = moves_reads_alone(sample, image_bytes)
             least = (workload.needed_bytes or 0) if of_reads else image_bytes
             moved = f"{sample.moved_bytes / 1e6:.1f} of {least / 1e6:.1f} MB moved"
             remedy = "let nothing else pull there, and no image with the same layers be there"
@@ -137,7 +137,7 @@ class Bench:
                 seconds=self.seconds + 10,
                 stop=lambda: news.trouble and f"pod {name}: {news.trouble}",
                 pod=f"{self.namespace}_{name}_{news.uid}",
-                container="workload",
+                container=CONTAINER,
                 ready=ready,
                 limit=self.seconds,
             )
@@ -196,7 +196,7 @@ def bench_pod(
     """A pod of one image on one node; the scheduler puts it there, so that its part is seen. It is waited for
     so many seconds."""
     on_node = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
-    container: Json = {"name": "workload", "image": image, "imagePullPolicy": "IfNotPresent"}
+    container: Json = {"name": CONTAINER, "image": image, "imagePullPolicy": "IfNotPresent"}
     if command:
         container["command"] = list(command)
     return {

@@ -23,7 +23,8 @@ REFUSALS = (
     "CreateContainerError",
     "RunContainerError",
 )
-OWN = "spec.containers{workload}"
+CONTAINER = "workload"  # of a sample's pod
+OWN = f"spec.containers{{{CONTAINER}}}"
 PAUSE_SECONDS = 1.0  # before a watch that has ended begins anew
 
 Take = Callable[[Mapping[str, Any], float], None]

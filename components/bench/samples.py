@@ -134,10 +134,15 @@ def ratio(reference_s: float | None, measured_s: float | None) -> float | None:
     return reference_s / measured_s if reference_s is not None and measured_s else None
 
 
+def moves_reads_alone(sample: Sample, image_bytes: int) -> bool:
+    """Whether a cold start need not move the image's layers: it is lazily loaded, or nobody knows them."""
+    return bool(sample.fuse_mounts or not image_bytes)
+
+
 def is_cold(sample: Sample, image_bytes: int, needed_bytes: int | None = None) -> bool:
     """Whether the bytes that moved prove that nothing of the image was on the node: a lazily loaded one moves
     what it reads, any other one its layers."""
-    if sample.fuse_mounts or not image_bytes:
+    if moves_reads_alone(sample, image_bytes):
         return sample.moved_bytes > WHOLE_SHARE * (needed_bytes or 0)
     return sample.moved_bytes >= WHOLE_SHARE * image_bytes
 

@@ -104,8 +104,7 @@ def add_nodes() -> None:
     """Have both nodes in the lab, with SOCI."""
     for node in NODES.values():
         if not (LAB_DIRECTORY / "nodes" / node / "node.json").exists():
-            options = ("--no-taint", "--label", f"soci-cluster.io/bench={node}")
-            lab("add-node", node, "--containerd", lab_bench.CONTAINERD, *options)
+            lab("add-node", node, "--containerd", lab_bench.CONTAINERD, *lab_bench.own_node(node))
             AgentNode(node).install(mode="lazy")
     on_node(NODES["not fetched"], WITHOUT_FETCH.format(config=FIRST.config, unit=FIRST.unit))
 

@@ -83,11 +83,15 @@ READS = {
     "100": "100 %",
 }
 PROGRAMS = ("python", "notebook", "jvm", "static", "small-files")
-# The lazy one is a node like any other of the stack; the others are not the stack's.
-OPTIONS = {
-    node: ("--no-taint", "--label", f"soci-cluster.io/bench={node}")
-    for node in ("tuned", "parallel", "advised")
-}
+
+
+def own_node(name: str) -> tuple[str, ...]:
+    """The options of a lab node that is the benchmark's, and not the stack's."""
+    return ("--no-taint", "--label", f"soci-cluster.io/bench={name}")
+
+
+# The lazy one is a node like any other of the stack.
+OPTIONS = {node: own_node(node) for node in ("tuned", "parallel", "advised")}
 RELATIVES = [IMAGE, IMAGE.removesuffix("-soci")]  # the shares are read of the sample's own layers
 INSTALL_SECONDS = 120
 RESULT = LAB_DIRECTORY / "bench.json"

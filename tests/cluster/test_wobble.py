@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from awkward_registry import Away, AwkwardRegistry, Fault
 from settings import REGISTRY
+from soci_index.assemble import MANIFEST_DIGEST
 
 from tests.cluster import lazy_images, registries
 from tests.cluster.looks import SOCI_NODES, doctor
@@ -24,7 +25,6 @@ from tests.waiting import wait_for
 NODE, OTHER_NODE = SOCI_NODES
 OF_LAYERS: dict[str, Any] = {"kinds": ("blobs", "store"), "agent": "soci"}
 SLOW = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
-OF_MANIFEST = "com.amazon.soci.image-manifest-digest"
 SHORT = 1 << 20  # bytes: the first span
 READ_SECONDS = 180
 HASH_ALL = """
@@ -230,7 +230,7 @@ def parts_of_index(repository: str) -> dict[str, str]:
 
     descriptors = manifest("1")["manifests"]
     # The copy to the registry does not keep the type of the index.
-    (index,) = [found["digest"] for found in descriptors if OF_MANIFEST in found.get("annotations", {})]
+    (index,) = [found["digest"] for found in descriptors if MANIFEST_DIGEST in found.get("annotations", {})]
     return {"index": index, "ztoc": manifest(index)["layers"][-1]["digest"]}
 
 

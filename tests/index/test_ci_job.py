@@ -35,12 +35,15 @@ def clone_url(tmp_path: Path) -> str:
     return repository.as_uri()
 
 
-def run_job(project: Path, clone_url: str, image: str, command: Command) -> list[Json]:
-    """Run the job's lines in one shell, in a project directory; return what came of the images.
+def of_here(command: Command, host: str) -> str:
+    """The options that a job's command hears of here: the registry has no TLS, the programs' releases are out
+    of reach, and the layers are small."""
+    programs = [f"--{name}={path}" for name, path in command.programs.items()]
+    return shlex.join(["--plain-http", host, "--min-layer-size", MIN_LAYER, *programs])
 
-    The registry here has no TLS, the programs' releases are out of reach, and the layers are small: the
-    command hears of all three. Everything else is the job's.
-    """
+
+def run_job(project: Path, clone_url: str, image: str, command: Command) -> list[Json]:
+    """Run the job's lines in one shell, in a project directory; return what came of the images."""
     repository, _, tag = image.rpartition(":")
     host = repository.partition("/")[0]
     given = {
@@ -55,9 +58,7 @@ def run_job(project: Path, clone_url: str, image: str, command: Command) -> list
         "PATH": os.environ["PATH"],
     }
     declared = {name: string.Template(value).substitute(given) for name, value in JOB["variables"].items()}
-    here = ["--plain-http", host, "--min-layer-size", MIN_LAYER]
-    here += [f"--{name}={path}" for name, path in command.programs.items()]
-    lines = [*JOB["before_script"], *(f"{line} {shlex.join(here)}" for line in JOB["script"])]
+    lines = [*JOB["before_script"], *(f"{line} {of_here(command, host)}" for line in JOB["script"])]
     done = subprocess.run(
         ["sh", "-ec", "\n".join(lines)],
         cwd=project,
@@ -110,10 +111,8 @@ def test_the_step_for_github_indexes_and_its_cache_is_the_commands_own(
     shutil.copytree(SOURCE, tmp_path / place / "scripts" / "index")
     image = f"{registry.name}/{repository.name}:1"
     home = str(tmp_path / "home")
-    here = ["--plain-http", registry.name, "--min-layer-size", MIN_LAYER]
-    here += [f"--{name}={path}" for name, path in command.programs.items()]
     done = subprocess.run(
-        ["bash", "-e", "-c", f"{step['run']} {shlex.join(here)}"],
+        ["bash", "-e", "-c", f"{step['run']} {of_here(command, registry.name)}"],
         cwd=tmp_path,
         env={**step["env"], "IMAGE": image, "HOME": home, "PATH": os.environ["PATH"]},
         capture_output=True,

@@ -173,16 +173,22 @@ def _targets(parsed: argparse.Namespace) -> tuple[list[tuple[Reference, Referenc
     ):
         cause = f"--to-tag and --to-repository NAME are for one image; there are {len(images)}"
         raise UsageError(cause, "--suffix, or --to-repository NAME/ with a slash at its end")
-    targets = [(image, _target(parsed, image)) for image in images.values()]
+    targets, sharing = _apart([(image, _target(parsed, image)) for image in images.values()])
+    return targets, [*refused, *sharing]
+
+
+def _apart(
+    targets: Sequence[tuple[Reference, Reference]],
+) -> tuple[list[tuple[Reference, Reference]], list[Outcome]]:
+    """Those with a target of their own; and those of which several would be one, the last one winning."""
     sharing: dict[str, list[str]] = {}
     for image, target in targets:
         sharing.setdefault(target.pinned, []).append(image.name)
-    for target, names in sharing.items():
+    refused = []
+    for place, names in sharing.items():
         if len(names) > 1:
-            error = SociIndexError(
-                f"{' and '.join(names)} would all be {target}",
-                "one of them; or each by itself, with --to-tag",
-            )
+            cause = f"{' and '.join(names)} would all be {place}"
+            error = SociIndexError(cause, "one of them; or each by itself, with --to-tag")
             refused += [Outcome(name, problem=str(error)) for name in names]
     return [pair for pair in targets if len(sharing[pair[1].pinned]) == 1], refused
 

@@ -141,15 +141,7 @@ class Indexer:
             if self._has_indexes(source, works, own):
                 self._place(task)
                 return
-            members = task.there.members if task.there else ()
-            at_target = {_content_key(member): member.soci_digest for member in members}
-            digests = [at_target.get(_content_key(work.member), "") for work in works]
-            is_whole = all(
-                _content_key(member) in at_target
-                for member in image.members
-                if member.content and not assemble.is_soci_index(member.descriptor)
-            )
-            if task.there and is_whole and self._has_indexes(target, works, digests):
+            if task.there and self._is_at_target(image, works, target, task.there):
                 outcome.status, outcome.digest = Status.PRESENT, task.there.root["digest"]
                 return
         self._refuse_attached(source, assemble.replaced(image, {work.member.digest for work in works}))
@@ -166,14 +158,7 @@ class Indexer:
         """Have what was made of an image, and these SOCI indexes, at the target's tag; was it there?"""
         source, target, outcome = task.source, task.target, task.outcome
         outcome.digest = documents.root["digest"]
-        mended = False
-        with contextlib.suppress(DeniedError):  # who may only write learns the rest from the push
-            # oras leaves out what a manifest that is there refers to, also where that is gone.
-            for index in indexes if self._registry.has(target, outcome.digest) else ():
-                root = oci.descriptor(oci.MANIFEST, index)
-                if not self._registry.has(target, root["digest"]):
-                    self._push(replace(documents, root=root), ztocs, target, "", outcome)
-                    mended = True
+        mended = self._mend(task, documents, ztocs, indexes)
         if task.there and task.there.root["digest"] == outcome.digest:
             return Status.INDEXED if mended else Status.PRESENT
         before = task.image.root["digest"]
@@ -185,6 +170,22 @@ class Indexer:
             outcome.notes.append(f"what {source.tag} was before is {source.place}@{before}")
         self._push(documents, ztocs, target, target.tag, outcome)
         return Status.INDEXED
+
+    def _mend(
+        self, task: _Task, documents: Documents, ztocs: Collection[Made], indexes: Collection[bytes]
+    ) -> bool:
+        """Push SOCI indexes that are gone from behind an image that is there; whether there were any.
+
+        oras leaves out what a manifest that is there refers to, also where that is gone.
+        """
+        target, outcome, mended = task.target, task.outcome, False
+        with contextlib.suppress(DeniedError):  # who may only write learns the rest from the push
+            for index in indexes if indexes and self._registry.has(target, outcome.digest) else ():
+                root = oci.descriptor(oci.MANIFEST, index)
+                if not self._registry.has(target, root["digest"]):
+                    self._push(replace(documents, root=root), ztocs, target, "", outcome)
+                    mended = True
+        return mended
 
     def _place(self, task: _Task) -> None:
         """For an image that has its index: it stays where it is, or is copied to the target as it is."""
@@ -203,11 +204,11 @@ class Indexer:
     def _copy(self, task: _Task) -> None:
         """For an image that needs no index: have a copy at the target, marked as one that may be replaced."""
         digest = task.image.root["digest"]
-        if (task.target.place, task.target.tag) == (task.source.place, task.source.tag):
+        if task.target.tagged == task.source.tagged:
             task.outcome.digest = digest
         else:
             self._refuse_attached(task.source, assemble.replaced(task.image, ()))
-            self._put(task, assemble.with_index(task.image, {}, copy_of=digest), ())
+            self._put(task, assemble.with_index(task.image, {}, copy_of=digest), ztocs=())
         task.outcome.status = Status.NOTHING
 
     def _read_target(self, source: Reference, image: Image, target: Reference) -> Image | None:
@@ -227,7 +228,7 @@ class Indexer:
         except SociIndexError:  # no image at all
             there = None
         is_ours = there and (there.is_copy or any(member.soci_digest for member in there.members))
-        is_own_tag = (target.place, target.tag) == (source.place, source.tag)
+        is_own_tag = target.tagged == source.tagged
         if (
             there
             and is_own_tag
@@ -243,6 +244,17 @@ class Indexer:
             cause = f"{target.name} is there, and is no indexed image"
             raise SociIndexError(cause, "another tag by --to-tag or --suffix, or --force to move this one")
         return there
+
+    def _is_at_target(self, image: Image, works: Sequence[_Work], target: Reference, there: Image) -> bool:
+        """Whether what is at the target is this image, all of it, with its indexes."""
+        at_target = {_content_key(member): member.soci_digest for member in there.members}
+        is_whole = all(
+            _content_key(member) in at_target
+            for member in image.members
+            if member.content and not assemble.is_soci_index(member.descriptor)
+        )
+        digests = [at_target.get(_content_key(work.member), "") for work in works]
+        return is_whole and self._has_indexes(target, works, digests)
 
     def _has_indexes(self, place: Reference, works: Sequence[_Work], digests: Sequence[str]) -> bool:
         """Whether a repository has these SOCI indexes, one of each platform, with what is wanted in them."""

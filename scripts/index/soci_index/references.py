@@ -40,7 +40,12 @@ class Reference:
     @property
     def pinned(self) -> str:
         """What is read: the digest, where there is one, else the tag."""
-        return f"{self.place}@{self.digest}" if self.digest else f"{self.place}:{self.tag}"
+        return f"{self.place}@{self.digest}" if self.digest else self.tagged
+
+    @property
+    def tagged(self) -> str:
+        """Its place by the tag, whatever it is pinned to."""
+        return f"{self.place}:{self.tag}"
 
     def at(self, reference: str) -> str:
         """A tag or digest of the same repository."""

@@ -49,12 +49,12 @@ class Made:
         return self.index["layers"][0]
 
 
-def prune(directory: Path, now: float | None = None) -> None:
+def prune(directory: Path) -> None:
     """Remove from a cache what no run has used for KEPT_SECONDS, and what killed runs left half done.
 
     A directory of a run at work is younger than UNFINISHED_SECONDS.
     """
-    now = time.time() if now is None else now
+    now = time.time()
     for entry in [*(directory / "ztocs").glob("*/*/*/*"), *(directory / "layers").glob("*")]:
         limit = UNFINISHED_SECONDS if entry.name.startswith(".") else KEPT_SECONDS
         with contextlib.suppress(OSError):
