@@ -7,6 +7,7 @@ as a list by type. A write bumps the node's resourceVersion, and one that names 
 import copy
 import http
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from agent.api import MERGE, STRATEGIC, ApiError
 from agent.marks import CONDITION
@@ -49,7 +50,7 @@ class FakeApi:
         self.node = patched({"metadata": {"resourceVersion": "7"}, "spec": {}, "status": {}}, node, False)
         self.daemonset: Json = {"metadata": {"uid": "u"}}
         self.namespace: Json = {"metadata": {}}
-        self.pods: dict[str, Json] = {}  # name to metadata
+        self.pods: dict[str, Json] = {}  # by name; what of a pod is asked for
         self.guarded: set[str] = set()  # pods whose eviction their budget forbids
         self.errors: dict[str, int] = {}  # part of a path to the status of its answer; 0: no answer at all
         self.evictions: list[Json] = []  # those that were granted
@@ -63,7 +64,8 @@ class FakeApi:
         return copy.deepcopy(self._answer(method, path, body, content_type))
 
     def _answer(self, method: str, path: str, body: Any, content_type: str) -> Json:
-        match path.strip("/").split("/"):
+        url = urlsplit(path)
+        match url.path.strip("/").split("/"):
             case ["api", "v1", "nodes", _]:
                 return self._node(method, path, {**body, "status": {}} if body else {}, content_type)
             case ["api", "v1", "nodes", _, "status"]:
@@ -74,10 +76,12 @@ class FakeApi:
                 return self.namespace
             case ["api", "v1", "namespaces", _, "events"] if method == "POST":
                 return body
-            case ["api", "v1", "namespaces", _, "pods", name, *below] if name in self.pods:
-                return (
-                    self._evict(path, name, body) if below == ["eviction"] else {"metadata": self.pods[name]}
-                )
+            case ["api", "v1", "namespaces", _, "pods"] if method == "GET":
+                return {"items": self._selected(parse_qs(url.query))}
+            case ["api", "v1", "namespaces", _, "pods", name, "eviction"] if name in self.pods:
+                return self._evict(path, name, body)
+            case ["api", "v1", "namespaces", _, "pods", name] if name in self.pods:
+                return self.pods.pop(name) if method == "DELETE" else self.pods[name]
             case ["version"]:
                 return {}
         raise refusal(method, path, 404)
@@ -94,11 +98,23 @@ class FakeApi:
         self.node["metadata"]["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
         return self.node
 
+    def _selected(self, query: dict[str, list[str]]) -> list[Json]:
+        """The pods with the labels that a query names, and of the name that it may name."""
+        labels = {
+            tuple(word.split("=", 1)) for word in query.get("labelSelector", [""])[0].split(",") if word
+        }
+        (name,) = query.get("fieldSelector", [""])
+        return [
+            pod
+            for key, pod in self.pods.items()
+            if name in ("", f"metadata.name={key}") and labels <= pod["metadata"].get("labels", {}).items()
+        ]
+
     def _evict(self, path: str, name: str, body: Json) -> Json:
         if name in self.guarded:
             raise refusal("POST", path, 429)
         self.evictions.append(body)
-        self.pods[name]["deletionTimestamp"] = "now"
+        self.pods[name]["metadata"]["deletionTimestamp"] = "now"
         return {}
 
     @property

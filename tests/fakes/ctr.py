@@ -14,13 +14,15 @@ class FakeCtr:
         self.fails: set[str] = set()  # how calls begin that fail, whatever they print
         self.images: list[str] = []  # lines of `images check`
         self.content: dict[str, object] = {}  # digest to JSON
-        self.containers: list[str] = []
-        self.snapshots: list[str] = []  # "name [parent]"
-        self.usage = "KEY SIZE INODES\n"
+        self.labels: dict[str, dict[str, str]] = {}  # of what `content ls` lists, by digest
+        self.containers: dict[str, tuple[str, str]] = {}  # each with its pod and its image
+        self.snapshots: list[str] = []  # of layers, "name [parent]"
+        self.active: list[str] = []  # of containers, "name parent"
+        self.usage: dict[str, str] = {}  # of snapshots, "size inodes"
         self.gets = 0  # of content
 
     def add(self, name: str, state: str, unpacked: bool = True, digest: str = "index") -> None:
-        """Let containerd know an image; ``state`` as `images check` has it."""
+        """Let containerd know an image by this name; ``state`` as `images check` has it."""
         self.images.append(f"{name} type {digest} {state} (1/3) 1.0 KiB/2.0 MiB {str(unpacked).lower()}\n")
 
     def __call__(self, command: Sequence[str], text: str) -> Result:
@@ -41,10 +43,29 @@ class FakeCtr:
             case ["content", "get", digest]:
                 self.gets += 1
                 return json.dumps(self.content[digest]) if digest in self.content else None
+            case ["images", "ls"]:
+                return "REF TYPE DIGEST SIZE PLATFORMS LABELS\n" + "".join(self.images)
+            case ["content", "ls"]:
+                lines = [
+                    f"{blob}\t1kB\t3 hours\t{','.join(f'{key}={value}' for key, value in labels.items())}\n"
+                    for blob, labels in self.labels.items()
+                ]
+                return "".join(["DIGEST\tSIZE\tAGE\tLABELS\n", *lines])
             case ["containers", "ls", "-q", *_]:
                 return "".join(f"{container}\n" for container in self.containers)
+            case ["containers", "ls"]:
+                lines = [f"{container} {image} runc\n" for container, (_, image) in self.containers.items()]
+                return "".join(["CONTAINER IMAGE RUNTIME\n", *lines])
+            case ["containers", "info", container] if container in self.containers:
+                pod, _ = self.containers[container]
+                labels = {"io.kubernetes.pod.name": pod, "io.kubernetes.pod.namespace": "default"}
+                return json.dumps({"Labels": labels})
             case ["snapshots", "--snapshotter", _, "ls"]:
-                return "".join(f"{line} Committed\n" for line in ("KEY PARENT", *self.snapshots))
-            case ["snapshots", "--snapshotter", _, "usage", *_]:
-                return self.usage
+                lines = [f"{line} Committed\n" for line in self.snapshots]
+                return "".join(["KEY PARENT KIND\n", *lines, *(f"{line} Active\n" for line in self.active)])
+            case ["snapshots", "--snapshotter", _, "usage", "-b", *keys]:
+                lines = [f"{key} {self.usage[key]}\n" for key in keys if key in self.usage]
+                return "".join(["KEY SIZE INODES\n", *lines])
+            case ["version"]:
+                return ""
         return None

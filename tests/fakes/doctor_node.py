@@ -22,6 +22,7 @@ from agent import (
 )
 from agent.host import Result
 
+from tests.fakes.ctr import FakeCtr
 from tests.fakes.node import FakeHost
 from tests.fakes.settings import agent_settings
 
@@ -49,6 +50,10 @@ def digest(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+def _mount_point(container: str) -> str:
+    return f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{container}/rootfs"
+
+
 class DoctorNode(FakeHost):
     """An installed node in lazy mode, with one lazily loaded image and its pod."""
 
@@ -57,12 +62,9 @@ class DoctorNode(FakeHost):
         self.payload = payload
         self.units = dict.fromkeys(PIDS, "active")
         self.effective = EFFECTIVE
-        self.containerd_answers = True
-        self.names: list[str] = []  # lines of `images ls`
-        self.content: dict[str, dict[str, str]] = {}
-        self.snapshots: dict[str, bool] = {}  # chain ID to whether it is lazily loaded
+        self.ctr = FakeCtr()
+        self.ctr.active = ["pod sha256:x"]
         self.mounted: list[str] = []  # lines of mountinfo
-        self.containers: dict[str, str] = {}  # mount point to the pod
         self.dead: dict[str, str] = {}  # mount point to what `ls` says
         self.journal: list[str] = []
         self.not_restored: list[str] = []
@@ -74,7 +76,7 @@ class DoctorNode(FakeHost):
         self.answers = {
             "systemctl": self._systemctl,
             "containerd": self._containerd,
-            "env": self._ctr,
+            "env": self._env,
             "sh": self._sh,
             "/soci": lambda command, text: Result(0, "soci-snapshotter-grpc version v0.16.1", ""),
             "/kubelet": lambda command, text: Result(0, "Kubernetes v1.34.4", ""),
@@ -133,13 +135,14 @@ class DoctorNode(FakeHost):
             "index": {f"{gc}.content.m.0": digest(f"{name} manifest"), f"{gc}.content.m.1": "sha256:absent"},
         }
         for kind, blob in (("config", config), ("manifest", manifest), ("index", top)):
-            self.content[digest(f"{name} {kind}")] = labels[kind]
+            self.ctr.labels[digest(f"{name} {kind}")] = labels[kind]
             path = digest(f"{name} {kind}").removeprefix("sha256:")
             self.put(f"/var/lib/containerd/{doctor.BLOBS}/{path}", json.dumps(blob))
-        self.names += [f"{name} type {digest(f'{name} index')} 9 MiB linux/amd64 -"]
-        self.names += [f"{digest(f'{name} config')} type {digest(f'{name} index')} 9 MiB linux/amd64 -"]
+        for known_as in (name, digest(f"{name} config")):
+            self.ctr.add(known_as, "complete", digest=digest(f"{name} index"))
         for chain, (_, _, is_lazy) in zip(chains, layers, strict=True):
-            self.snapshots[chain] = is_lazy
+            self.ctr.snapshots.append(f"{chain} {chain}")
+            self.ctr.usage[chain] = "0 0" if is_lazy else "4096 1"
             if is_lazy:
                 self.mount()
         return list(chains)
@@ -152,9 +155,8 @@ class DoctorNode(FakeHost):
 
     def run_pod(self, name: str) -> str:
         """A pod of SOCI's; the mount point of its container."""
-        point = f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{name}-container/rootfs"
-        self.containers[point] = name
-        return point
+        self.ctr.containers[f"{name}-container"] = (name, SAMPLE)
+        return _mount_point(f"{name}-container")
 
     def examine(self) -> dict:
         return doctor.examine(self, self.payload, "node1", "6.1")
@@ -215,42 +217,13 @@ class DoctorNode(FakeHost):
             return Result(0, "".join(f"{mount} {said}\n" for mount, said in self.dead.items()), "")
         match command[2:]:
             case ["mounts", "soci"] | ["mounts", "soci", "all"]:
-                return Result(0, "\n".join(self.containers), "")
+                return Result(0, "\n".join(map(_mount_point, self.ctr.containers)), "")
             case ["verify"]:
                 self.was_verified = True
                 return Result(0, self.verified, "")
         return Result(0, "", "")
 
-    def _ctr(self, command: Sequence[str], text: str) -> Result:
-        if credential_helper.SOURCES in command:
-            return Result(0, self.sources, "")
-        words = list(command[command.index("--namespace") + 2 :])
-        if not self.containerd_answers:
-            return Result(1, "", "ctr: failed to dial")
-        match words:
-            case ["images", "ls"]:
-                return Result(0, "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *self.names]), "")
-            case ["content", "ls"]:
-                lines = [
-                    f"{blob}\t1kB\t3 hours\t{','.join(f'{key}={value}' for key, value in labels.items())}"
-                    for blob, labels in self.content.items()
-                ]
-                return Result(0, "\n".join(["DIGEST\tSIZE\tAGE\tLABELS", *lines]), "")
-            case ["snapshots", "--snapshotter", "soci", "ls"]:
-                lines = [f"{chain} {chain} Committed" for chain in self.snapshots]
-                return Result(0, "\n".join(["KEY PARENT KIND", *lines, "pod sha256:x Active"]), "")
-            case ["snapshots", "--snapshotter", "soci", "usage", "-b", *keys]:
-                lines = [f"{key} {'0 0' if self.snapshots[key] else '4096 1'}" for key in keys]
-                return Result(0, "\n".join(["KEY SIZE INODES", *lines]), "")
-            case ["containers", "ls"]:
-                lines = [f"{Path(point).parent.name} {SAMPLE} runc" for point in self.containers]
-                return Result(0, "\n".join(["CONTAINER IMAGE RUNTIME", *lines]), "")
-            case ["containers", "info", container]:
-                pod = self.containers[
-                    f"/run/containerd/io.containerd.runtime.v2.task/k8s.io/{container}/rootfs"
-                ]
-                labels = {"io.kubernetes.pod.name": pod, "io.kubernetes.pod.namespace": "default"}
-                return Result(0, json.dumps({"Labels": labels}), "")
-            case ["version"]:
-                return Result(0, "", "")
-        return Result(1, "", "no")
+    def _env(self, command: Sequence[str], text: str) -> Result:
+        return (
+            Result(0, self.sources, "") if credential_helper.SOURCES in command else self.ctr(command, text)
+        )

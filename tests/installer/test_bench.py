@@ -166,7 +166,7 @@ def test_the_daemon_is_not_restarted_under_lazily_loaded_pods(installed):
 
 
 def test_a_daemon_that_serves_nobody_starts_anew_without_its_caches(installed, monkeypatch):
-    installed.containers.clear()
+    installed.ctr.containers.clear()
     monkeypatch.setattr(bench, "command_lines", lambda: [[*WATCH[:7], str(DAEMON_PID), *WATCH[8:]]])
     changes: list[tuple[str, ...]] = []
     systemctl = installed.answers["systemctl"]
@@ -189,7 +189,7 @@ def test_a_daemon_that_serves_nobody_starts_anew_without_its_caches(installed, m
 
 
 def test_a_daemon_whose_caches_cannot_be_removed_is_started_again(installed, monkeypatch):
-    installed.containers.clear()
+    installed.ctr.containers.clear()
     started: list[str] = []
     systemctl = installed.answers["systemctl"]
 
@@ -208,9 +208,9 @@ def test_a_daemon_whose_caches_cannot_be_removed_is_started_again(installed, mon
 
 def test_indexes_that_the_daemon_keeps_in_containerds_store_are_no_warm_start(installed):
     """Where it pulls in parallel it keeps them there by a label of its own, and they outlive their image."""
-    installed.containers.clear()
+    installed.ctr.containers.clear()
     root = {"containerd.io/gc.root": "2026-11-28"}
-    installed.content |= {
+    installed.ctr.labels |= {
         "sha256:index": root | {f"{bench.ZTOC}0": "sha256:ztoc", f"{bench.ZTOC}1": "sha256:collected"},
         "sha256:ztoc": {},
         "sha256:other": root,

@@ -203,7 +203,7 @@ def test_layers_that_soci_pulled_in_parallel_are_told_from_those_pulled_by_conta
 
 
 def test_containerd_away(node: DoctorNode) -> None:
-    node.containerd_answers = False
+    node.ctr.fails = {""}  # every call
     node.units["containerd.service"] = "failed"
     assert node.found() == {"containerd-away": "containerd.service"}
 
@@ -472,7 +472,7 @@ def test_dead_mounts_that_the_host_script_found(node: DoctorNode) -> None:
 
 
 def test_a_poisoned_image(node: DoctorNode) -> None:
-    chain = next(chain for chain, is_lazy in node.snapshots.items() if is_lazy)
+    chain = next(chain for chain, used in node.ctr.usage.items() if used == "0 0")
     error = 'could not fetch manifest: Get \\"http://registry.example/v2/\\": dial tcp: i/o timeout'
     line = said(SAMPLE, error).replace(
         "prepare remote snapshot", f"restore remote snapshot {chain}; remove it"

@@ -19,19 +19,19 @@ APP, GUARDED, AGENT, STATIC, BARE = (Pod("shop", name, f"uid-{name}") for name i
 MOUNTS = ("/run/c/1/rootfs", "/run/c/2/rootfs")
 
 
-def owned_by(kind: str) -> list[dict[str, Any]]:
-    return [{"kind": kind, "name": "x", "controller": True}]
+def owned_by(kind: str, **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"ownerReferences": [{"kind": kind, "name": "x", "controller": True}], **metadata}}
 
 
 def cluster_of_one_node() -> FakeApi:
     """A node and its pods, one of which its budget holds back."""
     api = FakeApi()
     api.pods = {
-        "a": {"ownerReferences": owned_by("ReplicaSet")},
-        "g": {"ownerReferences": owned_by("StatefulSet")},
-        "d": {"ownerReferences": owned_by("DaemonSet")},
-        "s": {"ownerReferences": owned_by("Node"), "annotations": {drain.MIRROR: "x"}},
-        "b": {},
+        "a": owned_by("ReplicaSet"),
+        "g": owned_by("StatefulSet"),
+        "d": owned_by("DaemonSet"),
+        "s": owned_by("Node", annotations={drain.MIRROR: "x"}),
+        "b": {"metadata": {}},
     }
     api.guarded = {"g"}
     return api

@@ -104,12 +104,12 @@ def test_a_pod_gets_one_event_in_its_life(ctr: Ctr) -> None:
 
 
 def controlled_by(kind: str) -> dict:
-    return {"ownerReferences": [{"kind": kind, "controller": True}]}
+    return {"metadata": {"ownerReferences": [{"kind": kind, "controller": True}]}}
 
 
 def test_pods_that_a_controller_makes_anew_are_evicted_and_others_are_not() -> None:
     server = FakeApi()
-    server.pods = {"one": controlled_by("DaemonSet"), "two": {}}
+    server.pods = {"one": controlled_by("DaemonSet"), "two": {"metadata": {}}}
     assert heal.evict(api_of(server), [ONE, TWO])
     assert [body["metadata"]["name"] for body in server.evictions] == ["one"]
     assert not heal.evict(api_of(server), [TWO]), "nobody makes it anew: it is asked for no more"

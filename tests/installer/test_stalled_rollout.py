@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from agent import stalled_rollout
+from agent.api import Api
 from agent.stalled_rollout import TEMPLATE_ANNOTATION, TEMPLATE_LABEL
+
+from tests.fakes.api import FakeApi
 
 NOW = datetime(2026, 11, 26, 10, 10, tzinfo=UTC).timestamp()
 
@@ -19,7 +22,7 @@ def daemonset(wanted: int = 3, limit: int | str = 1) -> dict[str, Any]:
 
 
 def pod(node: str, template: str = "1", ready: bool = True, ends: bool = False) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": f"soci-{node}", "labels": {TEMPLATE_LABEL: template}}
+    metadata: dict[str, Any] = {"name": f"soci-{node}", "labels": {"app": "soci", TEMPLATE_LABEL: template}}
     if ends:
         metadata["deletionTimestamp"] = "2026-11-26T10:00:00Z"
     ready_condition = {"type": "Ready", "status": "True" if ready else "False"}
@@ -85,39 +88,26 @@ def test_a_node_that_went_silent_after_the_change_had_reached_it_holds_up_the_ot
     assert stalled_rollout.may_be_dead(pod("c", "2", ready=False), daemonset()), "bound to it, and not begun"
 
 
-class Rollout:
-    """An API server with a DaemonSet and its pods, which keeps what was asked."""
-
-    pod_name, daemonset_path = "soci-a", "/daemonset"
-
-    def __init__(self, pods: list[dict[str, Any]], unavailable: int = 1) -> None:
-        self.all, self.asked, self.deleted = pods, [], 0
-        self.daemonset = daemonset(wanted=len(pods))
-        self.daemonset["spec"]["selector"] = {"matchLabels": {"app": "soci"}}
-        self.daemonset["status"] |= {"numberUnavailable": unavailable, "updatedNumberScheduled": 1}
-
-    def get(self, path: str) -> dict[str, Any]:
-        return self.daemonset if path == self.daemonset_path else node("Unknown", "2026-11-26T09:00:00Z")
-
-    def pods(self, labels: dict[str, str] | None = None, name: str = "") -> list[dict[str, Any]]:
-        self.asked.append(name or "all")
-        return [entry for entry in self.all if not name or entry["metadata"]["name"] == name]
-
-    def delete_pod(self) -> None:
-        self.deleted += 1
-
-
 @pytest.mark.parametrize(
-    ("server", "asked", "deleted"),
+    ("pods", "unavailable", "asked", "is_deleted"),
     [
-        (Rollout([pod("a"), pod("b"), DEAD]), ["soci-a", "all"], 1),
-        (Rollout([pod("a", "2"), pod("b"), DEAD]), ["soci-a"], 0),
-        (Rollout([pod("a"), pod("b"), pod("c")], unavailable=0), [], 0),
+        ([pod("a"), pod("b"), DEAD], 1, ["soci-a", "all"], True),
+        ([pod("a", "2"), pod("b"), DEAD], 1, ["soci-a"], False),
+        ([pod("a"), pod("b"), pod("c")], 0, [], False),
     ],
     ids=["its turn", "done already", "not stalled"],
 )
 def test_only_who_may_be_next_asks_for_the_pods_of_all_nodes(
-    server: Any, asked: list[str], deleted: int
+    pods: list[dict[str, Any]], unavailable: int, asked: list[str], is_deleted: bool
 ) -> None:
-    assert stalled_rollout.go_on(server) is bool(deleted)
-    assert (server.asked, server.deleted) == (asked, deleted)
+    server = FakeApi(**node("Unknown", "2026-11-26T09:00:00Z"))
+    server.pods = {entry["metadata"]["name"]: entry for entry in pods}
+    server.pods["other"] = {"metadata": {"name": "other"}}
+    server.daemonset = daemonset(wanted=len(pods))
+    server.daemonset["spec"]["selector"] = {"matchLabels": {"app": "soci"}}
+    server.daemonset["status"] |= {"numberUnavailable": unavailable, "updatedNumberScheduled": 1}
+    api = Api("a", "soci-a", "soci-system", "soci-installer", server)
+    assert stalled_rollout.go_on(api) is is_deleted
+    assert ("soci-a" not in server.pods) is is_deleted
+    lists = [path for _, path, _ in server.requests if "/pods?" in path]
+    assert ["soci-a" if "metadata.name%3Dsoci-a" in path else "all" for path in lists] == asked
