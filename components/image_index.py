@@ -82,7 +82,9 @@ class ImageIndex(pulumi.ComponentResource):
                 self,
             )
         self._access = access_of(self, args.get("kubeconfig"), args.get("context"))
-        self._ownership = ownership.Ownership(name, self, self._access, ownership.OF_IMAGE_INDEX)
+        self._ownership = ownership.Ownership(
+            name, self, self._access, self._index.namespace, ownership.OF_IMAGE_INDEX
+        )
         self.namespace = self._namespace().metadata["name"]
         account = self._account()
         self.service_account = account.metadata["name"]
@@ -104,7 +106,9 @@ class ImageIndex(pulumi.ComponentResource):
     def _owned(self) -> pulumi.ResourceOptions:
         """The options of a child with a fixed name, whose metadata names its owner."""
         hooks = pulumi.ResourceHookBinding(on_error=[self._ownership.refusal_hook])
-        return self._child(transforms=[self._ownership.adopt], hooks=hooks)
+        return self._child(
+            transformations=[self._ownership.note], transforms=[self._ownership.import_own], hooks=hooks
+        )
 
     def _metadata(self, **more: Any) -> k8s.meta.v1.ObjectMetaArgsDict:
         """Of an autonamed object: a change makes a new one before the old one goes."""

@@ -69,7 +69,7 @@ class SociInstaller(pulumi.ComponentResource):
             else release.pin(self._settings.version, self._settings.release_url, self._settings.sha256, self)
         )
         self._access = access_of(self, args.get("kubeconfig"), args.get("context"))
-        self._ownership = ownership.Ownership(name, self, self._access)
+        self._ownership = ownership.Ownership(name, self, self._access, self._settings.namespace)
         self._memory = release_memory.ReleaseMemory(self._ownership, self._settings, self._digests)
         node_settings = program.node_settings(self._settings, self._digests)
         files = program.INSTALLER.files() | {"settings.json": node_settings}
@@ -106,7 +106,12 @@ class SociInstaller(pulumi.ComponentResource):
     ) -> pulumi.ResourceOptions:
         """The options of a child with a fixed name, whose metadata names its owner."""
         hooks = pulumi.ResourceHookBinding(on_error=[*on_error, self._ownership.refusal_hook])
-        return self._child(transforms=[*transforms, self._ownership.adopt], hooks=hooks, **options)
+        return self._child(
+            transformations=[self._ownership.note],
+            transforms=[*transforms, self._ownership.import_own],
+            hooks=hooks,
+            **options,
+        )
 
     def _labels(self) -> dict[str, str]:
         return labels("installer", self._settings.version)

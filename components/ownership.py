@@ -1,9 +1,9 @@
 """Which objects in the cluster are this stack's, although its state may not know them yet.
 
-The Kubernetes provider never adopts an object that exists: creating it fails. An engine that is killed after
-an object was created and before it was recorded would leave a stack that no `pulumi up` gets past. Therefore
-each object with a fixed name carries its owner in an annotation. An object with exactly this owner is
-imported; every other one is left alone and reported.
+The Kubernetes provider never takes over an object that exists: creating it fails. An engine that is killed
+after an object was created and before it was recorded would leave a stack that no `pulumi up` gets past.
+Therefore each object with a fixed name carries its owner in an annotation. An object with exactly this owner
+is imported; every other one is left alone and reported.
 
 The owner is the component's URN and the ID of its Kubernetes provider, a random one that only this stack's
 state holds. With the URN alone, two people with a stack of the same name would take each other's objects
@@ -11,7 +11,7 @@ over; with the ID alone, a renamed component would import what the deletion of i
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import pulumi
 
 from .live_cluster import LiveCluster, Object, UnreadableError, connect
 from .names import DOMAIN, IMAGE_INDEX, INSTALLER
+from .problems import in_words
 
 ANNOTATION = f"{DOMAIN}/owner"
 PATHS = {
@@ -81,6 +82,7 @@ class Ownership:
         name: str,
         component: pulumi.ComponentResource,
         access: pulumi.Output[Any],
+        namespace: str,
         maker: Maker = OF_INSTALLER,
     ) -> None:
         """
@@ -88,15 +90,19 @@ class Ownership:
             name: the component's.
             component: whose objects they are.
             access: kubeconfig and context, both text and maybe empty: then nothing is known of the cluster.
+            namespace: of those objects that are in one.
             maker: which component it is.
         """
         self._maker = maker
         self._component = component
         self._access = access
-        self._told: set[str] = set()
+        self._namespace = namespace
+        self._objects: list[tuple[str, str]] = []  # kind and name
+        self._told: set[str] = set()  # remedies
+        self._has_warned = False
         self._connection: asyncio.Task[LiveCluster | None] | None = None
         provider = component.get_provider("kubernetes:core/v1:Namespace")
-        self._can_adopt = provider is not None
+        self._can_import = provider is not None
         # Without this, the children would depend on the component, which waits for its children.
         urn = pulumi.Output.from_input(component.urn.future())
         # In a component provider's preview, a new Kubernetes provider's ID is the SDK's mark of an unknown
@@ -104,7 +110,13 @@ class Ownership:
         self.owner = pulumi.Output.format("{0} {1}", urn, provider.id if provider else "")
         self.refusal_hook = pulumi.ErrorHook(f"{name}-already-there", self._explain_refusal)
 
-    async def adopt(self, args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+    def note(self, args: pulumi.ResourceTransformationArgs) -> None:
+        """The transformation of an object with a fixed name, while it is declared: nothing is changed, but a
+        preview that finds one in the way then looks at those, too, that the engine comes to later."""
+        props: dict[str, Any] = dict(args.props)
+        self._objects.append((args.type_, props["metadata"]["name"]))
+
+    async def import_own(self, args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
         """The transform of an object with a fixed name: import it when it is this owner's already; warn in a
         preview when it is somebody else's."""
         # In a preview some of it may be unknown, the owner for one, but name and namespace are not.
@@ -112,47 +124,55 @@ class Ownership:
         if not isinstance(metadata, dict):
             return None
         name, namespace = metadata["name"], metadata.get("namespace")
-        owner = await self.owner.future()
-        live = await self._live(args.type_, name, namespace or "")
+        owner = await self.owner.future() or ""
+        live = await self._live(args.type_, name)
         if live is None:
             return None
         # With another content the engine would have to replace it, which it refuses for what is imported.
         is_same = "data" not in args.props or await _value_of(args.props["data"]) == live.get("data")
-        if self._can_adopt and owner and owner_of(live) == owner and is_same:
+        if self._can_import and owner and owner_of(live) == owner and is_same:
             # In a state that knows the object this changes nothing, but the engine refuses to replace it.
             # Else the engine imports it and then updates it, since the server's defaults are a difference.
             # Only the update waits for the nodes.
             args.opts.import_ = f"{namespace}/{name}" if namespace else name
             return pulumi.ResourceTransformResult(args.props, args.opts)
-        if pulumi.runtime.is_dry_run() and is_foreign(live, owner or "", self._maker):
-            refused = "pulumi up will be refused, unless this stack's state has it"
-            self._tell(pulumi.log.warn, f"{self._describe(live)}; {refused}", live)
+        if pulumi.runtime.is_dry_run() and is_foreign(live, owner, self._maker) and not self._has_warned:
+            self._has_warned = True
+            await self._warn(owner)
         return None
+
+    async def _warn(self, owner: str) -> None:
+        """Say of all objects that are somebody else's what an `up` will come to."""
+        found = await asyncio.gather(*(self._live(kind, name) for kind, name in self._objects))
+        foreign = [live for live in found if live and is_foreign(live, owner, self._maker)]
+        refused = (
+            f"pulumi up will be refused, unless this stack's state has {'them' if foreign[1:] else 'it'}"
+        )
+        remedies = dict.fromkeys(remedy(live, self._maker) for live in foreign)
+        pulumi.log.warn(
+            f"{self._describe(foreign)}; {refused}. Remedy: {'; '.join(remedies)}", self._component
+        )
 
     async def _explain_refusal(self, args: pulumi.ErrorHookArgs) -> bool:
         if is_refused_creation(args):
             metadata = (args.new_inputs or {}).get("metadata", {})
-            live = await self._live(args.type, metadata.get("name", ""), metadata.get("namespace", ""))
-            if live is not None:
-                self._tell(pulumi.log.error, self._describe(live), live)
+            live = await self._live(args.type, metadata.get("name", ""))
+            advice = remedy(live, self._maker) if live else ""
+            # Once for all objects that take the same remedy.
+            if live and advice not in self._told:
+                self._told.add(advice)
+                pulumi.log.error(f"{self._describe([live])}. Remedy: {advice}", self._component)
         return False
 
-    def _describe(self, live: Object) -> str:
-        return describe(live, pulumi.get_stack(), pulumi.get_project(), self._maker)
+    def _describe(self, foreign: Sequence[Object]) -> str:
+        return describe(foreign, pulumi.get_stack(), pulumi.get_project(), self._maker)
 
-    def _tell(self, log: Callable[..., None], reason: str, live: Object) -> None:
-        """Say it once for all objects that take the same remedy."""
-        advice = remedy(live, self._maker)
-        if advice not in self._told:
-            self._told.add(advice)
-            log(f"{reason}. Remedy: {advice}", self._component)
-
-    async def _live(self, kind: str, name: str, namespace: str) -> Object | None:
+    async def _live(self, kind: str, name: str) -> Object | None:
         """The object in the cluster; None when there is none, or when the cluster cannot be read."""
         cluster = await self.cluster()
         if cluster is None:
             return None
-        path = PATHS[kind].format(namespace=namespace or "default", name=name)
+        path = PATHS[kind].format(namespace=self._namespace, name=name)
         try:
             return await asyncio.to_thread(cluster.get, path)
         except UnreadableError:
@@ -197,17 +217,25 @@ def is_foreign(live: Object, owner: str, maker: Maker = OF_INSTALLER) -> bool:
     return holder != owner and (not provider or provider != owner.rpartition(" ")[2])
 
 
-def describe(live: Object, stack: str, project: str, maker: Maker = OF_INSTALLER) -> str:
-    """That an object is in the way, and who made it, for the user of a stack."""
-    there = f"{title(live)} is there already"
+def describe(foreign: Sequence[Object], stack: str, project: str, maker: Maker = OF_INSTALLER) -> str:
+    """That objects are in the way, and who made them, for the user of a stack."""
+    titles: dict[str, list[str]] = {}
+    for live in foreign:
+        titles.setdefault(_origin(live, stack, project, maker), []).append(title(live))
+    return "; ".join(
+        f"{in_words(those)} {'are' if those[1:] else 'is'} there already, {origin}"
+        for origin, those in titles.items()
+    )
+
+
+def _origin(live: Object, stack: str, project: str, maker: Maker) -> str:
     holder = owner_of(live)
     if not holder:
-        made = "by an older version" if _is_of(live, maker) else ""
-        return f"{there}, made {made} of this program" if made else f"{there}, and not of this program"
+        return f"{'made by an older version' if _is_of(live, maker) else 'and not'} of this program"
     made_in, made_for, _, name = holder.rpartition(" ")[0].removeprefix("urn:pulumi:").split("::", 3)
     if (made_in, made_for) == (stack, project):
-        return f"{there}, made by {name} of this stack, or of another one of its name"
-    return f"{there}, made by another stack ({made_in} of the project {made_for})"
+        return f"made by {name} of this stack, or of another one of its name"
+    return f"made by another stack ({made_in} of the project {made_for})"
 
 
 def title(live: Object) -> str:

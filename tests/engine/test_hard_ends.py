@@ -192,7 +192,8 @@ def test_what_another_stack_made_is_never_taken_over(
     second = Stack(tmp_path / "second", environment, stack.name, local_config)
     seen = second.run("preview", "--non-interactive")
     assert re.search(
-        r"warning: the .* is there already, made by soci-installer of this stack, or of another .*refused",
+        r"warning: the Namespace .* and the DaemonSet .* are there already, made by soci-installer of this "
+        r"stack, or of another .*refused",
         seen,
     )
     words = final(second.try_up())

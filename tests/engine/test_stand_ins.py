@@ -181,7 +181,7 @@ def test_another_appliers_field_is_a_conflict(deployed: Project, control_plane: 
     assert "somebody" in done.stdout
 
 
-def test_an_object_that_exists_is_not_adopted(
+def test_an_object_that_exists_is_not_taken_over(
     deployed: Project, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     second = Project(tmp_path_factory.mktemp("second"), environment, PROGRAM)

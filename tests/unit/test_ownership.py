@@ -1,26 +1,38 @@
 """Whose an object in the cluster is, and which cluster it is."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pulumi
+import pulumi_kubernetes as k8s
 import pytest
 
-from components import cluster_identity, ownership
+from components import SociInstaller, SociInstallerArgs, cluster_identity, ownership
 from components.live_cluster import UnreachableError, UnreadableError
+from tests.unit.mocks import DIGESTS, Recorder
 
 URN = "urn:pulumi:dev::soci::soci:index:SociCluster$soci:index:SociInstaller::soci-installer"
 OWNER = f"{URN} 11111111"
+KUBECONFIG = """
+clusters: [{name: one, cluster: {server: "https://192.0.2.1"}}]
+contexts: [{name: one, context: {cluster: one}}]
+current-context: one
+"""
 
 
-def live(kind: str = "DaemonSet", owner: str = "", **labels: str) -> dict[str, Any]:
+def live(
+    kind: str = "DaemonSet", owner: str = "", namespace: str = "soci-system", **labels: str
+) -> dict[str, Any]:
     annotations = {ownership.ANNOTATION: owner} if owner else {}
-    metadata = {"name": "soci-installer", "namespace": "soci-system", "labels": labels}
+    metadata = {"name": "soci-installer", "namespace": namespace, "labels": labels}
+    if kind == "Namespace":
+        metadata = {"name": namespace, "labels": labels}
     return {"kind": kind, "metadata": metadata | {"annotations": annotations}}
 
 
 def test_an_object_of_another_stack_is_foreign_and_told_with_its_stack() -> None:
     assert ownership.is_foreign(live(owner=OWNER), f"{URN} 22222222".replace("dev", "prod"))
-    assert ownership.describe(live(owner=OWNER), "prod", "soci") == (
+    assert ownership.describe([live(owner=OWNER)], "prod", "soci") == (
         "the DaemonSet soci-system/soci-installer is there already, made by another stack (dev of the "
         "project soci)"
     )
@@ -35,7 +47,7 @@ def test_an_object_of_a_stack_of_the_same_name_is_not_said_to_be_of_another_one(
     """Its component was renamed, or its provider made anew; or it is of somebody else's stack `dev`."""
     assert ownership.is_foreign(live(owner=OWNER), f"{URN} 22222222")
     assert ownership.is_foreign(live(owner=OWNER), ""), "a new stack, whose provider is still to be made"
-    assert ownership.describe(live(owner=OWNER), "dev", "soci") == (
+    assert ownership.describe([live(owner=OWNER)], "dev", "soci") == (
         "the DaemonSet soci-system/soci-installer is there already, made by soci-installer of this stack, "
         "or of another one of its name"
     )
@@ -50,10 +62,10 @@ def test_an_object_of_this_stack_is_not_foreign_whatever_it_was_called() -> None
 def test_an_object_without_an_owner_is_an_older_versions_or_foreign() -> None:
     older = live(**{"app.kubernetes.io/name": "soci-installer"})
     assert not ownership.is_foreign(older, OWNER)
-    assert ownership.describe(older, "dev", "soci").endswith("made by an older version of this program")
+    assert ownership.describe([older], "dev", "soci").endswith("made by an older version of this program")
     assert ownership.is_foreign(live("Namespace"), OWNER)
-    assert ownership.describe(live("Namespace"), "dev", "soci") == (
-        "the Namespace soci-system/soci-installer is there already, and not of this program"
+    assert ownership.describe([live("Namespace")], "dev", "soci") == (
+        "the Namespace soci-system is there already, and not of this program"
     )
 
 
@@ -84,6 +96,49 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", lambda message, *_: lines.append(message))
     return lines
+
+
+def test_a_preview_names_all_that_is_in_the_way_in_one_warning(
+    monkeypatch: pytest.MonkeyPatch, recorder: Recorder, run, told: list[str]
+) -> None:
+    """It named the namespace alone, and not the DaemonSet in it."""
+    there = {
+        "/api/v1/namespaces/taken": live("Namespace", namespace="taken"),
+        "/api/v1/namespaces/taken/serviceaccounts/soci-installer": live("ServiceAccount", namespace="taken"),
+        "/apis/apps/v1/namespaces/taken/daemonsets/soci-installer": live(
+            owner=OWNER.replace(":dev:", ":prod:"), namespace="taken"
+        ),
+    }
+    monkeypatch.setattr(
+        ownership, "connect", lambda *_: SimpleNamespace(get=there.get, items=lambda *_, **__: [])
+    )
+    pulumi.runtime.set_mocks(recorder, project="soci", stack="test", preview=True)
+
+    def program() -> dict[str, Any]:
+        provider = k8s.Provider("cluster", kubeconfig=KUBECONFIG)
+        options = pulumi.ResourceOptions(providers=[provider])
+        arguments = SociInstallerArgs(version="0.16.1", sha256=DIGESTS, namespace="taken")
+        owned = SociInstaller("soci", arguments, options)._ownership
+        seen = [
+            pulumi.ResourceTransformArgs(True, kind, "x", {"metadata": metadata}, pulumi.ResourceOptions())
+            for kind, metadata in (
+                ("kubernetes:core/v1:Namespace", {"name": "taken"}),
+                ("kubernetes:apps/v1:DaemonSet", {"name": "soci-installer", "namespace": "taken"}),
+            )
+        ]
+        return {
+            "all": pulumi.Output.all(*(pulumi.Output.from_input(owned.import_own(args)) for args in seen))
+        }
+
+    run(program)
+    assert told == [
+        "the Namespace taken and the ServiceAccount taken/soci-installer are there already, and not of this "
+        "program; the DaemonSet taken/soci-installer is there already, made by another stack (prod of the "
+        "project soci); pulumi up will be refused, unless this stack's state has them. Remedy: pulumi config "
+        "set soci:namespace NAME, one that is not there yet; a second SociInstaller takes a namespace and "
+        "nodes of its own (soci:namespace, soci:nodeSelector), or destroy the other one; after a rename, "
+        "give it `aliases`; when the stack's state is lost, see docs/operations.md, An interrupted pulumi up"
+    ]
 
 
 class Cluster:

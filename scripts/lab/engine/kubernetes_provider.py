@@ -3,10 +3,10 @@
 Written after the observed behaviour of pulumi-kubernetes v4.28 to v4.32 and its documentation: a dry run in
 previews, autonaming, replace rules, apply conflicts, drift, imports, waiting with status lines, errors of
 resources that never become live. It is as awkward as the true one where that matters to a user: an object
-that exists is never adopted, the wait for a Pod or a Job has no limit of its own, a Pod that failed is waited
-for all the same, and old Warning Events are shown again. Missing: Helm charts, YAML files, kustomize, Patch
-and List resources, functions, client-side apply, `upsertExistingObjects`, waiting for Services, Ingresses,
-StatefulSets and custom resources, `pulumi.com/waitFor`.
+that exists is never taken over, the wait for a Pod or a Job has no limit of its own, a Pod that failed is
+waited for all the same, and old Warning Events are shown again. Missing: Helm charts, YAML files, kustomize,
+Patch and List resources, functions, client-side apply, `upsertExistingObjects`, waiting for Services,
+Ingresses, StatefulSets and custom resources, `pulumi.com/waitFor`.
 """
 # ruff: noqa: N802  (methods have the names of the gRPC protocol)
 
