@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from . import instance_types, kubernetes_versions
 from .guards import GUARDS, Answers, Plan, Shape, refuse, warn
 from .instance_types import Accelerator
+from .operating_systems import SERVED
 from .own_nodes import pool_labels
 from .problems import Finding
 from .settings import Settings
@@ -69,7 +70,9 @@ _MEBI = 1.048576  # MB in a MiB
 _TAG = re.compile(r"[\w .:/=+\-@]*")
 _FAST_IMAGE_PULL = re.compile(r"FastImagePull[\"']?\s*[:=]\s*[\"']?true", re.IGNORECASE)
 _REGISTERED_TAINTS = re.compile(r"register-?with-?taints", re.IGNORECASE)
-_ACCELERATOR_OF_AMI = {ami: accelerator for (_, accelerator), ami in instance_types.AMI_TYPES.items()}
+_ACCELERATOR_OF_AMI = {
+    ami: accelerator for system in SERVED.values() for (_, accelerator), ami in system.ami_types.items()
+}
 _M6I = "m6i.xlarge"
 _OTHER_VPC = "pulumi config set soci:vpcId vpc-…, with soci:subnetIds in two zones"
 # The key of each list of subnets -> its field.
@@ -144,7 +147,7 @@ def _without_ami(shape: Shape) -> Iterable[Finding]:
 
 def _refused(shape: Shape, types: Sequence[str]) -> Iterable[Finding]:
     try:
-        instance_types.ami_type(types)
+        SERVED[shape.group.operating_system].ami_type(types)
     except RefusedError as refused:
         yield shape.finding("instanceTypes", refused.reason, refused.remedy or _set("instanceTypes[0]", _M6I))
 

@@ -4,6 +4,7 @@ What AWS would refuse is in eks_checks.py.
 """
 
 from . import instance_types, pass_through
+from .operating_systems import SERVED
 from .problems import Finding
 from .settings import Settings
 from .values import RefusedError
@@ -38,7 +39,8 @@ def ami_type(group: Settings) -> str:
     if "amiId" in group.eks_node_group_options:
         return ""
     try:
-        return group.ami_type or instance_types.ami_type(group.instance_types)
+        system = SERVED[group.operating_system]
+        return group.ami_type or system.ami_type(group.instance_types)
     except RefusedError:
         return ""
 

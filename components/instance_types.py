@@ -1,5 +1,4 @@
-"""What the name of an EC2 instance type says: architecture, accelerator, disks of its own, size; and the AMI
-type that EKS has for it.
+"""What the name of an EC2 instance type says: architecture, accelerator, disks of its own, size.
 
 A name is read by its grammar, so that a family newer than this file is understood too:
 
@@ -7,13 +6,11 @@ A name is read by its grammar, so that a family newer than this file is understo
     p6e-gb200.36xlarge    the same with a suffix: here the Grace Blackwell chip, which is arm64
 
 Sources, read in November 2026: the EC2 guide "Instance type naming conventions"; the EKS guide "Use
-EKS-optimized accelerated AMIs for GPU instances" (which families have an AMI with their driver); the API
-reference of EKS, CreateNodegroup, `amiType`; the table of instance types of karpenter-provider-aws 1.14.
-Pure functions.
+EKS-optimized accelerated AMIs for GPU instances" (which families have an AMI with their driver); the table of
+instance types of karpenter-provider-aws 1.14. Pure functions.
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -32,15 +29,6 @@ class Accelerator(Enum):
     NEURON = "Neuron"
     OTHER = "other"
 
-
-# The AMI types of Amazon Linux 2023, by architecture and accelerator; Neuron on arm64 has none.
-AMI_TYPES: Mapping[tuple[str, Accelerator], str] = {
-    ("amd64", Accelerator.NONE): "AL2023_x86_64_STANDARD",
-    ("arm64", Accelerator.NONE): "AL2023_ARM_64_STANDARD",
-    ("amd64", Accelerator.NVIDIA): "AL2023_x86_64_NVIDIA",
-    ("arm64", Accelerator.NVIDIA): "AL2023_ARM_64_NVIDIA",
-    ("amd64", Accelerator.NEURON): "AL2023_x86_64_NEURON",
-}
 
 # Memory in GiB and processors of the sizes that differ from `Nxlarge` (4 processors for each N).
 _SMALL_MEMORY_GIB = {"nano": 0.5, "micro": 1, "small": 2}
@@ -124,46 +112,3 @@ def processors(instance_type: str) -> int | None:
 def small_memory_gib(instance_type: str) -> float | None:
     """The memory in GiB of the sizes nano, micro and small; None for the others, which have more."""
     return _SMALL_MEMORY_GIB.get(instance_type.partition(".")[2])
-
-
-def ami_type(instance_types: Iterable[str]) -> str:
-    """The AMI type of Amazon Linux 2023 for nodes of these instance types, as EKS's API names it.
-
-    Raises:
-        RefusedError: there is none, or the types need different ones.
-    """
-    needed: dict[tuple[str, Accelerator], str] = {}
-    for instance_type in instance_types:
-        needed.setdefault(_needed(instance_type), instance_type)
-    (first, one), *others = needed.items()
-    if others:
-        second, other = others[0]
-        raise RefusedError(
-            f"{one} needs the AMI {AMI_TYPES[first]} and {other} needs {AMI_TYPES[second]}, and the nodes of "
-            "a group have one",
-            f"keep the types like {one}, and make those like {other} a group of their own in soci:nodeGroups",
-        )
-    return AMI_TYPES[first]
-
-
-def _needed(instance_type: str) -> tuple[str, Accelerator]:
-    """What the AMI of a type is chosen by; refuses a type for which there is none."""
-    of = family(instance_type)
-    if of.letters == "mac":
-        raise RefusedError(
-            f"{instance_type} runs macOS alone, and EKS has no AMI for it",
-            "take a Linux type, such as m6i.xlarge",
-        )
-    if of.letters == "a":
-        raise RefusedError(
-            f"{instance_type} is a first generation Graviton, on which Amazon Linux 2023 does not run",
-            "take a newer Graviton type, such as m7g.xlarge",
-        )
-    key = (architecture(instance_type), accelerator(instance_type))
-    if key not in AMI_TYPES:
-        raise RefusedError(
-            f"no AMI of EKS has a driver for the accelerator of {instance_type}",
-            "take a type with a driver, such as g5.xlarge or inf2.xlarge, or set soci:amiType to "
-            f"{AMI_TYPES[(key[0], Accelerator.NONE)]} and bring the driver",
-        )
-    return key

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import eks_checks
 from .names import STARTUP_TAINT
-from .operating_systems import OPERATING_SYSTEMS
+from .operating_systems import DEFAULT, OPERATING_SYSTEMS, SERVED
 from .own_nodes import STARTUP, Taint, pool_labels
 from .problems import SociConfigError
 
@@ -18,10 +18,10 @@ Manifest = dict[str, Any]
 """An object of Kubernetes, with `apiVersion`, `kind`, `metadata` and `spec`, as YAML would hold it."""
 
 _AWS_GROUP = "karpenter.k8s.aws"
-_FAMILIES = ("al2023", "custom")
+_FAMILIES = (*SERVED, "custom")
+_NEWEST = {"alias": f"{DEFAULT}@latest"}
 _OS_LABEL = "kubernetes.io/os"
 _LINUX = {"key": _OS_LABEL, "operator": "In", "values": ["linux"]}
-_ROOT = "/dev/xvda"  # of AL2023
 _SELECTORS = ("subnetSelectorTerms", "securityGroupSelectorTerms")
 
 
@@ -102,10 +102,10 @@ def ec2_node_class(
         SociConfigError: nodes that Karpenter cannot start, or on which SOCI cannot be installed.
     """
     chosen: dict[str, Any] = {
-        "amiSelectorTerms": [{"alias": "al2023@latest"}],
+        "amiSelectorTerms": [dict(_NEWEST)],
         "blockDeviceMappings": [
             {
-                "deviceName": _ROOT,
+                "deviceName": SERVED[DEFAULT].root,
                 "rootVolume": True,
                 "ebs": {
                     "volumeType": "gp3",
@@ -183,9 +183,7 @@ def _other_families(spec: Mapping[str, Any]) -> list[str]:
         if family and family not in _FAMILIES:
             known = OPERATING_SYSTEMS.get(family)
             cause = known.refusal if known else "SOCI is installed on Linux with systemd and containerd only"
-            problems.append(
-                f"{key} {value}: {cause}. Remedy: amiSelectorTerms=[{{'alias': 'al2023@latest'}}]"
-            )
+            problems.append(f"{key} {value}: {cause}. Remedy: amiSelectorTerms=[{_NEWEST}]")
     return problems
 
 

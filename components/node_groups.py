@@ -17,7 +17,7 @@ import pulumi_eks as eks
 
 from . import cluster_network, eks_checks, eks_rules, pass_through, rules
 from .guards import Answers
-from .operating_systems import OPERATING_SYSTEMS
+from .operating_systems import SERVED
 from .own_nodes import managed_group_taints, pool_labels
 from .settings import Settings, protected
 
@@ -120,7 +120,7 @@ def _ami(group: Settings) -> dict[str, Any]:
     kind = eks_rules.ami_type(group)
     if kind and not pass_through.knows_ami_type(kind):
         return {}
-    system = eks.OperatingSystem(OPERATING_SYSTEMS[group.operating_system].eks)
+    system = eks.OperatingSystem(SERVED[group.operating_system].eks)
     return {"operating_system": system, "ami_type": kind or None}
 
 

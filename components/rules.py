@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import values
-from .instance_types import family
+from .instance_types import Accelerator, family
 from .names import DOMAIN
-from .operating_systems import OPERATING_SYSTEMS
+from .operating_systems import DEFAULT, OPERATING_SYSTEMS, SERVED
 from .values import RefusedError
 
 ARCHITECTURES = ("amd64", "arm64")
@@ -41,7 +41,6 @@ _KUBELET_LABEL = re.compile(
 )
 _TAINT = re.compile(r"([^=:]+)(?:=([^=:]*))?:([A-Za-z]+)")
 _TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-_AMI_TYPE = re.compile(r"(AL2023_(x86_64|ARM_64)_[A-Z0-9_]+)?")
 _PLAIN = re.compile(r"[A-Za-z0-9.:/\[\]_-]+")
 _NO_PROXY = re.compile(r"\*|(\*?\.)?[A-Za-z0-9_.:\[\]-]+(/[0-9]+)?(:[0-9]+)?")
 _GROUP_NAME = re.compile(r"[a-z]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -263,10 +262,12 @@ def group_name(name: str) -> None:
 
 
 def ami_type(value: Any) -> str:
-    """An AMI type of EKS for Amazon Linux 2023, or empty."""
+    """An AMI type of EKS for an operating system that works, or empty."""
     name = values.text(value)
-    if not _AMI_TYPE.fullmatch(name):
-        raise RefusedError("must be an AMI type of EKS for Amazon Linux 2023 such as AL2023_x86_64_NVIDIA")
+    if name and not any(system.has_ami_type(name) for system in SERVED.values()):
+        titles = " or ".join(system.title for system in SERVED.values())
+        one = SERVED[DEFAULT].ami_types["amd64", Accelerator.NVIDIA]
+        raise RefusedError(f"must be an AMI type of EKS for {titles} such as {one}")
     return name
 
 
@@ -301,8 +302,7 @@ def operating_system(value: Any) -> str:
     name = values.text(value).lower()
     known = OPERATING_SYSTEMS.get(name)
     if not known:
-        works = " or ".join(key for key, system in OPERATING_SYSTEMS.items() if system.eks)
-        raise RefusedError(f"only {works} works so far")
+        raise RefusedError(f"only {' or '.join(SERVED)} works so far")
     if known.refusal:
         raise RefusedError(known.refusal)
     return name

@@ -13,7 +13,7 @@ from typing import Any
 
 import pulumi
 
-from . import index_rules, kubeconfig, pass_through, redaction, rules
+from . import index_rules, kubeconfig, operating_systems, pass_through, redaction, rules
 from .image_pull_secrets import read as read_image_pull_secrets
 from .names import DEFAULT_NAMESPACE, INDEX_NAMESPACE
 
@@ -434,7 +434,7 @@ class Settings:
         "1.36", "With cluster `eks`, the Kubernetes release.", Scope.EKS, rules.kubernetes_version
     )
     operating_system: str = setting(
-        "al2023",
+        operating_systems.DEFAULT,
         "With cluster `eks`, the nodes' operating system. Only `al2023` works so far.",
         Scope.EKS,
         rules.operating_system,

@@ -27,7 +27,6 @@ from components import (
     sample_figures,
 )
 from components.cluster_access import access_of
-from components.operating_systems import OPERATING_SYSTEMS
 from components.own_nodes import pool_labels
 from components.program import INSTALLER, key_of
 from tests.unit.mocks import DIGESTS, Recorder, install
@@ -302,12 +301,6 @@ def test_a_sample_that_was_set_as_a_secret_is_one_wherever_the_state_holds_it(
     # Pulumi's mocks call the whole object a secret that one is in.
     held = [sample["image"], sample["command"], recorder.inputs("soci-sample-job")["spec"]]
     assert [value.get(rpc._special_sig_key) for value in held] == [rpc._special_secret_sig] * 3
-
-
-def test_each_operating_system_is_one_of_eks_or_refused() -> None:
-    for name, system in OPERATING_SYSTEMS.items():
-        assert bool(system.eks) != bool(system.refusal), name
-        assert not system.eks or eks.OperatingSystem(system.eks)
 
 
 def test_a_new_cluster_has_nodes_that_start_with_the_taint(recorder: Recorder, run) -> None:

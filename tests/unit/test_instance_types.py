@@ -5,13 +5,11 @@ import pytest
 from components.instance_types import (
     Accelerator,
     accelerator,
-    ami_type,
     architecture,
     has_instance_store,
     processors,
     small_memory_gib,
 )
-from components.values import RefusedError
 
 NONE, NVIDIA, NEURON, OTHER = Accelerator.NONE, Accelerator.NVIDIA, Accelerator.NEURON, Accelerator.OTHER
 
@@ -93,66 +91,3 @@ def test_a_name_says_processors_and_a_small_memory(
     name: str, number: int | None, memory: float | None
 ) -> None:
     assert (processors(name), small_memory_gib(name)) == (number, memory)
-
-
-@pytest.mark.parametrize(
-    ("types", "ami"),
-    [
-        (["m6i.xlarge", "m5.xlarge", "r7a.large"], "AL2023_x86_64_STANDARD"),
-        (["m7g.xlarge", "c8gn.large"], "AL2023_ARM_64_STANDARD"),
-        (["g5.xlarge", "g4dn.xlarge", "p5.48xlarge"], "AL2023_x86_64_NVIDIA"),
-        (["g5g.xlarge"], "AL2023_ARM_64_NVIDIA"),
-        (["p6e-gb200.36xlarge"], "AL2023_ARM_64_NVIDIA"),
-        (["inf2.xlarge", "trn1.2xlarge"], "AL2023_x86_64_NEURON"),
-    ],
-)
-def test_the_ami_follows_from_the_family(types: list[str], ami: str) -> None:
-    assert ami_type(types) == ami
-
-
-@pytest.mark.parametrize(
-    ("types", "reason", "remedy"),
-    [
-        (
-            ["m6i.xlarge", "m7g.xlarge"],
-            "m6i.xlarge needs the AMI AL2023_x86_64_STANDARD and m7g.xlarge needs "
-            "AL2023_ARM_64_STANDARD, and "
-            "the nodes of a group have one",
-            "keep the types like m6i.xlarge, and make those like m7g.xlarge a group of their own in "
-            "soci:nodeGroups",
-        ),
-        (
-            ["g5.xlarge", "inf2.xlarge"],
-            "g5.xlarge needs the AMI AL2023_x86_64_NVIDIA and inf2.xlarge needs "
-            "AL2023_x86_64_NEURON, and the "
-            "nodes of a group have one",
-            "keep the types like g5.xlarge, and make those like inf2.xlarge a group of their own in "
-            "soci:nodeGroups",
-        ),
-        (
-            ["mac-m4.metal"],
-            "mac-m4.metal runs macOS alone, and EKS has no AMI for it",
-            "take a Linux type, such as m6i.xlarge",
-        ),
-        (
-            ["a1.large"],
-            "a1.large is a first generation Graviton, on which Amazon Linux 2023 does not run",
-            "take a newer Graviton type, such as m7g.xlarge",
-        ),
-        (
-            ["g4ad.xlarge"],
-            "no AMI of EKS has a driver for the accelerator of g4ad.xlarge",
-            "take a type with a driver, such as g5.xlarge or inf2.xlarge, or set soci:amiType to "
-            "AL2023_x86_64_STANDARD and bring the driver",
-        ),
-        (
-            ["xlarge"],
-            "xlarge is not named as EC2 instance types are, such as m6i.xlarge",
-            "",
-        ),
-    ],
-)
-def test_types_without_one_ami_are_refused(types: list[str], reason: str, remedy: str) -> None:
-    with pytest.raises(RefusedError) as refused:
-        ami_type(types)
-    assert (refused.value.reason, refused.value.remedy) == (reason, remedy)
