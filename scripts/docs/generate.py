@@ -13,7 +13,7 @@ from types import ModuleType
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY)]
 if __name__ == "__main__":
-    # The package without its __init__.py, which imports what is written here: it may be missing or broken.
+    # The package without its __init__.py, which imports what is written here: it may be missing or wrong.
     bare = ModuleType("components")
     bare.__path__ = [str(REPOSITORY / "components")]
     sys.modules["components"] = bare

@@ -143,9 +143,7 @@ WOBBLES = [
     pytest.param(
         {"faults": [Fault(length=SHORT, **OF_LAYERS)]}, "gives other bytes", id="truncated", marks=SLOWLY
     ),
-    pytest.param(
-        {"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="broken-off", marks=SLOWLY
-    ),
+    pytest.param({"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short", marks=SLOWLY),
     pytest.param({"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=SLOWLY),
     pytest.param({"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=SLOWLY),
     pytest.param({"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503", marks=SLOWLY),

@@ -31,7 +31,7 @@ def assert_untouched(node: ScriptNode, before: dict[str, tuple[int, bytes]]) -> 
 
 
 @pytest.mark.failure_mode(12)
-def test_containerd_waits_for_a_slow_snapshotter(node: ScriptNode) -> None:
+def test_containerd_waits_for_a_slow_daemon(node: ScriptNode) -> None:
     """nydus-snapshotter#796: its socket was not there yet when containerd came up."""
     (node.fake / "slow").write_text("not yet\n" * 100)
     outcome = node.apply(node.stage())
@@ -43,7 +43,7 @@ def test_containerd_waits_for_a_slow_snapshotter(node: ScriptNode) -> None:
 
 @pytest.mark.slow
 @pytest.mark.failure_mode(13)
-def test_containerd_is_not_touched_for_a_snapshotter_that_never_answers(node: ScriptNode) -> None:
+def test_containerd_is_not_touched_for_a_daemon_that_never_answers(node: ScriptNode) -> None:
     """nydus-snapshotter#796: it is started, and its socket stays mute."""
     before = node.etc()
     directory = node.stage()

@@ -369,7 +369,7 @@ def test_a_registry_that_takes_no_artifacts_is_named_and_its_tag_is_not_there(
     )
 
 
-def test_a_broken_layer_is_named_with_its_image_and_nothing_is_pushed(
+def test_a_damaged_layer_is_named_with_its_image_and_nothing_is_pushed(
     command: Command, repository: Repository, place: str, registry: AwkwardRegistry
 ) -> None:
     repository.image([layer("base"), layer("broken")[:-400_000] + bytes(400_000)], tag="1")

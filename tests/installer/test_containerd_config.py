@@ -195,7 +195,7 @@ def test_refuses_inline_tables(text: str) -> None:
         config.edit(text, PATH, 2, config.CRI_1)
 
 
-def test_refuses_broken_toml() -> None:
+def test_refuses_invalid_toml() -> None:
     with pytest.raises(InstallError, match="not valid TOML"):
         config.schema_of("version = \n", PATH, 2)
 

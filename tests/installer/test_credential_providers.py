@@ -231,7 +231,7 @@ def test_of_the_kubelets_environment_plugins_have_the_way_and_no_secret(eks: Fak
     others = {"PATH": "/usr/bin", "NODE_IP": "10.0.0.1", "AWS_ODD": "a\nprovider x", "AWS_EMPTY": ""}
     pairs = {**others, **kept, **secret}
     run_kubelet(
-        eks, *FLAGS, environment="".join(f"{k}={v}\0" for k, v in pairs.items()).encode() + b"broken\0"
+        eks, *FLAGS, environment="".join(f"{k}={v}\0" for k, v in pairs.items()).encode() + b"no-pair\0"
     )
     found = credential_providers.read(eks)
     assert dict(found.environment) == kept

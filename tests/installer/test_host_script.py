@@ -47,7 +47,7 @@ def test_install_commits(node: ScriptNode) -> None:
 
 
 @pytest.mark.failure_mode(12)
-def test_containerd_restarts_once_after_the_snapshotter_answered(node: ScriptNode) -> None:
+def test_containerd_restarts_once_after_the_daemon_answered(node: ScriptNode) -> None:
     """nydus-snapshotter#796: containerd must not come up before the snapshotter answers a call."""
     node.install()
     order = node.calls(
@@ -122,7 +122,7 @@ def test_a_failure_takes_back_what_the_credential_helper_reads(node: ScriptNode)
     [
         ("fail-start-soci-snapshotter.service", "snapshotter", 0),
         ("fail-restart-containerd.service", "restart", 2),
-        ("cri-broken", "restart", 2),
+        ("cri-fails", "restart", 2),
         ("canary-fails", "verify-canary", 2),
     ],
 )
@@ -189,7 +189,7 @@ def write_meanwhile(node: ScriptNode, call: str, path: str, content: bytes) -> N
 
 
 @pytest.mark.failure_mode(37)
-def test_a_file_changed_while_the_snapshotter_starts_is_not_overwritten(node: ScriptNode) -> None:
+def test_a_file_changed_while_the_daemon_starts_is_not_overwritten(node: ScriptNode) -> None:
     """That takes seconds, and the other installer must not lose its work (gpu-operator#301, spegel#413)."""
     directory = node.stage()
     write_meanwhile(node, "start-soci-snapshotter.service", CONFIG, OTHER_CONFIG)

@@ -133,7 +133,7 @@ def test_file_that_names_another_snapshotter_fails_the_check(node: ScriptNode) -
 
 def test_cri_plugin_that_did_not_load_fails_the_check(node: ScriptNode) -> None:
     node.install()
-    node.set("cri-broken")
+    node.set("cri-fails")
     outcome = verified(node)
     assert (outcome.outcome, outcome.step) == ("failed", "verify-cri")
     assert outcome.cause == "containerd's CRI plugin did not load"

@@ -340,7 +340,7 @@ def test_containerd_that_does_not_come_back_is_told_and_put_back(node: ScriptNod
     in_use(node)
     flags = {
         "restart": "fail-restart-containerd.service-without-soci",
-        "cri": "cri-broken-without-soci",
+        "cri": "cri-fails-without-soci",
         "soci-stays": "soci-stays",
     }
     node.set(flags[fault])

@@ -80,7 +80,7 @@ def test_image_that_cannot_start_today_is_left_to_the_host_script(containerd: Co
 def test_image_that_cannot_be_checked_hides_no_other(containerd: Containerd) -> None:
     """ctr exits with 1 then, but its list is there."""
     containerd.ctr.add("example.org/app:1", "incomplete")
-    containerd.ctr.add("example.org/broken:1", "error", unpacked=False, digest="nowhere")
+    containerd.ctr.add("example.org/damaged:1", "error", unpacked=False, digest="nowhere")
     containerd.ctr.fails = {"images check"}
     found = plan(containerd)
     assert len(found.carry_over) == 1

@@ -13,18 +13,18 @@ from tests.fakes.node import INSTALLER, FakeHost
 from tests.fakes.settings import agent_settings
 
 CONFIG = "/etc/containerd/config.toml"
-OURS = adoption.Snapshotter(FIRST, True, (), False, "")
+OURS = adoption.Daemon(FIRST, True, (), False, "")
 
 
-def target(kind: kinds.Kind = kinds.PLAIN, snapshotter: adoption.Snapshotter = OURS) -> Target:
+def target(kind: kinds.Kind = kinds.PLAIN, daemon: adoption.Daemon = OURS) -> Target:
     return Target(
         kind=kind,
-        slot=snapshotter.slot,
-        adopts=not snapshotter.is_ours,
+        slot=daemon.slot,
+        adopts=not daemon.is_ours,
         config_path=CONFIG,
         payload=INSTALLER,
         settings=agent_settings(),
-        snapshotter=snapshotter,
+        daemon=daemon,
         program="/opt/soci-cluster/versions/1/soci-snapshotter-grpc",
         config_text="version = 2\n",
         effective={},
@@ -51,7 +51,7 @@ def test_a_file_of_ours_alone_says_so_in_its_first_words(fake_host: FakeHost) ->
     trusted = soci_registries.Registries(certificates="-----BEGIN CERTIFICATE-----")
     proxy = {"HTTPS_PROXY": "http://proxy.example:3128"}
     systems = dataclasses.replace(OURS, is_ours=False, command=("/usr/bin/s", "--address", "fd://"))
-    for wanted in (target(kinds.AL2023), target(snapshotter=systems)):
+    for wanted in (target(kinds.AL2023), target(daemon=systems)):
         files = list(
             managed.files(fake_host, dataclasses.replace(wanted, registries=trusted, environment=proxy))
         )
@@ -81,7 +81,7 @@ def test_with_a_generator_nobodys_own_work_is_in_containerds_file(fake_host: Fak
 
 def test_unit_of_the_operating_system_is_left_alone(fake_host: FakeHost) -> None:
     systems = dataclasses.replace(OURS, is_ours=False, command=("/usr/bin/s", "--address", "fd://"))
-    found = managed.files(fake_host, target(snapshotter=systems))
+    found = managed.files(fake_host, target(daemon=systems))
     assert FIRST.unit_path not in [file.path for file in found]
     (drop_in,) = [file for file in found if file.path == FIRST.adoption]
     assert drop_in.role is Role.DAEMON
@@ -145,10 +145,8 @@ def test_a_row_may_have_a_mode_of_its_own(fake_host: FakeHost) -> None:
 
 def test_both_kinds_of_unit_lead_the_daemon_to_the_helper(fake_host: FakeHost) -> None:
     systems = dataclasses.replace(OURS, is_ours=False, command=("/usr/bin/s",))
-    for snapshotter, path in ((OURS, FIRST.unit_path), (systems, FIRST.adoption)):
-        texts = {
-            f.path: (f.new or b"").decode() for f in managed.files(fake_host, target(snapshotter=snapshotter))
-        }
+    for daemon, path in ((OURS, FIRST.unit_path), (systems, FIRST.adoption)):
+        texts = {f.path: (f.new or b"").decode() for f in managed.files(fake_host, target(daemon=daemon))}
         folder = "/opt/soci-cluster/credentials"
         assert texts[f"{folder}/config.json"] == '{"credsStore":"soci-cluster"}\n'
         lines = texts[path].splitlines()
@@ -163,11 +161,9 @@ def test_a_daemon_starts_without_what_an_earlier_one_has_fetched(
     fake_host: FakeHost, slot: Slot, is_ours: bool
 ) -> None:
     """SOCI makes a cache of spans for each start and takes no earlier one away: the disk ran full of them."""
-    snapshotter = adoption.Snapshotter(slot, is_ours, ("/usr/bin/soci-snapshotter-grpc",), False, "")
+    daemon = adoption.Daemon(slot, is_ours, ("/usr/bin/soci-snapshotter-grpc",), False, "")
     path = slot.unit_path if is_ours else slot.adoption
-    (text,) = (
-        file.new for file in managed.files(fake_host, target(snapshotter=snapshotter)) if file.path == path
-    )
+    (text,) = (file.new for file in managed.files(fake_host, target(daemon=daemon)) if file.path == path)
     assert f"ExecStartPre=-/bin/rm -rf {slot.data}/soci/spancache" in (text or b"").decode().splitlines()
 
 

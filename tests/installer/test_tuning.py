@@ -32,10 +32,8 @@ def test_a_layers_prefetch_has_more_than_two_connections_on_any_node(cores: int)
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_the_daemon_is_started_with_that_many(fake_host: FakeHost, is_ours: bool) -> None:
     wanted = target()
-    snapshotter = dataclasses.replace(wanted.snapshotter, is_ours=is_ours, command=("/usr/bin/s",))
-    wanted = dataclasses.replace(
-        wanted, adopts=not is_ours, snapshotter=snapshotter, hardware=Hardware(16, 64 << 30)
-    )
+    daemon = dataclasses.replace(wanted.daemon, is_ours=is_ours, command=("/usr/bin/s",))
+    wanted = dataclasses.replace(wanted, adopts=not is_ours, daemon=daemon, hardware=Hardware(16, 64 << 30))
     texts = [(file.new or b"").decode() for file in managed.files(fake_host, wanted)]
     assert len([text for text in texts if "\nEnvironment=GOMAXPROCS=16\n" in text]) == 1
 

@@ -763,10 +763,10 @@ def told(**config: Any) -> list[str]:
 
 
 def test_what_a_group_takes_from_the_flat_key_is_removed_there() -> None:
-    arm = {"instanceTypes": ["m7g.large"]}
+    graviton = {"instanceTypes": ["m7g.large"]}
     ami = "AL2023_x86_64_STANDARD"
-    assert told(amiType=ami, nodeGroups={"a": arm}) == ["pulumi config rm soci:amiType"]
-    assert told(nodeGroups={"a": {**arm, "amiType": ami}}) == [
+    assert told(amiType=ami, nodeGroups={"a": graviton}) == ["pulumi config rm soci:amiType"]
+    assert told(nodeGroups={"a": {**graviton, "amiType": ami}}) == [
         "pulumi config rm --path soci:nodeGroups.a.amiType"
     ]
 

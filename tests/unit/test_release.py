@@ -46,8 +46,8 @@ def test_an_architecture_without_checksum_is_reported_beside_those_that_have_one
 
     found, missing = release.digests("0.16.1", URL, read)
     assert found == {"amd64": DIGEST}
-    arm = f"{URL}/v0.16.1/{NAME.replace('amd64', 'arm64')}.sha256sum"
-    assert missing == {"arm64": f"{arm} cannot be read (HTTP status 404)"}
+    address = f"{URL}/v0.16.1/{NAME.replace('amd64', 'arm64')}.sha256sum"
+    assert missing == {"arm64": f"{address} cannot be read (HTTP status 404)"}
 
 
 def test_a_server_error_is_tried_again_but_an_absent_file_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,7 +300,7 @@ def follow_pull_secrets() -> NoReturn:
 
 
 def become_watcher(*arguments: str) -> NoReturn:
-    """Replace this process by the small one that keeps the pod's readiness true to the snapshotter, and runs
+    """Replace this process by the small one that keeps the pod's readiness true to SOCI's daemon, and runs
     this program again: with `again` when something has changed, with `leave` at the pod's end. Without
     arguments it only waits for that end."""
     watcher = Path(__file__).with_name("watch.py")

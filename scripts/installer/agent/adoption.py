@@ -15,7 +15,7 @@ from .transaction import recorded_files, sha256
 
 
 @dataclass(frozen=True)
-class Snapshotter:
+class Daemon:
     """A slot's daemon on the node: whose unit it is, its command, and the program that runs now."""
 
     slot: Slot
@@ -35,7 +35,7 @@ class Snapshotter:
         return f"{program} --address {address} {options}"
 
 
-def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
+def read_daemon(host: Host, slot: Slot) -> Daemon:
     """The unit and the process of a slot's daemon.
 
     Raises:
@@ -51,7 +51,7 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
     program = detect.program_of(host, pid) if pid else ""
     if pid and not program:
         detect.refuse(f"it cannot be seen what the process {pid} of {slot.unit} runs", "try again")
-    return Snapshotter(
+    return Daemon(
         slot=slot,
         is_ours=is_ours,
         command=detect.parse_exec_start(unit.get("ExecStart", "")),
@@ -62,28 +62,28 @@ def read_snapshotter(host: Host, slot: Slot) -> Snapshotter:
     )
 
 
-def check_override(host: Host, snapshotter: Snapshotter) -> None:
+def check_override(host: Host, daemon: Daemon) -> None:
     """Refuse a unit of which another's drop-in starts another program than what is installed: each restart
     of the daemon would be one in vain, again and again. A wrapper around ours is nobody's business.
 
     Raises:
         InstallError: the unit runs another program.
     """
-    slot = snapshotter.slot
-    path = slot.unit_path if snapshotter.is_ours else slot.adoption
+    slot = daemon.slot
+    path = slot.unit_path if daemon.is_ours else slot.adoption
     content = host.read(path)
-    if recorded_files(host).get(path) != sha256(content) or content is None or snapshotter.needs_reload:
+    if recorded_files(host).get(path) != sha256(content) or content is None or daemon.needs_reload:
         return  # the transaction writes it and has systemd read it
     ours = re.findall(r"^ExecStart=(/\S+)", content.decode(errors="replace"), re.MULTILINE)
-    in_effect = snapshotter.command[0] if snapshotter.command else ""
+    in_effect = daemon.command[0] if daemon.command else ""
     if (
         in_effect
-        and snapshotter.running_program
+        and daemon.running_program
         and ours
-        and not (in_effect in ours or snapshotter.running_program in ours)
+        and not (in_effect in ours or daemon.running_program in ours)
     ):
         detect.refuse(
-            f"a drop-in of {slot.unit} that is not ours has it run {snapshotter.running_program}",
+            f"a drop-in of {slot.unit} that is not ours has it run {daemon.running_program}",
             f"take ExecStart out of it (systemctl cat {slot.unit} shows it), then systemctl daemon-reload",
         )
 
@@ -94,8 +94,8 @@ def is_starting(host: Host, slot: Slot) -> bool:
     return unit.get("ActiveState") == "activating" and unit.get("SubState") == "start"
 
 
-def started_at(host: Host, snapshotter: Snapshotter) -> float:
+def started_at(host: Host, daemon: Daemon) -> float:
     """When the daemon's process was started, in seconds since 1970; 0 when that cannot be told (proc(5))."""
-    ticks = detect.start_ticks(host.read_text(f"/proc/{snapshotter.pid}/stat"))
+    ticks = detect.start_ticks(host.read_text(f"/proc/{daemon.pid}/stat"))
     boot = detect.boot_time(host)
     return boot + ticks / os.sysconf("SC_CLK_TCK") if ticks and boot else 0.0

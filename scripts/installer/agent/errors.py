@@ -27,7 +27,7 @@ class InstallError(Exception):
 
     @property
     def concerns_daemons(self) -> bool:
-        """Whether containerd or the snapshotter may have said why in the node's journal."""
+        """Whether containerd or SOCI's daemon may have said why in the node's journal."""
         return self.step in ("commit", "recovery", "uninstall") or self.step.startswith("verify")
 
     @property

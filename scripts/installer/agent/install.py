@@ -124,7 +124,7 @@ def _attempt(task: Task, facts: detect.Facts) -> Installed | Busy:
 
     if changed := drift.found(host, plan):
         task.when_drifted(changed, _look(host, plan))
-    elif plan.snapshotter_action == "start" and host.exists(f"{STATE}/current"):
+    elif plan.daemon_action == "start" and host.exists(f"{STATE}/current"):
         task.when_away()
     if plan.is_switch and not host.exists(f"{STATE}/current"):
         _refuse_node_in_service(task, ctr)
@@ -178,7 +178,7 @@ def _verify(host: Host, plan: Plan) -> tuple[tuple[str, float], ...]:
 
 def _busy(plan: Plan, host: Host, ctr: Ctr) -> Busy | None:
     """Whom the plan's restart of a daemon would break."""
-    if plan.snapshotter_action != "restart":
+    if plan.daemon_action != "restart":
         return None
     mounts = lazy.lazy_mounts(host, plan.script, plan.slot)
     return lazy.busy_with(plan.slot, mounts, ctr) if mounts else None
@@ -213,7 +213,7 @@ def _commit(
         "slot": plan.slot.name,
         "slot_is_new": "1" if plan.slot_is_new else "0",
         "is_switch": "1" if plan.is_switch else "0",
-        "snapshotter_action": plan.snapshotter_action,
+        "snapshotter_action": plan.daemon_action,
         "containerd_restart": "1" if plan.restarts_containerd else "0",
         "containerd_dump": plan.containerd_dump,
         "pause_image": image_plan.pause,

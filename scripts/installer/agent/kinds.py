@@ -62,7 +62,7 @@ class Kind:
 
     @property
     def daemons(self) -> tuple[str, ...]:
-        """The units of containerd and of the snapshotters."""
+        """The units of containerd and of SOCI's daemons."""
         return (self.containerd_unit, FIRST.unit, SECOND.unit)
 
 

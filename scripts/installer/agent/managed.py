@@ -17,7 +17,7 @@ from . import (
     soci_registries,
     tuning,
 )
-from .adoption import Snapshotter
+from .adoption import Daemon
 from .credential_providers import NO_PROVIDERS, Providers
 from .host import Host
 from .kinds import KINDS, Generator, Kind
@@ -47,7 +47,7 @@ class Target(Place):
 
     payload: Path  # has the templates
     settings: Settings
-    snapshotter: Snapshotter
+    daemon: Daemon
     program: str  # of the daemon, a path on the node
     config_text: str  # of containerd's root configuration file, with our keys
     effective: Mapping[containerd_config.Path, object]  # containerd's configuration before the change
@@ -76,8 +76,8 @@ def _template(name: str) -> Callable[[Target], str]:
     def text(target: Target) -> str:
         words = {
             "@CONTAINERD_UNIT@": target.kind.containerd_unit,
-            "@SNAPSHOTTER_UNITS@": f"{FIRST.unit} {SECOND.unit}",
-            "@EXEC_START@": target.snapshotter.exec_start(target.program),
+            "@DAEMON_UNITS@": f"{FIRST.unit} {SECOND.unit}",
+            "@EXEC_START@": target.daemon.exec_start(target.program),
             "@ENVIRONMENT_FILE@": target.slot.environment,
             "@SPAN_CACHE@": target.slot.span_cache,
             "@PREFETCH_WORKERS@": str(tuning.choose(target.hardware).prefetch_workers),

@@ -98,7 +98,7 @@ class Plan:
     program: str  # of the daemon, a path on the node
     files: list[File]
     script: bytes
-    snapshotter_action: str  # none, start or restart
+    daemon_action: str  # none, start or restart
     effective: dict[containerd_config.Path, object]  # containerd's configuration before the change
     containerd_program: str
     containerd_config: str  # its root configuration file, by the name that the unit gives to it
@@ -180,8 +180,8 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
             "mount the directory around it instead of the file, or exclude this node with soci:nodeSelector",
         )
 
-    snapshotter = adoption.read_snapshotter(host, slot)
-    adoption.check_override(host, snapshotter)
+    daemon = adoption.read_daemon(host, slot)
+    adoption.check_override(host, daemon)
     place = release.folder(host, settings.version, settings.sha256[facts.architecture])
     program = f"{place}/soci-snapshotter-grpc"
     changed_programs = tuple(release.changed_programs(host, place))
@@ -196,11 +196,11 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         managed.Target(
             kind=facts.kind,
             slot=slot,
-            adopts=not snapshotter.is_ours,
+            adopts=not daemon.is_ours,
             config_path=path,
             payload=task.payload,
             settings=settings,
-            snapshotter=snapshotter,
+            daemon=daemon,
             program=program,
             config_text=new_text,
             effective=effective,
@@ -211,21 +211,21 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
         ),
     )
     action = "start"
-    if snapshotter.is_active:
+    if daemon.is_active:
         is_stale = any(
-            file.is_changed and file.role is Role.DAEMON and not _was_read_before(host, file, snapshotter)
+            file.is_changed and file.role is Role.DAEMON and not _was_read_before(host, file, daemon)
             for file in files
         )
         if program in changed_programs and host.exists(program):  # a running one outlives its file
-            is_stale = is_stale or not _is_older(host, snapshotter, program)
-        action = "restart" if is_stale or snapshotter.running_program != program else "none"
+            is_stale = is_stale or not _is_older(host, daemon, program)
+        action = "restart" if is_stale or daemon.running_program != program else "none"
     return Plan(
         kind=facts.kind,
         slot=slot,
         program=program,
         files=files,
         script=task.script,
-        snapshotter_action=action,
+        daemon_action=action,
         effective=effective,
         containerd_program=facts.containerd_command[0],
         containerd_config=name,
@@ -239,20 +239,20 @@ def make_plan(task: Task, facts: detect.Facts, slot: Slot | None = None) -> Plan
     )
 
 
-def _was_read_before(host: Host, file: File, snapshotter: adoption.Snapshotter) -> bool:
+def _was_read_before(host: Host, file: File, daemon: adoption.Daemon) -> bool:
     """Whether the daemon read the wanted text before others changed the file: then it need not be restarted
     for it."""
     if transaction.recorded_files(host).get(file.path) != transaction.sha256(file.new):
         return False
-    return _is_older(host, snapshotter, file.path)
+    return _is_older(host, daemon, file.path)
 
 
-def _is_older(host: Host, snapshotter: adoption.Snapshotter, path: str) -> bool:
+def _is_older(host: Host, daemon: adoption.Daemon, path: str) -> bool:
     """Whether the daemon was started before others changed what is at ``path``."""
     changed = host.changed_at(path)
     if changed is None:
         return False
-    return 0 < adoption.started_at(host, snapshotter) < changed - 1
+    return 0 < adoption.started_at(host, daemon) < changed - 1
 
 
 def is_in_place(host: Host, plan: Plan, ctr: Ctr) -> bool:
@@ -262,7 +262,7 @@ def is_in_place(host: Host, plan: Plan, ctr: Ctr) -> bool:
     """
     recorded = transaction.recorded_plan(host)
     return (
-        plan.snapshotter_action == "none"
+        plan.daemon_action == "none"
         and not any(file.is_changed for file in plan.files)
         and host.read(transaction.SCRIPT) == plan.script
         and transaction.journal_state(host).get("state") == "committed"

@@ -234,7 +234,7 @@ class Waiting:
 
 
 def last_words(host: Host) -> list[str]:
-    """The end of the node's journal on containerd and the snapshotter, as it is now."""
+    """The end of the node's journal on containerd and SOCI's daemon, as it is now."""
     try:
         kind = detect.kind_of_node(host)
     except OSError:

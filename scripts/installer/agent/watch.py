@@ -1,4 +1,4 @@
-"""The pod's long life: readiness follows the snapshotter, and whatever changes calls the installer back.
+"""The pod's long life: readiness follows SOCI's daemon, and whatever changes calls the installer back.
 
 Run as a script, in a process that imports nothing heavy: a DaemonSet's memory is paid on every node.
 
@@ -90,7 +90,7 @@ class Errand:
 
 
 class Daemon:
-    """The snapshotter's process, and the file that says whether it serves."""
+    """The process of SOCI's daemon, and the file that says whether it serves."""
 
     def __init__(self, ready_file, socket_path, program, pid):
         self.ready_file, self.socket_path, self.program = ready_file, socket_path, program

@@ -28,7 +28,7 @@
 #   recovery   finishes or rolls back at a boot what was cut short: written first, restored last, removed last of all
 #   daemon     read by the snapshotter's daemon
 #   generator  read by a tool that writes containerd's configuration
-#   shared     containerd's configuration, which others write, too: swapped once the snapshotter answers, then a restart
+#   shared     containerd's configuration, which others write, too: swapped once the daemon answers, then a restart
 #   generated  the same, where a generator writes it anew at each boot: nobody's own work is in it
 #
 # The journal has the one fact that a later boot trusts. Its states, and who leaves each one:

@@ -83,28 +83,28 @@ with_proxies() (
 
 # A gRPC call, not only an open socket: with socket activation systemd accepts before the daemon is there.
 # A daemon that has no snapshot yet answers with an error of its own.
-snapshotter_answers() {
+daemon_answers() {
   local answer
   answer=$(timeout 5 ctr --connect-timeout 1s --address "$SOCKET" --namespace k8s.io snapshots ls 2>&1) && return
   case $answer in *"bucket does not exist"*) return 0 ;; esac
   return 1
 }
 
-# start_snapshotter ACTION: start, restart or none; then wait until it answers.
-start_snapshotter() {
+# start_daemon ACTION: start, restart or none; then wait until it answers.
+start_daemon() {
   local give_up
   if [ "$1" != none ]; then
     timeout 300 systemctl "$1" "$UNIT" || die "$UNIT did not start: $(last_words "$UNIT")"
   fi
   give_up=$(($(now_ms) + 60000))
-  until snapshotter_answers; do
+  until daemon_answers; do
     [ "$(now_ms)" -lt "$give_up" ] || die "$UNIT does not answer on its socket: $(last_words "$UNIT")"
     sleep 0.1
   done
 }
 
 # SIGINT, unlike systemd's SIGTERM, makes the daemon unmount what it served.
-stop_snapshotter() {
+stop_daemon() {
   systemctl kill --signal=INT "$UNIT" 2>/dev/null || :
   timeout 60 systemctl stop "$UNIT" 2>/dev/null || :
   systemctl reset-failed "$UNIT" 2>/dev/null || :

@@ -29,7 +29,7 @@ apply() {
   fi
   record_node
   each_file "$DIRECTORY" save_old
-  arm
+  set_timer
   JOURNAL=armed # from here on a failure is rolled back
   journal armed
 
@@ -37,7 +37,7 @@ apply() {
   swap_roles "$BEFORE_RESTART"
   systemctl daemon-reload
   check_idle # once more, just before it
-  start_snapshotter "$PLAN_snapshotter_action"
+  start_daemon "$PLAN_snapshotter_action"
 
   if [ "$PLAN_containerd_restart" = 1 ]; then
     enter swap
@@ -66,7 +66,7 @@ apply() {
   clear_canary
   clear_copies
   sweep
-  disarm
+  stop_timer
 }
 
 check_unchanged() {
@@ -151,13 +151,13 @@ note_foreign_change() {
 }
 
 # The dead man's timer: should nobody else roll the transaction back, and again should the rollback fail.
-arm() {
+set_timer() {
   systemd-run --quiet --collect --on-active="$PLAN_deadline_seconds" --property=Restart=on-failure \
     --property=RestartSec=30 --unit="soci-cluster-deadman-$TRANSACTION" \
     "$PROGRAM/soci-host.sh" rollback "$TRANSACTION" deadline
 }
 
-disarm() { systemctl stop "soci-cluster-deadman-$TRANSACTION.timer" >/dev/null 2>&1 || :; }
+stop_timer() { systemctl stop "soci-cluster-deadman-$TRANSACTION.timer" >/dev/null 2>&1 || :; }
 
 # swap_roles ROLES: the new files of these roles, in their order.
 swap_roles() {
@@ -222,7 +222,7 @@ finish() {
     clear_canary
     outcome=rolled-back
     [ "$JOURNAL" != restarting ] || RESTARTS=$((RESTARTS + 1))
-    if (rollback_now); then disarm; else outcome=broken; fi
+    if (rollback_now); then stop_timer; else outcome=broken; fi
   fi
   report $outcome "${cause:-ended with status $status}"
   exit 1

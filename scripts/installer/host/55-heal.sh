@@ -115,16 +115,16 @@ is_up() { [ "$(systemctl is-active "$UNIT" || :)" = active ] && has_unit; }
 # heal_start: what came of this start of the daemon, and what was done about it; "unsure" of what nobody could tell. An
 # image of the other slot may start under the one in use, and is left alone.
 heal_start() {
-  local looked broken lost
+  local looked unavailable lost
   if [ "$SNAPSHOTTER" = "$PLAN_slot" ]; then
     ! is_forgetting || end_forgetting
     clear_cut_pulls
     looked=$(look_at_chains)
     say "$looked" | grep '^unsure ' || :
-    broken=$(say "$looked" | sed -n 's/^broken //p')
+    unavailable=$(say "$looked" | sed -n 's/^unavailable //p')
     lost=$(say "$looked" | sed -n 's/^lost //p')
     [ -z "$lost" ] || heal_lost "$lost"
-    if [ -n "$broken" ]; then heal_chains "$broken"; else rm -f "$STATE/restarted-for-held"; fi
+    if [ -n "$unavailable" ]; then heal_chains "$unavailable"; else rm -f "$STATE/restarted-for-held"; fi
   fi
   dead_containers
 }
@@ -150,8 +150,8 @@ remember_healed() {
   mv -fT "$STATE/healed-$SNAPSHOTTER.next" "$STATE/healed-$SNAPSHOTTER"
 }
 
-# look_at_chains: "broken CHAIN" for each chain on which something is to start, an image or a container, and nothing can;
-# "lost CHAIN" where the daemon has no such layers at all, as after its store was wiped.
+# look_at_chains: "unavailable CHAIN" for each chain on which something is to start, an image or a container, and nothing
+# can; "lost CHAIN" where the daemon has no such layers at all, as after its store was wiped.
 look_at_chains() {
   local chain number
   number=0
@@ -210,7 +210,7 @@ look_at_chain() {
     return 0
   fi
   case $(meaning_of "$answer") in
-    unavailable) say "broken $1" ;;
+    unavailable) say "unavailable $1" ;;
     gone) say "lost $1" ;;
     unsure) say "unsure $1" ;;
   esac
@@ -230,12 +230,12 @@ heal_chains() {
   local held
   held=$(held_images "$1")
   if started_without_secret_of "$1" && may_be_restarted; then
-    start_snapshotter restart # which mounts the layers again
+    start_daemon restart # which mounts the layers again
     return
   fi
   if [ -n "$held" ] && may_be_restarted && is_time_for_held && registry_answers "$held"; then
     remember_held
-    start_snapshotter restart
+    start_daemon restart
     return
   fi
   free_chains "$1"
@@ -281,7 +281,7 @@ forget() {
 
 # The daemon remembers that it found no index of what was forgotten, and would have it pulled whole.
 end_forgetting() {
-  ! may_be_restarted || start_snapshotter restart
+  ! may_be_restarted || start_daemon restart
   rm -f "$STATE/forgets"
 }
 

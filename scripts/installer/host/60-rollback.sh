@@ -23,7 +23,7 @@ rollback() {
     return
   fi
   rollback_now
-  disarm
+  stop_timer
   report rolled-back "the install was cut short, or did not end in $PLAN_deadline_seconds seconds"
 }
 
@@ -37,7 +37,7 @@ rollback_now() {
   if [ "$JOURNAL" = armed ] || [ -z "$(ls "$ROOT$DATA/snapshotter/snapshots" 2>/dev/null)" ]; then is_forgotten=1; fi
   # Once containerd does not know the snapshotter any more, or its daemon is stopped again, it cannot delete what was
   # created under it meanwhile.
-  if [ "$JOURNAL" = restarting ] && containerd_answers && snapshotter_answers &&
+  if [ "$JOURNAL" = restarting ] && containerd_answers && daemon_answers &&
     { [ "$PLAN_slot_is_new" = 1 ] || { [ "$PLAN_is_switch" = 1 ] && [ "$SNAPSHOTTER_WAS" != active ]; }; }; then
     remove_containers
     remove_snapshots
@@ -67,7 +67,7 @@ restore_daemon() {
   elif [ "$PLAN_is_switch" = 0 ]; then
     systemctl --no-block restart "$UNIT" || : # containerd depended on it already: it was between two starts
   else
-    stop_snapshotter
+    stop_daemon
   fi
 }
 

@@ -255,11 +255,11 @@ check_ended() {
 
 # containerd must forget the snapshots before their directory goes, and for that it needs the daemon.
 remove_snapshots_for_good() {
-  if has_unit && ! snapshotter_answers; then
-    (start_snapshotter start) || say "$UNIT does not start: its snapshots go with its directory" >&2
+  if has_unit && ! daemon_answers; then
+    (start_daemon start) || say "$UNIT does not start: its snapshots go with its directory" >&2
   fi
   # A daemon that was restarted just now is not listed otherwise.
-  ! snapshotter_answers || (await_connection "$SNAPSHOTTER") || :
+  ! daemon_answers || (await_connection "$SNAPSHOTTER") || :
   remove_snapshots
 }
 
@@ -347,7 +347,7 @@ clean_up() {
   was_managed "$UNIT_FILE" || return 0
   left=$(all_mounts) || die "the mounts of containers cannot be read"
   [ -z "$left" ] || die "containers are still on $SNAPSHOTTER"
-  stop_snapshotter
+  stop_daemon
   awk -v data="$DATA/" 'index($5, data) == 1 { print $5 }' "${MOUNTINFO:-/proc/self/mountinfo}" | sort -r |
     while read -r mount; do umount --lazy "$mount" || :; done
   remove_data

@@ -49,11 +49,11 @@ restore_retired() {
 
 retire_daemon() {
   local left
-  start_snapshotter start
+  start_daemon start
   remove_snapshots
   left=$(list_snapshots) || die "containerd does not reach the snapshotter $SNAPSHOTTER"
   [ -z "$left" ] || die "snapshots of $SNAPSHOTTER are still in use"
-  stop_snapshotter
+  stop_daemon
   remove_data
   # A socket of the operating system's unit is systemd's.
   is_ours "$ADOPTION" || rm -rf "$ROOT$RUNTIME_DIRECTORY"

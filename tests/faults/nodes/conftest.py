@@ -46,7 +46,7 @@ def pool(lab: None) -> Iterator[Pool]:
 
 @pytest.fixture
 def node(pool: Pool, containerd: str) -> Iterator[LabNode]:
-    """A fresh node that runs this containerd, ready to be broken."""
+    """A fresh node that runs this containerd, ready for a fault."""
     taken = pool.take(containerd)
     yield taken
     # Traces of a failed install are what the next test must not find.

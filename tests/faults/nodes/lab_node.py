@@ -31,7 +31,7 @@ find /etc -xdev -type l -printf '%l %p\\n'
 
 
 class LabNode(AgentNode):
-    """One running node, to be broken and asked."""
+    """One running node, to be damaged and asked."""
 
     def containerd_starts(self) -> str:
         """What every start of containerd changes."""

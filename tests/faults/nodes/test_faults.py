@@ -25,8 +25,8 @@ exec "$0.real" "$@"
 LOADS_NO_CRI = f"""
 case "$*" in *config*|*--version*) exec "$0.real" "$@" ;; esac
 if ! grep -q soci {CONFIG}; then exec "$0.real" "$@"; fi
-sed 's/^\\( *snapshotter = \\)"soci"/\\1"missing"/' {CONFIG} >/run/broken.toml
-exec "$0.real" --config /run/broken.toml "$@"
+sed 's/^\\( *snapshotter = \\)"soci"/\\1"missing"/' {CONFIG} >/run/missing.toml
+exec "$0.real" --config /run/missing.toml "$@"
 """
 LATE = """
 for argument; do [ "$argument" != --address ] || is_daemon=1; done

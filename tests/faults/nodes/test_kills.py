@@ -21,7 +21,7 @@ KILL = "kill -KILL $$"
 WAITS = "while :; do sleep 1; done"
 QUICK = find(POINTS, "restart_containerd")
 # The power is cut, and the agent dies: as a step begins, the journal is written, or a daemon is to notice.
-ACTS = ("journal", "start_snapshotter", "restart_containerd", "verify", "report")
+ACTS = ("journal", "start_daemon", "restart_containerd", "verify", "report")
 BEGINS = dict(reversed([(point.step, point) for point in POINTS if point.name != "enter"])).values()
 STEPS = [point for point in POINTS if point.name.startswith(ACTS) or point in BEGINS]
 
