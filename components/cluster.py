@@ -36,7 +36,7 @@ class SociCluster(pulumi.ComponentResource):
     sample_pod: pulumi.Output[str]
     """The sample workload, a Job, `namespace/name`; empty when it is off or SOCI is absent."""
     sample_figures: pulumi.Output[str]
-    """What came of it, in a line: pull and start, and how many layers were lazily loaded."""
+    """What came of it, in a line: pull and start, how many layers were lazily loaded, and bytes moved."""
     image_index: pulumi.Output[str]
     """What gives images their index, a Job or CronJob, `namespace/name`; empty when there is none."""
 

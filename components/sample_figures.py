@@ -1,4 +1,4 @@
-"""What SOCI gained for the sample, in one line: its pull, its start, and what of it was lazily loaded.
+"""What SOCI gained for the sample, in one line: its pull, its start, its lazily loaded layers, bytes moved.
 
 It is read once, after the sample has run: from the pod and its Events, and from the soci-doctor of its node,
 which the installer's pod there runs.
@@ -72,11 +72,17 @@ def _seconds(begin: str, end: str) -> float:
 def layers_in_words(image: Mapping[str, Any]) -> str:
     """What is said of an image in the report of soci-doctor."""
     lazy, layers = image["lazyLayers"], image["layers"]
-    loaded = f"{lazy} of {layers} layers lazily loaded"
+    said = f"{lazy} of {layers} layers lazily loaded"
     if lazy:
-        return f"{loaded}, {image['lazyBytes'] / 1e6:.0f} of {image['bytes'] / 1e6:.0f} MB"
-    # The name of one of the doctor's findings.
-    return f"{loaded} (soci-doctor: {image['why']})" if _REASON.fullmatch(image.get("why") or "") else loaded
+        said += f", {image['lazyBytes'] / 1e6:.0f} of {image['bytes'] / 1e6:.0f} MB"
+    elif _REASON.fullmatch(image.get("why") or ""):  # the name of one of the doctor's findings
+        said += f" (soci-doctor: {image['why']})"
+    # An installer from before it could be known does not say it.
+    if (moved := image.get("movedBytes")) is not None:
+        said += f"; {moved / 1e6:.0f} MB moved"
+        # It begins seconds after the mount, and goes on after the sample's end.
+        said += " by now, background fetch included" if image.get("inBackground") else ""
+    return said
 
 
 def read(job: str, image: str, kubeconfig: str, context: str, connect: Connect = LiveCluster) -> str:

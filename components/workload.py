@@ -23,7 +23,7 @@ class SampleWorkload(pulumi.ComponentResource):
     pod: pulumi.Output[str]
     """The Job, `namespace/name`."""
     figures: pulumi.Output[str]
-    """What came of it, in a line: pull and start, and how many layers were lazily loaded."""
+    """What came of it, in a line: pull and start, how many layers were lazily loaded, and bytes moved."""
 
     def __init__(
         self, name: str, args: SampleWorkloadArgs, opts: pulumi.ResourceOptions | None = None

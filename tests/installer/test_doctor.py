@@ -110,6 +110,8 @@ def test_a_good_node_has_no_finding(node: DoctorNode) -> None:
         "lazyBytes": 290 * MIB,
         "localBytes": None,
         "wholeBytes": MIB,
+        "movedBytes": None,
+        "inBackground": False,
         "why": "",
     }
     assert report["daemon"]["backgroundFetch"] == "on, progress not known"
@@ -151,6 +153,27 @@ def test_how_much_of_an_image_is_here_by_now(node: DoctorNode) -> None:
     assert report["daemon"]["backgroundFetch"] == "on, 1 of 2 layers wholly here"
     (image,) = report["images"]
     assert (image["lazyBytes"], image["localBytes"]) == (290 * MIB, 200 * MIB)
+    assert image["movedBytes"] is None  # this daemon does not count what it fetches
+
+
+@pytest.mark.parametrize(("spans", "in_background"), [(0, False), (7, True)])
+def test_how_much_of_an_image_was_moved(node: DoctorNode, spans: int, in_background: bool) -> None:
+    """Lines as SOCI 0.16.1 writes them; one layer may be mounted at two places."""
+    first, second = (digest(f"{SAMPLE} blob {number}") for number in (1, 2))
+    name = "soci_fs_layer_fetched_size_bytes"
+    lines = [
+        f'{name}{{digest="{first}",mountpoint="/snapshots/3/fs"}} 2.4940032e+07',
+        f'{name}{{digest="{first}",mountpoint="/snapshots/8/fs"}} 2.4940032e+07',
+        f'{name}{{digest="{second}",mountpoint="/snapshots/4/fs"}} 10',
+        f'{name}{{digest="{digest("of another image")}",mountpoint="/snapshots/5/fs"}} 4096',
+        f'soci_fs_layer_size_bytes{{digest="{first}",mountpoint="/snapshots/3/fs"}} 2.097152e+08',
+        f'soci_fs_operation_count{{layer="{second}",operation_type="background_span_fetch_count"}} {spans}',
+    ]
+    metrics = Metrics(node.path(slots.FIRST.metrics), "\n".join(lines) + "\n")
+    (image,) = node.examine()["images"]
+    metrics.join()
+    assert image["movedBytes"] == MIB + 24940032 + 10
+    assert image["inBackground"] is in_background
 
 
 def test_it_only_reads(node: DoctorNode) -> None:

@@ -25,6 +25,7 @@ THERE = {
 }
 LAZY = {"names": [IMAGE], "layers": 7, "lazyLayers": 6, "bytes": 293e6, "lazyBytes": 281e6, "why": ""}
 WHOLE = LAZY | {"lazyLayers": 0, "lazyBytes": 0, "why": "no-index"}
+MOVED = {"movedBytes": 37e6, "inBackground": False}
 
 
 def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
@@ -54,6 +55,29 @@ def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
             WHOLE,
             "its image was on the node already; started 3 s after its creation; "
             "0 of 7 layers lazily loaded (soci-doctor: no-index)",
+        ),
+        (
+            [PULLED],
+            LAZY | MOVED,
+            "pull 1.2 s; started 3 s after its creation; "
+            "6 of 7 layers lazily loaded, 281 of 293 MB; 37 MB moved",
+        ),
+        (
+            [PULLED],
+            LAZY | MOVED | {"movedBytes": 120e6, "inBackground": True},
+            "pull 1.2 s; started 3 s after its creation; "
+            "6 of 7 layers lazily loaded, 281 of 293 MB; 120 MB moved by now, background fetch included",
+        ),
+        (
+            [PULLED],
+            WHOLE | {"movedBytes": 293e6, "inBackground": False},
+            "pull 1.2 s; started 3 s after its creation; "
+            "0 of 7 layers lazily loaded (soci-doctor: no-index); 293 MB moved",
+        ),
+        (
+            [PULLED],
+            LAZY | {"movedBytes": None, "inBackground": False},
+            "pull 1.2 s; started 3 s after its creation; 6 of 7 layers lazily loaded, 281 of 293 MB",
         ),
     ],
 )

@@ -1,12 +1,16 @@
-"""What the daemon's metrics tell of lazily loaded layers: which are wholly here, and which reads failed.
+"""What the daemon's metrics tell of lazily loaded layers: how much of them was fetched, which are wholly
+here, and which reads failed.
 
 Source: soci-snapshotter, fs/metrics/common/metrics.go; fs/backgroundfetcher/resolver.go measures the time of
-a layer's background fetch once its last span is there. A daemon that was started anew fetches anew, and
-counts anew. It counts no request that was tried again with success.
+a layer's background fetch once its last span is there; fs/metrics/layer/layer.go counts the bytes of a
+layer's blob that came from the registry, each once (fs/remote/blob.go). A daemon that was started anew
+fetches anew, and counts anew. It counts no request that was tried again with success.
 """
 
 import re
 import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SECONDS = 2.0
@@ -20,6 +24,22 @@ _COUNT = re.compile(
     r'^soci_fs_operation_count\{layer="(sha256:[0-9a-f]{64})",operation_type="(\w+)"\} ([0-9.e+]+)$',
     re.MULTILINE,
 )
+_FETCHED = re.compile(
+    r'^soci_fs_layer_fetched_size_bytes\{digest="(sha256:[0-9a-f]{64})",[^}]*\} ([0-9.e+]+)$', re.MULTILINE
+)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was fetched of lazily loaded layers; nothing is known where the daemon says nothing.
+
+    Attributes:
+        sizes: bytes of the compressed layer, by digest.
+        in_background: the digests of the layers in which the background fetch has begun.
+    """
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    in_background: frozenset[str] = frozenset()
 
 
 def read_metrics(path: Path) -> str:
@@ -43,6 +63,13 @@ def read_metrics(path: Path) -> str:
 def local_layers(metrics: str) -> frozenset[str]:
     """The digests of the layers whose background fetch has ended."""
     return frozenset(_ENDED.findall(metrics))
+
+
+def fetched(metrics: str) -> Fetched:
+    """What the daemon has fetched so far, for whatever reason."""
+    # A layer that is mounted at several places is told at each of them.
+    sizes = {layer: int(float(size)) for layer, size in _FETCHED.findall(metrics)}
+    return Fetched(sizes, frozenset(_counts(metrics, "background_span_fetch_count")))
 
 
 def failed_reads(metrics: str) -> dict[str, int]:

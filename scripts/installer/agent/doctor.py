@@ -148,6 +148,7 @@ class _Examination:
             unmounted=unmounted,
             dead_pods=self._pods(ctr, dead) if answers else dead,
             local_layers=daemon_metrics.local_layers(metrics) if metrics else None,
+            fetched=daemon_metrics.fetched(metrics),
             failed_reads=daemon_metrics.failed_reads(metrics),
             failed_fetches=daemon_metrics.failed_fetches(metrics),
             unread=words.unread,
@@ -167,7 +168,9 @@ class _Examination:
             "hardware": self._hardware(),
             "mounts": {"lazyLayers": self._fuse_mounts(slot), "containers": len(mounts), "dead": len(dead)},
             "images": [
-                doctor_images.described(image, doctor_checks.why_whole(image, look), look.local_layers)
+                doctor_images.described(
+                    image, doctor_checks.why_whole(image, look), look.local_layers, look.fetched
+                )
                 for image in images
             ],
             "credentials": [

@@ -13,6 +13,7 @@ from . import containerd_config, remedies, settings, soci_config
 from .containerd_config import Path
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS, Providers
+from .daemon_metrics import Fetched
 from .daemon_words import in_short
 from .doctor_images import LAZY, Image
 from .kinds import PLAIN
@@ -83,6 +84,7 @@ class Look:
     unmounted: int = 0  # lazily loaded layers without mount, whose image is not known
     dead_pods: tuple[str, ...] = ()
     local_layers: frozenset[str] | None = None  # digests of lazily loaded layers that are wholly here
+    fetched: Fetched = field(default_factory=Fetched)
     # Of the daemon's present start, by the layer's digest:
     failed_reads: Mapping[str, int] = field(default_factory=dict)  # how often a pod got an I/O error
     failed_fetches: frozenset[str] = frozenset()  # what the background fetch has given up

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import Any
 
+from .daemon_metrics import Fetched
 from .images import chain_ids
 
 INDEX = "com.amazon.soci.index-digest"  # on a manifest that `soci convert` has written
@@ -188,7 +189,9 @@ def _manifests(
             yield from _manifests(value, content, seen)
 
 
-def described(image: Image, why: str, local_layers: Collection[str] | None = None) -> dict[str, object]:
+def described(
+    image: Image, why: str, local_layers: Collection[str] | None, fetched: Fetched
+) -> dict[str, object]:
     """An image for the report.
 
     Args:
@@ -196,6 +199,7 @@ def described(image: Image, why: str, local_layers: Collection[str] | None = Non
         why: the reason that it is not loaded lazily, if that is known.
         local_layers: digests of lazily loaded layers that are wholly on the node; None where the daemon does
             not tell.
+        fetched: what the daemon tells of what it has fetched.
     """
     lazy = image.of(LAZY)
     whole = image.of(WHOLE) + image.of(PARALLEL)
@@ -211,8 +215,20 @@ def described(image: Image, why: str, local_layers: Collection[str] | None = Non
         if local_layers is None
         else sum(layer.size for layer in lazy if layer.digest in local_layers),
         "wholeBytes": sum(layer.size for layer in whole),
+        "movedBytes": _moved(image, lazy, whole, fetched.sizes),
+        "inBackground": not fetched.in_background.isdisjoint(layer.digest for layer in lazy),
         "why": why,
     }
+
+
+def _moved(
+    image: Image, lazy: Sequence[Layer], whole: Sequence[Layer], fetched: Mapping[str, int]
+) -> int | None:
+    """Bytes of the layers that came to the node; None where they are not known of each layer."""
+    is_known = image.layers and len(lazy) + len(whole) == len(image.layers)
+    if not is_known or any(layer.digest not in fetched for layer in lazy):
+        return None
+    return sum(layer.size for layer in whole) + sum(fetched[layer.digest] for layer in lazy)
 
 
 def served(image: Image) -> str:
