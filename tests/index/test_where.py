@@ -87,6 +87,66 @@ def test_two_images_that_would_be_one_are_refused_and_the_others_indexed(
         repository.get("1-soci")
 
 
+def pods(*images: str) -> str:
+    """What `kubectl get pods` prints of pods with these images."""
+    return json.dumps({"items": [{"spec": {"containers": [{"image": image}]}} for image in images]})
+
+
+@pytest.mark.parametrize("way", ["named", "cluster"])
+@pytest.mark.parametrize("options", [(), ("--replace",)], ids=["beside", "replace"])
+def test_an_image_by_its_tag_and_by_tag_and_digest_is_one(
+    command: Command, repository: Repository, place: str, way: str, options: tuple[str, ...]
+) -> None:
+    """As the pods of a cluster name it, some by one and some by the other; also once the tag was moved to the
+    indexed image itself."""
+    image = repository.image([layer("base")], tag="1")
+    names = [f"{place}:1@{image.digest}", f"{place}:1"]
+    file = command.directory / "pods.json"
+    file.write_text(pods(*names))
+    which = names if way == "named" else ["--cluster", "--kubectl", f"sh -c 'cat {file}'"]
+    for made in (1, 0):
+        found = {entry["image"]: entry for entry in command.json(*which, *options)}
+        tagged, pinned = found[names[1]], found[names[0]]
+        assert [tagged["ztocsMade"], pinned["ztocsMade"]] == [made, 0]
+        assert (pinned["target"], pinned["digest"]) == (tagged["target"], tagged["digest"])
+        assert pinned["notes"] == [f"it is {names[1]}, which is indexed once"]
+        assert tagged["digest"] == repository.get("1" if options else "1-soci").digest
+
+
+def test_an_image_whose_tag_has_moved_on_has_no_place_beside_the_newer_one(
+    command: Command, repository: Repository, place: str
+) -> None:
+    old, new = (repository.image([layer(seed)], tag="1") for seed in ("old", "new"))
+    names = [f"{place}:1@{old.digest}", f"{place}:1", f"{place}:1@{new.digest}"]
+    found = {entry["image"]: entry for entry in command.json(*names, status=1)}
+    assert [found[name]["status"] for name in names] == ["failed", "indexed", "indexed"]
+    problem = found[names[0]]["problem"]
+    assert f"{place}:1 shows another image now ({new.digest}), and {place}:1-soci is for that one" in problem
+    assert "--to-tag" in problem
+    indexed = repository.get("1-soci").content["manifests"][0]
+    assert repository.get(indexed["digest"]).content["layers"] == new.content["layers"]
+
+
+def test_what_keeps_an_image_from_its_index_is_told_of_both_its_names(
+    command: Command, repository: Repository, place: str
+) -> None:
+    image = repository.image([layer("base")], tag="1")
+    repository.image([b"x"], tag=f"{image.digest.replace(':', '-')}.sig", layer_types=["a/b"])
+    names = [f"{place}:1", f"{place}:1@{image.digest}"]
+    found = command.json(*names, status=1)
+    assert [entry["image"] for entry in found] == names
+    assert all("a signature (" in entry["problem"] for entry in found)
+
+
+def test_one_digest_by_two_tags_has_its_index_by_both(
+    command: Command, repository: Repository, place: str
+) -> None:
+    image = repository.image([layer("base")], tag="1")
+    found = command.json(*(f"{place}:{tag}@{image.digest}" for tag in ("1", "stable")))
+    assert [entry["target"] for entry in found] == [f"{place}:1-soci", f"{place}:stable-soci"]
+    assert repository.get("1-soci").digest == repository.get("stable-soci").digest
+
+
 def test_a_pod_with_a_name_that_is_none_does_not_keep_the_other_images_from_their_index(
     command: Command, repository: Repository, place: str
 ) -> None:

@@ -255,8 +255,8 @@ def test_the_program_takes_its_command_line_and_names_the_indexed_image_alike(
     outputs = run(index(**args, images=images))
     parsed = soci_index.index.parse(command(recorder)[4:])
     assert parsed.images == images
-    targets, refused = soci_index.index._targets(parsed)
-    assert ([target.name for _, target in targets], refused) == (outputs["images"], [])
+    tasks, refused = soci_index.index._tasks(parsed)
+    assert ([task.target.name for task in tasks], refused) == (outputs["images"], [])
     assert parsed.disk == (args.get("disk_gib", 20) - 2) << 30
     digests = [options.chosen_digest(parsed.soci_sha256)]
     assert digests == [DIGESTS[tools.architecture()]]

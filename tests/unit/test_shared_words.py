@@ -228,8 +228,8 @@ def test_the_component_tells_the_name_that_soci_index_gives(
 ) -> None:
     image = f"registry.example/team/app{reference}"
     to_repository = ["--to-repository", repository] if repository else []
-    [(_, target)], _ = index._targets(index.parse([image, "--index-version", version, *to_repository]))
-    assert index_rules.indexed(image, "-soci", repository, version) == target.name
+    [task], _ = index._tasks(index.parse([image, "--index-version", version, *to_repository]))
+    assert index_rules.indexed(image, "-soci", repository, version) == task.target.name
 
 
 BEARER = {"bearer": {"realm": "https://a/t", "scope": "r:a/b:pull,push", "service": "s"}}

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import options, references, sources, tools
 from .assemble import normal_platform
 from .errors import SociIndexError, UsageError
-from .indexer import Indexer, Wanted
+from .indexer import Indexer, Task, Wanted
 from .layers import DEFAULT_MIN_BYTES, DEFAULT_SPAN_BYTES
 from .outcome import Outcome, exit_status, page
 from .processes import Children, StoppedError, ending_by_signals
@@ -128,8 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     """Index, print, and return the exit status."""
     parsed = parse(arguments)
     try:
-        targets, refused = _targets(parsed)
-        outcomes = [*_run(parsed, targets), *refused]
+        tasks, refused = _tasks(parsed)
+        outcomes = [*_run(parsed, tasks), *refused]
     except UsageError as error:
         print(f"soci-index: {error}", file=sys.stderr)
         return USAGE
@@ -147,13 +147,21 @@ def main(arguments: Sequence[str]) -> int:
     return exit_status(outcomes)
 
 
-def _targets(parsed: argparse.Namespace) -> tuple[list[tuple[Reference, Reference]], list[Outcome]]:
+def _tasks(parsed: argparse.Namespace) -> tuple[list[Task], list[Outcome]]:
     """Each image, and where its indexed one goes; and those that have no such place.
 
     Raises:
         UsageError: there is no image, or one of the command line is none.
     """
-    images = {reference.pinned: reference for reference in map(references.parse, parsed.images)}
+    # A digest by two tags has a place by each of them.
+    pairs: dict[tuple[str, str], tuple[Reference, Reference]] = {}
+
+    def add(image: Reference) -> None:
+        target = _target(parsed, image)
+        pairs.setdefault((image.pinned, target.pinned), (image, target))
+
+    for name in parsed.images:
+        add(references.parse(name))
     found, refused = [], []
     for file in parsed.file:
         found += sources.of_text(_text(file, "--file"), file)
@@ -161,36 +169,42 @@ def _targets(parsed: argparse.Namespace) -> tuple[list[tuple[Reference, Referenc
         found += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context)
     for name in sources.unique(found):
         try:
-            reference = references.parse(name)
-            _target(parsed, reference)
-            images.setdefault(reference.pinned, reference)
+            add(references.parse(name))
         except UsageError as error:  # the others do not wait until it is mended
             refused.append(Outcome(name, problem=str(error)))
-    if not images and not refused:
+    if not pairs and not refused:
         raise UsageError("there is no image in what was given", "name one")
-    if len(images) > 1 and (
+    if len(pairs) > 1 and (
         parsed.to_tag or (parsed.to_repository and not parsed.to_repository.endswith("/"))
     ):
-        cause = f"--to-tag and --to-repository NAME are for one image; there are {len(images)}"
+        cause = f"--to-tag and --to-repository NAME are for one image; there are {len(pairs)}"
         raise UsageError(cause, "--suffix, or --to-repository NAME/ with a slash at its end")
-    targets, sharing = _apart([(image, _target(parsed, image)) for image in images.values()])
-    return targets, [*refused, *sharing]
+    tasks, sharing = _apart(list(pairs.values()))
+    return tasks, [*refused, *sharing]
 
 
-def _apart(
-    targets: Sequence[tuple[Reference, Reference]],
-) -> tuple[list[tuple[Reference, Reference]], list[Outcome]]:
-    """Those with a target of their own; and those of which several would be one, the last one winning."""
-    sharing: dict[str, list[str]] = {}
-    for image, target in targets:
-        sharing.setdefault(target.pinned, []).append(image.name)
-    refused = []
-    for place, names in sharing.items():
-        if len(names) > 1:
-            cause = f"{' and '.join(names)} would all be {place}"
+def _apart(pairs: Sequence[tuple[Reference, Reference]]) -> tuple[list[Task], list[Outcome]]:
+    """Those with a target of their own; and those of which several would be one, the last one winning.
+
+    An image by its tag, and others by that tag and a digest, are a task: what the tag shows decides.
+    """
+    sharing: dict[str, list[tuple[Reference, Reference]]] = {}
+    for image, target in pairs:
+        sharing.setdefault(target.pinned, []).append((image, target))
+    tasks, refused = [], []
+    for place, found in sharing.items():
+        images = [image for image, _ in found]
+        by_tag = [image for image in images if not image.digest]
+        pinned = tuple(image for image in images if image.digest)
+        if len(images) == 1:
+            tasks.append(Task(*found[0]))
+        elif len(by_tag) == 1 and all(image.tagged == by_tag[0].tagged for image in pinned):
+            tasks.append(Task(by_tag[0], found[0][1], pinned))
+        else:
+            cause = f"{' and '.join(image.name for image in images)} would all be {place}"
             error = SociIndexError(cause, "one of them; or each by itself, with --to-tag")
-            refused += [Outcome(name, problem=str(error)) for name in names]
-    return [pair for pair in targets if len(sharing[pair[1].pinned]) == 1], refused
+            refused += [Outcome(image.name, problem=str(error)) for image in images]
+    return tasks, refused
 
 
 def _target(parsed: argparse.Namespace, image: Reference) -> Reference:
@@ -214,7 +228,7 @@ def _text(file: str, option: str) -> str:
         raise UsageError(f"{file} cannot be read ({error})", f"check {option}") from error
 
 
-def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Reference]]) -> list[Outcome]:
+def _run(parsed: argparse.Namespace, tasks: Sequence[Task]) -> list[Outcome]:
     wanted = Wanted(
         version=parsed.index_version,
         platforms=tuple(map(platform, parsed.platform)),
@@ -238,7 +252,7 @@ def _run(parsed: argparse.Namespace, targets: Sequence[tuple[Reference, Referenc
         indexer = Indexer(wanted, registry, maker, progress, parsed.jobs)
         pool = ThreadPoolExecutor(IMAGES_AT_ONCE)
         try:
-            return list(pool.map(lambda pair: indexer.index(*pair), targets))
+            return [outcome for outcomes in pool.map(indexer.index, tasks) for outcome in outcomes]
         except StoppedError:
             raise KeyboardInterrupt from None
         finally:

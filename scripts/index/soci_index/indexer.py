@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,6 +56,21 @@ class Wanted:
     copies: bool = False
 
 
+@dataclass(frozen=True)
+class Task:
+    """An image that is to be indexed.
+
+    Attributes:
+        source: its name.
+        target: where the indexed image goes.
+        namesakes: others by the tag of the source and a digest, which may be the same image.
+    """
+
+    source: Reference
+    target: Reference
+    namesakes: tuple[Reference, ...] = ()
+
+
 @dataclass
 class _Work:
     """What is known of a platform that is to be indexed."""
@@ -66,8 +81,8 @@ class _Work:
 
 
 @dataclass
-class _Task:
-    """An image, where its indexed one goes, and what is there; `outcome` hears of it."""
+class _Reading:
+    """An image as it was read, where its indexed one goes, and what is there; `outcome` hears of it."""
 
     source: Reference
     image: Image
@@ -95,54 +110,64 @@ class Indexer:
         for pool in (self._layers, self._questions):
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def index(self, source: Reference, target: Reference) -> Outcome:
-        """Give an image its index, at the target; whatever goes wrong is in the outcome.
+    def index(self, task: Task) -> list[Outcome]:
+        """Give an image its index, at the target; whatever goes wrong is in the outcomes, one of each name.
 
         Raises:
             StoppedError: the run is being ended.
         """
-        outcome = Outcome(source.name, target=target.name)
-        begin = time.monotonic()
-        try:
+        source, target = task.source, task.target
+        outcome, image = Outcome(source.name, target=target.name), None
+        with _telling(outcome):
+            image = self._reader.read(source, outcome.notes)
             if self._wanted.version == "v1":
-                self._index_v1(source, target, outcome)
+                self._index_v1(source, image, target, outcome)
             else:
-                self._index_v2(source, target, outcome)
-        except SociIndexError as error:
-            outcome.status, outcome.problem = Status.FAILED, str(error)
-        except OSError as error:
-            problem = SociIndexError(
-                f"the cache cannot be used ({error})", "--cache on a disk with more room"
-            )
-            outcome.status, outcome.problem = Status.FAILED, str(problem)
-        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            cause = f"{source.name} has a manifest that is none ({type(error).__name__}: {error})"
-            problem = SociIndexError(cause, "push the image again")
-            outcome.status, outcome.problem = Status.FAILED, str(problem)
-        if outcome.status is Status.FAILED or not outcome.digest:
-            outcome.target = outcome.digest = ""
-        outcome.seconds = time.monotonic() - begin
-        return outcome
+                self._index_v2(source, image, target, outcome)
+        return [outcome, *(self._of_namesake(pinned, task, image, outcome) for pinned in task.namesakes)]
+
+    def _of_namesake(self, pinned: Reference, task: Task, image: Image | None, outcome: Outcome) -> Outcome:
+        """What came of an image by tag and digest, beside the one that is at the tag now."""
+        found = replace(outcome, image=pinned.name, made=0, kept=0, read_bytes=0, pushed_bytes=0)
+        with _telling(found):
+            if image and not self._is_same(pinned, image):
+                found.platforms, found.notes = [], []
+                cause = (
+                    f"{task.source.name} shows another image now ({image.root['digest']}), "
+                    f"and {task.target.name} is for that one"
+                )
+                raise SociIndexError(
+                    cause, f"let its pods take that one; or index {pinned.name} by itself, with --to-tag"
+                )
+            is_done = found.status is not Status.FAILED
+            found.notes = [f"it is {task.source.name}, which is indexed once"] if is_done else []
+        return found
+
+    def _is_same(self, pinned: Reference, image: Image) -> bool:
+        """Whether an image by digest is this one, or the one of which this one was made with its index."""
+        if pinned.digest == image.root["digest"]:
+            return True
+        other = self._reader.read(pinned, [])
+        return any(member.content for member in other.members) and _is_held(other, image)
 
     # Version 2: in the image
 
-    def _index_v2(self, source: Reference, target: Reference, outcome: Outcome) -> None:
-        image = self._reader.read(source, outcome.notes)
+    def _index_v2(self, source: Reference, image: Image, target: Reference, outcome: Outcome) -> None:
         works = self._plan(source, image, outcome)
         if not works and not self._wanted.copies:
             outcome.status = Status.NOTHING
             return
-        task = _Task(source, image, target, self._read_target(source, image, target), outcome)
+        reading = _Reading(source, image, target, self._read_target(source, image, target), outcome)
         if not works:
-            self._copy(task)
+            self._copy(reading)
             return
         if not self._wanted.is_exact:
             own = [work.member.soci_digest for work in works]
             if self._has_indexes(source, works, own):
-                self._place(task)
+                self._place(reading)
                 return
-            if task.there and self._is_at_target(image, works, target, task.there):
-                outcome.status, outcome.digest = Status.PRESENT, task.there.root["digest"]
+            if reading.there and self._is_at_target(image, works, target, reading.there):
+                outcome.status, outcome.digest = Status.PRESENT, reading.there.root["digest"]
                 return
         self._refuse_attached(source, assemble.replaced(image, {work.member.digest for work in works}))
         made = self._ztocs(source, works, outcome)
@@ -150,20 +175,24 @@ class Indexer:
         indexes = {work.member.digest: self._soci_index(work, made, lists, outcome) for work in works}
         documents = assemble.with_index(image, indexes)
         documents.blobs |= lists.blobs
-        outcome.status = self._put(task, documents, made.values(), indexes.values())
+        outcome.status = self._put(reading, documents, made.values(), indexes.values())
 
     def _put(
-        self, task: _Task, documents: Documents, ztocs: Collection[Made], indexes: Collection[bytes] = ()
+        self,
+        reading: _Reading,
+        documents: Documents,
+        ztocs: Collection[Made],
+        indexes: Collection[bytes] = (),
     ) -> Status:
         """Have what was made of an image, and these SOCI indexes, at the target's tag; was it there?"""
-        source, target, outcome = task.source, task.target, task.outcome
+        source, target, outcome = reading.source, reading.target, reading.outcome
         outcome.digest = documents.root["digest"]
-        mended = self._mend(task, documents, ztocs, indexes)
-        if task.there and task.there.root["digest"] == outcome.digest:
+        mended = self._mend(reading, documents, ztocs, indexes)
+        if reading.there and reading.there.root["digest"] == outcome.digest:
             return Status.INDEXED if mended else Status.PRESENT
-        before = task.image.root["digest"]
+        before = reading.image.root["digest"]
         if source.tag and not source.digest:
-            self._refuse_moved(source, task.image)
+            self._refuse_moved(source, reading.image)
         if target.place != source.place:
             self._registry.copy(source, before, target)
         elif target.tag == source.tag and not source.digest:
@@ -172,13 +201,13 @@ class Indexer:
         return Status.INDEXED
 
     def _mend(
-        self, task: _Task, documents: Documents, ztocs: Collection[Made], indexes: Collection[bytes]
+        self, reading: _Reading, documents: Documents, ztocs: Collection[Made], indexes: Collection[bytes]
     ) -> bool:
         """Push SOCI indexes that are gone from behind an image that is there; whether there were any.
 
         oras leaves out what a manifest that is there refers to, also where that is gone.
         """
-        target, outcome, mended = task.target, task.outcome, False
+        target, outcome, mended = reading.target, reading.outcome, False
         with contextlib.suppress(DeniedError):  # who may only write learns the rest from the push
             for index in indexes if indexes and self._registry.has(target, outcome.digest) else ():
                 root = oci.descriptor(oci.MANIFEST, index)
@@ -187,29 +216,29 @@ class Indexer:
                     mended = True
         return mended
 
-    def _place(self, task: _Task) -> None:
+    def _place(self, reading: _Reading) -> None:
         """For an image that has its index: it stays where it is, or is copied to the target as it is."""
-        outcome, digest = task.outcome, task.image.root["digest"]
+        outcome, digest = reading.outcome, reading.image.root["digest"]
         outcome.status, outcome.digest = Status.PRESENT, digest
-        if not self._wanted.copies or task.target.pinned == task.source.pinned:
-            outcome.target = task.source.name
-        elif not task.there or task.there.root["digest"] != digest:
-            if task.target.place != task.source.place:
-                digests = [digest, *(member.digest for member in task.image.members)]
-                self._refuse_attached(task.source, digests, "is not copied with it")
-            self._registry.copy(task.source, digest, task.target, task.target.tag)
+        if not self._wanted.copies or reading.target.pinned == reading.source.pinned:
+            outcome.target = reading.source.name
+        elif not reading.there or reading.there.root["digest"] != digest:
+            if reading.target.place != reading.source.place:
+                digests = [digest, *(member.digest for member in reading.image.members)]
+                self._refuse_attached(reading.source, digests, "is not copied with it")
+            self._registry.copy(reading.source, digest, reading.target, reading.target.tag)
             outcome.status = Status.INDEXED
             outcome.notes.append("it had its index, and was copied as it is")
 
-    def _copy(self, task: _Task) -> None:
+    def _copy(self, reading: _Reading) -> None:
         """For an image that needs no index: have a copy at the target, marked as one that may be replaced."""
-        digest = task.image.root["digest"]
-        if task.target.tagged == task.source.tagged:
-            task.outcome.digest = digest
+        digest = reading.image.root["digest"]
+        if reading.target.tagged == reading.source.tagged:
+            reading.outcome.digest = digest
         else:
-            self._refuse_attached(task.source, assemble.replaced(task.image, ()))
-            self._put(task, assemble.with_index(task.image, {}, copy_of=digest), ztocs=())
-        task.outcome.status = Status.NOTHING
+            self._refuse_attached(reading.source, assemble.replaced(reading.image, ()))
+            self._put(reading, assemble.with_index(reading.image, {}, copy_of=digest), ztocs=())
+        reading.outcome.status = Status.NOTHING
 
     def _read_target(self, source: Reference, image: Image, target: Reference) -> Image | None:
         """What is at the target's tag; None for nothing, and for the source itself.
@@ -248,13 +277,8 @@ class Indexer:
     def _is_at_target(self, image: Image, works: Sequence[_Work], target: Reference, there: Image) -> bool:
         """Whether what is at the target is this image, all of it, with its indexes."""
         at_target = {_content_key(member): member.soci_digest for member in there.members}
-        is_whole = all(
-            _content_key(member) in at_target
-            for member in image.members
-            if member.content and not assemble.is_soci_index(member.descriptor)
-        )
         digests = [at_target.get(_content_key(work.member), "") for work in works]
-        return is_whole and self._has_indexes(target, works, digests)
+        return _is_held(image, there) and self._has_indexes(target, works, digests)
 
     def _has_indexes(self, place: Reference, works: Sequence[_Work], digests: Sequence[str]) -> bool:
         """Whether a repository has these SOCI indexes, one of each platform, with what is wanted in them."""
@@ -335,8 +359,7 @@ class Indexer:
 
     # Version 1: beside the image
 
-    def _index_v1(self, source: Reference, target: Reference, outcome: Outcome) -> None:
-        image = self._reader.read(source, outcome.notes)
+    def _index_v1(self, source: Reference, image: Image, target: Reference, outcome: Outcome) -> None:
         works = self._plan(source, image, outcome)
         if not works:
             outcome.status = Status.NOTHING
@@ -518,6 +541,37 @@ class Indexer:
     def _ask(self, question: Callable[[Any], Any], things: Iterable[Any]) -> list[Any]:
         """The answers to several questions to a registry, at once."""
         return list(self._questions.map(question, things))
+
+
+@contextlib.contextmanager
+def _telling(outcome: Outcome) -> Generator[None]:
+    """What goes wrong with an image is in its outcome, and how long it took."""
+    begin = time.monotonic()
+    problem = None
+    try:
+        yield
+    except SociIndexError as error:
+        problem = error
+    except OSError as error:
+        problem = SociIndexError(f"the cache cannot be used ({error})", "--cache on a disk with more room")
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        cause = f"{outcome.image} has a manifest that is none ({type(error).__name__}: {error})"
+        problem = SociIndexError(cause, "push the image again")
+    if problem:
+        outcome.status, outcome.problem = Status.FAILED, str(problem)
+    if outcome.status is Status.FAILED or not outcome.digest:
+        outcome.target = outcome.digest = ""
+    outcome.seconds = time.monotonic() - begin
+
+
+def _is_held(image: Image, by: Image) -> bool:
+    """Whether another image has all of an image's platforms, with an index or without."""
+    there = set(map(_content_key, by.members))
+    return all(
+        _content_key(member) in there
+        for member in image.members
+        if member.content and not assemble.is_soci_index(member.descriptor)
+    )
 
 
 def _content_key(member: Member) -> tuple[str, ...]:
