@@ -366,6 +366,7 @@ class AwkwardRegistry:
         users: by name; with ECR the one that matters is `AWS`, whose password is a token.
         public: patterns of repositories that everybody reads.
         token_seconds: life of a token, of the Bearer kind and of ECR's.
+        api_session: the session token of who may ask ECR's API for one; empty for anybody.
         oauth: whether tokens can be had by POST, too, as Docker Hub allows and many do not.
         aliases: repository -> the upstream's one.
         without_index: patterns of repositories that have neither referrers nor the tags that stand for them.
@@ -391,6 +392,8 @@ class AwkwardRegistry:
         clients: Path | None = None,
         store_address: str = "",
         store_port: int = 0,
+        api_address: str = "",
+        api_port: int = 0,
     ) -> None:
         """Begin to serve.
 
@@ -399,6 +402,7 @@ class AwkwardRegistry:
             certificate: its file and that of its key, for TLS.
             clients: the authority that has to have signed a client's certificate; None asks for none.
             store_address: of the object store; that of the registry when empty.
+            api_address: of ECR's API, with TLS as the registry; that of the registry, without, when empty.
         """
         self.upstream = upstream
         self._requests: list[Request] = []
@@ -410,7 +414,9 @@ class AwkwardRegistry:
         plain = server_context(certificate) if certificate else None
         self.front = Listener(self._answer, address, port, tls)
         self.store = Listener(self._answer_as_store, store_address or address, store_port, plain)
-        self.api = Listener(self._answer_as_api, address)
+        self.api = Listener(
+            self._answer_as_api, api_address or address, api_port, plain if api_address else None
+        )
 
     def behave(self) -> None:
         """Have no habits, as at the begin."""
@@ -418,6 +424,7 @@ class AwkwardRegistry:
         self.users: dict[str, User] = {}
         self.public: tuple[str, ...] = ()
         self.token_seconds = 3600.0
+        self.api_session = ""
         self.oauth = True
         self.aliases: dict[str, str] = {}
         self.without_index: tuple[str, ...] = ()
@@ -641,6 +648,10 @@ class AwkwardRegistry:
         self._note(exchange, "api", "")
         if exchange.headers.get("X-Amz-Target") != ECR_TARGET:
             exchange.reply_json(400, {"__type": "UnknownOperationException"})
+            return
+        if self.api_session not in ("", exchange.headers.get("X-Amz-Security-Token")):
+            message = "The security token included in the request is invalid."
+            exchange.reply_json(400, {"__type": "UnrecognizedClientException", "message": message})
             return
         ends = time.time() + self.token_seconds
         text = base64.b64encode(f"AWS:{self.issue('AWS')}".encode()).decode()

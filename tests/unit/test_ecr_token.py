@@ -179,6 +179,37 @@ def test_the_nodes_role_is_the_last_that_is_asked_for() -> None:
     assert answering.asked[2].headers == {"x-aws-ec2-metadata-token": "imds"}
 
 
+ROLES = "http://169.254.169.254/latest/meta-data/iam/security-credentials/"
+OF_INSTANCE = {"http://169.254.169.254/latest/api/token": "imds", ROLES: "node-role"}
+NOT_ASSUMED = json.dumps({"Code": "AssumeRoleUnauthorizedAccess", "Message": "EC2 cannot assume the role"})
+
+
+@pytest.mark.parametrize(
+    ("answers", "cause"),
+    [
+        ({ROLES: ""}, "the instance has no role"),
+        ({f"{ROLES}node-role": NOT_ASSUMED}, "AssumeRoleUnauthorizedAccess: EC2 cannot assume the role"),
+        ({f"{ROLES}node-role": "[]"}, ".*"),
+    ],
+)
+def test_an_instance_without_a_role_of_use_is_told_as_that(answers: dict[str, str], cause: str) -> None:
+    answering = Aws({**answers, **{key: text for key, text in OF_INSTANCE.items() if key not in answers}})
+    with pytest.raises(SociIndexError, match=rf"the instance's metadata gives none \({cause}\)"):
+        ecr_token.password(HOST, answering, {})
+
+
+def test_a_pod_that_the_metadata_does_not_answer_is_told_of_the_hop_limit() -> None:
+    """The answer ends at the node: the connection stands, and nothing comes."""
+
+    def silent(request: Request) -> bytes:
+        raise TimeoutError("timed out")
+
+    with pytest.raises(SociIndexError, match="hop limit of 1") as refused:
+        ecr_token.password(HOST, silent, {})
+    for words in ("soci:index.roleArn", "httpPutResponseHopLimit: 2", "soci:metadataHopLimit 2"):
+        assert words in refused.value.remedy
+
+
 @pytest.mark.parametrize("answer", ["", "[]", "{}", "<html>", '{"authorizationData": []}'])
 def test_an_answer_that_holds_no_token_is_told_without_it(answer: str) -> None:
     with pytest.raises(SociIndexError, match=rf"ECR gives no token of {HOST} .*Remedy: give the pod a role"):

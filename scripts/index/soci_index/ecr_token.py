@@ -47,7 +47,12 @@ REMEDY = (
     "give the pod a role (soci:index.roleArn, or a Pod Identity association), or credentials by docker "
     "login, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 )
+FARTHER_REMEDY = (
+    "give the pod's service account a role (soci:index.roleArn, or a Pod Identity association); or its node "
+    "httpPutResponseHopLimit: 2 (soci:metadataHopLimit 2), by which every pod there may do what the node may"
+)
 _ROLE_SESSION = "soci-index"
+_NOT_AS_MEANT = (ValueError, LookupError, TypeError, AttributeError)  # of an answer that holds something else
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def password(host: str, send: Send | None = None, environment: Mapping[str, str]
         data = answer["authorizationData"]
         token = (data[0] if isinstance(data, list) else data)["authorizationToken"]
         return base64.b64decode(token).decode().partition(":")[2]
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+    except (OSError, http.client.HTTPException, *_NOT_AS_MEANT) as error:
         raise SociIndexError(f"ECR gives no token of {host} ({error})", REMEDY) from error
 
 
@@ -124,7 +129,7 @@ def find_keys(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
         where, source = "the instance's metadata", _of_instance
     try:
         return source(host, send, environment)
-    except (OSError, http.client.HTTPException, ValueError, LookupError, ET.ParseError) as error:
+    except (OSError, http.client.HTTPException, ET.ParseError, *_NOT_AS_MEANT) as error:
         cause = f"there are no credentials of AWS for {host}: {where} gives none ({error})"
         raise SociIndexError(cause, REMEDY) from error
 
@@ -211,14 +216,25 @@ def _of_container(host: str, send: Send, environment: Mapping[str, str]) -> Keys
 
 def _of_instance(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
     lifetime = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
-    session = send(Request("PUT", f"{METADATA}/latest/api/token", lifetime)).decode()
+    try:
+        session = send(Request("PUT", f"{METADATA}/latest/api/token", lifetime)).decode()
+    except TimeoutError as error:  # who cannot connect gets another one
+        cause = (
+            f"there are no credentials of AWS for {host}: the instance's metadata is there, and does not "
+            f"answer ({error}), as with a hop limit of 1, by which no pod of a network of its own is answered"
+        )
+        raise SociIndexError(cause, FARTHER_REMEDY) from error
     headers = {"x-aws-ec2-metadata-token": session}
     roles = f"{METADATA}/latest/meta-data/iam/security-credentials/"
-    role = send(Request("GET", roles, headers)).decode().split()[0]
-    return _keys(json.loads(send(Request("GET", roles + role, headers))))
+    names = send(Request("GET", roles, headers)).decode().split()
+    if not names:
+        raise OSError("the instance has no role")
+    return _keys(json.loads(send(Request("GET", roles + names[0], headers))))
 
 
 def _keys(answer: Any) -> Keys:
+    if answer.get("Code", "Success") != "Success":  # such as a role that may not be assumed, with status 200
+        raise OSError(f"{answer['Code']}: {answer.get('Message')}")
     return Keys(answer["AccessKeyId"], answer["SecretAccessKey"], answer["Token"])
 
 
