@@ -151,7 +151,6 @@ def cluster_server(content: str, context: str) -> str:
     """
     found = parse(content)
     contexts, clusters = _named(found, "contexts", "context"), _named(found, "clusters", "cluster")
-    users = _named(found, "users", "user")
     if not contexts or not clusters:
         raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
     name = context or found.get("current-context") or ""
@@ -173,7 +172,7 @@ def cluster_server(content: str, context: str) -> str:
         raise RefusedError(
             f"its context {name} leads to the cluster {cluster_name}, which it does not hold", REMEDY
         )
-    cluster, user = clusters[cluster_name], users.get(contexts[name].get("user") or "", {})
+    cluster, user = clusters[cluster_name], user_of(found, name)
     server = cluster.get("server")
     if not server or not isinstance(server, str):
         raise RefusedError(f"its cluster {cluster_name} has no server", REMEDY)

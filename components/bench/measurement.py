@@ -7,7 +7,7 @@ import math
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..doctor import CannotLookError, Kubectl
@@ -121,13 +121,7 @@ class Bench:
     def _run(
         self, session: NodeSession, image: str, command: Sequence[str], ready: str
     ) -> tuple[PodNews, Json]:
-        name = f"soci-bench-{uuid.uuid4().hex[:8]}"
-        pod = bench_pod(
-            name, session.node, image, command, pull_secrets=self.pull_secrets, seconds=self.seconds
-        )
-        news = self.watch.news(name)
-        self.kubectl.run("create", "--namespace", self.namespace, "--filename", "-", text=json.dumps(pod))
-        try:
+        with self.pod(session.node, image, command) as (name, news):
             if not self.watch.wait(name, "known", NEWS_SECONDS):
                 raise BenchError(
                     f"the API server says nothing of pod {name}. Remedy: see kubectl get pods -w"
@@ -149,13 +143,20 @@ class Bench:
             for moment in ("pulled", "created", "started"):
                 self.watch.wait(name, moment, NEWS_SECONDS)
             return news, followed
-        finally:
-            self._delete(name)
 
-    def _delete(self, pod: str) -> None:
-        with contextlib.suppress(CannotLookError):  # the sample's own error says more
-            self.kubectl.run("delete", "pod", pod, "--namespace", self.namespace, "--wait=false")
-        self.watch.wait(pod, "gone", 60)
+    @contextlib.contextmanager
+    def pod(self, node: str, image: str, command: Sequence[str]) -> Generator[tuple[str, PodNews]]:
+        """A pod of one image on a node for as long as the block runs: its name, and what is heard of it."""
+        name = f"soci-bench-{uuid.uuid4().hex[:8]}"
+        pod = bench_pod(name, node, image, command, pull_secrets=self.pull_secrets, seconds=self.seconds)
+        news = self.watch.news(name)
+        self.kubectl.run("create", "--namespace", self.namespace, "--filename", "-", text=json.dumps(pod))
+        try:
+            yield name, news
+        finally:
+            with contextlib.suppress(CannotLookError):  # the sample's own error says more
+                self.kubectl.run("delete", "pod", name, "--namespace", self.namespace, "--wait=false")
+            self.watch.wait(name, "gone", 60)
 
     @staticmethod
     def _since(news: PodNews, moment: float | None) -> float | None:

@@ -12,7 +12,6 @@ import json
 import random
 import statistics
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,7 @@ from lab_links import LabLink, links_of
 import workloads  # isort: skip (found through the paths that those above add)
 from components.bench import command
 from components.bench.arms import LAZY, Arm
-from components.bench.measurement import Bench, Cell, bench_pod, measured_link
+from components.bench.measurement import Bench, Cell, measured_link
 from components.bench.node_session import BenchError, sessions
 from components.bench.pod_watch import PodWatch
 from components.bench.samples import Workload
@@ -119,19 +118,14 @@ def until_local(bench: Bench, workload: Workload, images: Sequence[str]) -> floa
     session = bench.sessions[node]
     session.ask("forget", seconds=240, images=list(images))
     before = session.ask("look")["mounts"]
-    name = f"soci-bench-{uuid.uuid4().hex[:8]}"
-    pod = bench_pod(name, node, workload.image_for(LAZY), workload.command)
     socket = Path(f"{AgentNode(node).host.root}{FIRST.metrics}")
     begin = time.time()
-    bench.kubectl.run("create", "--namespace", NAMESPACE, "--filename", "-", text=json.dumps(pod))
-    try:
+    with bench.pod(node, workload.image_for(LAZY), workload.command):
         while time.time() < begin + LOCAL_SECONDS:
             there = len(daemon_metrics.local_layers(daemon_metrics.read_metrics(socket)))
             if there and there == session.ask("look")["mounts"] - before:
                 return time.time() - begin
             time.sleep(LOOK_SECONDS)
-    finally:
-        bench.kubectl.run("delete", "pod", name, "--namespace", NAMESPACE, "--wait=true")
     raise BenchError(
         f"{node}: the image is not local after {LOCAL_SECONDS} s. Remedy: see soci-doctor {node}"
     )

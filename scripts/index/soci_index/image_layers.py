@@ -11,6 +11,7 @@ from pathlib import Path
 from . import oci
 from .assemble import is_soci_index, normal_platform, platform_text
 from .errors import SociIndexError
+from .image_reader import platform_of
 from .layer_files import LayerFiles, read_layer
 from .layers import Kind, kind_of
 from .oci import Json
@@ -62,7 +63,7 @@ def _manifest(registry: Registry, source: Reference, platform: tuple[str, str, s
     parsed = json.loads(content)
     there = []
     if root.get("mediaType") not in oci.INDEX_TYPES:
-        of = json.loads(registry.small_blob(source, str(parsed["config"]["digest"])))
+        of = platform_of(registry, source, parsed["config"])
         if normal_platform(of)[:2] == platform[:2]:
             return parsed
         there.append(platform_text(of))

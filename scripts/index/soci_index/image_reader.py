@@ -48,7 +48,7 @@ class ImageReader:
         if media_type not in oci.MANIFEST_TYPES or config.get("mediaType") not in oci.CONFIG_TYPES:
             kind = config.get("mediaType") or media_type
             raise SociIndexError(f"{source.name} is no container image ({kind})", "name an image")
-        platform = self._platform(source, config)
+        platform = platform_of(self.registry, source, config)
         descriptor = {key: root[key] for key in ("mediaType", "digest", "size")} | {"platform": platform}
         return Image(root, None, [Member(descriptor, parsed, platform)])
 
@@ -67,14 +67,19 @@ class ImageReader:
         member = Member(descriptor, content, platform)
         config = content.get("config") or {}
         if platform is None and not member.is_attestation and config.get("mediaType") in oci.CONFIG_TYPES:
-            return Member(descriptor, content, self._platform(source, config))
+            return Member(descriptor, content, platform_of(self.registry, source, config))
         return member
 
-    def _platform(self, source: Reference, config: Json) -> Json:
-        """The platform in an image's config, as containerd normalizes it."""
-        content = json.loads(self.registry.small_blob(source, config["digest"]))
-        system, architecture, variant, _ = assemble.normal_platform(content)
-        features = {key: content[key] for key in ("os.version", "os.features") if content.get(key)}
-        return {"architecture": architecture, "os": system, **features} | (
-            {"variant": variant} if variant else {}
-        )
+
+def platform_of(registry: Registry, source: Reference, config: Json) -> Json:
+    """The platform in an image's config, which its descriptor names, as containerd normalizes it.
+
+    Raises:
+        RegistryError: it cannot be had.
+    """
+    content = json.loads(registry.small_blob(source, config["digest"]))
+    system, architecture, variant, _ = assemble.normal_platform(content)
+    features = {key: content[key] for key in ("os.version", "os.features") if content.get(key)}
+    return {"architecture": architecture, "os": system, **features} | (
+        {"variant": variant} if variant else {}
+    )
