@@ -1,5 +1,5 @@
 """What the project costs when nothing happens: import time of the components, and of the idle processes on
-each node of the running lab their memory and their share of a core.
+each node of the running lab their memory and their share of a core, beside the least that is possible.
 
 `import components` is timed against `import pulumi_eks`, in turn, each in a fresh process.
 """
@@ -18,8 +18,11 @@ from lab_client import LAB_DIRECTORY, REPOSITORY, on_node
 NODES = ("node1", "node2")
 # What they are called here, and what pgrep finds them by; the brackets keep it from the shell that asks.
 PROCESSES = {"watcher": "agent/watch[.]py", "pull secrets": "agent[.]pull_secrets"}
+GOAL = 15e6  # bytes, of an idle process
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MEMORY = "/proc/{}/smaps_rollup"
+# Whoever watches the API server has at least these: an interpreter, and what TLS is spoken with.
+LEAST = f"import ssl; ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); print(open('{MEMORY.format('self')}').read())"
 
 
 def processor_seconds(statement: str) -> float:
@@ -31,27 +34,53 @@ def processor_seconds(statement: str) -> float:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a process has in memory, in bytes, as /proc/PID/smaps_rollup has it."""
+
+    resident: int
+    own: int  # of that what it has written: no other process can share it
+
+    @classmethod
+    def read(cls, rollup: str) -> "Memory":
+        sizes = {
+            words[0]: int(words[1]) << 10
+            for line in rollup.splitlines()
+            if (words := line.split())[2:] == ["kB"]
+        }
+        return cls(sizes["Rss:"], sizes["Anonymous:"])
+
+    def __str__(self) -> str:
+        resident = f"{self.resident / 1e6:.1f} MB resident, {self.resident / GOAL:.2f}x of the goal"
+        return f"{resident}, {self.own / 1e6:.1f} MB its own"
+
+
+@dataclass(frozen=True)
 class Usage:
-    """What a process has used so far, as /proc/PID/stat has it; without what it has started."""
+    """What a process has used so far, as /proc/PID has it; without what it has started."""
 
     pid: int
     ticks: int  # user and system
-    resident: int  # bytes
+    memory: Memory
 
     @classmethod
-    def read(cls, stat: str) -> "Usage":
+    def read(cls, stat: str, rollup: str) -> "Usage":
         # The program's name may hold anything: proc(5).
         pid, fields = int(stat.partition(" ")[0]), stat.rpartition(")")[2].split()
-        return cls(pid, int(fields[11]) + int(fields[12]), int(fields[21]) * PAGE_BYTES)
+        return cls(pid, int(fields[11]) + int(fields[12]), Memory.read(rollup))
 
 
 def usages(node: str) -> dict[str, Usage]:
     """Each idle process of the installer on a node of the lab, by what it is called here."""
     found = {}
     for name, pattern in PROCESSES.items():
-        stat = on_node(node, f"cat /proc/$(pgrep -o -f '{pattern}')/stat")
-        found[name] = Usage.read(stat)
+        said = on_node(node, f"pid=$(pgrep -o -f '{pattern}'); cat /proc/$pid/stat {MEMORY.format('$pid')}")
+        found[name] = Usage.read(*said.split("\n", 1))
     return found
+
+
+def least(node: str, pid: int) -> Memory:
+    """What a process that speaks TLS has at least, by the image of one that runs on the node."""
+    return Memory.read(on_node(node, f'nsenter -t {pid} -m -p python3 -I -S -c "{LEAST}"'))
 
 
 def print_idle(seconds: float) -> None:
@@ -63,7 +92,8 @@ def print_idle(seconds: float) -> None:
         for name, usage in now.items():
             assert usage.pid == first[name].pid, f"{name} on {node} was started anew: not idle"
             share = (usage.ticks - first[name].ticks) / TICKS_PER_SECOND / took
-            print(f"idle {name} on {node}: {usage.resident / 1e6:.1f} MB resident, {share:.2%} of a core")
+            print(f"idle {name} on {node}: {usage.memory}; {share:.2%} of a core")
+        print(f"an interpreter with TLS on {node}: {least(node, now['pull secrets'].pid)}")
 
 
 def print_import_time(repetitions: int) -> None:

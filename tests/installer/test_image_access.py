@@ -14,10 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from agent import image_access, node_http, pull_secrets
+from agent.credential import Credential
 from agent.errors import InstallError
 from agent.host import Host, Result
 from agent.image_reference import Image, parse_image
-from agent.registry_auth import Credential
 from pki import API_NAMES, Authority
 
 from tests.fakes import proxy as proxies

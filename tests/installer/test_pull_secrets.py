@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import pytest
 from agent import __main__ as program
 from agent import credential_helper, pull_secret_choice, pull_secret_files, pull_secrets
+from agent.credential import Credential
 from agent.errors import InstallError
 from agent.host import Result
 from agent.image_reference import Image, parse_image
@@ -25,7 +26,6 @@ from agent.pull_secret_content import Content, Entry, Pod
 from agent.pull_secret_files import CONFLICTS, PROBLEMS
 from agent.pull_secrets import Keeper
 from agent.reflector import Reflector, read_list
-from agent.registry_auth import Credential
 
 from tests.fakes.api_server import NODE, ApiServer, auth, pod, secret
 from tests.fakes.kubelet_node import KubeletNode, kept_credentials
@@ -1211,11 +1211,22 @@ def test_the_container_becomes_that_process_in_the_nodes_network(monkeypatch: py
         raise SystemExit
 
     monkeypatch.setattr(os, "execvp", become)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "")
     monkeypatch.setattr(sys, "argv", ["agent", "credentials"])
     with pytest.raises(SystemExit):
         program.main()
     module = (sys.executable, "-B", "-m", pull_secrets.__name__)
     assert became == [("nsenter", ("nsenter", "-t", "1", "-n", "--", *module))]
+    assert os.environ["MALLOC_ARENA_MAX"] == "1"
+
+
+def test_the_idle_process_has_no_more_in_memory_than_it_needs() -> None:
+    """Its memory is paid for on every node; each of these is there for few nodes, or for a moment."""
+    listed = f"import sys, {pull_secrets.__name__}; print(*sys.modules)"
+    command = [sys.executable, "-B", "-S", "-c", listed]
+    done = subprocess.run(command, cwd=INSTALLER, check=True, capture_output=True, text=True)
+    heavy = {"ctypes", "logging", "urllib.request", "agent.api", "agent.detect", "agent.image_access"}
+    assert heavy.isdisjoint(done.stdout.split())
 
 
 # Lists

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from agent import credential_helper, credential_providers, registry_auth, release, release_blob
 from agent import install as agent_install
+from agent.credential import Credential
 from agent.credential_helper import HELPER, NOT_FOUND
 from agent.errors import InstallError
 from agent.host import Result
 from agent.plan import Registration, Task
-from agent.registry_auth import Credential, parse_challenges
+from agent.registry_auth import parse_challenges
 from pki import Authority
 
 from tests.fakes.node import INSTALLER, FakeHost, FakeNode, furnish, run_here, tree

@@ -4,7 +4,8 @@ Standard library only: it runs in a stock Python image. Its rooms:
 
     __main__    a run of the program: present, absent, leave
     settings    what was asked for
-    detect      what node this is, and whether it can be had; `kinds`: what differs from kind to kind
+    detect      what node this is, and whether it can be had; `kinds`: what differs from kind to kind;
+                `units`: what systemd says of a unit
     kubelet     the kubelet as it runs: its unit, its sockets; `credential_providers`: its plugins;
                 `credential_helper`: who asks them for the daemon
     plan        what differs from the wanted state; `managed`: the files, whose texts come from
@@ -13,8 +14,8 @@ Standard library only: it runs in a stock Python image. Its rooms:
     soci_registries  what the daemon is told of registries; `containerd_registries`: how containerd pulls
     images      what the switch does about each image; `carry`: layers that only lie unpacked on the disk
     install     what is done, in which order; `release`: the download, `release_blob`: out of a registry,
-                `registry_auth`: with which credentials, `node_http`: on which way; `transaction`: the host
-                script's part
+                `registry_auth`: with which credentials, `credential`: what one is, `node_http`: on which way;
+                `transaction`: the host script's part
     heal        what a start of the daemon left broken; `drift`: what others changed
     pull_secrets  hands the secrets of the node's pods to the daemon, in a process of its own;
                 `kubelet_identity`: as whom it asks, `reflector`: how, `pull_secret_content`: what they say,

@@ -295,6 +295,8 @@ def every(seconds: float, command: Sequence[str]) -> list[str]:
 def follow_pull_secrets() -> NoReturn:
     """Become the process that does it, which imports little, and is in the node's network: the kubelet's API
     server may be at the node's loopback, and registries are asked from where the daemon asks them."""
+    # glibc gives each thread memory of its own, which most of these threads, one a secret, hardly use.
+    os.environ["MALLOC_ARENA_MAX"] = "1"
     module = (sys.executable, "-B", "-m", "agent.pull_secrets")
     os.execvp("nsenter", ("nsenter", "-t", "1", "-n", "--", *module))
 

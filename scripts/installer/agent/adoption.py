@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from . import detect
+from . import detect, units
 from .host import Host
 from .kinds import EXCLUDE
 from .slots import OUR_MARK, Slot
@@ -42,12 +42,12 @@ def read_daemon(host: Host, slot: Slot) -> Daemon:
         InstallError: the unit is masked, or nobody says what it is or runs.
     """
     names = ("LoadState", "FragmentPath", "ExecStart", "ActiveState", "MainPID", "NeedDaemonReload")
-    unit = detect.show(host, slot.unit, *names)
+    unit = units.show(host, slot.unit, *names)
     if unit.get("LoadState") == "masked":
         detect.refuse(f"{slot.unit} is masked", f"systemctl unmask {slot.unit}, or {EXCLUDE}")
     path = unit.get("FragmentPath", "")
     is_ours = not path or host.read_text(path).startswith(OUR_MARK)
-    pid = detect.main_pid(unit)
+    pid = units.main_pid(unit)
     program = detect.program_of(host, pid) if pid else ""
     if pid and not program:
         detect.refuse(f"it cannot be seen what the process {pid} of {slot.unit} runs", "try again")
@@ -90,7 +90,7 @@ def check_override(host: Host, daemon: Daemon) -> None:
 
 def is_starting(host: Host, slot: Slot) -> bool:
     """Whether the slot's daemon runs and is not ready yet; not whether it is about to be started again."""
-    unit = detect.show(host, slot.unit, "ActiveState", "SubState")
+    unit = units.show(host, slot.unit, "ActiveState", "SubState")
     return unit.get("ActiveState") == "activating" and unit.get("SubState") == "start"
 
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from . import detect, doctor, lazy, slots, transaction, tuning
+from . import detect, doctor, lazy, slots, transaction, tuning, units
 from .ctr import Ctr
 from .doctor_images import labels, manifest_of, names_by_digest, read_json
 from .errors import InstallError
@@ -254,9 +254,9 @@ class Node:
 
     def _is_settled(self) -> bool:
         """Whether heal and installer are done with this start of the daemon: they would be measured, too."""
-        if detect.show(self.host, HEAL, "ActiveState").get("ActiveState") in ("activating", "active"):
+        if units.show(self.host, HEAL, "ActiveState").get("ActiveState") in ("activating", "active"):
             return False
-        daemon = detect.main_pid(detect.show(self.host, self.slot.unit, "MainPID"))
+        daemon = units.main_pid(units.show(self.host, self.slot.unit, "MainPID"))
         return is_watched(command_lines(), daemon)
 
 

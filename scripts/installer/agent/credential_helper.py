@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import credential_providers
+from .credential import Credential
 from .daemon_environment import in_both_cases
 from .errors import InstallError, clean
 from .host import Host, Result
 from .pull_secret_content import parse_file
-from .registry_auth import Credential
 
 FOLDER = "/opt/soci-cluster/credentials"  # the daemon's Docker configuration
 HELPER = f"{FOLDER}/docker-credential-soci-cluster"

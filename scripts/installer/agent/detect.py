@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
-from . import containerd_config, daemon_environment, remedies
+from . import containerd_config, daemon_environment, remedies, units
 from .errors import InstallError
 from .host import Host
 from .kinds import EXCLUDE, PATHS, PLAIN, Kind, Signs, kind_of
@@ -149,7 +149,7 @@ def read_facts(host: Host, machine: str) -> Facts:
 def _read_daemons(host: Host, facts: Facts) -> Facts:
     """The same with what systemd and the processes say of containerd and the kubelet."""
     names = ("LoadState", "ActiveState", "ExecStart", "MainPID", *NEEDS)
-    unit = show(host, facts.kind.containerd_unit, *names)
+    unit = units.show(host, facts.kind.containerd_unit, *names)
     kubelet = read_kubelet(host)
     facts = replace(
         facts,
@@ -157,7 +157,7 @@ def _read_daemons(host: Host, facts: Facts) -> Facts:
         containerd_load=unit.get("LoadState", ""),
         containerd_active=unit.get("ActiveState", ""),
         containerd_start=parse_exec_start(unit.get("ExecStart", "")),
-        containerd_process=read_process(host, main_pid(unit)),
+        containerd_process=read_process(host, units.main_pid(unit)),
         containerd_needs=frozenset(name for key in NEEDS for name in unit.get(key, "").split()),
         kubelet=kubelet,
         missing_tools=_missing_tools(host),
@@ -168,12 +168,6 @@ def _read_daemons(host: Host, facts: Facts) -> Facts:
         facts,
         containerd_version=parse_version(host.run(facts.containerd_command[0], "--version").output),
     )
-
-
-def main_pid(unit: Mapping[str, str]) -> int:
-    """The main process by the shown properties of a unit, 0 when it has none."""
-    pid = unit.get("MainPID", "")
-    return int(pid) if pid.isdigit() else 0
 
 
 def read_process(host: Host, pid: int) -> Process | None:
@@ -402,15 +396,3 @@ def parse_exec_start(text: str) -> tuple[str, ...]:
     """The command of the last ``{ path=... ; argv[]=... ; ... }`` in systemctl show's ExecStart."""
     found = re.findall(r"argv\[\]=(.*?) ; ", text)
     return tuple(found[-1].split()) if found else ()
-
-
-def show(host: Host, unit: str, *properties: str) -> dict[str, str]:
-    """Properties of a systemd unit; one that there is not has a LoadState that says so.
-
-    Raises:
-        InstallError: systemctl fails, which says nothing about the unit.
-    """
-    result = host.run("systemctl", "show", unit, *(f"--property={name}" for name in properties))
-    if result.code != 0:
-        refuse(f"systemctl show {unit}: {result.last_error}", "see to systemd on the node, then try again")
-    return {key: value for key, _, value in (line.partition("=") for line in result.output.splitlines())}

@@ -33,6 +33,7 @@ from . import (
     soci_registries,
     transaction,
     tuning,
+    units,
 )
 from .credential_helper import Source
 from .credential_providers import NO_PROVIDERS
@@ -241,8 +242,8 @@ class _Examination:
     def _unit(self, name: str) -> tuple[Unit, str]:
         """A unit, and what each of its starts changes."""
         properties = ("ActiveState", "MainPID", "InvocationID")
-        found = self._try(name, lambda: detect.show(self.host, name, *properties)) or {}
-        unit = Unit(name, found.get("ActiveState", ""), detect.main_pid(found))
+        found = self._try(name, lambda: units.show(self.host, name, *properties)) or {}
+        unit = Unit(name, found.get("ActiveState", ""), units.main_pid(found))
         return unit, found.get("InvocationID", "")
 
     def _command(self, unit: Unit) -> list[str]:

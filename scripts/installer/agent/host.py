@@ -1,7 +1,6 @@
 """The node, seen from the pod: its files below /host, its commands through PID 1's namespaces."""
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import stat
@@ -10,7 +9,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -72,6 +70,9 @@ def run_on_host(
 
 def in_network_of(pid: int, work: Callable[[], T]) -> T:
     """What ``work`` returns, in a thread that is in the network of a process; raises what it raises."""
+    import ctypes  # these two, and what they import, are a megabyte that no idle process needs
+    from concurrent.futures import Future
+
     outcome: Future[T] = Future()
 
     def enter() -> None:

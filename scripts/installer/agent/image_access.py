@@ -15,8 +15,9 @@ from collections.abc import Callable, Generator
 from typing import Any
 from urllib.request import AbstractHTTPHandler
 
+from .credential import Credential
 from .image_reference import DOCKER_HUB, HUB_API, Image
-from .registry_auth import Credential, TokenRefusedError, basic, parse_challenges, token
+from .registry_auth import TokenRefusedError, basic, parse_challenges, token
 
 SECONDS = 10.0  # for one word of an answer
 ALL_SECONDS = 20.0  # for all that is asked for one image

@@ -19,6 +19,7 @@ from . import (
     release,
     transaction,
     uninstall,
+    units,
     watch,
 )
 from .ctr import Ctr
@@ -251,7 +252,7 @@ def _commit(
 
 def _look(host: Host, plan: Plan) -> Seen:
     daemon, containerd = (
-        detect.main_pid(detect.show(host, unit, "MainPID"))
+        units.main_pid(units.show(host, unit, "MainPID"))
         for unit in (plan.slot.unit, plan.kind.containerd_unit)
     )
     paths = plan.watched_paths(host)

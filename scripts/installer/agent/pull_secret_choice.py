@@ -8,9 +8,9 @@ the credential helper answers without pull secrets, or nobody's. It needs no fil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from .credential import Credential
 from .image_reference import Image
 from .pull_secret_content import Content, Pod
-from .registry_auth import Credential
 
 # id of the doctor's finding, its subject, its cause
 Problem = tuple[str, str, str]

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .credential import IDENTITY_TOKEN, Credential
 from .image_reference import DOCKER_HUB, HUB_NAMES, Image, is_host, parse_image
-from .registry_auth import IDENTITY_TOKEN, Credential
 
 Json = dict[str, Any]
 

@@ -7,13 +7,13 @@ import stat
 import time
 from collections.abc import Collection, Sequence
 
+from .credential import Credential
 from .errors import clean
 from .host import Host
 from .image_reference import is_host
 from .pull_secret_choice import CONFLICT, Problem
 from .pull_secret_choice import HOSTS as MOST_HOSTS
 from .pull_secret_content import parse_file
-from .registry_auth import Credential
 from .transaction import STATE
 
 FOLDER = "/run/soci-cluster/pull-secrets"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from . import pull_secret_choice, pull_secret_files
+from .credential import Credential
 from .errors import clean
 from .host import Host
 from .image_reference import is_host
@@ -33,7 +34,6 @@ from .pull_secret_choice import CONFLICT, OWN, Choice, Claims, Problem, Question
 from .pull_secret_content import Content, Pod, file_text, read_pod, read_secret
 from .pull_secret_files import ALIVE, FOLDER, HOSTS, READ, UNREAD
 from .reflector import Changed, Gone, Listed, News, Reflector, Trouble
-from .registry_auth import Credential
 from .transaction import STATE, recorded_plan
 
 LOOK_SECONDS = 5.0  # between two looks at the files, which others may have removed
@@ -525,10 +525,10 @@ def ask_node(host: Host, registry: str) -> Credential | None:
 
 
 def _daemon_environment(host: Host) -> dict[str, str]:
-    from . import daemon_environment, detect, slots
+    from . import daemon_environment, slots, units
 
     unit = slots.in_use(recorded_plan(host).get("slot")).unit
-    return daemon_environment.of_process(host, detect.main_pid(detect.show(host, unit, "MainPID")))
+    return daemon_environment.of_process(host, units.main_pid(units.show(host, unit, "MainPID")))
 
 
 def main() -> None:

@@ -9,22 +9,14 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import urlencode, urlsplit
 
-IDENTITY_TOKEN = "<token>"  # the user by which the credential helpers' protocol knows one
+from .credential import IDENTITY_TOKEN, Credential
+
 ANSWER_BYTES = 1 << 20
 LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
 _PAIR = r'(\w+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))'
 _CHALLENGE = re.compile(rf"(\w+)\s+((?:{_PAIR}(?:\s*,\s*)?)+)")
-
-
-@dataclass(frozen=True)
-class Credential:
-    """User and secret, as the credential helpers' protocol has them."""
-
-    user: str = field(repr=False)
-    secret: str = field(repr=False)
 
 
 class TokenRefusedError(ValueError):

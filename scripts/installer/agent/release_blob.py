@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from .containerd_registries import default_host
-from .registry_auth import Credential, basic, may_carry_credentials, parse_challenges, token
+from .credential import Credential
+from .registry_auth import basic, may_carry_credentials, parse_challenges, token
 
 ATTEMPTS = 3  # to authenticate: at the registry, and once more where it redirects to another place of its own
 
