@@ -40,18 +40,18 @@ types: setup ## ty
 	@.venv/bin/ty check --output-format concise $(filter-out examples,$(PYTHON_FILES))
 
 unit: setup ## components and settings, without an engine (seconds)
-	@$(PYTEST) tests/unit
+	@$(PYTEST) -n 2 tests/unit
 
 installer: build ## agent and host script: fake host root, real containerd binaries, faults at some of the points
 	@$(PYTEST) -n 2 tests/installer
 	@$(PYTEST) tests/faults --ignore tests/faults/nodes
 
 index: build ## soci-index: the real oras, the lab's soci, registries with habits
-	@$(PYTEST) tests/index
+	@$(PYTEST) -n 2 tests/index
 
-# Two modules at a time; those of the most tests first.
+# Four modules at a time, those of the most tests first: they wait for half of their time, mostly for limits.
 engine: build ## the real Pulumi engine runs the real program against a real API server
-	@$(PYTEST) -n 2 --dist loadfile tests/engine
+	@$(PYTEST) -n 4 --dist loadfile tests/engine
 
 cluster: build ## the lab: real nodes, real pods
 	@$(PYTEST) tests/cluster

@@ -46,8 +46,9 @@ def test_a_server_that_takes_a_command_and_says_nothing_is_not_waited_for() -> N
 
 
 def test_a_server_that_refuses_a_command_is_quoted() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as refusing:
+    with socket.socket() as refusing:  # bound, so that nobody else gets its port, and it does not listen
+        refusing.bind(("127.0.0.1", 0))
         port = refusing.getsockname()[1]
-    cluster = live_cluster.LiveCluster(kubeconfig(f"http://127.0.0.1:{port}"))
-    with pytest.raises(live_cluster.UnreadableError, match="refused"):
-        cluster.run("a", "b", "c", ["true"], 10)
+        cluster = live_cluster.LiveCluster(kubeconfig(f"http://127.0.0.1:{port}"))
+        with pytest.raises(live_cluster.UnreadableError, match="refused"):
+            cluster.run("a", "b", "c", ["true"], 10)
