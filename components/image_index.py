@@ -107,7 +107,7 @@ class ImageIndex(pulumi.ComponentResource):
         """The options of a child with a fixed name, whose metadata names its owner."""
         hooks = pulumi.ResourceHookBinding(on_error=[self._ownership.refusal_hook])
         return self._child(
-            transformations=[self._ownership.note], transforms=[self._ownership.import_own], hooks=hooks
+            transformations=[self._ownership.remember], transforms=[self._ownership.import_own], hooks=hooks
         )
 
     def _metadata(self, **more: Any) -> k8s.meta.v1.ObjectMetaArgsDict:

@@ -107,7 +107,7 @@ class SociInstaller(pulumi.ComponentResource):
         """The options of a child with a fixed name, whose metadata names its owner."""
         hooks = pulumi.ResourceHookBinding(on_error=[*on_error, self._ownership.refusal_hook])
         return self._child(
-            transformations=[self._ownership.note],
+            transformations=[self._ownership.remember],
             transforms=[*transforms, self._ownership.import_own],
             hooks=hooks,
             **options,

@@ -110,9 +110,12 @@ class Ownership:
         self.owner = pulumi.Output.format("{0} {1}", urn, provider.id if provider else "")
         self.refusal_hook = pulumi.ErrorHook(f"{name}-already-there", self._explain_refusal)
 
-    def note(self, args: pulumi.ResourceTransformationArgs) -> None:
-        """The transformation of an object with a fixed name, while it is declared: nothing is changed, but a
-        preview that finds one in the way then looks at those, too, that the engine comes to later."""
+    def remember(self, args: pulumi.ResourceTransformationArgs) -> None:
+        """The transformation of an object with a fixed name: it keeps kind and name, and changes nothing.
+
+        A program's declarations run before the engine calls any transform. So a preview that finds one object
+        in the way knows of all.
+        """
         props: dict[str, Any] = dict(args.props)
         self._objects.append((args.type_, props["metadata"]["name"]))
 
@@ -125,7 +128,7 @@ class Ownership:
             return None
         name, namespace = metadata["name"], metadata.get("namespace")
         owner = await self.owner.future() or ""
-        live = await self._live(args.type_, name)
+        live = await self._live(args.type_, name, namespace)
         if live is None:
             return None
         # With another content the engine would have to replace it, which it refuses for what is imported.
@@ -138,17 +141,19 @@ class Ownership:
             return pulumi.ResourceTransformResult(args.props, args.opts)
         if pulumi.runtime.is_dry_run() and is_foreign(live, owner, self._maker) and not self._has_warned:
             self._has_warned = True
-            await self._warn(owner)
+            await self._warn(owner, live)
         return None
 
-    async def _warn(self, owner: str) -> None:
-        """Say of all objects that are somebody else's what an `up` will come to."""
-        found = await asyncio.gather(*(self._live(kind, name) for kind, name in self._objects))
-        foreign = [live for live in found if live and is_foreign(live, owner, self._maker)]
+    async def _warn(self, owner: str, first: Object) -> None:
+        """Say of all objects that are somebody else's what an `up` will come to; one of them is at hand."""
+        others = await asyncio.gather(*(self._live(kind, name) for kind, name in self._objects))
+        foreign = [live for live in others if live and is_foreign(live, owner, self._maker)]
+        if title(first) not in map(title, foreign):  # it went meanwhile, or is called otherwise by now
+            foreign.insert(0, first)
         refused = (
             f"pulumi up will be refused, unless this stack's state has {'them' if foreign[1:] else 'it'}"
         )
-        remedies = dict.fromkeys(remedy(live, self._maker) for live in foreign)
+        remedies = dict.fromkeys(remedy(live, owner, self._maker) for live in foreign)
         pulumi.log.warn(
             f"{self._describe(foreign)}; {refused}. Remedy: {'; '.join(remedies)}", self._component
         )
@@ -156,8 +161,8 @@ class Ownership:
     async def _explain_refusal(self, args: pulumi.ErrorHookArgs) -> bool:
         if is_refused_creation(args):
             metadata = (args.new_inputs or {}).get("metadata", {})
-            live = await self._live(args.type, metadata.get("name", ""))
-            advice = remedy(live, self._maker) if live else ""
+            live = await self._live(args.type, metadata.get("name", ""), metadata.get("namespace"))
+            advice = remedy(live, await self.owner.future() or "", self._maker) if live else ""
             # Once for all objects that take the same remedy.
             if live and advice not in self._told:
                 self._told.add(advice)
@@ -167,12 +172,15 @@ class Ownership:
     def _describe(self, foreign: Sequence[Object]) -> str:
         return describe(foreign, pulumi.get_stack(), pulumi.get_project(), self._maker)
 
-    async def _live(self, kind: str, name: str) -> Object | None:
-        """The object in the cluster; None when there is none, or when the cluster cannot be read."""
+    async def _live(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
+        """The object in the cluster, in this namespace or the component's.
+
+        None when there is none, or when the cluster cannot be read.
+        """
         cluster = await self.cluster()
         if cluster is None:
             return None
-        path = PATHS[kind].format(namespace=self._namespace, name=name)
+        path = PATHS[kind].format(namespace=namespace or self._namespace, name=name)
         try:
             return await asyncio.to_thread(cluster.get, path)
         except UnreadableError:
@@ -232,7 +240,10 @@ def _origin(live: Object, stack: str, project: str, maker: Maker) -> str:
     holder = owner_of(live)
     if not holder:
         return f"{'made by an older version' if _is_of(live, maker) else 'and not'} of this program"
-    made_in, made_for, _, name = holder.rpartition(" ")[0].removeprefix("urn:pulumi:").split("::", 3)
+    parts = holder.rpartition(" ")[0].removeprefix("urn:pulumi:").split("::", 3)
+    if len(parts) < 4:  # anybody may write the annotation
+        return "made by somebody else"
+    made_in, made_for, _, name = parts
     if (made_in, made_for) == (stack, project):
         return f"made by {name} of this stack, or of another one of its name"
     return f"made by another stack ({made_in} of the project {made_for})"
@@ -245,9 +256,9 @@ def title(live: Object) -> str:
     return f"the {live.get('kind', 'object')} {place}{metadata['name']}"
 
 
-def remedy(live: Object, maker: Maker = OF_INSTALLER) -> str:
-    """What to do about a live object that is not this stack's."""
-    if live.get("kind") == "Secret":
+def remedy(live: Object, owner: str, maker: Maker = OF_INSTALLER) -> str:
+    """What to do about a live object that is not in this stack's state."""
+    if live.get("kind") == "Secret" and owner_of(live) == owner:  # with other content it cannot be imported
         metadata = live["metadata"]
         return f"kubectl -n {metadata['namespace']} delete secret {metadata['name']}, then pulumi up"
     if live.get("kind") == "Namespace" and not owner_of(live):

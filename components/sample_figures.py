@@ -38,6 +38,11 @@ def in_words(pod: Object, events: Sequence[Object], layers: str) -> str:
     return "; ".join(part for part in (_pull(events), _start(pod), layers) if part)
 
 
+def is_pulled(events: Sequence[Object]) -> bool:
+    """Whether the sample's image was pulled for it, by the Events about its pod."""
+    return _pull(events).startswith("pull ")
+
+
 def _pull(events: Sequence[Object]) -> str:
     own = f"spec.containers{{{CONTAINER}}}"
     pulled = [
@@ -69,8 +74,13 @@ def _seconds(begin: str, end: str) -> float:
     return max((datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds(), 0)
 
 
-def layers_in_words(image: Mapping[str, Any]) -> str:
-    """What is said of an image in the report of soci-doctor."""
+def layers_in_words(image: Mapping[str, Any], *, is_new: bool) -> str:
+    """What is said of an image in the report of soci-doctor.
+
+    Args:
+        image: as the report has it.
+        is_new: whether it has just been pulled; else what was moved for it was moved at another time.
+    """
     lazy, layers = image["lazyLayers"], image["layers"]
     said = f"{lazy} of {layers} layers lazily loaded"
     if lazy:
@@ -78,7 +88,7 @@ def layers_in_words(image: Mapping[str, Any]) -> str:
     elif _REASON.fullmatch(image.get("why") or ""):  # the name of one of the doctor's findings
         said += f" (soci-doctor: {image['why']})"
     # An installer from before it could be known does not say it.
-    if (moved := image.get("movedBytes")) is not None:
+    if is_new and (moved := image.get("movedBytes")) is not None:
         said += f"; {moved / 1e6:.0f} MB moved"
         # It begins seconds after the mount, and goes on after the sample's end.
         said += " by now, background fetch included" if image.get("inBackground") else ""
@@ -115,14 +125,14 @@ def _read(job: str, image: str, cluster: LiveCluster) -> str:
     about = f"involvedObject.uid={pod['metadata']['uid']}"
     events = cluster.items(f"{objects}/events", fieldSelector=about)
     try:
-        layers = _on_node(cluster, pod["spec"]["nodeName"], in_containerd(image))
+        layers = _on_node(cluster, pod["spec"]["nodeName"], in_containerd(image), is_new=is_pulled(events))
     except UnreadableError as error:
         layers = f"its layers are not known: {first_line(error)}"
     return in_words(pod, events, layers)
 
 
-def _on_node(cluster: LiveCluster, node: str, image: str) -> str:
-    """What a node's soci-doctor says of an image.
+def _on_node(cluster: LiveCluster, node: str, image: str, *, is_new: bool) -> str:
+    """What a node's soci-doctor says of an image, which has just been pulled or not.
 
     Raises:
         UnreadableError: there is no report, or it is not readable.
@@ -133,9 +143,8 @@ def _on_node(cluster: LiveCluster, node: str, image: str) -> str:
         text = cluster.run(namespace, name, "installer", ["sh", "-c", LOOK], DOCTOR_SECONDS)
         try:
             images = json.loads(text)["images"]
-            return next((layers_in_words(one) for one in images if image in one["names"]), "") or (
-                f"the image has left {node}"
-            )
+            said = (layers_in_words(one, is_new=is_new) for one in images if image in one["names"])
+            return next(said, f"the image has left {node}")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UnreadableError(f"the report of {node} is not readable") from error
     raise UnreadableError(f"no installer's pod is on {node}")

@@ -484,6 +484,11 @@ class AwkwardRegistry:
             self._tokens[token] = _Token(user, frozenset(repositories), expires)
         return token
 
+    def issued(self) -> list[str]:
+        """Every token that was issued."""
+        with self._lock:
+            return list(self._tokens)
+
     def revoke_all(self) -> None:
         """Every token that was issued has expired."""
         with self._lock:

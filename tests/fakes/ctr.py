@@ -12,6 +12,7 @@ class FakeCtr:
     def __init__(self) -> None:
         self.answers: dict[str, str] = {}  # by how a call begins; before anything below
         self.fails: set[str] = set()  # how calls begin that fail, whatever they print
+        self.is_away = False  # containerd, which ctr then has nothing of
         self.images: list[str] = []  # lines of `images check`
         self.content: dict[str, object] = {}  # digest to JSON
         self.labels: dict[str, dict[str, str]] = {}  # of what `content ls` lists, by digest
@@ -28,7 +29,7 @@ class FakeCtr:
     def __call__(self, command: Sequence[str], text: str) -> Result:
         words = list(command[command.index("--namespace") + 2 :])
         line = " ".join(words)
-        output = self._output(words, line)
+        output = None if self.is_away else self._output(words, line)
         if output is None or line.startswith(tuple(self.fails)):
             return Result(1, output or "", "no")
         return Result(0, output, "")

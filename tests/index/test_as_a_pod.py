@@ -233,10 +233,11 @@ def test_a_pod_that_reaches_the_metadata_of_its_node_indexes_as_the_nodes_role(p
     assert [method for method, _ in aws.metadata.asked] == ["PUT", "GET", "GET"]
     pushes = aws.registry.requests(method="PUT")
     assert {request.user for request in pushes if request.status < 300} == {"AWS"}
-    secret = aws.metadata.credentials["SecretAccessKey"].encode()
+    secrets = [*aws.registry.issued(), aws.metadata.session, aws.metadata.credentials["SecretAccessKey"]]
+    assert len(secrets) > 2
     kept = [path for path in (pod / "work").rglob("*") if path.is_file()]
     assert kept
-    assert [path for path in kept if secret in path.read_bytes()] == []
+    assert [path for path in kept for secret in secrets if secret.encode() in path.read_bytes()] == []
 
 
 def test_a_pod_that_is_a_hop_too_far_from_the_metadata_says_what_to_do(pod: Path, aws: Aws) -> None:
@@ -249,6 +250,13 @@ def test_a_pod_that_is_a_hop_too_far_from_the_metadata_says_what_to_do(pod: Path
     assert "hop limit of 1" in last
     assert "httpPutResponseHopLimit: 2" in last
     assert "soci:index.roleArn" in last
+
+
+def test_a_pod_of_a_node_without_a_role_is_told_so(pod: Path, aws: Aws) -> None:
+    aws.metadata.role = ""
+    done = run(pod, Settings(index=IndexSettings(images=(f"{ECR}/team/app:1",), jobs=1)), aws.network)
+    assert done.returncode == 1
+    assert "the instance has no role" in done.stdout
 
 
 def test_a_node_whose_role_may_not_ask_ecr_is_told_in_awss_words(pod: Path, aws: Aws) -> None:

@@ -187,7 +187,6 @@ NOT_ASSUMED = json.dumps({"Code": "AssumeRoleUnauthorizedAccess", "Message": "EC
 @pytest.mark.parametrize(
     ("answers", "cause"),
     [
-        ({ROLES: ""}, "the instance has no role"),
         ({f"{ROLES}node-role": NOT_ASSUMED}, "AssumeRoleUnauthorizedAccess: EC2 cannot assume the role"),
         ({f"{ROLES}node-role": "[]"}, ".*"),
     ],
@@ -196,6 +195,19 @@ def test_an_instance_without_a_role_of_use_is_told_as_that(answers: dict[str, st
     answering = Aws({**answers, **{key: text for key, text in OF_INSTANCE.items() if key not in answers}})
     with pytest.raises(SociIndexError, match=rf"the instance's metadata gives none \({cause}\)"):
         ecr_token.password(HOST, answering, {})
+
+
+def test_a_secret_in_a_request_that_cannot_be_sent_is_not_told() -> None:
+    """Python's HTTP client quotes the whole header."""
+    environment = OF_ENVIRONMENT | {"AWS_SESSION_TOKEN": "SESSION\nHIDDEN"}
+    with pytest.raises(SociIndexError, match="a header of the request is not well-formed") as raised:
+        ecr_token.password(HOST, environment=environment)
+    assert "HIDDEN" not in str(raised.value)
+
+
+def test_credentials_may_end_with_a_line_break_as_secrets_often_do() -> None:
+    environment = {"AWS_ACCESS_KEY_ID": "a\n", "AWS_SECRET_ACCESS_KEY": "b\n", "AWS_SESSION_TOKEN": "c\n"}
+    assert ecr_token.find_keys(HOST, aws(), environment) == Keys("a", "b", "c")
 
 
 def test_a_pod_that_the_metadata_does_not_answer_is_told_of_the_hop_limit() -> None:

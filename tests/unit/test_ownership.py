@@ -51,7 +51,20 @@ def test_an_object_of_a_stack_of_the_same_name_is_not_said_to_be_of_another_one(
         "the DaemonSet soci-system/soci-installer is there already, made by soci-installer of this stack, "
         "or of another one of its name"
     )
-    assert "after a rename, give it `aliases`" in ownership.remedy(live(owner=OWNER))
+    assert "after a rename, give it `aliases`" in ownership.remedy(live(owner=OWNER), f"{URN} 22222222")
+
+
+def test_a_secret_is_deleted_only_where_it_is_this_owners() -> None:
+    secret = live(owner=OWNER) | {"kind": "Secret"}
+    assert ownership.remedy(secret, OWNER).startswith("kubectl -n soci-system delete secret")
+    assert "delete" not in ownership.remedy(secret, f"{URN} 22222222"), "another stack reads it"
+
+
+def test_an_annotation_that_is_no_owner_is_told_as_somebody_elses() -> None:
+    """Anybody may write it."""
+    assert ownership.describe([live(owner="x")], "dev", "soci") == (
+        "the DaemonSet soci-system/soci-installer is there already, made by somebody else"
+    )
 
 
 def test_an_object_of_this_stack_is_not_foreign_whatever_it_was_called() -> None:

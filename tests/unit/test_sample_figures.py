@@ -52,7 +52,7 @@ def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
         ),
         (
             [{"reason": "Scheduled"}, THERE],
-            WHOLE,
+            WHOLE | MOVED,
             "its image was on the node already; started 3 s after its creation; "
             "0 of 7 layers lazily loaded (soci-doctor: no-index)",
         ),
@@ -84,7 +84,7 @@ def pod(started: str = "2026-11-27T10:00:03Z") -> dict[str, Any]:
 def test_the_line_says_what_came_of_it(
     events: list[dict[str, str]], image: dict[str, Any], words: str
 ) -> None:
-    layers = sample_figures.layers_in_words(image)
+    layers = sample_figures.layers_in_words(image, is_new=sample_figures.is_pulled(events))
     assert sample_figures.in_words(pod(), events, layers) == words
 
 

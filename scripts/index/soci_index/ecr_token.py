@@ -74,6 +74,14 @@ class Request:
     body: bytes = b""
 
 
+class RefusedError(OSError):
+    """A request was answered with an error."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"{status} {said}")
+        self.status = status
+
+
 Send = Callable[[Request], bytes]
 
 
@@ -115,9 +123,9 @@ def find_keys(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
     """AWS's credentials; arguments and errors as for `password`."""
     if environment.get("AWS_ACCESS_KEY_ID") and environment.get("AWS_SECRET_ACCESS_KEY"):
         return Keys(
-            environment["AWS_ACCESS_KEY_ID"],
-            environment["AWS_SECRET_ACCESS_KEY"],
-            environment.get("AWS_SESSION_TOKEN", ""),
+            environment["AWS_ACCESS_KEY_ID"].strip(),  # a Secret often ends with a line break
+            environment["AWS_SECRET_ACCESS_KEY"].strip(),
+            environment.get("AWS_SESSION_TOKEN", "").strip(),
         )
     if environment.get("AWS_WEB_IDENTITY_TOKEN_FILE") and environment.get("AWS_ROLE_ARN"):
         where, source = "the web identity of its service account", _of_web_identity
@@ -208,7 +216,7 @@ def _of_web_identity(host: str, send: Send, environment: Mapping[str, str]) -> K
 def _of_container(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
     relative = environment.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
     url = f"{ECS_ENDPOINT}{relative}" if relative else environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
-    token = environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "")
+    token = environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", "").strip()
     if file := environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"):
         token = Path(file).read_text(encoding="utf-8").strip()
     return _keys(json.loads(send(Request("GET", url, {"authorization": token} if token else {}))))
@@ -217,7 +225,7 @@ def _of_container(host: str, send: Send, environment: Mapping[str, str]) -> Keys
 def _of_instance(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
     lifetime = {"x-aws-ec2-metadata-token-ttl-seconds": "60"}
     try:
-        session = send(Request("PUT", f"{METADATA}/latest/api/token", lifetime)).decode()
+        session = send(Request("PUT", f"{METADATA}/latest/api/token", lifetime)).decode().strip()
     except TimeoutError as error:  # who cannot connect gets another one
         cause = (
             f"there are no credentials of AWS for {host}: the instance's metadata is there, and does not "
@@ -226,10 +234,13 @@ def _of_instance(host: str, send: Send, environment: Mapping[str, str]) -> Keys:
         raise SociIndexError(cause, FARTHER_REMEDY) from error
     headers = {"x-aws-ec2-metadata-token": session}
     roles = f"{METADATA}/latest/meta-data/iam/security-credentials/"
-    names = send(Request("GET", roles, headers)).decode().split()
-    if not names:
-        raise OSError("the instance has no role")
-    return _keys(json.loads(send(Request("GET", roles + names[0], headers))))
+    try:
+        name = send(Request("GET", roles, headers)).decode().split()[0]
+    except RefusedError as refused:
+        if refused.status != 404:
+            raise
+        raise OSError("the instance has no role") from None
+    return _keys(json.loads(send(Request("GET", roles + name, headers))))
 
 
 def _keys(answer: Any) -> Keys:
@@ -242,7 +253,7 @@ def _send(request: Request) -> bytes:
     """Send a request; an address of the instance's own is asked without a proxy.
 
     Raises:
-        OSError: it cannot be sent, or is refused; without what was asked in the text.
+        OSError: it cannot be sent, or is refused (RefusedError); without what was asked in the text.
     """
     local = request.url.startswith("http://")
     handlers = [urllib.request.ProxyHandler({})] if local else []
@@ -256,4 +267,6 @@ def _send(request: Request) -> bytes:
         said = re.search(
             r"""essage"?\s*[>:]\s*"?([^<"]{1,200})""", error.read(1 << 16).decode("utf-8", "replace")
         )
-        raise OSError(f"{error.code} {said[1].strip() if said else error.reason}") from None
+        raise RefusedError(error.code, said[1].strip() if said else error.reason) from None
+    except ValueError:  # its text has the header, which may be a secret
+        raise OSError("a header of the request is not well-formed") from None

@@ -174,10 +174,11 @@ def _tasks(parsed: argparse.Namespace) -> tuple[list[Task], list[Outcome]]:
             refused.append(Outcome(name, problem=str(error)))
     if not pairs and not refused:
         raise UsageError("there is no image in what was given", "name one")
-    if len(pairs) > 1 and (
+    images = {image.tagged if image.tag else image.pinned for image, _ in pairs.values()}
+    if len(images) > 1 and (
         parsed.to_tag or (parsed.to_repository and not parsed.to_repository.endswith("/"))
     ):
-        cause = f"--to-tag and --to-repository NAME are for one image; there are {len(pairs)}"
+        cause = f"--to-tag and --to-repository NAME are for one image; there are {len(images)}"
         raise UsageError(cause, "--suffix, or --to-repository NAME/ with a slash at its end")
     tasks, sharing = _apart(list(pairs.values()))
     return tasks, [*refused, *sharing]

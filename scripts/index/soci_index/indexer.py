@@ -130,14 +130,18 @@ class Indexer:
         """What came of an image by tag and digest, beside the one that is at the tag now."""
         found = replace(outcome, image=pinned.name, made=0, kept=0, read_bytes=0, pushed_bytes=0)
         with _telling(found):
-            if image and not self._is_same(pinned, image):
+            by_itself = f"soci-index {pinned.name} --to-tag TAG"
+            if image is None:
+                cause = f"it is not known whether {task.source.name} is this image, since that cannot be read"
+                raise SociIndexError(cause, f"mend that; or {by_itself}")
+            if not self._is_same(pinned, image):
                 found.platforms, found.notes = [], []
                 cause = (
                     f"{task.source.name} shows another image now ({image.root['digest']}), "
-                    f"and {task.target.name} is for that one"
+                    f"for which {task.target.name} is"
                 )
                 raise SociIndexError(
-                    cause, f"let its pods take that one; or index {pinned.name} by itself, with --to-tag"
+                    cause, f"let the pods of this one take {task.source.name} as it is now; or {by_itself}"
                 )
             is_done = found.status is not Status.FAILED
             found.notes = [f"it is {task.source.name}, which is indexed once"] if is_done else []

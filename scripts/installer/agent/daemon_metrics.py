@@ -67,8 +67,10 @@ def local_layers(metrics: str) -> frozenset[str]:
 
 def fetched(metrics: str) -> Fetched:
     """What the daemon has fetched so far, for whatever reason."""
-    # A layer that is mounted at several places is told at each of them.
-    sizes = {layer: int(float(size)) for layer, size in _FETCHED.findall(metrics)}
+    # Below other layers the same one is another mount with a count of its own. They come in any order.
+    sizes: dict[str, int] = {}
+    for layer, size in _FETCHED.findall(metrics):
+        sizes[layer] = max(sizes.get(layer, 0), int(float(size)))
     return Fetched(sizes, frozenset(_counts(metrics, "background_span_fetch_count")))
 
 
