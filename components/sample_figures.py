@@ -40,22 +40,31 @@ def in_words(pod: Object, events: Sequence[Object], layers: str) -> str:
 
 def is_pulled(events: Sequence[Object]) -> bool:
     """Whether the sample's image was pulled for it, by the Events about its pod."""
-    return _pull(events).startswith("pull ")
+    return _pull_seconds(events) is not None
 
 
 def _pull(events: Sequence[Object]) -> str:
+    seconds = _pull_seconds(events)
+    if seconds is not None:
+        return f"pull {seconds:.1f} s"
+    return "its image was on the node already" if _pulled(events) else ""
+
+
+def _pull_seconds(events: Sequence[Object]) -> float | None:
+    try:
+        return pull_seconds(_pulled(events)[-1])
+    except (IndexError, ValueError):
+        return None
+
+
+def _pulled(events: Sequence[Object]) -> list[str]:
+    """What the kubelet says of the sample's image, once it is there."""
     own = f"spec.containers{{{CONTAINER}}}"
-    pulled = [
+    return [
         event.get("message", "")
         for event in events
         if event.get("reason") == "Pulled" and event["involvedObject"].get("fieldPath") == own
     ]
-    try:
-        return f"pull {pull_seconds(pulled[-1]):.1f} s"
-    except IndexError:
-        return ""
-    except ValueError:
-        return "its image was on the node already"
 
 
 def _start(pod: Object) -> str:

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from components.settings import IndexSettings, Settings
 from tests.fakes.instance_metadata import ADDRESS, InstanceMetadata
 from tests.index.conftest import Command
 from tests.index.made_images import Repository, layer
+from tests.waiting import wait_for
 
 PYTHON = "/usr/bin/python3"  # one that everybody may run
 PASSWORD = "correct horse"
@@ -175,12 +175,10 @@ class Aws:
 def network() -> Iterator[int]:
     """A process in a network of its own, which has nothing but its own addresses and the metadata's."""
     holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
-    own, deadline = os.readlink("/proc/self/ns/net"), time.monotonic() + PATIENCE_SECONDS
+    own, its = os.readlink("/proc/self/ns/net"), f"/proc/{holder.pid}/ns/net"
     try:
-        while os.readlink(f"/proc/{holder.pid}/ns/net") == own:
-            assert time.monotonic() < deadline, "unshare makes no network"
-            time.sleep(0.01)
-        enter = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "ip"]
+        wait_for(lambda: os.readlink(its) != own, PATIENCE_SECONDS, "a network by unshare")
+        enter = ["nsenter", f"--net={its}", "ip"]
         for words in (["link", "set", "lo", "up"], ["address", "add", f"{ADDRESS}/32", "dev", "lo"]):
             subprocess.run([*enter, *words], check=True)
         yield holder.pid
