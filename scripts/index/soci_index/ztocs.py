@@ -277,9 +277,7 @@ class _Pump(threading.Thread):
             with self._soci.stdin as target:
                 self._write(target)
         except BrokenPipeError:
-            pass  # soci has ended, and says why
-        except _TransferError as error:
-            self.problem = error
+            pass  # soci has ended, and says why, or was ended here
         finally:
             self._content.close()
 
@@ -297,8 +295,10 @@ class _Pump(threading.Thread):
             target.write(block)
             self._moved(len(block))
         if received != size or f"sha256:{read.hexdigest()}" != digest:
+            # Not raised: with soci gone, what is left to write to it at its end fails, and would hide it.
+            self.problem = _TransferError(received, size)
             self._soci.kill()
-            raise _TransferError(received, size)
+            return
         target.write(_padding(size) + bytes(2 * tarfile.BLOCKSIZE))
 
 
