@@ -17,8 +17,9 @@ from . import index_rules, kubeconfig, operating_systems, pass_through, redactio
 from .image_pull_secrets import read as read_image_pull_secrets
 from .names import DEFAULT_NAMESPACE, INDEX_NAMESPACE
 
-# The oldest version for each mode, by soci-snapshotter's release notes; an older one ignores it.
-MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 14, 0)}
+# The oldest version for each mode. By its release notes SOCI before 0.11.1 ignores `parallel`, before 0.14.0
+# `lazy-or-parallel`, which until 0.16.0 refused layers that its own store had (fs/unpacker.go).
+MODES = {"lazy": rules.OLDEST_VERSION, "parallel": (0, 11, 1), "lazy-or-parallel": (0, 16, 0)}
 
 
 _PROXY_REMEDY = "set soci:{} http://HOST:PORT"

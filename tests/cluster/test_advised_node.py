@@ -1,8 +1,11 @@
 """A node that loads each image as it was advised: lazily, lazily after a prefetch, or in parallel."""
 
+import contextlib
 import hashlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 
+import lab_client
 import pytest
 from awkward_registry import AwkwardRegistry, Fault
 
@@ -27,6 +30,27 @@ def served(repository: str) -> str:
     return next(image["served"] for image in report["images"] if image_of(repository) in image["names"])
 
 
+@contextlib.contextmanager
+def garbage_is_collected() -> Generator[None]:
+    """containerd collects garbage all the time, as it does whenever an image or a container goes."""
+    ended = threading.Event()
+
+    def collect() -> None:
+        while not ended.is_set():
+            lease = "ctr --namespace k8s.io leases"
+            lab_client.on_node(
+                NODE, f"{lease} create --id collects-garbage && {lease} rm --sync collects-garbage"
+            )
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        collector.join()
+
+
 @pytest.fixture
 def registry(api) -> Iterator[AwkwardRegistry]:
     made = registries.trusted_registry()
@@ -46,7 +70,8 @@ def test_an_image_is_lazy_with_its_list_fetched_ahead_and_one_without_index_is_p
     stack.must_go_up()
     run_pod(image_of(PLAIN), NODE)
     registry.faults = [Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))]
-    run_pod(image_of(INDEXED), NODE)
+    with garbage_is_collected():
+        run_pod(image_of(INDEXED), NODE)
     with registry.front.away(), registry.store.away():
         hashing = run_pod(image_of(INDEXED), NODE, ["sh", "-c", f"sha256sum /{AHEAD}; sleep 3600"])
         wait_for(lambda: api.read_namespaced_pod_log(hashing, "default"), 30, "the pod has read the file")

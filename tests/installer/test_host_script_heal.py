@@ -101,6 +101,7 @@ def test_layers_that_the_daemon_lost_are_unpacked_or_pulled_anew(node: ScriptNod
         assert f"{LABEL}={CHAIN}" not in (node.fake / "content").read_text()
 
 
+@pytest.mark.slow
 def test_what_a_heal_that_was_killed_at_any_call_left_is_done_by_the_next_one(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -542,5 +543,16 @@ def test_no_daemon_is_restarted_while_it_pulls_in_parallel(node: ScriptNode) -> 
     write(node, "unavailable", f"{CHAIN}\n")
     at_work = ingest(node, "1", "sha256:bb")
     with (at_work / "data").open():
+        assert sorted(heal(node)) == FORGOTTEN
+    assert restarts(node) == 0
+
+
+def test_no_daemon_is_restarted_while_it_pulls_in_parallel_and_keeps_no_blob(node: ScriptNode) -> None:
+    """The layer is nowhere in containerd's content store then: the restart cut the pull short."""
+    write(node, "unavailable", f"{CHAIN}\n")
+    layer = node.host.path(f"{FIRST.data}/unpack/1/ingest")
+    layer.parent.mkdir(parents=True)
+    layer.write_text("a part")
+    with layer.open():
         assert sorted(heal(node)) == FORGOTTEN
     assert restarts(node) == 0

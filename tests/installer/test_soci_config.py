@@ -46,7 +46,23 @@ def test_modes(mode: str, versions: tuple[str, ...], enabled: set[str]) -> None:
     assert {name for name, keys in modes.items() if keys["enable"]} == enabled
     fallback = modes["parallel_pull_unpack"].get("experimental_parallel_pull_as_fallback", False)
     assert fallback is (mode == "lazy-or-parallel")
-    assert data["content_store"]["type"] == ("soci" if mode == "lazy" else "containerd")
+
+
+def test_what_lazy_loading_needs_lies_where_containerds_garbage_collection_does_not_come() -> None:
+    """A zTOC in containerd's store was gone before it was read, and its layer was pulled whole. SOCI refuses
+    its own store beside a parallel pull that keeps blobs (fs.NewFilesystem)."""
+    found = rendered("lazy-or-parallel", NOTHING)
+    assert found["content_store"]["type"] == "soci"
+    assert found["pull_modes"]["parallel_pull_unpack"]["discard_unpacked_layers"] is True
+    assert rendered("lazy", NOTHING)["content_store"]["type"] == "soci"
+
+
+@pytest.mark.parametrize("discard", [True, False])
+def test_a_node_of_parallel_pulls_alone_keeps_blobs_as_its_containerd_does(discard: bool) -> None:
+    text = soci_config.render(settings("parallel", ("v2",)), NOTHING, discard, choose(UNKNOWN), FIRST)
+    data = tomllib.loads(text)
+    assert data["content_store"]["type"] == "containerd"
+    assert data["pull_modes"]["parallel_pull_unpack"]["discard_unpacked_layers"] is discard
 
 
 def test_top_level_keys_come_before_tables() -> None:

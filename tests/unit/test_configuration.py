@@ -228,9 +228,9 @@ def test_an_existing_cluster_needs_a_kubeconfig() -> None:
     )
 
 
-@pytest.mark.parametrize(("mode", "oldest"), [("parallel", "0.11.1"), ("lazy-or-parallel", "0.14.0")])
+@pytest.mark.parametrize(("mode", "oldest"), [("parallel", "0.11.1"), ("lazy-or-parallel", "0.16.0")])
 def test_a_mode_that_the_version_does_not_know_yet_is_refused(mode: str, oldest: str) -> None:
-    """An older daemon would silently ignore it."""
+    """An older daemon would silently ignore it, or refuse layers that are in its store."""
     with pytest.raises(SociConfigError, match=f"soci:mode '{mode}': needs SOCI {oldest} or newer"):
         from_config({"soci:mode": mode, "soci:version": "0.10.0"})
     assert from_config({"soci:mode": mode, "soci:version": oldest}).mode == mode

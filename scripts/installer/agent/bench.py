@@ -96,7 +96,7 @@ class Node:
 
     def forget(self, images: Sequence[str]) -> Json:
         """Make the next pull of the images a cold one, under all their names. The daemon's caches go too, and
-        the indexes that it keeps in containerd's store, of whatever image.
+        the indexes that one keeps in containerd's store, of whatever image.
 
         Raises:
             InstallError: a container still uses one of them, or lazily loaded ones of others would break.
@@ -201,8 +201,9 @@ class Node:
         return [name for names in by_digest.values() if not set(images).isdisjoint(names) for name in names]
 
     def _soci_indexes(self) -> list[str]:
-        """The digests of SOCI's indexes and zTOCs in containerd's content. Where it pulls in parallel, the
-        daemon keeps them there by labels of its own (fs/artifact_fetcher.go): they outlive their image."""
+        """The digests of SOCI's indexes and zTOCs in containerd's content. A daemon that was told to use that
+        store, as older installers did where it pulls in parallel, keeps them there by labels of its own
+        (fs/artifact_fetcher.go): they outlive their image."""
         content = labels(self.ctr.ask("content", "ls"))
         found: dict[str, None] = {}
         for digest, known in content.items():

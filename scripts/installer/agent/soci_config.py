@@ -41,6 +41,8 @@ def render(
 ) -> str:
     """The text of config.toml for a mode and a node, with what the node's pulls say of registries.
 
+    ``discard_unpacked_layers`` is containerd's own setting of that name, which the mode parallel follows.
+
     A release that does not know a key takes no notice of it (config.go of 0.10 to 0.16).
     """
     lazy = settings.mode != "parallel"
@@ -48,6 +50,9 @@ def render(
     # A parallel pull that fails is the pull's failure, also of a registry that the daemon is kept from. As a
     # fallback it is never begun there, and containerd pulls.
     fallback = parallel and (lazy or bool(registries.kept_off))
+    # From containerd's store its garbage collection took zTOCs before they were used, as no lease holds them
+    # (soci#1843): layers were pulled whole. SOCI takes its own one beside a parallel pull only without blobs.
+    discard = discard_unpacked_layers or lazy
     lines = [
         "# Written by SociCluster from the Pulumi configuration; changes made here are overwritten.",
         "# The metadata can be rebuilt from the images' indexes, so it need not be synced.",
@@ -80,7 +85,7 @@ def render(
         f"max_wait_msec = {LONGEST_WAIT_MILLISECONDS}",
         "",
         "[content_store]",
-        f"type = {_text('soci' if settings.mode == 'lazy' else 'containerd')}",
+        f"type = {_text('soci' if lazy else 'containerd')}",
         "",
         "[pull_modes.soci_v1]",
         f"enable = {_flag(lazy and 'v1' in settings.index_versions)}",
@@ -97,7 +102,7 @@ def render(
             f"concurrent_download_chunk_size = {_text(tuned.chunk)}",
             f"max_concurrent_downloads_per_image = {tuned.downloads}",
             f"max_concurrent_unpacks_per_image = {tuned.unpacks}",
-            f"discard_unpacked_layers = {_flag(discard_unpacked_layers)}",
+            f"discard_unpacked_layers = {_flag(discard)}",
         ]
     lines += ["", "[resolver]", f"auth_client_ttl_sec = {CLIENT_SECONDS}"]
     for registry, mirrors in hosts(registries).items():

@@ -1,7 +1,7 @@
 # --- what is left of pulls that were cut short ---------------------------------------------------------------------------
 
-# clear_cut_pulls: what is left in containerd's content store of pulls that were cut short. Where it pulls in parallel,
-# the daemon appends to what is there (soci/store/store.go of awslabs/soci-snapshotter, Push): the layer has the wrong
+# clear_cut_pulls: what is left in containerd's content store of pulls that were cut short. Where it pulls in parallel and
+# keeps blobs, the daemon appends to what is there (soci/store/store.go of awslabs/soci-snapshotter, Push): the layer has the wrong
 # size then, and for a day no pull of an image with it succeeds.
 clear_cut_pulls() {
   local folder
@@ -33,9 +33,11 @@ ingests_of_daemon() {
 # is_open FOLDER: containerd has the file open until it is complete and has its digest's name.
 is_open() { find /proc/[0-9]*/fd -lname "$(readlink -f "$1")/data" 2>/dev/null | grep -q .; }
 
-# A pull in parallel has no snapshot in containerd's list before a layer is complete.
+# A pull in parallel has no snapshot in containerd's list before a layer is complete. The daemon has the layer open below
+# its own directory until it is unpacked, and where blobs are kept, containerd has it open, too.
 is_pulling_in_parallel() {
   local folder
+  ! find /proc/[0-9]*/fd -lname "$(readlink -f "$ROOT$DATA")/unpack/*" 2>/dev/null | grep -q . || return 0
   for folder in $(ingests_of_daemon); do ! is_open "$folder" || return 0; done
   return 1
 }
