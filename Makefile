@@ -4,7 +4,7 @@ SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/installer/docker-cred
 	scripts/lab/node/ecr-credential-provider
 PYTEST = .venv/bin/python -m pytest -q
 
-.PHONY: help setup build up down doctor bench test lint types unit installer index engine cluster faults life registries generate format
+.PHONY: help setup build up down doctor bench test slow lint types unit installer index engine cluster faults life registries generate format
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
@@ -24,10 +24,15 @@ doctor: setup ## what is wrong with the nodes, with cause and remedy (KUBECONTEX
 	@.venv/bin/python -m components.doctor $(if $(KUBECONTEXT),--context $(KUBECONTEXT),--kubectl "scripts/lab/lab kubectl")
 
 bench: build ## cold pod starts on the lab, each way to load an image side by side (hours; ARGUMENTS="--samples 3 --cells 6-*:200mbit")
-	@.venv/bin/python scripts/bench/lab_bench.py $(ARGUMENTS)
+	@.venv/bin/python scripts/bench/lab_bench.py $(ARGUMENTS) || failed=1; \
+	$(if $(ARGUMENTS),,.venv/bin/python scripts/bench/independence.py || failed=1;) \
+	exit $${failed:-0}
 
-test: setup ## everything below, with the time of each stage
+test: setup ## everything below, with the time of each stage (a quarter of an hour)
 	@scripts/stages lint types unit build installer index engine cluster
+
+slow: setup ## the tests of these stages that take long, which `make test` leaves out; CI runs both (half an hour)
+	@PYTEST_ADDOPTS=--slow scripts/stages installer engine cluster
 
 lint: setup ## ruff (lint and format) and shellcheck
 	@.venv/bin/ruff check $(PYTHON_FILES)

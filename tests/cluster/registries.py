@@ -391,9 +391,8 @@ QUICK = (
     "provider plugin, anonymous pod",
     "imagePullSecret, bearer",
     "the CA is in hosts.toml",
-    "a client certificate in hosts.toml",
-    "plugin: rubbish",
 )
+SLOW = ("a client certificate in hosts.toml", "plugin: rubbish")
 
 
 @dataclass

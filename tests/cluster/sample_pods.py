@@ -26,13 +26,16 @@ def delete_sample(api) -> None:
 
 
 def forget_image(node: str) -> None:
-    """Make the node's next pull of the image a cold one, SOCI's caches included."""
+    """Make the node's next pull of the image a cold one, SOCI's caches included.
+
+    What `make bench` left there has the same layers.
+    """
     on_node(
         node,
         f"""
         # Layers stay unpacked, and would not be pulled again, while a container of the last sample exists.
-        while ctr -n k8s.io containers ls | grep -q '{REGISTRY}/sample'; do sleep 0.1; done
-        digests=$(ctr -n k8s.io images ls | awk '$1 ~ "^{REGISTRY}/sample" {{print $3}}' | sort -u)
+        while ctr -n k8s.io containers ls | grep -qE '{REGISTRY}/(sample|bench-)'; do sleep 0.1; done
+        digests=$(ctr -n k8s.io images ls | awk '$1 ~ "^{REGISTRY}/(sample|bench-)" {{print $3}}' | sort -u)
         for digest in $digests; do
             for image in $(ctr -n k8s.io images ls | awk -v digest="$digest" '$3 == digest {{print $1}}'); do
                 ctr -n k8s.io images rm --sync "$image" >/dev/null

@@ -25,6 +25,7 @@ def measured(deployed, api, tmp_path: Path) -> dict:
     return json.loads(result.read_text())
 
 
+@pytest.mark.slow
 def test_both_arms_start_cold_and_only_the_one_of_soci_lazily(measured, api):
     of_mode = {sample["mode"]: sample for sample in measured["samples"]}
     assert of_mode.keys() == {OVERLAYFS, LAZY}

@@ -10,7 +10,7 @@ from tests.waiting import wait_for
 NAME_SECONDS = 30
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_broken_pods_are_evicted_within_their_budget_and_made_anew(api, stack, application):
     """A budget holds them back, and what is broken stays named until it may go."""
     stack.set("soci:sampleWorkload.enabled", "false", path=True)

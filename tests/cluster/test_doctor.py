@@ -18,7 +18,7 @@ from tests.cluster.looks import SOCI_NODES, condition, doctor, installer_pod
 from tests.waiting import wait_for
 
 # It makes a node of its own ill in many ways, which takes longer than `make test` may.
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 PATIENT = "patient"
 IMAGE = "10.77.0.1:5000/sample:1-soci"
 SOCI_FILE = "/etc/soci-snapshotter-grpc/config.toml"
@@ -170,7 +170,7 @@ def test_a_good_node_and_the_fleet_have_no_finding(patient, run_pod):
     assert 0 < image["wholeBytes"] < 2e6
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_no_false_alarm_in_fifty_runs(patient, run_pod):
     run_pod(IMAGE, PATIENT)
     for _ in range(50):

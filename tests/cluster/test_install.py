@@ -95,7 +95,7 @@ def test_deleting_the_installer_pods_restarts_and_writes_nothing(api, deployed):
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(17)
 @pytest.mark.failure_mode(38)
 def test_ten_deletions_ten_rollouts_and_ten_reboots_restart_containerd_by_the_boots_only(api, deployed):
@@ -135,7 +135,7 @@ def test_ten_deletions_ten_rollouts_and_ten_reboots_restart_containerd_by_the_bo
         assert host_files(node) == files
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(32)
 def test_installer_starts_by_itself_once_the_daemon_does(api, deployed):
     """dragonfly-charts#206, #387: no pod starts without the snapshotter, so its start must need none."""
@@ -161,6 +161,7 @@ def test_installer_starts_by_itself_once_the_daemon_does(api, deployed):
     assert containerd_starts(node) == before
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(46)
 def test_wrong_digest_fails_the_up_with_the_cause_and_leaves_the_node_as_it_was(api, stack):
     """Kata #7961: unverified downloads were unpacked on the host."""
@@ -196,7 +197,7 @@ def daemon_that_refuses(node: str, version: str, line: str) -> Generator[None]:
         )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(13)
 def test_failed_up_shows_the_end_of_the_nodes_journal_and_a_mended_node_goes_on(api, stack):
     """nydus-snapshotter#796: a daemon that never comes up; containerd is not touched."""

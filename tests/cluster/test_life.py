@@ -1,6 +1,6 @@
 """For life: after whatever happens to a node, every image that is there starts, or is pulled anew.
 
-`make life` runs every cell and writes .lab/life.json; without --full some are run, one for each cause.
+`make life` runs every cell and writes .lab/life.json; `make test` has one, `make slow` one a cause.
 """
 
 import json
@@ -22,8 +22,8 @@ from tests.cluster.registries import trusted_registry
 
 RESULTS = lab_client.LAB_DIRECTORY / "life.json"
 OTHER = "life/other"
-QUICK = [
-    ("daemon killed", "a running pod"),
+QUICK = ("daemon killed", "a running pod")
+SLOW = [
     ("daemon killed, registry away", "a completed pod"),
     ("reboot, registry away", "a crashing pod"),
     ("containerd's configuration rewritten, and restarted", "nobody"),
@@ -64,8 +64,10 @@ def stage(api) -> Iterator[Stage]:
     registry.close()
 
 
-def chosen(event: str, holder: str) -> list[pytest.MarkDecorator]:
-    return [] if (event, holder) in QUICK else [pytest.mark.slow]
+def chosen(*cell: str) -> list[pytest.MarkDecorator]:
+    if cell == QUICK:
+        return []
+    return [pytest.mark.slow if cell in SLOW else pytest.mark.full]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from tests.cluster.looks import running_program, slot_in_use
 from tests.cluster.sample_pods import IMAGE, delete_sample
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 NODE = "node2"
 COUNT_STARTS = "journalctl -q -u containerd -o cat | grep -c '^Started containerd'"
 

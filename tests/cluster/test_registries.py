@@ -1,7 +1,7 @@
 """For private images: what the kubelet can pull the daemon can read, from registries as nodes have them.
 
-`make registries` runs every case and reads for half an hour, and writes .lab/registries.json; without --full
-some cases are run, and a minute is read.
+`make registries` runs every case and reads for half an hour, and writes .lab/registries.json. `make test` has
+some cases, `make slow` two more and a minute of reads.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from settings import ECR, REGISTRY, VERSIONS
 from tests.cluster import lazy_images, oci_release, registries
 from tests.cluster.lab_stack import LabStack
 from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
-from tests.cluster.registries import ANN, CASES, PRIVATE, PUBLIC, QUICK, Case, Reader, Scene
+from tests.cluster.registries import ANN, CASES, PRIVATE, PUBLIC, QUICK, SLOW, Case, Reader, Scene
 from tests.waiting import wait_for
 
 RESULTS = REPOSITORY / ".lab" / "registries.json"
@@ -76,7 +76,9 @@ def is_ready(api, node: str) -> bool:
 
 
 def chosen(case: Case) -> list[pytest.MarkDecorator]:
-    return [] if case.name in QUICK else [pytest.mark.slow]
+    if case.name in QUICK:
+        return []
+    return [pytest.mark.slow if case.name in SLOW else pytest.mark.full]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,7 @@ class Rotation:
                 self.scene.trusted.revoke_all()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_reads_meet_no_error_while_tokens_rotate(
     api, scene: Scene, results: dict[str, Any], request: pytest.FixtureRequest
@@ -184,7 +187,7 @@ def test_a_node_answers_for_ecr_and_how_long_it_takes_is_recorded(
     results["helper_warm_ms"] = round(max(took), 1)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_private_and_public_images_start_in_turn_and_how_long_it_takes_is_recorded(
     api, scene: Scene, results: dict[str, Any]
 ) -> None:
@@ -209,7 +212,7 @@ def test_private_and_public_images_start_in_turn_and_how_long_it_takes_is_record
     results["starts_s"] = seconds
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(31)
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_restarted(
@@ -236,7 +239,7 @@ def test_an_image_of_ecr_starts_after_its_token_has_expired_and_the_daemon_was_r
         second.close()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_reads_fail_loudly_where_a_registry_serves_no_parts_of_blobs(api, scene: Scene) -> None:
     """SOCI mounts such an image all the same; nothing that is read is wrong."""
     case = Case("no parts of blobs", PUBLIC)
@@ -254,7 +257,7 @@ def test_reads_fail_loudly_where_a_registry_serves_no_parts_of_blobs(api, scene:
             reader.close()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_what_is_local_is_read_while_the_registry_is_away_for_two_minutes(api, scene: Scene) -> None:
     case = Case("registry away for 120 s", PUBLIC)
     lazy_images.push(case.repository)
@@ -273,7 +276,7 @@ def test_what_is_local_is_read_while_the_registry_is_away_for_two_minutes(api, s
             reader.close()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_with_two_credentials_for_one_host_each_image_is_lazy_or_the_node_names_it(
     api, scene: Scene, node: str
@@ -303,7 +306,7 @@ def test_with_two_credentials_for_one_host_each_image_is_lazy_or_the_node_names_
             reader.close()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_after_a_changed_password_the_next_container_brings_all_reads_back(
     api, scene: Scene, node: str
@@ -360,7 +363,7 @@ SINCE_1_35 = pytest.mark.skipif(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @SINCE_1_35
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_a_private_image_that_is_on_a_node_still_needs_its_secret(private, scene: Scene, node: str) -> None:
@@ -378,7 +381,7 @@ def assert_nobody_else_may_use_it(private, node: str) -> None:
     stranger.end()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @SINCE_1_35
 def test_a_private_image_still_needs_its_secret_after_an_upgrade_side_by_side_and_an_uninstall(
     api, stack: LabStack, private
@@ -410,7 +413,7 @@ def closed_nodes(deployed: dict[str, str]) -> Iterator[None]:
         on_node(node, firewall.open_again())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_node_without_internet_is_installed_from_its_registry_alone(
     api, stack: LabStack, closed_nodes, run_pod
 ) -> None:
@@ -433,7 +436,7 @@ def test_a_node_without_internet_is_installed_from_its_registry_alone(
         assert container.container_id.rpartition("/")[2] in mounted
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("node", SOCI_NODES)
 def test_a_rotated_secret_is_used_at_once(api, private, scene: Scene, node: str) -> None:
     reader = private(node, ("ann", ANN.password))

@@ -140,7 +140,7 @@ def bystander(request, api, deployed) -> Iterator[str]:
     lab_client.lab("remove-node", "bystander")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(24)
 @pytest.mark.failure_mode(39)
 @pytest.mark.failure_mode(41)
@@ -168,7 +168,7 @@ def test_three_rounds_by_hand_without_an_api_server_leave_every_byte_as_it_was(a
         api.delete_namespaced_pod(old, "soci-system")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(24)
 @pytest.mark.failure_mode(41)
 @pytest.mark.failure_mode(42)
@@ -202,6 +202,7 @@ def test_absent_then_present_then_destroy_leave_every_byte_as_it_was(api, stack,
     assert_as_before()
 
 
+@pytest.mark.slow
 @pytest.mark.failure_mode(40)
 @pytest.mark.failure_mode(42)
 def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(
@@ -235,7 +236,7 @@ def test_absent_is_refused_under_a_lazy_pod_and_leaves_nothing_without_it(
     assert sample_pods.fuse_mounts(node) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(42)
 def test_a_node_that_joins_while_soci_is_absent_is_schedulable(api, stack):
     """cilium#31943: taints of nodes that joined during an uninstall stayed for ever."""
@@ -270,7 +271,7 @@ def test_destroy_and_up_again(api, stack, run_pod):
         assert sample_pods.fuse_mounts(node) > 0
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(29)
 @pytest.mark.failure_mode(41)
 def test_destroy_leaves_a_lazily_read_node_to_its_pod_and_the_next_up_takes_it_over(api, stack, run_pod):
@@ -310,7 +311,7 @@ def test_destroy_leaves_a_lazily_read_node_to_its_pod_and_the_next_up_takes_it_o
         assert_clean(api, node)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(39)
 def test_namespace_deleted_first(api, restored):
     """sysbox#688, nydus-snapshotter#740. The namespace takes the pods before their DaemonSet."""
@@ -320,7 +321,7 @@ def test_namespace_deleted_first(api, restored):
         assert_clean(api, node)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(39)
 def test_cluster_role_deleted_first(api, restored):
     """Nobody may take the label off then; the node itself ends clean."""
@@ -359,7 +360,7 @@ def test_rollout_and_pod_delete_leave_the_nodes_configured(api, deployed):
     assert [(containerd_starts(node), host_files(node)) for node in SOCI_NODES] == before
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_forced_under_a_lazy_pod_restarts_it_whole(api, stack, forget_whole_images, run_pod):
     """With the user's word its containers are ended and started again, not left on dead mounts."""
     node = SOCI_NODES[0]

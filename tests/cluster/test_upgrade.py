@@ -55,7 +55,7 @@ def message(api, node: str) -> str:
     return condition(api, node).get("message", "")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(29)
 @pytest.mark.failure_mode(34)
 def test_side_by_side_no_read_fails_whatever_changes(api, stack, readers, run_pod):
@@ -130,7 +130,7 @@ def test_side_by_side_no_read_fails_whatever_changes(api, stack, readers, run_po
         assert lazy_containers(node, old[node].other) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(29)
 def test_when_idle_the_condition_names_the_pods_and_the_node_goes_on_by_itself(api, stack, readers):
     stack.set("soci:version", "0.16.0")
@@ -154,7 +154,7 @@ def test_when_idle_the_condition_names_the_pods_and_the_node_goes_on_by_itself(a
         wait_for(lambda node=node: condition(api, node)["status"] == "True", 30, f"{node} verified")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(29)
 @pytest.mark.failure_mode(34)
 def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, application):
@@ -187,7 +187,7 @@ def test_drain_keeps_to_the_disruption_budget_and_uncordons(api, stack, applicat
     assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(30)
 def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, stack, run_pod):
     """What it served cannot be mounted again, as with expired credentials (soci#93, #487)."""
@@ -211,7 +211,7 @@ def test_daemon_comes_back_without_the_registry_and_its_images_start_later(api, 
     assert lazy_containers(node, slot_in_use(node)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(34)
 def test_power_cut_while_both_daemons_serve_ends_on_the_new_one(api, stack, run_pod):
     node = SOCI_NODES[0]
@@ -243,7 +243,7 @@ def read_image(api, run_pod) -> Callable[[str], None]:
     return read
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(
     api, stack, forget_whole_images, read_image
 ):
@@ -268,7 +268,7 @@ def test_mode_change_restarts_no_containerd_and_the_next_pull_goes_by_it(
     assert {node: containerd_starts(node) for node in SOCI_NODES} == starts
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(29)
 def test_mode_change_side_by_side_no_read_fails(api, stack, forget_whole_images, readers, run_pod):
     """The old daemon goes on loading lazily for its containers, the new one pulls whole."""

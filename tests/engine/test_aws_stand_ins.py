@@ -11,6 +11,8 @@ from tests.engine.conftest import Account
 from tests.engine.fake_cluster import FakeNodes
 from tests.engine.project_stack import QUIET, Project
 
+pytestmark = pytest.mark.slow
+
 GROUP = "aws:eks/nodeGroup:NodeGroup"
 PROGRAM = """
 import json

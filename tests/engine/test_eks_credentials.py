@@ -15,6 +15,8 @@ from tests.engine.fake_cluster import ANY_OTHER, INSTALLER, FakeNodes
 from tests.engine.project_stack import Stack
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 ROLE = "arn:aws:iam::123456789012:role/deployer"
 ACCOUNT = "/api/v1/namespaces/default/serviceaccounts/deployer"
 BINDING = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"

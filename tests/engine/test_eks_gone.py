@@ -17,6 +17,8 @@ from tests.engine.conftest import Account, EksStack
 from tests.engine.fake_cluster import INSTALLER, ControlPlane, FakeNodes
 from tests.engine.project_stack import QUIET, Stack
 
+pytestmark = pytest.mark.slow
+
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
 NODES = "/api/v1/nodes"
 

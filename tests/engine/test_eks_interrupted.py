@@ -13,6 +13,8 @@ from tests.engine.fake_cluster import INSTALLER, FakeNodes
 from tests.engine.project_stack import QUIET, REPOSITORY, Stack
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 CLUSTER = "aws:eks/cluster:Cluster"
 NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"

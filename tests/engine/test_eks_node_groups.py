@@ -18,6 +18,7 @@ from tests.engine.fake_cluster import ANY_OTHER, FakeNodes
 from tests.engine.project_stack import QUIET, REPOSITORY, Project, Stack
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
 CLUSTER, NODE_GROUP = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"
 LAUNCH_TEMPLATE = "aws:ec2/launchTemplate:LaunchTemplate"
 GROUPS = {

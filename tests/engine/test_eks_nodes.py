@@ -14,6 +14,8 @@ from tests.engine.fake_cluster import FakeNodes
 from tests.engine.project_stack import Stack
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 FAILURE = "download: the mirror is away. Remedy: mend it"
 DAEMON_SET = "kubernetes:apps/v1:DaemonSet::soci-installer-daemon-set"
 APPLICATION = {"app": "shop"}

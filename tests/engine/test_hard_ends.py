@@ -20,6 +20,8 @@ from tests.engine.fake_cluster import COMPLETED, INSTALLED, INSTALLER, ControlPl
 from tests.engine.project_stack import Stack
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
+
 NODES = ("node-1", "node-2", "node-3")
 DAEMON_SET = f"/apis/apps/v1/namespaces/soci-system/daemonsets/{INSTALLER}"
 CLUSTER_ROLE = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{INSTALLER}"

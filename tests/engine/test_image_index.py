@@ -14,6 +14,8 @@ from components.image_pull_secrets import Login, docker_config
 from tests.engine.fake_cluster import COMPLETED, INSTALLED, ControlPlane, FakeNodes
 from tests.engine.project_stack import Stack
 
+pytestmark = pytest.mark.slow
+
 JOBS = "/apis/batch/v1/namespaces/soci-index/jobs"
 CRON_JOBS = "/apis/batch/v1/namespaces/soci-index/cronjobs"
 IMAGE = "registry.invalid/team/app:1"

@@ -16,6 +16,8 @@ from kubernetes_api import ApiError
 from tests.engine.fake_cluster import INSTALLED, INSTALLER, FakeNodes
 from tests.engine.project_stack import Stack
 
+pytestmark = pytest.mark.slow
+
 NODES = ("own-1", "own-2")
 PASSWORD, ROTATED = "hunter2-and-more", "hunter3-and-more"
 NAMESPACE = "/api/v1/namespaces/soci-system"

@@ -7,6 +7,8 @@ import pytest
 from tests.engine.fake_cluster import FakeNodes
 from tests.engine.project_stack import QUIET, REPOSITORY, Project
 
+pytestmark = pytest.mark.slow
+
 FAILURE = "download: the mirror is away. Remedy: mend it"
 EXAMPLE = (REPOSITORY / "examples/own-eks-cluster/__main__.py").read_text()
 

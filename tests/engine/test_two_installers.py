@@ -14,6 +14,8 @@ from agent.marks import LABEL
 from tests.engine.fake_cluster import INSTALLER, ControlPlane, FakeNodes
 from tests.engine.project_stack import Stack
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import json
 from pathlib import Path

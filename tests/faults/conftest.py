@@ -1,4 +1,4 @@
-"""Faults at generated points of the node transaction: at some of them (--stride), with --full at every one.
+"""Faults at generated points of the node transaction: at some, with --slow at more, with --full at all.
 
 The counts stand in the last lines, of a full run in .lab/faults.json too.
 """
@@ -13,7 +13,7 @@ from tests import fault_report
 from tests.fakes.fixtures import node  # noqa: F401
 from tests.faults import harness
 
-QUICK_STRIDE = 61
+QUICK_STRIDE, SLOW_STRIDE = 241, 61
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,9 @@ def nodes() -> Iterator[list[harness.FaultNode]]:
 @pytest.fixture
 def stride(request: pytest.FixtureRequest) -> int:
     """Every how manieth point is tried."""
-    return request.config.getoption("--stride") or (1 if request.config.getoption("--full") else QUICK_STRIDE)
+    option = request.config.getoption
+    of_level = 1 if option("--full") else SLOW_STRIDE if option("--slow") else QUICK_STRIDE
+    return option("--stride") or of_level
 
 
 def counts() -> dict[str, float]:

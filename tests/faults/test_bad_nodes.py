@@ -41,7 +41,7 @@ def test_containerd_waits_for_a_slow_daemon(node: ScriptNode) -> None:
     assert calls[-1] == "systemctl restart containerd.service"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(13)
 def test_containerd_is_not_touched_for_a_daemon_that_never_answers(node: ScriptNode) -> None:
     """nydus-snapshotter#796: it is started, and its socket stays mute."""

@@ -141,7 +141,7 @@ def test_daemon_that_dies_at_once_leaves_containerd_alone(node: LabNode, health:
     old_state_after(health, "snapshotter", "no such flag", restarts=0)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(13)
 def test_daemon_that_never_answers_leaves_containerd_alone(node: LabNode, health: Health):
     """nydus-snapshotter#796."""
@@ -149,7 +149,7 @@ def test_daemon_that_never_answers_leaves_containerd_alone(node: LabNode, health
     old_state_after(health, "snapshotter", "did not start|does not answer", restarts=0)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(12)
 def test_containerd_is_restarted_only_after_a_late_daemon_answers(node: LabNode, health: Health):
     """nydus-snapshotter#796: the socket comes 60 seconds late."""
@@ -184,7 +184,7 @@ def test_stop_job_that_hangs_until_its_timeout_only_delays_the_install(node: Lab
     health.assert_new_state()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.failure_mode(19)
 @pytest.mark.failure_mode(21)
 def test_stop_job_that_hangs_for_good_is_reported(node: LabNode, health: Health):

@@ -106,7 +106,7 @@ def soci_snapshots(node: LabNode) -> list[str]:
 
 @pytest.mark.failure_mode(22)
 @pytest.mark.failure_mode(23)
-@pytest.mark.parametrize("how", ["REJECT", pytest.param("DROP", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["REJECT", pytest.param("DROP", marks=pytest.mark.full)])
 def test_images_with_complete_content_start_with_the_registry_down(
     node: LabNode, pods: Pods, names: list[str], how: str
 ):

@@ -33,7 +33,7 @@ def every(points: list[Statement]):
         return pytest.param(
             point,
             CONTAINERD[-1] if point == QUICK else containerd,
-            marks=[] if point == QUICK else [pytest.mark.slow],
+            marks=[] if point == QUICK else [pytest.mark.full],
             id=f"{POINTS.index(point)}-{point.step}-{point.name.partition('=')[0]}",
         )
 
