@@ -257,6 +257,13 @@ class Plan:
     relatives: Sequence[str] = ()
     seed: int | None = None
 
+    def images(self, result: Result) -> list[str]:
+        """All that may share layers; those of `result` may be left on a node by an earlier run."""
+        before = [image for workload in result.workloads.values() for image in workload.image.values()]
+        advised = [advised.image for advised in result.advice.values()]
+        now = [image for cell in self.cells for image in cell.workload.image.values()]
+        return sorted({*self.relatives, *before, *advised, *now})
+
     def missing(self, result: Result) -> int:
         """How many samples are still to be taken."""
         return sum(max(0, self.count - taken(result, cell, arm)) for cell in self.cells for arm in self.arms)
@@ -275,7 +282,7 @@ def measure(
         save: called after each sample, so that an end in between loses little.
     """
     order = random.Random(plan.seed)
-    images = [*plan.relatives, *(image for cell in plan.cells for image in cell.workload.image.values())]
+    images = plan.images(result)
     planned = {arm.mode for arm in plan.arms}
     result.arms = [*plan.arms, *(arm for arm in result.arms if arm.mode not in planned)]
     for node, session in bench.sessions.items():

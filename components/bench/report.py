@@ -46,6 +46,7 @@ def _cell(result: Result, work: str, link: str) -> Json:
     plain, tuned = median_ready(arms.get(OVERLAYFS, [])), median_ready(arms.get(TUNED, []))
     ready, moved = median_ready(chosen), median(sample.moved_bytes for sample in chosen)
     workload = result.workloads[work]
+    floor = cell_floor(result, workload, link, mode)
     return {
         "read": work,
         "link": link,
@@ -57,7 +58,8 @@ def _cell(result: Result, work: str, link: str) -> Json:
         "soci_ready_s": ready,
         "ratio": ratio(plain, ready),
         "tuned_ratio": ratio(tuned, ready),
-        "floor_s": cell_floor(result, workload, link, mode),
+        "floor_s": floor,
+        "over_floor": ratio(ready, floor),
         "moved_bytes": moved,
         "needed_bytes": workload.needed_bytes,
         "amplification": amplification(moved, workload.needed_bytes),
@@ -151,6 +153,7 @@ def page(result: Result) -> Iterator[str]:
     for table in (ready_times(rows), soonest(rows), phases(rows)):
         yield from table
         yield ""
+    yield from lazily(rows)
     yield from verdicts(rows)
     for failure in result.failures:
         yield f"No sample: {failure}"
@@ -182,6 +185,7 @@ def soonest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             "ADVISED" if any(row["advised_way"] for row in rows) else "SOONEST OF SOCI",
             "TO OVERLAYFS",
             "TO TUNED",
+            "OVER FLOOR",
             "MOVED",
             "NEEDED",
             "AMPLIFIED",
@@ -194,6 +198,7 @@ def soonest(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 row["advised_way"] or LABELS.get(row["mode"], "-"),
                 _times(row["ratio"]),
                 _times(row["tuned_ratio"]),
+                _times(row["over_floor"]),
                 _megabytes(row["moved_bytes"]),
                 _megabytes(row["needed_bytes"]),
                 _times(row["amplification"]),
@@ -249,6 +254,26 @@ def verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             reference = LABELS[min(references, key=lambda mode: references[mode])]
             floor = f"; the floor is {_seconds(row['floor_s'])}" if row["mode"] == ADVISED else ""
             yield f"Slower than {reference}, {where}: {', '.join(slow)}{floor}."
+
+
+def lazily(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What lazy loading as such gives at its best, where something is read: pull and ready."""
+    found = []
+    for row in rows:
+        ready, pull = (
+            ratio(of.get(OVERLAYFS), of.get(LAZY))
+            for of in (
+                row["ready_s"],
+                {mode: lengths.get("pull") for mode, lengths in row["phases_s"].items()},
+            )
+        )
+        if row["needed_bytes"] and ready and pull:
+            found.append((ready, pull, row))
+    for ready, pull, row in sorted(found, key=lambda entry: entry[0])[-1:]:
+        over = ratio(row["ready_s"][LAZY], row["floor_s"])
+        floor = f", {over:.2f} times the floor" if over else ""
+        gain = f"pull {pull:.1f}x and ready {ready:.1f}x as soon as overlayfs{floor}"
+        yield f"{LABELS[LAZY]}, {row['read']} over {row['link']}: {gain}."
 
 
 def _least(row: Mapping[str, Any]) -> float:

@@ -2,18 +2,20 @@
 
 One lab node is as the installer leaves it, on the other the background fetch is turned off. Each start is a
 cold one of the sample image over one link. Some programs read as they start; others wait until the background
-fetch is under way. Prints a table and writes every figure to .lab/independence.json; the lab must run.
+fetch is under way. Prints a table, writes every figure to .lab/independence.json and draws it beside; the
+lab must run. `make bench` without ARGUMENTS ends with it.
 
     scripts/bench/independence.py --samples 3 --link-mbit 200
 """
 
 import argparse
+import contextlib
 import json
 import random
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from lab_client import INSTALLER_NAMESPACE, LAB_DIRECTORY, NAMESPACE, kubectl, l
 from lab_links import LabLink, links_of
 
 import workloads  # isort: skip (found through the paths that those above add)
-from components.bench import command
+from components.bench import command, plots
 from components.bench.arms import LAZY, Arm
 from components.bench.measurement import Bench, Cell, measured_link
 from components.bench.node_session import BenchError, sessions
@@ -41,6 +43,10 @@ sed -i -e '/^disable = true$/d' -e 's/^\[background_fetch\]$/&\ndisable = true/'
 systemctl restart {unit}
 """
 RESULT = LAB_DIRECTORY / "independence.json"
+BARS: plots.Kinds = {
+    "fetched": ("with the background fetch", "#2f7d4f"),
+    "not fetched": ("without", "#9aa5b1"),
+}
 
 
 @dataclass
@@ -54,6 +60,15 @@ class Measured:
     local_s: list[float] = field(default_factory=list)
     readers: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "Measured":
+        """What `to_json` wrote."""
+        return cls(**{each.name: content[each.name] for each in fields(cls)})
+
+    @property
+    def link(self) -> str:
+        return f"{self.link_mbit} Mbit/s"
+
     @property
     def floor_s(self) -> float:
         """The link's time for the image, after an empty pod's start."""
@@ -64,8 +79,25 @@ class Measured:
         fetched, not_fetched = (statistics.median(self.readers[reader][kind]) for kind in NODES)
         return fetched / not_fetched - 1
 
+    def rows(self) -> list[dict[str, Any]]:
+        """For a picture: when the image was wholly local, with its floor, and each reader."""
+        local = {"read": "wholly local", "ready_s": {"fetched": self.median_local_s}, "floor_s": self.floor_s}
+        readers = [
+            {
+                "read": name.replace(", ", ",\n"),
+                "ready_s": {kind: statistics.median(seconds) for kind, seconds in taken.items()},
+                "floor_s": None,
+            }
+            for name, taken in self.readers.items()
+        ]
+        return [{"link": self.link, **row} for row in (local, *readers)]
+
+    @property
+    def median_local_s(self) -> float:
+        return statistics.median(self.local_s)
+
     def table(self) -> str:
-        local = statistics.median(self.local_s)
+        local = self.median_local_s
         times = local / self.floor_s
         lines = [
             f"wholly local after {local:.1f} s, {times:.2f} times the floor of {self.floor_s:.1f} s",
@@ -99,13 +131,21 @@ def readers() -> dict[str, tuple[Workload, float]]:
     return found
 
 
-def add_nodes() -> None:
-    """Have both nodes in the lab, with SOCI."""
-    for node in NODES.values():
-        if not (LAB_DIRECTORY / "nodes" / node / "node.json").exists():
-            lab("add-node", node, "--containerd", lab_bench.CONTAINERD, *lab_bench.own_node(node))
-            AgentNode(node).install(mode="lazy")
-    on_node(NODES["not fetched"], WITHOUT_FETCH.format(config=FIRST.config, unit=FIRST.unit))
+@contextlib.contextmanager
+def nodes_in_place(keep: bool) -> Generator[None]:
+    """Both nodes in the lab, with SOCI; those that were added are removed afterwards, or kept."""
+    added: list[str] = []
+    try:
+        for node in NODES.values():
+            if not (LAB_DIRECTORY / "nodes" / node / "node.json").exists():
+                lab("add-node", node, "--containerd", lab_bench.CONTAINERD, *lab_bench.own_node(node))
+                added.append(node)
+                AgentNode(node).install(mode="lazy")
+        on_node(NODES["not fetched"], WITHOUT_FETCH.format(config=FIRST.config, unit=FIRST.unit))
+        yield
+    finally:
+        for node in added if not keep else ():
+            lab("remove-node", node)
 
 
 def until_local(bench: Bench, workload: Workload, images: Sequence[str]) -> float:
@@ -132,14 +172,13 @@ def until_local(bench: Bench, workload: Workload, images: Sequence[str]) -> floa
 
 
 def run(link_mbit: int, samples: int) -> Measured:
-    """Measure; the nodes have the machine's own link afterwards, and stay.
+    """Measure on the nodes, which are in place; they have the machine's own link afterwards.
 
     Raises:
         BenchError, CannotLookError, RuntimeError: something came to nothing.
     """
     workloads.provide([workloads.made()["read-25"]], command.say)
     chosen = readers()
-    add_nodes()
     link = LabLink(f"{link_mbit} Mbit/s", f"{link_mbit}mbit")
     nodes = list(NODES.values())
     first, _ = next(iter(chosen.values()))
@@ -175,18 +214,27 @@ def run(link_mbit: int, samples: int) -> Measured:
     return measured
 
 
+def draw(measured: Measured, directory: Path) -> list[Path]:
+    """Draw it into a directory; the files."""
+    title = "What the background fetch gives and costs: seconds"
+    return plots.draw(measured.rows(), title, directory / "independence", BARS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--link-mbit", type=int, default=200, help="of both nodes, default %(default)s")
-    parser.add_argument("--samples", type=int, default=3, help="of each figure, default %(default)s")
+    parser.add_argument("--samples", type=int, default=5, help="of each figure, default %(default)s")
+    parser.add_argument("--keep-nodes", action="store_true", help="leave the added nodes for the next run")
     arguments = parser.parse_args()
     if arguments.samples < 1 or arguments.link_mbit < 1:
         parser.error("--samples and --link-mbit must be at least 1")
-    measured = run(arguments.link_mbit, arguments.samples)
+    with nodes_in_place(arguments.keep_nodes):
+        measured = run(arguments.link_mbit, arguments.samples)
     RESULT.write_text(json.dumps(measured.to_json(), indent=1) + "\n")
     print(f"\n{measured.table()}\n\nMedians of {arguments.samples}; raw: {RESULT}")
+    print(f"Drawn: {', '.join(map(str, draw(measured, LAB_DIRECTORY)))}")
 
 
 if __name__ == "__main__":

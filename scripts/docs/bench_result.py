@@ -28,7 +28,8 @@ def section(content: dict) -> str:
     """The part of docs/performance.md on a result (the content of .lab/bench.json)."""
     result = report.from_json(content)
     rows = report.cells(result)
-    lines = [*report.ready_times(rows), "", *report.soonest(rows), "", *report.verdicts(rows)]
+    lines = [*report.ready_times(rows), "", *report.soonest(rows), ""]
+    lines += [*report.lazily(rows), *report.verdicts(rows)]
     counts = sorted({count for cell in content["cells"] for count in cell["samples"].values()})
     taken = f"Medians of {counts[0]} to {counts[-1]} cold starts" if counts[-1] > 1 else "One cold start"
     loads = [sample["load"] for sample in content["samples"]]

@@ -216,6 +216,19 @@ def test_the_advice_is_kept_with_its_samples():
     assert report.from_json(written).advice == result.advice
 
 
+def test_what_lazy_loading_gives_at_its_best_is_told_of_pull_and_ready_beside_the_floor():
+    result = measured(overlayfs=[sample(14)], lazy=[sample(2, mounts=6)])
+    (line,) = report.lazily(report.cells(result))
+    assert line.startswith("SOCI, lazy, 6 % over 200 Mbit/s: pull ")
+    assert line.endswith("and ready 7.0x as soon as overlayfs, 1.54 times the floor.")
+    assert "1.54x" in "\n".join(report.soonest(report.cells(result)))
+
+
+def test_nothing_is_told_of_lazy_loading_where_it_or_its_rival_was_not_measured():
+    assert list(report.lazily(report.cells(measured(overlayfs=[sample(14)])))) == []
+    assert list(report.lazily(report.cells(measured(lazy=[sample(2)])))) == []
+
+
 def test_a_lazy_arm_that_loaded_nothing_lazily_is_told():
     """The typical failure of this field is silent: a whole pull also succeeds (soci#1558)."""
     told = list(report.verdicts(report.cells(measured(overlayfs=[sample(10)], lazy=[sample(10)]))))
@@ -301,6 +314,14 @@ def test_arms_take_turns_and_a_sample_that_fails_is_noted_and_ends_nothing():
     assert len(saved) == 6, "each sample is saved"
     assert any("left]" in line for line in said)
     assert result.empty_pods == {"node1": [0.5] * 3}, "the floor is not that of one slow start"
+
+
+def test_what_an_earlier_run_may_have_left_on_a_node_is_forgotten_before_each_start():
+    """A run that went on with other cells found layers of those before: no start was cold."""
+    result = Result(workloads={"25 %": Workload("25 %", {"": "image:4mib", LAZY_1MIB: "image:1mib"})})
+    result.advice["25 %", "1 Gbit/s"] = Advised("prefetch", 1.0, "image:advised")
+    plan = Plan([Cell(Workload("6 %", {"": "image:1"}), "+20 ms")], [], 5, "python", ["sample:1"])
+    assert plan.images(result) == ["image:1", "image:1mib", "image:4mib", "image:advised", "sample:1"]
 
 
 @pytest.mark.parametrize(

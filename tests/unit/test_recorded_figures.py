@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from result_picture import REPOSITORY, RESULTS
 
-from components.bench.arms import ADVISED, OVERLAYFS, TUNED
+from components.bench.arms import ADVISED, OVERLAYFS, PARALLEL, TUNED
 
 BENCH = json.loads((REPOSITORY / "docs" / "bench.json").read_text())
 RIVALS = ("overlayfs_ready_s", "tuned_ready_s")
@@ -31,9 +31,17 @@ def test_each_cell_has_the_fields_that_others_read(name: str) -> None:
     assert [cell["read"] for cell in BENCH["cells"] if name not in cell] == []
 
 
-def test_both_rivals_were_started_as_often_as_what_is_advised() -> None:
+def test_what_is_advised_and_its_rivals_were_started_five_times_in_each_cell() -> None:
     for cell in shares():
-        assert min(cell["samples"][mode] for mode in (OVERLAYFS, TUNED)) >= cell["samples"][ADVISED] >= 1
+        assert min(cell["samples"][mode] for mode in (OVERLAYFS, TUNED, ADVISED)) >= 5, cell["read"]
+
+
+@pytest.mark.parametrize(
+    ("link", "least"), [("8 MB/s per connection", 2.4), ("1 Gbit/s", 0.95), ("200 Mbit/s", 0.95)]
+)
+def test_a_parallel_pull_gains_behind_a_cap_and_loses_little_without(link: str, least: float) -> None:
+    [ready] = [cell["ready_s"] for cell in BENCH["cells"] if (cell["read"], cell["link"]) == ("100 %", link)]
+    assert ready[OVERLAYFS] / ready[PARALLEL] >= least
 
 
 def test_the_image_of_make_up_is_there_and_ready_as_soon_as_the_readme_says() -> None:

@@ -272,7 +272,8 @@ def _to_do(found: Advice) -> str:
     if found.way == "containerd-tuned":
         return (
             "these keys of the transfer service, in containerd's configuration (2.2 or newer); in the CRI "
-            "plugin, max_concurrent_downloads turns that service off"
+            "plugin, max_concurrent_downloads turns that service off, and so does discard_unpacked_layers, "
+            "which EKS sets"
         )
     if found.way == "parallel":
         return "soci:mode parallel for the nodes that run it; no index"
