@@ -260,20 +260,17 @@ def lazily(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """What lazy loading as such gives at its best, where something is read: pull and ready."""
     found = []
     for row in rows:
-        ready, pull = (
-            ratio(of.get(OVERLAYFS), of.get(LAZY))
-            for of in (
-                row["ready_s"],
-                {mode: lengths.get("pull") for mode, lengths in row["phases_s"].items()},
-            )
-        )
+        pulls = {mode: lengths.get("pull") for mode, lengths in row["phases_s"].items()}
+        ready, pull = (ratio(of.get(OVERLAYFS), of.get(LAZY)) for of in (row["ready_s"], pulls))
         if row["needed_bytes"] and ready and pull:
             found.append((ready, pull, row))
-    for ready, pull, row in sorted(found, key=lambda entry: entry[0])[-1:]:
-        over = ratio(row["ready_s"][LAZY], row["floor_s"])
-        floor = f", {over:.2f} times the floor" if over else ""
-        gain = f"pull {pull:.1f}x and ready {ready:.1f}x as soon as overlayfs{floor}"
-        yield f"{LABELS[LAZY]}, {row['read']} over {row['link']}: {gain}."
+    if not found:
+        return
+    ready, pull, row = max(found, key=lambda entry: entry[0])
+    over = ratio(row["ready_s"][LAZY], row["floor_s"])
+    floor = f", {over:.2f} times the floor" if over else ""
+    gain = f"pull {pull:.1f}x and ready {ready:.1f}x as soon as overlayfs{floor}"
+    yield f"{LABELS[LAZY]}, {row['read']} over {row['link']}: {gain}."
 
 
 def _least(row: Mapping[str, Any]) -> float:

@@ -23,7 +23,7 @@ import lab_bench
 from agent import daemon_metrics
 from agent.slots import FIRST
 from lab_agent import AgentNode
-from lab_client import INSTALLER_NAMESPACE, LAB_DIRECTORY, NAMESPACE, kubectl, lab, on_node
+from lab_client import INSTALLER_NAMESPACE, LAB_DIRECTORY, NAMESPACE, kubectl, on_node
 from lab_links import LabLink, links_of
 
 import workloads  # isort: skip (found through the paths that those above add)
@@ -133,19 +133,12 @@ def readers() -> dict[str, tuple[Workload, float]]:
 
 @contextlib.contextmanager
 def nodes_in_place(keep: bool) -> Generator[None]:
-    """Both nodes in the lab, with SOCI; those that were added are removed afterwards, or kept."""
-    added: list[str] = []
-    try:
-        for node in NODES.values():
-            if not (LAB_DIRECTORY / "nodes" / node / "node.json").exists():
-                lab("add-node", node, "--containerd", lab_bench.CONTAINERD, *lab_bench.own_node(node))
-                added.append(node)
-                AgentNode(node).install(mode="lazy")
+    """Both nodes in the lab, with SOCI, and one of them without the background fetch."""
+    nodes = list(NODES.values())
+    options = {node: lab_bench.own_node(node) for node in nodes}
+    with lab_bench.nodes_in_place(nodes, options, lambda node: AgentNode(node).install(mode="lazy"), keep):
         on_node(NODES["not fetched"], WITHOUT_FETCH.format(config=FIRST.config, unit=FIRST.unit))
         yield
-    finally:
-        for node in added if not keep else ():
-            lab("remove-node", node)
 
 
 def until_local(bench: Bench, workload: Workload, images: Sequence[str]) -> float:

@@ -13,7 +13,7 @@ import fnmatch
 import json
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,14 +117,34 @@ LINKS = {
 @contextlib.contextmanager
 def arms_in_place(wanted: Sequence[str], keep: bool) -> Generator[list[Arm]]:
     """The arms, each with its node; those that the lab has not are added, and removed afterwards."""
+    nodes = [NODES[mode] for mode in wanted]
+    with nodes_in_place(nodes, OPTIONS, lambda node: MAKE_READY[node](node), keep):
+        yield [Arm(mode, NODES[mode]) for mode in wanted]
+
+
+@contextlib.contextmanager
+def nodes_in_place(
+    nodes: Sequence[str],
+    options: Mapping[str, Sequence[str]],
+    make_ready: Callable[[str], object],
+    keep: bool,
+) -> Generator[None]:
+    """Nodes of the lab; those that it has not are added, and removed afterwards unless they are kept.
+
+    Args:
+        nodes: their names.
+        options: of `lab add-node`, by node.
+        make_ready: what is done to a node that was added.
+        keep: whether what was added stays.
+    """
     added: list[str] = []
     try:
-        for node in dict.fromkeys(NODES[mode] for mode in wanted):
+        for node in dict.fromkeys(nodes):
             if not (LAB_DIRECTORY / "nodes" / node / "node.json").exists():
-                lab("add-node", node, "--containerd", CONTAINERD, *OPTIONS.get(node, ()))
+                lab("add-node", node, "--containerd", CONTAINERD, *options.get(node, ()))
                 added.append(node)
-                MAKE_READY[node](node)
-        yield [Arm(mode, NODES[mode]) for mode in wanted]
+                make_ready(node)
+        yield
     finally:
         for node in added if not keep else ():
             lab("remove-node", node)

@@ -4,15 +4,14 @@
 Usage: bench_result.py [RESULT]     (RESULT, such as .lab/bench.json, becomes docs/bench.json first)
 """
 
-import json
-import shutil
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts" / "bench")]
 
-from between import between  # noqa: E402 (found through the path above)
+import recorded  # noqa: E402 (found through the path above)
+from between import between  # noqa: E402
 
 from components.bench import report  # noqa: E402
 
@@ -21,7 +20,7 @@ DOCUMENT = REPOSITORY / "docs" / "performance.md"
 
 
 def measured() -> dict:
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return recorded.load(RESULT)
 
 
 def section(content: dict) -> str:
@@ -60,11 +59,9 @@ def with_section(document: str, content: dict) -> str:
 def main() -> None:
     import lab_bench
 
-    if len(sys.argv) > 1:
-        shutil.copyfile(sys.argv[1], RESULT)
-    content = measured()
+    content = recorded.take(RESULT)
     lab_bench.draw(report.from_json(content), RESULT.parent)
-    DOCUMENT.write_text(with_section(DOCUMENT.read_text(encoding="utf-8"), content), encoding="utf-8")
+    recorded.rewrite(DOCUMENT, lambda text: with_section(text, content))
 
 
 if __name__ == "__main__":

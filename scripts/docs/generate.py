@@ -4,7 +4,6 @@
 Usage: generate.py
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ import life_table  # noqa: E402
 import managed_files_table  # noqa: E402
 import nodes_table  # noqa: E402
 import pass_through_table  # noqa: E402
+import recorded  # noqa: E402
 import result_picture  # noqa: E402
 import settings_texts  # noqa: E402
 from between import between  # noqa: E402
@@ -37,7 +37,7 @@ def _settings_table(document: str) -> str:
 
 
 def _measured() -> dict:
-    return json.loads(result_picture.RESULTS.read_text(encoding="utf-8"))
+    return recorded.load(result_picture.RESULTS)
 
 
 # What is generated: a file of the repository, and its new text made of its old one.

@@ -4,13 +4,11 @@
 Usage: life_table.py [RESULT]     (RESULT, such as .lab/life.json, becomes docs/life.json first)
 """
 
-import json
-import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import recorded
 from between import between
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,7 +22,7 @@ KINDS = {
 
 
 def measured() -> dict[str, Any]:
-    return json.loads(RESULT.read_text(encoding="utf-8"))
+    return recorded.load(RESULT)
 
 
 def section(content: Mapping[str, Any]) -> str:
@@ -79,9 +77,8 @@ def with_section(document: str, content: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        shutil.copyfile(sys.argv[1], RESULT)
-    DOCUMENT.write_text(with_section(DOCUMENT.read_text(encoding="utf-8"), measured()), encoding="utf-8")
+    content = recorded.take(RESULT)
+    recorded.rewrite(DOCUMENT, lambda text: with_section(text, content))
 
 
 if __name__ == "__main__":

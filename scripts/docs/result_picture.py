@@ -4,8 +4,6 @@
 Usage: result_picture.py [RESULTS]     (RESULTS, such as .lab/results.json, becomes docs/results.json first)
 """
 
-import json
-import shutil
 import statistics
 import sys
 from pathlib import Path
@@ -13,7 +11,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts" / "bench"))
 
-from between import between  # noqa: E402 (found through the path above)
+import recorded  # noqa: E402 (found through the path above)
+from between import between  # noqa: E402
 from pod_start import table  # noqa: E402
 
 RESULTS = REPOSITORY / "docs" / "results.json"
@@ -74,11 +73,9 @@ def with_section(document: str, measured: dict) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        shutil.copyfile(sys.argv[1], RESULTS)
-    measured = json.loads(RESULTS.read_text(encoding="utf-8"))
+    measured = recorded.take(RESULTS)
     PICTURE.write_text(picture(measured), encoding="utf-8")
-    README.write_text(with_section(README.read_text(encoding="utf-8"), measured), encoding="utf-8")
+    recorded.rewrite(README, lambda text: with_section(text, measured))
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from tests.cluster import lazy_images, life
 from tests.cluster.life_events import EVENTS, Stage
 from tests.cluster.looks import SOCI_NODES
 from tests.cluster.registries import trusted_registry
+from tests.levels import marks_of
 
 RESULTS = lab_client.LAB_DIRECTORY / "life.json"
 OTHER = "life/other"
-QUICK = ("daemon killed", "a running pod")
+QUICK = [("daemon killed", "a running pod")]
 SLOW = [
     ("daemon killed, registry away", "a completed pod"),
     ("reboot, registry away", "a crashing pod"),
@@ -64,16 +65,10 @@ def stage(api) -> Iterator[Stage]:
     registry.close()
 
 
-def chosen(*cell: str) -> list[pytest.MarkDecorator]:
-    if cell == QUICK:
-        return []
-    return [pytest.mark.slow if cell in SLOW else pytest.mark.full]
-
-
 @pytest.mark.parametrize(
     ("event", "holder"),
     [
-        pytest.param(*cell, marks=chosen(*cell), id=f"{cell[0]} - {cell[1]}".replace("'", ""))
+        pytest.param(*cell, marks=marks_of(cell, QUICK, SLOW), id=f"{cell[0]} - {cell[1]}".replace("'", ""))
         for cell in life.CELLS
     ],
 )

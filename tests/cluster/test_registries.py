@@ -25,6 +25,7 @@ from tests.cluster import lazy_images, oci_release, registries
 from tests.cluster.lab_stack import LabStack
 from tests.cluster.looks import SOCI_NODES, condition, slot_in_use
 from tests.cluster.registries import ANN, CASES, PRIVATE, PUBLIC, QUICK, SLOW, Case, Reader, Scene
+from tests.levels import marks_of
 from tests.waiting import wait_for
 
 RESULTS = REPOSITORY / ".lab" / "registries.json"
@@ -75,14 +76,12 @@ def is_ready(api, node: str) -> bool:
     return condition(api, node).get("status") == "True"
 
 
-def chosen(case: Case) -> list[pytest.MarkDecorator]:
-    if case.name in QUICK:
-        return []
-    return [pytest.mark.slow if case.name in SLOW else pytest.mark.full]
-
-
 @pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=chosen(case), id=case.name.replace("'", "")) for case in CASES]
+    "case",
+    [
+        pytest.param(case, marks=marks_of(case.name, QUICK, SLOW), id=case.name.replace("'", ""))
+        for case in CASES
+    ],
 )
 def test_an_image_starts_and_is_lazy_or_the_node_says_why_not(
     api, scene: Scene, results: dict[str, Any], case: Case

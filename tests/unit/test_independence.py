@@ -22,7 +22,7 @@ def test_a_reader_that_takes_a_fifth_longer_with_the_background_fetch_loses_a_fi
 def test_a_run_that_was_written_is_shown_and_drawn_as_it_was_measured(tmp_path: Path) -> None:
     content = json.loads(json.dumps(MEASURED.to_json()))
     assert Measured.from_json(content) == MEASURED
-    shown = independence_result.section(content)
+    shown = independence_result.section(Measured.from_json(content))
     assert "wholly on the node 13.8 s after its pod's start,\n**1.31 times** the least" in shown
     assert "| 6 % | 1.20 s | 1.00 s | 20% |" in shown
     drawing = independence.draw(Measured.from_json(content), tmp_path)[1].read_text()

@@ -1,8 +1,8 @@
 # --- what is left of pulls that were cut short ---------------------------------------------------------------------------
 
 # clear_cut_pulls: what is left in containerd's content store of pulls that were cut short. Where it pulls in parallel and
-# keeps blobs, the daemon appends to what is there (soci/store/store.go of awslabs/soci-snapshotter, Push): the layer has the wrong
-# size then, and for a day no pull of an image with it succeeds.
+# keeps blobs, the daemon appends to what is there (soci/store/store.go of awslabs/soci-snapshotter, Push): the layer has
+# the wrong size then, and for a day no pull of an image with it succeeds.
 clear_cut_pulls() {
   local folder
   for folder in $(ingests_of_daemon); do
