@@ -6,9 +6,9 @@ What may hold credentials is not shown. A path leads into a value: `nodeGroups.g
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import Field
+from dataclasses import Field, fields, is_dataclass
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 import pulumi
 
@@ -60,6 +60,8 @@ def line(path: str, value: Any, reason: str, remedy: str) -> str:
     names = names.partition(".")[2] if names.partition(".")[0] in FIELDS else names
     if redaction.may_hold_secret(names, value) or (top in PROXIES and redaction.is_pair(value)):
         return f"soci:{path} [not shown]: {redaction.without_secret(told, value)}"
+    if not _is_of_known_shape(path, value):
+        return f"soci:{path} [not shown]: {told}"
     return f"soci:{path} '{redaction.shortened(plain(value))}': {told}"
 
 
@@ -163,6 +165,21 @@ def _may_be_secret(key: str, value: Any) -> bool:
     if not item or not declaration(item).is_secret or not value:
         return False
     return item.type is not str or not kubeconfig.is_path(str(value))
+
+
+def _is_of_known_shape(path: str, value: Any) -> bool:
+    """Whether a value is a plain one of a setting that we declare, or a list of such. What an unknown key, an
+    entry of the user's own naming or a command holds may be anything, and so a secret."""
+    key, *entries = re.sub(r"\[\d+\]", "", path.removeprefix(_group_of(path))).split(".")
+    item = FIELDS.get(key)
+    holds_list = item is not None and get_origin(item.type) is tuple
+    if item and is_dataclass(item.type) and entries:
+        declared = {config_key(each): each for each in fields(item.type)}
+        item = declared.get(entries.pop(0))
+    if entries or not item:
+        return False
+    is_list = isinstance(value, list | tuple) and (holds_list or not value)
+    return all(map(_is_scalar, value if is_list else [value]))
 
 
 def _is_scalar(value: Any) -> bool:

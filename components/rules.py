@@ -202,7 +202,7 @@ def node_labels(value: Any) -> dict[str, str]:
     labels = values.mapping(value)
     for key, label in labels.items():
         if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(label):
-            raise RefusedError(f"'{key}={label}' is not a node label")
+            raise RefusedError(f"'{key}' and its value are no node label")
     return labels
 
 

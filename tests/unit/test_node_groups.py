@@ -121,11 +121,11 @@ def test_every_problem_of_every_group_is_told_at_once_with_its_path() -> None:
         "Remedy: pulumi config set soci:mode lazy",
         "soci:nodeGroups.gpu.volumeGiB '5': must be a whole number of GiB from 20 to 16384. "
         "Remedy: pulumi config set --path soci:nodeGroups.gpu.volumeGiB 100",
-        "soci:nodeGroups.gpu.volumGiB '5': there is no such setting of a node group. "
+        "soci:nodeGroups.gpu.volumGiB [not shown]: there is no such setting of a node group. "
         f"Remedy: did you mean soci:nodeGroups.gpu.volumeGiB? {rm}.gpu.volumGiB",
         "soci:nodeGroups.gpu.version '0.16.1': there is no such setting of a node group (soci:version is one "
         f"of the cluster). Remedy: {rm}.gpu.version",
-        "soci:nodeGroups.Big '{}': a group is named by a lower-case letter, then letters, digits and -, at "
+        "soci:nodeGroups.Big [not shown]: a group is named by a lower-case letter, then letters, digits and -, at "
         "most 32 in all. Remedy: give the group another name",
         "soci:nodeGroups.cpu.nodeCount '9': must lie between soci:minNodeCount and soci:maxNodeCount (1 to "
         "4). Remedy: pulumi config set --path soci:nodeGroups.cpu.nodeCount 4",

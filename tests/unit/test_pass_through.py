@@ -75,16 +75,16 @@ def test_what_socicluster_sets_itself_is_refused_with_the_setting_that_stands_fo
         from_config(config)
     rm = "Remedy: pulumi config rm --path"
     assert str(refused.value).splitlines() == [
-        f"soci:eksCluster.version '1.35': is what soci:kubernetesVersion sets. {rm} soci:eksCluster.version",
-        "soci:eksCluster.vpcCniOptions.addonVersion 'v1': is what soci:addonVersions sets. "
+        f"soci:eksCluster.version [not shown]: is what soci:kubernetesVersion sets. {rm} soci:eksCluster.version",
+        "soci:eksCluster.vpcCniOptions.addonVersion [not shown]: is what soci:addonVersions sets. "
         f"{rm} soci:eksCluster.vpcCniOptions.addonVersion",
-        "soci:eksCluster.authenticationMode 'CONFIG_MAP': the nodes and their creator get in by access "
+        "soci:eksCluster.authenticationMode [not shown]: the nodes and their creator get in by access "
         f"entries (API). {rm} soci:eksCluster.authenticationMode",
-        f"soci:eksCluster.gpu 'null': the nodes are those of soci:nodeGroups. {rm} soci:eksCluster.gpu",
-        "soci:eksNodeGroup.instanceTypes '[\"m7g.large\"]': is what soci:instanceTypes sets. "
+        f"soci:eksCluster.gpu [not shown]: the nodes are those of soci:nodeGroups. {rm} soci:eksCluster.gpu",
+        "soci:eksNodeGroup.instanceTypes [not shown]: is what soci:instanceTypes sets. "
         f"{rm} soci:eksNodeGroup.instanceTypes",
-        f"soci:eksNodeGroup.taints '[]': is what soci:nodeTaints sets. {rm} soci:eksNodeGroup.taints",
-        "soci:nodeGroups.gpu.eksNodeGroup.diskSize '5': is what soci:volumeGiB sets. "
+        f"soci:eksNodeGroup.taints [not shown]: is what soci:nodeTaints sets. {rm} soci:eksNodeGroup.taints",
+        "soci:nodeGroups.gpu.eksNodeGroup.diskSize [not shown]: is what soci:volumeGiB sets. "
         f"{rm} soci:nodeGroups.gpu.eksNodeGroup.diskSize",
     ]
 
@@ -149,7 +149,7 @@ def test_a_fixed_name_of_a_group_is_refused() -> None:
     with pytest.raises(SociConfigError) as refused:
         from_config({"soci:eksNodeGroup": json.dumps({"nodeGroupName": "gpu"})})
     assert str(refused.value) == (
-        "soci:eksNodeGroup.nodeGroupName 'gpu': a group of a fixed name is deleted before its successor is "
+        "soci:eksNodeGroup.nodeGroupName [not shown]: a group of a fixed name is deleted before its successor is "
         "there, and one of nodeGroupNamePrefix is not. "
         "Remedy: pulumi config rm --path soci:eksNodeGroup.nodeGroupName"
     )
