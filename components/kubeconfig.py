@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pulumi
 import yaml
@@ -24,6 +25,12 @@ REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
 # What names a file relative to the kubeconfig's own directory (client-go's GetClusterFileReferences and
 # GetAuthInfoFileReferences), by the list that it stands in.
 _CLUSTER_FILES = ("certificate-authority",)
+_CLUSTER_TLS = (
+    "certificate-authority",
+    "certificate-authority-data",
+    "insecure-skip-tls-verify",
+    "tls-server-name",
+)
 _USER_FILES = ("client-certificate", "client-key", "tokenFile")
 # Tabs after a key, at the end of a line, and before a comment there.
 _TABS = re.compile(r"(?<=:)\t+|\t++(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
@@ -48,6 +55,9 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*([eE][-+]?[0-9]+)?$"), list("-+0123456789")
+)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:binary", lambda loader, node: loader.construct_yaml_binary(node).decode()
 )
 
 
@@ -193,6 +203,43 @@ def user_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
     return _named(found, "users", "user").get(of.get("user") or "", {})
 
 
+def cluster_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
+    """The cluster of a context, of the current one when it is empty; empty where there is none."""
+    of = _named(found, "contexts", "context").get(context or found.get("current-context") or "", {})
+    return _named(found, "clusters", "cluster").get(of.get("cluster") or "", {})
+
+
+def complete_addresses(cluster: dict[str, Any]) -> None:
+    """Write a cluster's addresses out as kubectl reads them.
+
+    A server without a scheme has HTTPS where the entry says anything of certificates (client-go's
+    rest.DefaultServerURL), and a SOCKS proxy resolves names itself (Go's net/http).
+    """
+    server, proxy = cluster.get("server"), cluster.get("proxy-url")
+    if isinstance(server, str) and "://" not in server:
+        cluster["server"] = ("https://" if any(map(cluster.get, _CLUSTER_TLS)) else "http://") + server
+    if isinstance(proxy, str):
+        cluster["proxy-url"] = re.sub(r"^socks5://", "socks5h://", proxy)
+
+
+def impersonation_headers(user: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The headers by which a user acts as another one; some come several times (client-go's
+    transport/round_trippers.go)."""
+    extra = (user.get("as-user-extra") or {}).items()
+    headers = [
+        ("Impersonate-User", user.get("as")),
+        ("Impersonate-Uid", user.get("as-uid")),
+        *(("Impersonate-Group", group) for group in user.get("as-groups") or []),
+        *((f"Impersonate-Extra-{_in_header(key)}", item) for key, items in extra for item in items or []),
+    ]
+    return [(name, str(value)) for name, value in headers if value]
+
+
+def _in_header(key: str) -> str:
+    """A key as a part of a header's name, where not every letter may stand."""
+    return quote(key, safe="!#$&'*+^`|~")
+
+
 def take_token(user: dict[str, Any]) -> None:
     """Give a user the token of his token file, as kubectl reads it: without the blanks around it, and before
     a token that stands beside. A file that cannot be read stays named."""
@@ -238,7 +285,9 @@ def _load(content: str) -> Any:
     # Of the tabs outside of texts kubectl's reader thinks as of blanks.
     for text in (content, _TABS.sub(" ", content)):
         with contextlib.suppress(yaml.YAMLError, ValueError, TypeError, RecursionError):
-            return next(yaml.load_all(text, _Loader), None)
+            found = next(yaml.load_all(text, _Loader), None)
+            json.dumps(found)  # a set, or bytes, is nothing that a kubeconfig holds
+            return found
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from . import redaction
-from .kubeconfig import parse, take_token, user_of
+from .kubeconfig import cluster_of, complete_addresses, impersonation_headers, parse, take_token, user_of
 
 REQUEST_TIMEOUT_SECONDS = 10
 MOST_CHARACTERS = 4 << 20  # of what a command prints
@@ -47,6 +47,8 @@ class LiveCluster:
             found = parse(kubeconfig)
             user = user_of(found, context)
             take_token(user)
+            complete_addresses(cluster_of(found, context))
+            self._impersonation = impersonation_headers(user)
             program = (user.get("exec") or {}).get("command")
             self._connection = config.new_client_from_config_dict(
                 found,
@@ -63,14 +65,16 @@ class LiveCluster:
 
     def get(self, path: str, **query: str) -> Object | None:
         """The object, or the list, at an API path; None when there is none."""
+        from urllib3 import HTTPHeaderDict
         from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
         if self._unreachable:
             raise self._unreachable
         url = f"{path}?{urlencode(query)}" if query else path
-        request = self._connection.param_serialize(
+        method, address, headers, *content = self._connection.param_serialize(
             "GET", url, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
         )
+        request = method, address, HTTPHeaderDict([*headers.items(), *self._impersonation]), *content
         try:
             answer = self._connection.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
             content = json.loads(answer.read() or b"{}")
@@ -105,6 +109,8 @@ class LiveCluster:
         Raises:
             UnreadableError: also when it fails, or has not ended in so many seconds.
         """
+        if self._impersonation:
+            raise UnreadableError("the kubeconfig acts as another user, with whom no command can be run here")
         return within(seconds, lambda: self._run(namespace, pod, container, command, seconds))
 
     def _run(self, namespace: str, pod: str, container: str, command: Sequence[str], seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The installers of a cluster and their nodes: two on one node would undo each other's work.
+"""The installers of a cluster and their nodes: two on one node would overwrite each other's work.
 
 The program on a node gives it to the installer that came last: that is how a DaemonSet in another namespace
 takes the nodes of its predecessor over. Two that stay would take turns with every restart of a pod, and the

@@ -436,7 +436,8 @@ class Settings:
     )
     operating_system: str = setting(
         operating_systems.DEFAULT,
-        "With cluster `eks`, the nodes' operating system. Only `al2023` works so far.",
+        "With cluster `eks`, the nodes' operating system. "
+        f"Only `{'` or `'.join(operating_systems.SERVED)}` works so far.",
         Scope.EKS,
         rules.operating_system,
     )

@@ -74,6 +74,8 @@ class SampleWorkload(pulumi.ComponentResource):
             },
             opts=pulumi.ResourceOptions(
                 parent=self,
+                # The provider's own limit is for its clock alone: the Job has the true one.
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{limit + 60}s"),
                 hooks=pulumi.ResourceHookBinding(
                     after_create=[figures.hook],
                     on_error=[failure.job_hook(f"{name}-failure", failure.SAMPLE, access, limit, self)],

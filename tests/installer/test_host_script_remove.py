@@ -395,21 +395,34 @@ def test_a_unit_of_the_operating_system_goes_back_to_what_it_was(node: ScriptNod
     assert restarted == was_active
 
 
+SOCI_OF_THE_SYSTEM = (
+    "[proxy_plugins]\n  [proxy_plugins.soci]\n"
+    "[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
+)
+
+
 def test_a_snapshotter_that_was_soci_before_keeps_its_containers(node: ScriptNode) -> None:
     """The system itself had chosen SOCI (EKS FastImagePull): only the configuration goes back."""
+    node.host.path(CONFIG).write_bytes(NEW_CONFIG)
+    (node.fake / "loaded-config").write_bytes(NEW_CONFIG)
     node.install()
     in_use(node)
-    (node.fake / "original-dump").write_text(
-        "[proxy_plugins]\n  [proxy_plugins.soci]\n"
-        "[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
-    )
+    (node.fake / "original-dump").write_text(SOCI_OF_THE_SYSTEM)
     assert node.run("remove").returncode == 0
-    assert (
-        node.calls(
-            "ctr --namespace k8s.io tasks", "ctr --namespace k8s.io snapshots", "systemctl stop kubelet"
-        )
-        == []
-    )
+    assert node.calls("ctr --namespace k8s.io tasks", "systemctl stop kubelet") == []
+    # The check of the connection reads.
+    reads = ["ctr --namespace k8s.io snapshots --snapshotter soci ls"]
+    assert node.calls("ctr --namespace k8s.io snapshots") == reads
+
+
+def test_a_snapshotter_that_was_soci_before_is_checked_as_any_other(node: ScriptNode) -> None:
+    """What containerd runs with after the restart is not what the node's own files said before."""
+    node.install()
+    (node.fake / "original-dump").write_text(SOCI_OF_THE_SYSTEM)
+    done = node.run("remove")
+    assert done.returncode == 1
+    assert done.stderr.startswith("verify-snapshotter: ")
+    assert "its snapshotter is overlayfs, not soci; SOCI was put in place again" in done.stderr
 
 
 @pytest.mark.failure_mode(33)
@@ -420,10 +433,7 @@ def test_the_daemon_that_the_operating_system_brought_stays_where_ours_ran_besid
     node.host.write(UNIT, b"[Service] # of the system\n")
     node.host.path(CONFIG).write_bytes(NEW_CONFIG)
     (node.fake / "loaded-config").write_bytes(NEW_CONFIG)
-    (node.fake / "original-dump").write_text(
-        "[proxy_plugins]\n  [proxy_plugins.soci]\n"
-        "[plugins.'io.containerd.cri.v1.images']\n  snapshotter = 'soci'\n"
-    )
+    (node.fake / "original-dump").write_text(SOCI_OF_THE_SYSTEM)
     data = node.root / "var/lib/soci-snapshotter-grpc"
     data.mkdir()
     (data / "theirs").touch()

@@ -298,9 +298,19 @@ def test_a_context_that_is_missing_is_the_contexts_problem_not_the_kubeconfigs()
     assert refused("a: 1\nb: 2\n").startswith("soci:kubeconfig [not shown]: this is not a kubeconfig")
 
 
+def test_text_in_base64_is_text_beside_a_relative_path(tmp_path: Path) -> None:
+    """YAML's own tag for it, which kubectl reads, too."""
+    text = BLOCK.replace("server:", "certificate-authority: ca\n    server:")
+    text = text.replace(f"token: {SECRET}", "token: !!binary aHVudGVyMg==")
+    (tmp_path / "kubeconfig").write_text(text)
+    read = parse(read_kubeconfig(str(tmp_path / "kubeconfig")))
+    assert read["users"][0]["user"]["token"] == "hunter2"
+
+
 @pytest.mark.parametrize(
     "given",
     [
+        f"token: {SECRET}\nx: {{? a}}\ny: !!set {{a, b}}\n",
         f"token: {SECRET}\nx: [\n",
         f"token: {SECRET}",
         SECRET,

@@ -3,20 +3,116 @@
 import contextlib
 import json
 import socket
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from components import live_cluster
 
 
-def kubeconfig(server: str) -> str:
+def kubeconfig(server: str, user: dict[str, Any] | None = None, **cluster: str) -> str:
     content = {
         "current-context": "here",
         "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-        "clusters": [{"name": "here", "cluster": {"server": server}}],
-        "users": [{"name": "me", "user": {}}],
+        "clusters": [{"name": "here", "cluster": {"server": server, **cluster}}],
+        "users": [{"name": "me", "user": user or {}}],
     }
     return json.dumps(content)
+
+
+def asked(kubeconfig_at: Callable[[str], str], before: Callable[[socket.socket], None] | None = None) -> str:
+    """The request that reaches a server of one answer, by a kubeconfig made for its `host:port`.
+
+    `before` is what the server does with the connection before it takes the request.
+    """
+    requests = []
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            if before:
+                before(connection)
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += connection.recv(4096)
+            requests.append(request.decode())
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        text = kubeconfig_at(f"127.0.0.1:{server.getsockname()[1]}")
+        assert live_cluster.LiveCluster(text).get("/api/v1/nodes") == {}
+        serving.join(10)
+    return requests[0]
+
+
+def test_who_acts_as_another_user_is_read_as_that_user() -> None:
+    user = {
+        "as": "system:admin",
+        "as-uid": "7",
+        "as-groups": ["one", "two"],
+        "as-user-extra": {"example.com/reason": ["night shift"]},
+    }
+    request = asked(lambda address: kubeconfig(f"http://{address}", user))
+    headers = [line for line in request.splitlines() if line.startswith("Impersonate-")]
+    assert headers == [
+        "Impersonate-User: system:admin",
+        "Impersonate-Uid: 7",
+        "Impersonate-Group: one",
+        "Impersonate-Group: two",
+        "Impersonate-Extra-example.com%2Freason: night shift",
+    ]
+
+
+def test_as_another_user_no_command_is_run() -> None:
+    """The client's WebSocket sends no such headers: it would be run as the wrong user."""
+    cluster = live_cluster.LiveCluster(kubeconfig("http://127.0.0.1:1", {"as": "system:admin"}))
+    with pytest.raises(live_cluster.UnreadableError, match="acts as another user"):
+        cluster.run("a", "b", "c", ["true"], 1)
+
+
+def test_a_server_without_a_scheme_is_asked_as_kubectl_asks_it() -> None:
+    assert asked(kubeconfig).startswith("GET /api/v1/nodes ")
+
+
+def test_a_server_without_a_scheme_and_with_certificates_is_asked_in_tls() -> None:
+    """A TLS greeting, as its first byte tells, and no plain request."""
+    first = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                first.append(connection.recv(1))
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        text = kubeconfig(f"127.0.0.1:{server.getsockname()[1]}", **{"tls-server-name": "kubernetes"})
+        with pytest.raises(live_cluster.UnreadableError):
+            live_cluster.LiveCluster(text).get("/api/v1/nodes")
+        serving.join(10)
+    assert first == [b"\x16"]
+
+
+def test_a_socks_proxy_is_used_and_resolves_the_name_itself() -> None:
+    """As with `ssh -D`: the name may be known on the other side only."""
+    destinations = []
+
+    def greet(connection: socket.socket) -> None:
+        connection.recv(16)
+        connection.sendall(b"\x05\x00")  # no credentials are needed
+        request = connection.recv(256)
+        destinations.append((request[3], request[5:-2].decode()))
+        connection.sendall(b"\x05\x00\x00\x01" + bytes(6))
+
+    request = asked(
+        lambda address: kubeconfig("http://cluster.internal", **{"proxy-url": f"socks5://{address}"}), greet
+    )
+    assert destinations == [(3, "cluster.internal")]  # 3: a name, no address
+    assert request.startswith("GET /api/v1/nodes ")
 
 
 def test_an_address_where_nothing_answers_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,8 +125,8 @@ def test_every_problem_of_every_group_is_told_at_once_with_its_path() -> None:
         f"Remedy: did you mean soci:nodeGroups.gpu.volumeGiB? {rm}.gpu.volumGiB",
         "soci:nodeGroups.gpu.version '0.16.1': there is no such setting of a node group (soci:version is one "
         f"of the cluster). Remedy: {rm}.gpu.version",
-        "soci:nodeGroups.Big [not shown]: a group is named by a lower-case letter, then letters, digits and -, at "
-        "most 32 in all. Remedy: give the group another name",
+        "soci:nodeGroups.Big [not shown]: a group is named by a lower-case letter, then letters, digits and "
+        "-, at most 32 in all. Remedy: give the group another name",
         "soci:nodeGroups.cpu.nodeCount '9': must lie between soci:minNodeCount and soci:maxNodeCount (1 to "
         "4). Remedy: pulumi config set --path soci:nodeGroups.cpu.nodeCount 4",
         'soci:nodeGroups.cpu.instanceTypes \'["m6i.large", "m7g.large"]\': m6i.large needs the AMI '

@@ -75,7 +75,8 @@ def test_what_socicluster_sets_itself_is_refused_with_the_setting_that_stands_fo
         from_config(config)
     rm = "Remedy: pulumi config rm --path"
     assert str(refused.value).splitlines() == [
-        f"soci:eksCluster.version [not shown]: is what soci:kubernetesVersion sets. {rm} soci:eksCluster.version",
+        "soci:eksCluster.version [not shown]: is what soci:kubernetesVersion sets. "
+        f"{rm} soci:eksCluster.version",
         "soci:eksCluster.vpcCniOptions.addonVersion [not shown]: is what soci:addonVersions sets. "
         f"{rm} soci:eksCluster.vpcCniOptions.addonVersion",
         "soci:eksCluster.authenticationMode [not shown]: the nodes and their creator get in by access "
@@ -149,8 +150,8 @@ def test_a_fixed_name_of_a_group_is_refused() -> None:
     with pytest.raises(SociConfigError) as refused:
         from_config({"soci:eksNodeGroup": json.dumps({"nodeGroupName": "gpu"})})
     assert str(refused.value) == (
-        "soci:eksNodeGroup.nodeGroupName [not shown]: a group of a fixed name is deleted before its successor is "
-        "there, and one of nodeGroupNamePrefix is not. "
+        "soci:eksNodeGroup.nodeGroupName [not shown]: a group of a fixed name is deleted before its "
+        "successor is there, and one of nodeGroupNamePrefix is not. "
         "Remedy: pulumi config rm --path soci:eksNodeGroup.nodeGroupName"
     )
 

@@ -15,6 +15,8 @@ from .slots import FIRST, Slot
 
 Path = tuple[str, ...]
 
+DEFAULT_FILE = "/etc/containerd/config.toml"  # which containerd reads where its command names none
+
 SECRET = re.compile("auth|passw|token|header|secret", re.IGNORECASE)
 CRI_1: Path = ("plugins", "io.containerd.grpc.v1.cri", "containerd")
 CRI_2: Path = ("plugins", "io.containerd.cri.v1.images")

@@ -90,7 +90,7 @@ def is_plain(command: tuple[str, ...]) -> bool:
 
 def config_path(command: tuple[str, ...]) -> str:
     """The root configuration file that a containerd command line names."""
-    return option(command, "config", "c") or "/etc/containerd/config.toml"
+    return option(command, "config", "c") or containerd_config.DEFAULT_FILE
 
 
 def identify(host: Host) -> Signs:

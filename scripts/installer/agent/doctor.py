@@ -94,7 +94,7 @@ class _Examination:
         kind = detect.kind_of_node(self.host)
         # What was recorded at the install; before one, the usual places.
         program = plan.get("containerd_program", "containerd")
-        root_file = plan.get("containerd_config", "/etc/containerd/config.toml")
+        root_file = plan.get("containerd_config", containerd_config.DEFAULT_FILE)
         effective = self._try("containerd's configuration", lambda: self._effective(program, root_file)) or {}
         recorded = slots.in_use(plan.get("slot"))
         snapshotter = containerd_config.snapshotter(effective)

@@ -68,7 +68,7 @@ class Look:
     socket: str = "answers"  # answers, refuses or absent
     has_fuse: bool = True
     generator: str = ""  # of the operating system's, which writes configurations of its own
-    root_file: str = "/etc/containerd/config.toml"
+    root_file: str = containerd_config.DEFAULT_FILE
     root_text: Mapping[Path, object] = field(default_factory=dict)  # what that file says itself
     effective: Mapping[Path, object] = field(default_factory=dict)  # what containerd makes of it
     soci_file: str = FIRST.config

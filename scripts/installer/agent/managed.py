@@ -256,7 +256,7 @@ def files(host: Host, target: Target) -> list[File]:
 def places(slots: Iterable[Slot] = (FIRST, SECOND)) -> list[Place]:
     """One of each place that these slots can have, as far as it makes a difference to the rows."""
     return [
-        Place(kind=kind, slot=slot, adopts=adopts, config_path="/etc/containerd/config.toml")
+        Place(kind=kind, slot=slot, adopts=adopts, config_path=containerd_config.DEFAULT_FILE)
         for kind in KINDS
         if not kind.refusal
         for slot in slots

@@ -20,7 +20,7 @@ def claim(host: Host, daemonset: str) -> None:
 
 
 def is_claimed_by_another(host: Host, daemonset: str) -> bool:
-    """Whether another DaemonSet took the node over: its predecessor's end must not undo its work."""
+    """Whether another DaemonSet took the node over: its predecessor's end must not remove its work."""
     return host.read_text(OWNER).strip() not in ("", daemonset)
 
 

@@ -14,7 +14,7 @@ boot() {
   read_journal
   case $JOURNAL in
     armed | restarting)
-      say "soci-cluster: the transaction $TRANSACTION was cut short; its files are put back"
+      say "soci-cluster: the transaction $TRANSACTION was cut short; it is rolled back"
       free_reserved "$STATE/txn/$TRANSACTION"
       restore_files "$STATE/txn/$TRANSACTION"
       forget_originals

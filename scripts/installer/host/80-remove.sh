@@ -289,8 +289,8 @@ forget_images_of_ours() {
 
 # The node's own configuration is in effect, not only on the disk.
 check_old_in_effect() {
-  ! is_soci_original || return 0
   verify_node "$PREVIOUS" reads
+  ! is_soci_original || return 0 # the canary would be one of the images that stay
   verify_node "$PREVIOUS" runs
   clear_canary
 }
