@@ -91,7 +91,15 @@ READS = {
     "25": "25 %",
     "100": "100 %",
 }
-PROGRAMS = ("python", "notebook", "jvm", "static", "small-files")
+# Each over one link.
+PROGRAMS = {
+    "python": "200mbit",
+    "notebook": "200mbit",
+    "jvm": "200mbit",
+    "static": "200mbit",
+    "small-files": "200mbit",
+    "large": "1gbit",
+}
 
 
 def own_node(name: str) -> tuple[str, ...]:
@@ -195,7 +203,7 @@ def cells_of(chosen: str, programs: bool) -> list[tuple[str, str]]:
         ValueError: one names nothing.
     """
     known = [(read, link) for link in LINKS for read in READS]
-    known += [(program, "200mbit") for program in PROGRAMS if programs]
+    known += list(PROGRAMS.items()) if programs else []
     if not chosen:
         return known
     found = []

@@ -6,6 +6,8 @@ notebook       JupyterLab's server, from its wheels, until it listens
 jvm            a Java virtual machine that starts and says its version
 static         one static program of 150 MB that says its version
 small-files    20,000 files of 1 to 4 KiB, of which a program reads 500 all over the place
+large          3.4 GB in 19 layers, 6.8 GB unpacked, of which nothing is read: so large was the image on which
+               the first version of this project was measured
 
 Each stands there once without an index, and with a SOCI v2 index once with spans of 4 MiB and once of 1 MiB.
 """
@@ -35,6 +37,7 @@ STARTED, READY = "started", "ready"
 INDEX = "com.amazon.soci.index-digest"  # on a manifest that `soci convert` has written
 KEEP = "exec sleep 3600"
 SMALL_FILES, SMALL_FILES_READ = 20_000, 500
+LARGE_LAYERS, LARGE_FILES, LARGE_FILE_BYTES = 18, 90, 4_190_000  # besides the first layer
 PYTHON_ROOT = (*base.PYTHON_PACKAGES, "libgomp1")
 JVM_PACKAGES = ("openjdk-17-jre-headless", "ca-certificates")
 # The hashed requirements of each workload of Python packages.
@@ -111,6 +114,8 @@ def made() -> dict[str, Made]:
     for name, (program, ready) in programs.items():
         command = ("/bin/sh", "-c", f"echo {STARTED} && {program}")
         found[name] = Made(name, f"bench-{name}", command, ready=ready)
+    idle = ("/bin/sh", "-c", f"echo {STARTED} && echo {READY} && {KEEP}")
+    found["large"] = Made("large", "bench-large", idle, needed_bytes=0)
     return found
 
 
@@ -222,6 +227,19 @@ def _small_files_layers() -> list[images.Layer]:
     return [_programs({"opt/reads/small": _list(f"/{name}" for name in chosen)}), add]
 
 
+def _large_layers() -> list[images.Layer]:
+    def layer(number: int) -> images.Layer:
+        def add(archive: tarfile.TarFile) -> None:
+            generator = random.Random(f"large {number}")
+            for file in range(LARGE_FILES):
+                half = generator.randbytes(LARGE_FILE_BYTES // 2)
+                images.add_file(archive, f"opt/large/{number}/{file:02}", half + bytes(len(half)))
+
+        return add
+
+    return [_programs({}), *map(layer, range(LARGE_LAYERS))]
+
+
 LAYERS: dict[str, Callable[[], list[images.Layer]]] = {
     "bench-reads": _reads_layers,
     "bench-python": lambda: _python_layers("python"),
@@ -229,6 +247,7 @@ LAYERS: dict[str, Callable[[], list[images.Layer]]] = {
     "bench-jvm": _jvm_layers,
     "bench-static": _static_layers,
     "bench-small-files": _small_files_layers,
+    "bench-large": _large_layers,
 }
 
 
