@@ -17,7 +17,7 @@ from tests.cluster import lazy_images
 from tests.cluster.looks import SOCI_NODES, doctor
 from tests.engine.project_stack import QUIET, Project
 
-pytestmark = pytest.mark.full
+pytestmark = pytest.mark.slow
 NODE = SOCI_NODES[0]
 REPOSITORY, PASSWORD = "indexed/app", "correct horse"
 PYTHON_WITH_ORAS = "python-with-oras"

@@ -136,22 +136,22 @@ def served(node: str, repository: str) -> dict:
     return next(image for image in report["images"] if image_of(repository) in image["names"])
 
 
-FULL = pytest.mark.full
+SLOW = pytest.mark.slow
 WOBBLES = [
     pytest.param({"faults": [Fault(404, **OF_LAYERS)]}, "has the layer no more", id="deleted"),
     pytest.param(
         {"faults": [Fault(inverted=True, **OF_LAYERS)]},
         "gives other bytes",
         id="replaced",
-        marks=pytest.mark.slow,
+        marks=SLOW,
     ),
     pytest.param(
-        {"faults": [Fault(length=SHORT, **OF_LAYERS)]}, "gives other bytes", id="truncated", marks=FULL
+        {"faults": [Fault(length=SHORT, **OF_LAYERS)]}, "gives other bytes", id="truncated", marks=SLOW
     ),
-    pytest.param({"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short", marks=FULL),
-    pytest.param({"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=FULL),
-    pytest.param({"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=FULL),
-    pytest.param({"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503", marks=FULL),
+    pytest.param({"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short", marks=SLOW),
+    pytest.param({"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=SLOW),
+    pytest.param({"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=SLOW),
+    pytest.param({"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503", marks=SLOW),
 ]
 
 
@@ -176,7 +176,7 @@ def test_reads_fail_loudly_and_are_named_and_go_on_when_the_registry_is_mended(
     pod.must_read_everything()
 
 
-@pytest.mark.full
+@SLOW
 def test_redirects_that_begin_while_a_pod_reads_are_followed(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -191,7 +191,7 @@ def test_redirects_that_begin_while_a_pod_reads_are_followed(
     assert findings(NODE, repository) == {}
 
 
-@pytest.mark.full
+@SLOW
 def test_too_many_requests_that_pass_are_no_error(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -208,7 +208,7 @@ def test_too_many_requests_that_pass_are_no_error(
     assert findings(NODE, repository) == {}
 
 
-@pytest.mark.full
+@SLOW
 def test_an_index_that_is_deleted_disturbs_no_pod_that_reads_and_the_next_node_names_it(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -237,7 +237,7 @@ def parts_of_index(repository: str) -> dict[str, str]:
     return {"index": index, "ztoc": manifest(index)["layers"][-1]["digest"]}
 
 
-@pytest.mark.full
+@SLOW
 @pytest.mark.parametrize(
     ("part", "damage"),
     [("index", {"inverted": True}), ("ztoc", {"inverted": True}), ("ztoc", {"length": 100})],
@@ -260,7 +260,7 @@ def test_an_index_or_a_ztoc_that_is_damaged_makes_no_read_wrong_and_is_named(
     assert findings(NODE, repository)
 
 
-@pytest.mark.full
+@SLOW
 def test_an_image_that_is_wholly_local_is_read_without_its_registry(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
