@@ -162,6 +162,59 @@ def test_images_are_found_wherever_kubernetes_objects_name_them() -> None:
     assert sorted(sources.of_text(as_json, "all.json")) == sorted(expected)
 
 
+def test_a_bare_equals_sign_and_a_date_that_is_none_are_text_as_kubernetes_reads_them() -> None:
+    definition = """apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+spec:
+  matchType: {enum: [=, "=~"], since: 2026-13-45}
+  schema: {properties: {container: {properties: {image: {type: string}}}}}
+---
+"""
+    found = sources.of_text(definition + MANIFESTS, "chart.yaml")
+    assert sorted(found) == sorted(sources.of_text(MANIFESTS, "all.yaml"))
+
+
+WORKFLOWS = """apiVersion: argoproj.io/v1alpha1
+kind: CronWorkflow
+spec:
+  workflowSpec:
+    templates:
+      - {name: one, container: {image: r.example/container:1}, sidecars: [{image: r.example/beside:1}]}
+      - {name: two, script: {image: r.example/script:1, source: "print('image')"}}
+      - {name: all, steps: [[{name: a, template: one}], [{name: b, template: two}]]}
+---
+apiVersion: tekton.dev/v1
+kind: Pipeline
+spec:
+  tasks:
+    - name: build
+      taskSpec:
+        stepTemplate: {image: r.example/template:1}
+        sidecars: [{name: store, image: r.example/store:1}]
+        steps:
+          - {name: build, image: r.example/step:1, script: "echo image"}
+          - {ref: {name: elsewhere}}
+"""
+
+
+def test_images_of_argos_and_tektons_workflows_are_found() -> None:
+    names = ("container", "beside", "script", "template", "store", "step")
+    assert sorted(sources.of_text(WORKFLOWS, "all.yaml")) == sorted(f"r.example/{name}:1" for name in names)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease",
+        "apiVersion: argoproj.io/v1alpha1\nkind: Application",
+        "apiVersion: v1\nkind: Custom",
+    ],
+)
+def test_an_image_of_a_charts_values_is_none_of_a_container(kind: str) -> None:
+    values = "{image: app, container: {image: app}, script: {image: app}, sidecars: [{image: app}]}"
+    assert sources.of_text(f"{kind}\nspec: {{values: {values}}}\n", "release.yaml") == []
+
+
 def test_a_list_has_one_image_a_line() -> None:
     assert sources.of_text("# mine\nr.example/app:1\n\n  python:3.13 # base\nr.example/app:1\n", "list") == [
         "r.example/app:1",
@@ -188,6 +241,12 @@ def test_a_cluster_is_asked_by_kubectl(tmp_path: Path) -> None:
     assert sources.of_cluster([str(kubectl)], "prod") == ["r.example/app:1"]
     asked = (tmp_path / "asked").read_text()
     assert asked == "--context=prod get pods --all-namespaces --output json\n"
+    asks_again = kubectl.read_text().replace(" > ", " >> ")
+    (tmp_path / "asked").unlink()
+    kubectl.write_text(asks_again)
+    assert sources.of_cluster([str(kubectl)], "", ["web", "jobs"]) == ["r.example/app:1"]
+    asked = (tmp_path / "asked").read_text()
+    assert asked.splitlines() == [f"get pods --namespace={name} --output json" for name in ("web", "jobs")]
     kubectl.write_text("#!/bin/sh\necho 'Error: forbidden' >&2\nexit 1\n")
     with pytest.raises(SociIndexError, match="kubectl get pods: Error: forbidden"):
         sources.of_cluster([str(kubectl)], "")
@@ -336,6 +395,7 @@ def test_options_are_handed_to_another_subcommand_as_they_were() -> None:
     [
         [],
         ["--context", "prod", "app:1"],
+        ["--namespace", "web", "app:1"],
         ["--replace", "--to-tag", "2", "app:1"],
         ["--index-version", "v1", "--replace", "app:1"],
         ["--span-size", "4 parsecs", "app:1"],

@@ -49,6 +49,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     which.add_argument("--cluster", action="store_true", help="the images of a cluster's pods")
     which.add_argument("--context", default="", metavar="NAME", help="of the kubeconfig, for --cluster")
+    which.add_argument(
+        "-n",
+        "--namespace",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="for --cluster: the pods of this one only; repeatable; default: all. Images of kube-system are "
+        "often in registries to which only their makers push, and fail each time: name your own namespaces, "
+        "or --to-repository",
+    )
     which.add_argument("--kubectl", default="kubectl", metavar="COMMAND", help="how kubectl is run")
     which.add_argument(
         "--platform", action="append", default=[], metavar="OS/ARCH", help="only this one; repeatable"
@@ -113,8 +123,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed = parser.parse_args(arguments)
     if not (parsed.images or parsed.file or parsed.cluster):
         parser.error("name images, or --file, or --cluster")
-    if parsed.context and not parsed.cluster:
-        parser.error("--context is for --cluster")
+    if (parsed.context or parsed.namespace) and not parsed.cluster:
+        parser.error("--context and --namespace are for --cluster")
     if parsed.index_version == "v1" and (
         parsed.to_tag or parsed.replace or parsed.suffix != references.SUFFIX
     ):
@@ -166,7 +176,7 @@ def _tasks(parsed: argparse.Namespace) -> tuple[list[Task], list[Outcome]]:
     for file in parsed.file:
         found += sources.of_text(_text(file, "--file"), file)
     if parsed.cluster:
-        found += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context)
+        found += sources.of_cluster(shlex.split(parsed.kubectl), parsed.context, parsed.namespace)
     for name in sources.unique(found):
         try:
             add(references.parse(name))

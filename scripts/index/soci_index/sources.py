@@ -4,12 +4,15 @@ import importlib
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .errors import SociIndexError, UsageError
 
 CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+# In objects of Argo Workflows and Tekton; in other ones, such as a chart's values, they may be anything.
+WORKFLOW_GROUPS = ("argoproj.io/", "tekton.dev/")
+WORKFLOW_CONTAINERS, WORKFLOW_CONTAINER = ("steps", "sidecars"), ("container", "script", "stepTemplate")
 KUBECTL_SECONDS = 120
 _MANIFEST = re.compile(r"^\s*(apiVersion|kind)\s*:", re.MULTILINE)
 
@@ -31,19 +34,28 @@ def of_text(text: str, name: str) -> list[str]:
     return unique(line for line in lines if line)
 
 
-def of_cluster(kubectl: Iterable[str], context: str) -> list[str]:
+def of_cluster(kubectl: Iterable[str], context: str, namespaces: Sequence[str] = ()) -> list[str]:
     """The images of a cluster's pods.
 
     Args:
         kubectl: how it is run.
         context: of the kubeconfig; empty for its own.
+        namespaces: those whose pods count; empty for all.
 
     Raises:
         SociIndexError: they cannot be listed.
     """
-    options = [f"--context={context}"] if context else []
-    command = [*kubectl, *options, "get", "pods", "--all-namespaces", "--output", "json"]
-    remedy = "see to kubectl, its context, and the right to list pods in all namespaces"
+    command = [*kubectl, *([f"--context={context}"] if context else []), "get", "pods"]
+    if not namespaces:
+        return unique(_of_pods([*command, "--all-namespaces"], "all namespaces"))
+    listed = (_of_pods([*command, f"--namespace={name}"], name) for name in namespaces)
+    return unique(image for images in listed for image in images)
+
+
+def _of_pods(question: Sequence[str], where: str) -> list[str]:
+    """The images of the pods for which kubectl is asked."""
+    command = [*question, "--output", "json"]
+    remedy = f"see to kubectl, its context, and the right to list pods in {where}"
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=KUBECTL_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -51,21 +63,38 @@ def of_cluster(kubectl: Iterable[str], context: str) -> list[str]:
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["without a word"])[-1]
         raise SociIndexError(f"kubectl get pods: {said}", remedy)
-    return unique(images_of(json.loads(done.stdout)))
+    return list(images_of(json.loads(done.stdout)))
 
 
-def images_of(content: Any) -> Iterator[str]:
-    """The images that Kubernetes objects name: of containers of all kinds, and of volumes that are images."""
+def images_of(content: Any, is_workflow: bool = False) -> Iterator[str]:
+    """The images that Kubernetes objects name: of containers of all kinds, and of volumes that are images.
+
+    Args:
+        content: objects, or a part of one.
+        is_workflow: whether the part is of an object of Argo Workflows or Tekton.
+    """
     if isinstance(content, list):
         for item in content:
-            yield from images_of(item)
+            yield from images_of(item, is_workflow)
     elif isinstance(content, dict):
+        if "apiVersion" in content:
+            is_workflow = _is_workflow(content)
         for key, value in content.items():
-            if key in CONTAINERS and isinstance(value, list):
-                yield from _named(container for container in value)
-            elif key == "volumes" and isinstance(value, list):
-                yield from _named(volume.get("image") for volume in value if isinstance(volume, dict))
-            yield from images_of(value)
+            if isinstance(value, list):
+                if key in CONTAINERS or (is_workflow and key in WORKFLOW_CONTAINERS):
+                    yield from _named(value)
+                elif key == "volumes":
+                    yield from _named(volume.get("image") for volume in value if isinstance(volume, dict))
+            elif is_workflow and key in WORKFLOW_CONTAINER:
+                yield from _named([value])
+            yield from images_of(value, is_workflow)
+
+
+def _is_workflow(thing: dict[Any, Any]) -> bool:
+    """Whether an object runs containers in the words of Argo Workflows or Tekton. Argo CD's applications, of
+    the same group, have a chart's values instead."""
+    is_of_group = str(thing["apiVersion"]).startswith(WORKFLOW_GROUPS)
+    return is_of_group and not str(thing.get("kind")).startswith("Application")
 
 
 def unique(names: Iterable[str]) -> list[str]:
@@ -86,8 +115,14 @@ def _yaml(text: str, name: str) -> list[Any]:
     except ImportError as error:
         remedy = "pip install pyyaml, or JSON: kubectl create --dry-run=client --output json -f FILE"
         raise UsageError(f"{name} is YAML, and this Python has no PyYAML", remedy) from error
+
+    class Loader(yaml.SafeLoader):
+        """What YAML 1.1 has more than Kubernetes, a value's sign and dates, stays text."""
+
+    for tag in ("value", "timestamp"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{tag}", yaml.SafeLoader.construct_yaml_str)
     try:
-        return list(yaml.safe_load_all(text))
+        return list(yaml.load_all(text, Loader))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else str(error)
