@@ -56,6 +56,9 @@ class ImageIndexSettings(TypedDict):
     disk_gib: NotRequired[int]
     """What the pod may take of its node's disk. A layer takes twice its size while it is worked on. Default:
     `20`."""
+    cache_claim: NotRequired[str]
+    """A PersistentVolumeClaim in its namespace, made by others, that keeps zTOCs from run to run: a new tag
+    on an old base then reads its new layers only. Empty means that each run begins without any."""
     timeout_seconds: NotRequired[int]
     """How long one run may take. Default: `3600`."""
     node_selector: NotRequired[dict[str, str]]
@@ -130,6 +133,9 @@ class ImageIndexArgs(TypedDict):
     disk_gib: NotRequired[int]
     """What the pod may take of its node's disk. A layer takes twice its size while it is worked on. Default:
     `20`."""
+    cache_claim: NotRequired[str]
+    """A PersistentVolumeClaim in its namespace, made by others, that keeps zTOCs from run to run: a new tag
+    on an old base then reads its new layers only. Empty means that each run begins without any."""
     timeout_seconds: NotRequired[int]
     """How long one run may take. Default: `3600`."""
     node_selector: NotRequired[dict[str, str]]

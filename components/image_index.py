@@ -26,6 +26,9 @@ from .names import DOMAIN, IMAGE_INDEX
 
 PROGRAM_PATH = "/opt/soci-index"
 WORK_PATH = "/work"
+# Where soci-index keeps zTOCs in its cache, WORK_PATH. A directory between the two would be made by the
+# container runtime, as root, and the pod could not write there.
+ZTOCS_PATH = f"{WORK_PATH}/ztocs"
 CREDENTIALS_PATH = "/credentials"
 CA_FILE = "ca.pem"
 USER = 65532  # nobody's
@@ -44,8 +47,9 @@ class ImageIndex(pulumi.ComponentResource):
 
     It has a namespace of its own rather than the installer's: that one lets privileged pods in, and whoever
     may make a pod beside these may read the credentials with which images are pushed. The pod has no right
-    in the cluster, no root, no capability, nothing writable but its own directory. The namespace and its
-    service account, `soci-index`, have fixed names, for trust policies and Pod Identity associations.
+    in the cluster, no root, no capability, nothing writable but its own directory and, where one is named,
+    the claim that keeps zTOCs. The namespace and its service account, `soci-index`, have fixed names, for
+    trust policies and Pod Identity associations.
 
     Raises:
         SociConfigError: an argument that cannot work (before anything is created).
@@ -212,6 +216,8 @@ class ImageIndex(pulumi.ComponentResource):
             },
             {"name": "work", "empty_dir": {"size_limit": f"{self._index.disk_gib}Gi"}},
         ]
+        if claim := self._index.cache_claim:
+            volumes.append({"name": "ztocs", "persistent_volume_claim": {"claim_name": claim}})
         if credentials := self._credentials():
             item: k8s.core.v1.KeyToPathArgsDict = {"key": image_pull_secrets.KEY, "path": "config.json"}
             volumes.append(
@@ -280,6 +286,8 @@ class ImageIndex(pulumi.ComponentResource):
             {"name": "program", "mount_path": PROGRAM_PATH, "read_only": True},
             {"name": "work", "mount_path": WORK_PATH},
         ]
+        if self._index.cache_claim:
+            mounts.append({"name": "ztocs", "mount_path": ZTOCS_PATH})
         environment = {"HOME": WORK_PATH, "TMPDIR": WORK_PATH} | proxies(self._settings)
         if has_credentials:
             mounts.append({"name": "credentials", "mount_path": CREDENTIALS_PATH, "read_only": True})
@@ -314,7 +322,7 @@ def arguments(chosen: settings.Settings, digests: dict[str, str]) -> list[str]:
     """
     index = chosen.index
     options = [
-        f"--cache={WORK_PATH}/cache",
+        f"--cache={WORK_PATH}",
         f"--disk={index.disk_gib - OWN_GIB}GiB",
         f"--jobs={index.jobs}",
         *(f"--plain-http={host}" for host in index.plain_http),

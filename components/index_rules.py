@@ -14,6 +14,8 @@ from .values import RefusedError
 OLDEST_VERSION = (0, 13, 0)
 """The first SOCI release whose `soci` makes an index without containerd."""
 MAX_TAG = 128  # characters, by the OCI distribution specification
+MAX_OBJECT_NAME = 253  # characters, of most objects in Kubernetes
+_OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 # Where only their makers push.
 _PUBLIC = ("registry.k8s.io/", "mcr.microsoft.com/", "public.ecr.aws/docker/library/", "docker.io/library/")
 _REPOSITORY = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?/([a-z0-9]+([._-]+[a-z0-9]+)*(/|$))*")
@@ -139,6 +141,17 @@ def registries(value: Any) -> tuple[str, ...]:
     for host in found:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", host):
             raise RefusedError(f"'{host}' is no registry such as registry.example:5000")
+    return found
+
+
+def claim(value: Any) -> str:
+    """The name of a PersistentVolumeClaim, or empty."""
+    found = values.text(value)
+    if found and not (len(found) <= MAX_OBJECT_NAME and _OBJECT_NAME.fullmatch(found)):
+        raise RefusedError(
+            "must be the name of a PersistentVolumeClaim: lower-case letters, digits, - and ., at most "
+            f"{MAX_OBJECT_NAME}"
+        )
     return found
 
 

@@ -190,6 +190,13 @@ class IndexSettings:
         key="diskGiB",
         remedy="set --path soci:index.diskGiB 20",
     )
+    cache_claim: str = setting(
+        "",
+        "A PersistentVolumeClaim in its namespace, made by others, that keeps zTOCs from run to run: a new "
+        "tag on an old base then reads its new layers only. Empty means that each run begins without any.",
+        rule=index_rules.claim,
+        remedy="rm --path soci:index.cacheClaim",
+    )
     timeout_seconds: int = setting(
         3600,
         "How long one run may take.",

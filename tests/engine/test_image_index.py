@@ -124,6 +124,25 @@ def test_a_schedule_makes_a_cron_job_for_which_no_up_waits(stack: Stack, nodes: 
     stack.up("--expect-no-changes")
 
 
+def test_a_pod_with_a_claim_for_the_ztocs_is_let_in_and_scheduled(stack: Stack, nodes: FakeNodes) -> None:
+    """A Job's, for which `up` waits; a CronJob's is the same."""
+    room = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    volume = {"metadata": {"name": "ztocs"}, "spec": {**room, "hostPath": {"path": "/nowhere"}}}
+    nodes.api.call("POST", "/api/v1/persistentvolumes", volume)
+    asked = {"resources": {"requests": room.pop("capacity")}, "volumeName": "ztocs"}
+    claim = {"metadata": {"name": "ztocs"}, "spec": {**room, **asked}}
+    nodes.api.call("POST", "/api/v1/namespaces/soci-index/persistentvolumeclaims", claim)
+    nodes.sample_state = COMPLETED
+    stack.set(index={"images": [IMAGE], "cacheClaim": "ztocs"})
+    stack.up()
+    (name,) = names(nodes, JOBS)
+    volumes = nodes.api.call("GET", f"{JOBS}/{name}")["spec"]["template"]["spec"]["volumes"]
+    claims = [volume["persistentVolumeClaim"] for volume in volumes if "persistentVolumeClaim" in volume]
+    assert claims == [{"claimName": "ztocs"}]
+    stack.up("--expect-no-changes")
+    nodes.api.call("DELETE", "/api/v1/persistentvolumes/ztocs")
+
+
 def test_a_namespace_that_is_there_already_is_told_with_the_way_around_it(
     stack: Stack, nodes: FakeNodes
 ) -> None:

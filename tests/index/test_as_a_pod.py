@@ -24,6 +24,7 @@ from components.settings import IndexSettings, Settings
 from tests.fakes.instance_metadata import ADDRESS, InstanceMetadata
 from tests.index.conftest import Command
 from tests.index.made_images import Repository, layer
+from tests.index.test_index import layers_read
 from tests.waiting import wait_for
 
 PYTHON = "/usr/bin/python3"  # one that everybody may run
@@ -37,7 +38,9 @@ T = TypeVar("T")
 POD = """
 mount --make-rprivate /
 [ ! -e hosts ] || mount --bind hosts /etc/hosts
-mount --bind "$HOME" "$HOME" && mount -o remount,ro,bind /
+mount --bind "$HOME" "$HOME"
+[ ! -e ../claim ] || { mkdir -p "$HOME/ztocs" && mount --bind ../claim "$HOME/ztocs"; }
+mount -o remount,ro,bind /
 exec setpriv --reuid 65532 --regid 65532 --clear-groups --bounding-set -all --no-new-privs "$@"
 """
 
@@ -140,6 +143,26 @@ def test_a_pod_indexes_an_image_and_the_next_one_finds_it(
     again = run(pod, chosen)
     assert again.returncode == 0
     assert "present" in again.stdout
+
+
+def test_a_pod_finds_the_ztocs_of_an_earlier_one_in_its_claim(
+    pod: Path, command: Command, repository: Repository, registry: AwkwardRegistry, place: str
+) -> None:
+    """The claim is another file system than the layers', and the directory in which it lies the runtime's."""
+    (pod / "claim").mkdir()
+    os.chown(pod / "claim", image_index.USER, image_index.USER)
+    base, layers = layer("base", size=11 << 20), [layer(name, size=11 << 20) for name in ("one", "two")]
+    for tag, own in zip(("1", "2"), layers, strict=True):
+        repository.image([base, own], tag=tag)
+        shutil.rmtree(pod / "work")
+        (pod / "work").mkdir()
+        os.chown(pod / "work", image_index.USER, image_index.USER)
+        registry.forget()
+        index = IndexSettings(images=(f"{place}:{tag}",), plain_http=(command.host,), cache_claim="ztocs")
+        done = run(pod, Settings(index=index))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert repository.get(f"{tag}-soci").content["manifests"]
+    assert layers_read(registry, base, *layers) == [0, 0, 1]
 
 
 def test_what_a_pod_says_last_is_each_failed_image_with_its_remedy(

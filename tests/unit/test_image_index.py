@@ -3,13 +3,14 @@
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pulumi
 import pytest
 import soci_index.index
 from pulumi.runtime import rpc
-from soci_index import options, tools
+from soci_index import options, tools, ztocs
 
 from components import ImageIndex, ImageIndexArgs, SociCluster, SociConfigError, failure, program
 from tests.unit.mocks import DIGESTS, Recorder
@@ -89,6 +90,23 @@ def test_it_may_take_the_disk_and_the_memory_that_it_asks_for(recorder: Recorder
         "limits": {"memory": "3Gi"},
     }
     assert {"--disk=48GiB", "--jobs=3"} <= set(command(recorder))
+
+
+def test_a_claim_keeps_the_ztocs_and_nothing_else(recorder: Recorder, run: Run) -> None:
+    run(index(cache_claim="ztocs"))
+    made = pod(recorder)
+    (claim,) = [volume for volume in made["volumes"] if "persistentVolumeClaim" in volume]
+    assert claim["persistentVolumeClaim"] == {"claimName": "ztocs"}
+    (container,) = made["containers"]
+    places = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    cache = soci_index.index.parse(command(recorder)[4:]).cache
+    kept = ztocs.Cache(cache, "0.16.1", 1).place({"mediaType": "a", "digest": f"sha256:{'a' * 64}"})
+    (place,) = [path for path, mount in places.items() if mount["name"] == claim["name"]]
+    assert kept.is_relative_to(place)
+    # The layers stay on the node's disk, which is bounded; its directory is not made by the runtime, as root.
+    assert places[str(cache)]["name"] == "work"
+    assert Path(place).parent == cache
+    assert made["securityContext"]["fsGroup"] == made["securityContext"]["runAsUser"]
 
 
 def test_the_programs_bytes_are_pinned_for_each_architecture_on_which_it_may_run(

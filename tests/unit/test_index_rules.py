@@ -34,10 +34,11 @@ def test_parts_are_read_by_their_keys() -> None:
         "schedule": " 0  3 * * *",
         "diskGiB": "40",
         "plainHttp": ["registry:5000"],
+        "cacheClaim": "ztocs.team-1",
     }
     index = from_config({"soci:index": json.dumps(raw)}).index
     assert (index.images, index.schedule, index.disk_gib) == ((IMAGE,), "0 3 * * *", 40)
-    assert index.plain_http == ("registry:5000",)
+    assert (index.plain_http, index.cache_claim) == (("registry:5000",), "ztocs.team-1")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,9 @@ def test_what_no_cron_job_would_have_is_refused(schedule: str, told: str) -> Non
         ),
         ({"roleArn": "soci"}, "must be the ARN of an IAM role", "soci:index.roleArn ARN"),
         ({"diskGiB": 1}, "must be a whole number of GiB from 4", "soci:index.diskGiB 20"),
+        ({"cacheClaim": "My_Claim"}, "must be the name of a PersistentVolumeClaim", "soci:index.cacheClaim"),
+        ({"cacheClaim": "a..b"}, "lower-case letters, digits, - and .", "rm --path soci:index.cacheClaim"),
+        ({"cacheClaim": "a" * 254}, "at most 253", "soci:index.cacheClaim"),
         ({"jobs": 0}, "must be a whole number of layers", "soci:index.jobs 2"),
         ({"plainHttp": ["http://registry"]}, "'http://registry' is no registry", "HOST:PORT"),
         ({"caCertificates": "ca.pem"}, "must hold certificates in PEM", "cat ca.pem"),
