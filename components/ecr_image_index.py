@@ -1,7 +1,7 @@
 """EcrImageIndex: what is pushed to ECR gets its SOCI index, by a build that the push starts.
 
 Sources: ECR User Guide (the event `ECR Image Action`), EventBridge User Guide (event patterns, input
-transformers), CodeBuild User Guide (service role, runtimes, StartBuild).
+transformers), CodeBuild User Guide (service role, runtimes, StartBuild, local caching).
 """
 
 import json
@@ -23,6 +23,8 @@ ARCHITECTURE = "amd64"
 PYTHON = "3.12"
 KEY = "soci-index.zip"
 COMPUTE_TYPES = tuple(f"BUILD_GENERAL1_{size}" for size in ("SMALL", "MEDIUM", "LARGE", "XLARGE", "2XLARGE"))
+WITHOUT_CACHE = COMPUTE_TYPES[-1]  # CodeBuild has no local cache for it
+CACHE = "/root/soci-index"  # builds run as root, and CodeBuild takes a cache's path as it is written
 # Those that CloudWatch Logs takes, up to two years.
 RETENTION_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731)
 MINUTES = range(5, 2161)  # of a build
@@ -36,6 +38,7 @@ ECR_ACTIONS = (
     "ecr:PutImage",
     "ecr:UploadLayerPart",
 )
+LOCAL_CACHE: "aws.codebuild.ProjectCacheArgsDict" = {"type": "LOCAL", "modes": ["LOCAL_CUSTOM_CACHE"]}
 _REPOSITORY = re.compile(r"[a-z0-9*]([a-z0-9._/-]|(?<!\*)\*){0,255}")
 _OWN = ("repositories", "compute_type", "timeout_minutes", "log_retention_days")
 
@@ -51,7 +54,8 @@ class EcrImageIndex(pulumi.ComponentResource):
     and what was there before, is indexed by starting the project by hand with REPOSITORY and TAG.
 
     The build may read and push images of these repositories, read its program and write its log; the rule may
-    start the build. Program and log are encrypted with AWS's keys.
+    start the build. Program and log are encrypted with AWS's keys. zTOCs stay on the build's host, for
+    a later build that CodeBuild happens to start there.
 
     Raises:
         SociConfigError: an argument that cannot work (before anything is created).
@@ -116,6 +120,7 @@ class EcrImageIndex(pulumi.ComponentResource):
                     {"name": "TAG", "value": ""},
                 ],
             },
+            cache=None if own["compute_type"] == WITHOUT_CACHE else LOCAL_CACHE,
             logs_config={"cloudwatch_logs": {"group_name": log_group.name}},
             opts=self._child(depends_on=[policy]),
         )
@@ -294,7 +299,7 @@ def shell(options: Sequence[str]) -> str:
     return (
         # A push without a tag, or of what cosign attaches to an image, is none of an image.
         'case "$TAG" in ""|sha256-*.sig|sha256-*.att|sha256-*.sbom) exit 0;; esac; '
-        f'python3 -B -m soci_index --cache="$HOME/soci-index" {quoted} "$REGISTRY/$REPOSITORY:$TAG"'
+        f'python3 -B -m soci_index --cache={CACHE} {quoted} "$REGISTRY/$REPOSITORY:$TAG"'
     )
 
 
@@ -307,5 +312,6 @@ def buildspec(command: str) -> str:
                 "install": {"runtime-versions": {"python": PYTHON}},
                 "build": {"commands": [command]},
             },
+            "cache": {"paths": [f"{CACHE}/ztocs/**/*"]},
         }
     )

@@ -1,6 +1,7 @@
 """EcrImageIndex under Pulumi's mocks: which pushes start a build, what the build does, and what it may."""
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -116,6 +117,22 @@ def test_the_build_is_no_root_of_docker_and_ends(everything: Everything, run: Ru
     assert variables["REGISTRY"] == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 
 
+@pytest.mark.parametrize(
+    ("compute_type", "keeps"), [("BUILD_GENERAL1_SMALL", True), ("BUILD_GENERAL1_2XLARGE", False)]
+)
+def test_a_build_leaves_its_ztocs_on_its_host_where_codebuild_can(
+    everything: Everything, run: Run, compute_type: str, keeps: bool
+) -> None:
+    run(index(compute_type=compute_type))
+    project = everything.inputs_of("Project")
+    assert project.get("cache") == ({"type": "LOCAL", "modes": ["LOCAL_CUSTOM_CACHE"]} if keeps else None)
+    spec = json.loads(project["source"]["buildspec"])
+    words = shlex.split(spec["phases"]["build"]["commands"][0])
+    cache = soci_index.index.parse([word for word in words if word.startswith("--cache=")] + ["a:1"]).cache
+    # Whole directories, and nothing of layers or programs.
+    assert spec["cache"]["paths"] == [f"{cache}/ztocs/**/*"]
+
+
 def test_the_rule_hands_repository_and_tag_to_the_build(everything: Everything, run: Run) -> None:
     run(index())
     target = everything.inputs_of("EventTarget")
@@ -210,9 +227,7 @@ def test_the_build_indexes_the_pushed_tag(everything: Everything, run: Run, tmp_
     (command,) = spec["phases"]["build"]["commands"]
     words = built(tmp_path, command, REGISTRY="registry.example", REPOSITORY="team/app", TAG="1.2")
     assert words[:3] == ["-B", "-m", "soci_index"]
-    assert {"--suffix=-soci", f"--soci-sha256=amd64={'a' * 64}", f"--cache={tmp_path}/soci-index"} <= set(
-        words
-    )
+    assert {"--suffix=-soci", f"--soci-sha256=amd64={'a' * 64}"} <= set(words)
     assert words[-1] == "registry.example/team/app:1.2"
     assert soci_index.index.parse(words[3:]).images == ["registry.example/team/app:1.2"]
 
