@@ -1,5 +1,6 @@
 """`soci-index IMAGE...` on a registry: what is kept, what is skipped, what is refused, and what it costs."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from awkward_registry import AwkwardRegistry, Fault
@@ -440,6 +442,33 @@ def test_a_layer_larger_than_the_disk_it_may_take_is_named(
     [found] = command.json(f"{place}:1", "--disk", "2MiB", status=1)
     assert "needs 2 MiB of disk while it is worked on, of 2 MiB" in found["problem"]
     assert command.json(f"{place}:1", "--disk", "4MiB")[0]["status"] == "indexed"
+
+
+def bytes_below(directory: Path) -> int:
+    """What the files of a tree hold, as far as they stay while this looks."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
+def test_the_disk_that_is_really_used_stays_below_its_bound(
+    command: Command, repository: Repository, place: str, registry: AwkwardRegistry
+) -> None:
+    """Four layers may be worked on at a time, and there is room for one; each comes for half a second."""
+    contents = [layer(name) for name in ("one", "two", "three", "four")]
+    repository.image(contents, tag="1")
+    registry.faults = [Fault(kinds=("blobs",), bytes_per_second=2 * len(contents[0]))]
+    words = command.words(f"{place}:1", "--jobs", "4", "--disk", "4MiB")
+    process, most = subprocess.Popen(words, env=command.variables(), stderr=subprocess.PIPE), 0
+    while process.poll() is None:
+        most = max(most, bytes_below(command.cache / "work"))
+        time.sleep(0.01)
+    process.communicate()
+    assert process.returncode == 0
+    assert len(contents[0]) < most < 4 << 20
 
 
 # How it ends

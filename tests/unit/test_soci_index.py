@@ -380,6 +380,21 @@ def test_who_wants_more_disk_than_is_left_waits_for_it() -> None:
         pass
 
 
+def test_ztocs_of_other_spans_media_types_and_releases_are_others(tmp_path: Path) -> None:
+    file = tmp_path / "made"
+    file.write_bytes(b"a zTOC")
+    index = json.dumps({"layers": [{"digest": oci.digest_of(b"a zTOC"), "size": 6}]}).encode()
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST}
+    cache = ztocs.Cache(tmp_path, "0.16.1", 4 << 20)
+    cache.put(layer, index, file)
+    again = ztocs.Cache(tmp_path, "0.16.1", 4 << 20).get(layer)
+    assert again is not None
+    assert again.file.read_bytes() == b"a zTOC"
+    assert ztocs.Cache(tmp_path, "0.16.1", 1 << 20).get(layer) is None
+    assert ztocs.Cache(tmp_path, "0.15.0", 4 << 20).get(layer) is None
+    assert cache.get(layer | {"mediaType": "application/vnd.oci.image.layer.v1.tar"}) is None
+
+
 # The command line
 
 
