@@ -8,6 +8,7 @@ import json
 import platform
 import re
 import shlex
+import subprocess
 import sys
 import tarfile
 import threading
@@ -39,6 +40,7 @@ from soci_index.progress import Progress
 from components.settings import Settings
 
 PACKAGE = Path(tools.__file__).parent
+CI = PACKAGE.parent / "ci"
 DIGEST = f"sha256:{'ab' * 32}"
 
 
@@ -443,9 +445,37 @@ def test_what_cannot_be_is_told_with_a_remedy(
     assert "Remedy: " in said
 
 
+@pytest.mark.parametrize(
+    ("name", "schema"), [("github-actions.yaml", "github-workflows"), ("gitlab-ci.yaml", "gitlab-ci")]
+)
+def test_the_jobs_for_ci_have_the_shape_that_their_makers_ask_for(name: str, schema: str) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run([*check, str(CI / name)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_job_for_github_may_push_packages_and_no_more_and_shows_its_token_to_nobody() -> None:
+    workflow = yaml.load((CI / "github-actions.yaml").read_text(), yaml.BaseLoader)  # `on` stays a word
+    assert list(workflow["on"]) == ["workflow_dispatch"]
+    assert workflow["on"]["workflow_dispatch"]["inputs"]["image"]["required"] == "true"
+    (job,) = workflow["jobs"].values()
+    assert "permissions" not in workflow
+    assert job["permissions"] == {"contents": "read", "packages": "write"}
+    used = [step["uses"] for step in job["steps"] if "uses" in step]
+    assert [name for name in used if not re.fullmatch(r"actions/[a-z-]+@(v\d+|[0-9a-f]{40})", name)] == []
+    # What a run's starter gives is never part of a script, and the token never an argument.
+    assert [step["run"] for step in job["steps"] if "${{" in step.get("run", "")] == []
+    (login,) = [step for step in job["steps"] if "docker login" in step.get("run", "")]
+    assert login["env"] == {"TOKEN": "${{ secrets.GITHUB_TOKEN }}"}
+    assert login["run"].startswith('echo "$TOKEN" | docker login ghcr.io ')
+    assert login["run"].endswith(" --password-stdin")
+    (index_step,) = [step for step in job["steps"] if "soci_index" in step.get("run", "")]
+    assert job["steps"].index(login) < job["steps"].index(index_step)
+
+
 @pytest.mark.parametrize("name", ["github-actions.yaml", "gitlab-ci.yaml"])
 def test_the_jobs_for_ci_run_a_command_that_there_is(name: str) -> None:
-    job = yaml.safe_load((PACKAGE.parent / "ci" / name).read_text())
+    job = yaml.safe_load((CI / name).read_text())
     steps = (
         job["jobs"]["index"]["steps"]
         if "jobs" in job
