@@ -11,7 +11,7 @@ from soci_index.assemble import LAYER_DIGEST, SPAN_SIZE
 from soci_index.prefetch import MEDIA_TYPE as PREFETCH
 
 from tests.index.conftest import Command
-from tests.index.made_images import GZIP, ZSTD, Repository, digest_of, layer
+from tests.index.made_images import AMD64, ARM64, GZIP, ZSTD, Repository, digest_of, layer
 
 LARGE = 12_000_000
 # One file of three in the middle of a layer is read; the others and the other layer are not.
@@ -21,11 +21,11 @@ OTHER = {"path": "/etc/hostname", "size": 9, "milliseconds": 1, "ranges": [[0, 9
 SLOW = ("--bandwidth", "16Mbit", "--per-connection", "250KB", "--cores", "2")
 
 
-def kept(directory: Path, *files: dict[str, Any]) -> str:
-    """The file of a recording."""
+def kept(directory: Path, *files: dict[str, Any], **node: object) -> str:
+    """The file of a recording, with what it says of its node."""
     found = {"endedBy": "ready", "seconds": 2.0, "isComplete": True, "lazyLayers": 2, "files": list(files)}
     place = directory / "reads.json"
-    place.write_text(json.dumps(found))
+    place.write_text(json.dumps({**found, **node}))
     return str(place)
 
 
@@ -106,6 +106,41 @@ def test_a_layer_that_cannot_be_indexed_is_said_and_not_read(
     done = advise(command, f"{place}:1", "--reads", kept(tmp_path, READ), *SLOW)
     assert done.returncode == 0, done.stderr
     assert "1 layers cannot have an index, and are pulled whole" in done.stdout
+
+
+ON_ARM = {"path": "/opt/arm/1", "size": LARGE // 3, "milliseconds": 4, "ranges": [[0, LARGE // 3]]}
+
+
+@pytest.fixture
+def of_two_platforms(repository: Repository, place: str) -> str:
+    """An image whose platforms have different files."""
+    amd64 = repository.image([layer("big", LARGE)])
+    arm64 = repository.image([layer("arm", LARGE)], platform=ARM64)
+    repository.index([(amd64, AMD64), (arm64, ARM64)], tag="1")
+    return f"{place}:1"
+
+
+def test_the_platform_is_that_of_the_recordings_node(
+    command: Command, of_two_platforms: str, tmp_path: Path
+) -> None:
+    reads = kept(tmp_path, ON_ARM, architecture="arm64")
+    done = advise(command, of_two_platforms, "--reads", reads, *SLOW, "--output", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["readShare"] == pytest.approx(1 / 3, rel=0.01)
+
+
+def test_reads_of_another_platform_are_refused(
+    command: Command, of_two_platforms: str, tmp_path: Path
+) -> None:
+    """It would say that nothing of the image is read."""
+    older = advise(command, of_two_platforms, "--reads", kept(tmp_path, ON_ARM), *SLOW)
+    assert older.returncode == 1
+    assert "1 of the 1 files that were read (recorded elsewhere) are not in" in older.stderr
+    assert "Remedy: --platform with that of the recording's node" in older.stderr
+    asked = ("--reads", kept(tmp_path, ON_ARM, architecture="arm64"), "--platform", "linux/amd64")
+    told = advise(command, of_two_platforms, *asked, *SLOW)
+    assert told.returncode == 1
+    assert "(recorded on arm64) are not in" in told.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import json
 import os
 import resource
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,20 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay")
 NAMES = f"REF TYPE DIGEST\n{IMAGE} t {DIGEST}\nregistry.example/team/train@{DIGEST} t {DIGEST}\n"
 
 
+DISCARDS = "[plugins.'io.containerd.cri.v1.images']\ndiscard_unpacked_layers = true\n"
+
+
+def containerd(version: str, dump: str) -> Callable[..., Result]:
+    """A node's containerd: its program says its version and its configuration."""
+
+    def answer(command: Sequence[str], *rest: object) -> Result:
+        if "--version" in command:
+            return Result(0, f"containerd github.com/containerd/containerd v{version} abc\n", "")
+        return Result(0, dump, "") if dump else Result(1, "", "containerd: no such file")
+
+    return answer
+
+
 def labels(container: str = "main") -> dict[str, str]:
     pod = {f"io.kubernetes.pod.{key}": value for key, value in (("namespace", "ml"), ("name", "train-0"))}
     of_container = {"io.kubernetes.container.name": container} if container else {}
@@ -36,6 +51,8 @@ class Node(Host):
         self.containers = containers
 
     def _answer(self, command: Sequence[str], *rest: object) -> Result:
+        if "k8s.io" not in command:
+            return containerd("2.3.7", DISCARDS)(command)
         words = command[command.index("k8s.io") + 1 :]
         if words[:2] == ("images", "ls"):
             return Result(0, NAMES, "")
@@ -85,6 +102,30 @@ def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
     found = said[2]["reads"]
     assert found["endedBy"] == "input"
     assert [(file["path"], file["size"]) for file in found["files"]] == [("/model.bin", 5000)]
+    assert (found["containerd"], found["discardsUnpackedLayers"]) == ("2.3.7", True)
+
+
+OLDER = '[plugins."io.containerd.grpc.v1.cri".containerd]\ndiscard_unpacked_layers = true\n'
+KEEPS = DISCARDS.replace("true", "false")
+
+
+@pytest.mark.parametrize(
+    ("dump", "discards"),
+    [(DISCARDS, True), (OLDER, True), (KEEPS, False), ("", None), ("no [ TOML", None)],
+)
+def test_the_recording_says_what_containerd_does_with_unpacked_layers(
+    dump: str, discards: bool | None, tmp_path: Path
+) -> None:
+    found = reads.node(Host(tmp_path, containerd("1.7.35", dump)))
+    assert (found["containerd"], found["discardsUnpackedLayers"]) == ("1.7.35", discards)
+
+
+@pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+def test_the_recording_says_the_nodes_architecture(
+    machine: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads.os, "uname", lambda: SimpleNamespace(machine=machine))
+    assert reads.node(Host(tmp_path, containerd("2.3.7", DISCARDS)))["architecture"] == name
 
 
 def test_it_may_open_as_many_files_as_the_pod_lets_it(monkeypatch: pytest.MonkeyPatch) -> None:

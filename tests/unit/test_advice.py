@@ -135,6 +135,16 @@ def test_an_advice_without_lazily_loaded_reads_says_how_good_it_is() -> None:
     assert any("could not follow" in reason for reason in cut.reasons)
 
 
+def test_an_advice_says_that_most_files_are_not_of_the_image() -> None:
+    own = [whole(f"/tmp/{number}", MIB) for number in range(3)]
+    found = advice(LIBRARIES, recording(whole("/a/0", MIB), *own))
+    assert any("3 of the 4 files that were read are not in the image" in reason for reason in found.reasons)
+    few = advice(LIBRARIES, recording(whole("/a/0", MIB), own[0]))
+    assert not any("not in the image" in reason for reason in few.reasons)
+    opaque = advice(LIBRARIES, recording(*own), readable=False)
+    assert not any("not in the image" in reason for reason in opaque.reasons), "nobody looked into it"
+
+
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 8, 12, 96])
 def test_a_parallel_pull_is_computed_with_what_the_installer_sets(cores: int) -> None:
     chosen = tuning.choose(tuning.Hardware(cores, 256 * GIB))
@@ -186,8 +196,10 @@ def test_the_page_has_every_way_and_what_to_do() -> None:
 def test_what_was_neither_said_nor_seen_is_told() -> None:
     unseen = Recording((), 3.0, "ready")
     asked = ["r.example/a:1", "--reads", "file"]
-    assert len(list(advise.assumptions(advise.parse(asked), unseen))) == 3
-    said = [*asked, "--bandwidth", "1Gbit", "--cores", "4", "--disk", "125MB"]
+    assert len(list(advise.assumptions(advise.parse(asked), unseen))) == 4
+    seen = dataclasses.replace(unseen, cores=2, architecture="arm64")
+    assert len(list(advise.assumptions(advise.parse(asked), seen))) == 2
+    said = [*asked, "--bandwidth", "1Gbit", "--cores", "4", "--disk", "125MB", "--platform", "linux/arm64"]
     assert list(advise.assumptions(advise.parse(said), unseen)) == []
 
 

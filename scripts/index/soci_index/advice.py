@@ -153,6 +153,14 @@ def work_of(
     return Work(layers, indexable, in_layers(recording.files, layers), link, machine)
 
 
+def strangers(
+    files: Sequence[FileRead], layers: Sequence[LayerFiles], indexable: Sequence[bool]
+) -> list[FileRead]:
+    """The files that are of no layer, where most are; none where the files of a layer are not known."""
+    found = [file for file in files if owner(file.path, layers) is None]
+    return found if all(indexable) and 2 * len(found) > len(files) else []
+
+
 def _fastest(options: Sequence[Prediction]) -> Prediction:
     """The fastest of several span sizes; larger spans, thus a smaller index, unless a tenth is gained."""
     best = options[0]
@@ -168,6 +176,12 @@ def _reasons(advice: Advice, work: Work, recording: Recording, plain: Sequence[P
         f"{advice.read_share:.0%} of the image is read until it is ready; the link alone needs "
         f"{advice.floor_seconds:.1f} s for that, and {total / work.link.bandwidth:.1f} s for the whole image"
     )
+    if unknown := strangers(recording.files, work.layers, work.indexable):
+        yield (
+            f"{len(unknown)} of the {len(recording.files)} files that were read are not in the image, and do "
+            f"not count, such as {unknown[0].path}: the container wrote them itself, or the recording is of "
+            "another image"
+        )
     largest, smaller = plain[0], _fastest(plain)
     if advice.way in ("lazy", "prefetch") and smaller.span_bytes < largest.span_bytes:
         yield (

@@ -37,6 +37,7 @@ Json = dict[str, Any]
 USAGE, INTERRUPTED = 2, 130
 BANDWIDTH = 125 * 10**6  # 1 Gbit/s, where nothing was said
 CORES = 4
+ARCHITECTURE = "amd64"
 # The agent's choice for a parallel pull (agent/tuning.py): a test holds the two together.
 CONNECTIONS, MOST_UNPACKS = 20, 12
 NAMES = {
@@ -91,7 +92,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     where.add_argument("--cores", type=options.count, help="default: those of the recording's node")
     where.add_argument("--disk", type=rate, default=0.0, metavar="RATE", help="what it writes: 125MB")
-    parser.add_argument("--platform", default="linux/amd64", help="default: %(default)s")
+    parser.add_argument("--platform", default="", help="default: that of the recording's node")
     write = parser.add_argument_group("the index")
     write.add_argument("--write", action="store_true", help="give the image the index that is advised")
     name = write.add_mutually_exclusive_group()
@@ -147,10 +148,13 @@ def main(arguments: Sequence[str]) -> int:
     try:
         source = references.parse(parsed.image)
         _refuse_twice_indexed(parsed, source)
-        platform = index.platform(parsed.platform)
+        if parsed.platform:
+            index.platform(parsed.platform)
         children = Children()
         with ending_by_signals(children.stop):
             recording = _recording(parsed, source.pinned)
+        name = parsed.platform or f"linux/{recording.architecture or ARCHITECTURE}"
+        platform = index.platform(name)
         machine = Machine(parsed.cores or recording.cores or CORES, parsed.disk)
         link = Link(parsed.bandwidth or BANDWIDTH, parsed.per_connection, parsed.latency)
         with ending_by_signals(children.stop), index.workplace(parsed.cache) as work:
@@ -158,6 +162,7 @@ def main(arguments: Sequence[str]) -> int:
             programs = tools.get(options.wanted_tools(parsed), parsed.cache, registry_by, _say)
             registry = registry_by(programs.oras)
             image = image_layers.read(registry, source, platform, parsed.cache, _say)
+        _refuse_reads_of_another_platform(source, name, recording, image)
     except UsageError as error:
         print(f"soci-index: {error}", file=sys.stderr)
         return USAGE
@@ -185,6 +190,29 @@ def _refuse_twice_indexed(parsed: argparse.Namespace, source: references.Referen
         raise UsageError(cause, "--replace to give that tag the new index, or --to-tag with another one")
 
 
+def _refuse_reads_of_another_platform(
+    source: references.Reference, platform: str, recording: Recording, image: image_layers.ImageLayers
+) -> None:
+    """Refuse an advice about files that are not in the image: it would say that nothing is read.
+
+    On the platform that was recorded they may be what the container wrote itself; `advice` says so.
+
+    Raises:
+        SociIndexError: most files of the recording are not in the image, which is for another platform than
+            the recording, as far as that is known.
+    """
+    if index.platform(platform)[1] == recording.architecture:
+        return
+    if unknown := advice.strangers(recording.files, image.layers, image.indexable):
+        on = f"recorded on {recording.architecture}" if recording.architecture else "recorded elsewhere"
+        cause = (
+            f"{len(unknown)} of the {len(recording.files)} files that were read ({on}) are not in "
+            f"{source.name} for {platform}, such as {unknown[0].path}"
+        )
+        remedy = "--platform with that of the recording's node, or record the reads again with --node"
+        raise SociIndexError(cause, remedy)
+
+
 def parallel_pull(cores: int) -> tuple[int, int]:
     """Connections and layers unpacked at a time, as the installer sets them on a node with enough memory."""
     return CONNECTIONS, min(cores, MOST_UNPACKS)
@@ -198,6 +226,8 @@ def assumptions(parsed: argparse.Namespace, recording: Recording) -> Iterator[st
         yield f"{CORES} cores (--cores)"
     if not parsed.disk:
         yield "a disk that is never the limit (--disk)"
+    if not (parsed.platform or recording.architecture):
+        yield f"a node of {ARCHITECTURE} (--platform)"
 
 
 def to_json(image: str, found: Advice, link: Link, machine: Machine, assumed: Sequence[str]) -> Json:

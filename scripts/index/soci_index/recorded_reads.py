@@ -35,6 +35,7 @@ class Recording:
         is_complete: whether the node could follow everything.
         lazy_layers: how many layers were loaded lazily: only of these the ranges are exact.
         cores: of the node; 0 where it is not known.
+        architecture: of the node, as OCI names it; empty where it is not known.
     """
 
     files: tuple[FileRead, ...]
@@ -43,6 +44,7 @@ class Recording:
     is_complete: bool = True
     lazy_layers: int = 0
     cores: int = 0
+    architecture: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def parse(found: Json) -> Recording:
             bool(found["isComplete"]),
             int(found["lazyLayers"]),
             int(found.get("cores", 0)),
+            str(found.get("architecture", "")),
         )
     except (LookupError, TypeError, ValueError) as error:
         cause = f"this is no recording of reads ({error!r})"

@@ -17,12 +17,13 @@ import resource
 import select
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from . import detect, doctor_images, transaction, tuning
+from . import containerd_config, detect, doctor_images, transaction, tuning
 from .ctr import Ctr
 from .doctor import fuse_mounts
 from .errors import InstallError
@@ -34,6 +35,7 @@ CONTAINER = "io.kubernetes.container.name"
 TICK_SECONDS = 0.2
 LOG_BYTES = 1 << 16  # of a container's output that is looked at in one tick
 MOST_AT_ONCE = 20  # containers whose image is not known yet
+CONTAINERD_SECONDS = 5  # for an answer of its program
 
 Json = dict[str, Any]
 
@@ -163,8 +165,7 @@ class Recording:
             elif is_over():
                 ended = "input"
         seconds = time.monotonic() - reads.start
-        cores = tuning.read_hardware(self._host).cores
-        self._say({"reads": {**described(reads, ended, seconds, lazy), "cores": cores}})
+        self._say({"reads": {**described(reads, ended, seconds, lazy), **node(self._host)}})
 
 
 class Output:
@@ -228,6 +229,34 @@ def described(reads: FileReads, ended: str, seconds: float, lazy: int) -> Json:
             for read in reads.reads()
         ],
     }
+
+
+def node(host: Host) -> Json:
+    """What the advice has to know of the node: its cores, its architecture as OCI names it, its containerd's
+    version (empty when it is not known), and whether that discards unpacked layers (None when it is not)."""
+    plan, machine = transaction.recorded_plan(host), os.uname().machine
+    program = plan.get("containerd_program", "containerd")
+    version = detect.parse_version(host.run(program, "--version", timeout=CONTAINERD_SECONDS).output)
+    return {
+        "cores": tuning.read_hardware(host).cores,
+        "architecture": detect.ARCHITECTURES.get(machine, machine),
+        "containerd": ".".join(map(str, version)),
+        "discardsUnpackedLayers": discards_unpacked_layers(
+            host, program, plan.get("containerd_config", detect.config_path(()))
+        ),
+    }
+
+
+def discards_unpacked_layers(host: Host, program: str, path: str) -> bool | None:
+    """Whether containerd's effective configuration has it; None when it cannot be had."""
+    dump = host.run(program, "--config", path, "config", "dump", timeout=CONTAINERD_SECONDS)
+    try:
+        effective = containerd_config.flatten(tomllib.loads(dump.output)) if dump.code == 0 else {}
+    except tomllib.TOMLDecodeError:
+        return None
+    if not effective:
+        return None
+    return effective.get((*containerd_config.image_table(effective), "discard_unpacked_layers")) is True
 
 
 def say(words: Mapping[str, object]) -> None:
