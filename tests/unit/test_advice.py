@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lab_bench
 import pytest
@@ -84,6 +85,30 @@ def test_behind_a_cap_an_image_without_an_index_is_pulled_in_parallel_or_by_tune
     assert found.way in ("parallel", "containerd-tuned")
     assert "no layer of it can be loaded lazily" in found.reasons
     assert not any(other.span_bytes for other in found.others)
+
+
+ON_A_CAPPED_LINK = (Link(119e6, 8e6, 0.006), 2, False)
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        ({"containerd": (1, 7, 35), "discards": False}, "its containerd is 1.7.35, and needs to be 2.2"),
+        ({"containerd": (2, 1, 9), "discards": None}, "its containerd is 2.1.9, and needs to be 2.2"),
+        ({"containerd": (2, 3, 7), "discards": True}, "discard_unpacked_layers, which EKS sets"),
+    ],
+)
+def test_containerd_is_not_to_be_tuned_where_it_cannot(node: dict[str, Any], why: str) -> None:
+    found = advice(LIBRARIES, dataclasses.replace(recording(), **node), *ON_A_CAPPED_LINK)
+    assert "containerd-tuned" not in [way.way for way in (found.best, *found.others)]
+    assert any(why in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize("node", [{}, {"containerd": (2, 2, 0), "discards": False}])
+def test_containerd_may_be_tuned_where_it_can_and_where_nothing_is_known(node: dict[str, Any]) -> None:
+    found = advice(LIBRARIES, dataclasses.replace(recording(), **node), *ON_A_CAPPED_LINK)
+    assert "containerd-tuned" in [way.way for way in (found.best, *found.others)]
+    assert not any("cannot be tuned" in reason for reason in found.reasons)
 
 
 def test_a_small_image_needs_nothing() -> None:

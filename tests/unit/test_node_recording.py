@@ -21,6 +21,9 @@ READS = {
     "isComplete": True,
     "lazyLayers": 3,
     "cores": 2,
+    "architecture": "arm64",
+    "containerd": "2.1.9",
+    "discardsUnpackedLayers": True,
     "files": [{"path": "/a", "size": 10, "milliseconds": 5, "ranges": [[0, 10]]}],
 }
 # Plays kubectl, and in `exec` the installer's pod: it says what is in a file.
@@ -103,6 +106,7 @@ def test_the_pod_of_the_node_records_until_the_pod_is_ready(fake: FakeCluster) -
     found = recorded_reads.parse(record(fake.cluster, Wanted(IMAGE, "node1", 9, wait=8), said.append))
     assert [file.path for file in found.files] == ["/a"]
     assert (found.cores, found.lazy_layers, found.ended_by) == (2, 3, "input")
+    assert (found.architecture, found.containerd, found.discards) == ("arm64", (2, 1, 9), True)
     assert said == [f"waiting for a container of {IMAGE} on node1", "pod ml/p has started"]
     (run,) = [words for words in fake.asked() if words[0] == "exec"]
     assert run[2:5] == ["--namespace", "soci-system", "soci-installer-1"]
@@ -224,3 +228,9 @@ def test_what_is_no_recording_is_named(tmp_path: Path) -> None:
         recorded_reads.load(kept)
     kept.write_text(json.dumps(READS))
     assert recorded_reads.load(kept).files[0].bytes == 10
+
+
+def test_an_older_recording_says_less_of_its_node() -> None:
+    older = {key: READS[key] for key in ("endedBy", "seconds", "isComplete", "lazyLayers", "files")}
+    found = recorded_reads.parse(older)
+    assert (found.cores, found.architecture, found.containerd, found.discards) == (0, "", (), None)

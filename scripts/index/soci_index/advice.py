@@ -13,6 +13,7 @@ LEAST_READ = 0.5  # of a file, for it to be prefetched: it is fetched whole
 LARGEST_MIN_LAYER = 10 * MIB
 LAYER_SECONDS = 0.1  # about what a lazily loaded layer costs beyond its bytes
 MOST_REASONS = 8
+TUNED_CONTAINERD = (2, 2)  # the first one that unpacks several layers of an image at a time
 # In the order of what they ask for: nothing; two settings of containerd; no index; an index.
 EASE = ("containerd", "containerd-tuned", "parallel", "lazy", "prefetch")
 MODES = {"lazy": "lazy", "prefetch": "lazy", "parallel": "parallel"}  # soci:mode
@@ -58,11 +59,9 @@ def advise(work: Work, recording: Recording, connections: int, unpacks: int) -> 
         unpacks: layers that it unpacks at a time.
     """
     least = min_layer_bytes(work)
-    whole = [
-        load_model.containerd(work),
-        load_model.containerd_tuned(work),
-        load_model.parallel(work, connections, unpacks),
-    ]
+    whole = [load_model.containerd(work), load_model.parallel(work, connections, unpacks)]
+    if not why_not_tuned(recording):
+        whole.append(load_model.containerd_tuned(work))
     lists: dict[int, tuple[str, ...]] = {}
     plain, ahead = [], []
     for span_bytes in SPANS:
@@ -98,6 +97,18 @@ def choose(predictions: Iterable[Prediction]) -> Prediction:
         if found.ready_seconds < best.ready_seconds * WORTH:
             best = found
     return best
+
+
+def why_not_tuned(recording: Recording) -> str:
+    """Why containerd's own pull cannot be tuned on the recording's node; empty where it can, or that is not
+    known."""
+    cannot = "containerd's own pull cannot be tuned on that node"
+    if recording.containerd and recording.containerd < TUNED_CONTAINERD:
+        found, needed = (".".join(map(str, version)) for version in (recording.containerd, TUNED_CONTAINERD))
+        return f"{cannot}: its containerd is {found}, and needs to be {needed}"
+    if recording.discards:
+        return f"{cannot}: discard_unpacked_layers, which EKS sets, turns the transfer service off"
+    return ""
 
 
 def min_layer_bytes(work: Work) -> int:
@@ -205,6 +216,8 @@ def _reasons(advice: Advice, work: Work, recording: Recording, plain: Sequence[P
             )
     if advice.way.startswith("containerd"):
         yield "SOCI would gain less than a tenth for this image here"
+    if why_not := why_not_tuned(recording):
+        yield why_not
     if work.link.per_connection and work.link.per_connection < work.link.bandwidth:
         yield (
             f"one connection carries {work.link.per_connection / 1e6:.0f} MB/s of the link's "

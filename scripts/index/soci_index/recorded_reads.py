@@ -36,6 +36,8 @@ class Recording:
         lazy_layers: how many layers were loaded lazily: only of these the ranges are exact.
         cores: of the node; 0 where it is not known.
         architecture: of the node, as OCI names it; empty where it is not known.
+        containerd: the version of the node's; empty where it is not known.
+        discards: whether that discards unpacked layers; None where it is not known.
     """
 
     files: tuple[FileRead, ...]
@@ -45,6 +47,8 @@ class Recording:
     lazy_layers: int = 0
     cores: int = 0
     architecture: str = ""
+    containerd: tuple[int, ...] = ()
+    discards: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ def parse(found: Json) -> Recording:
             int(found["lazyLayers"]),
             int(found.get("cores", 0)),
             str(found.get("architecture", "")),
+            tuple(int(part) for part in str(found.get("containerd", "")).split(".") if part),
+            found.get("discardsUnpackedLayers"),
         )
     except (LookupError, TypeError, ValueError) as error:
         cause = f"this is no recording of reads ({error!r})"
