@@ -171,10 +171,11 @@ def test_an_advice_says_that_most_files_are_not_of_the_image() -> None:
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3, 4, 8, 12, 96])
-def test_a_parallel_pull_is_computed_with_what_the_installer_sets(cores: int) -> None:
+def test_pulls_are_computed_with_what_the_installer_sets(cores: int) -> None:
     chosen = tuning.choose(tuning.Hardware(cores, 256 * GIB))
     assert advise.parallel_pull(cores) == (chosen.downloads, chosen.unpacks)
     assert chosen.chunk == f"{load_model.PARALLEL_CHUNK >> 20}mb"
+    assert Machine(cores).prefetch_workers == chosen.prefetch_workers
 
 
 def test_a_tuned_containerd_is_the_same_one_everywhere() -> None:

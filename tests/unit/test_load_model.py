@@ -116,9 +116,13 @@ def test_a_layer_below_the_minimum_is_pulled_whole() -> None:
     assert found.moved_bytes >= COMPRESSED - LAYERS
 
 
-def test_a_slow_disk_bounds_what_is_unpacked_and_not_what_is_read_lazily() -> None:
-    image = work("in order")
-    slow = Work(image.layers, image.indexable, image.reads, Link(1250e6), Machine(16, disk=125e6))
+def on_a_disk(disk: float, reads: str = "in order") -> Work:
+    image = work(reads)
+    return Work(image.layers, image.indexable, image.reads, Link(1250e6), Machine(16, disk))
+
+
+def test_a_slow_disk_bounds_what_is_unpacked() -> None:
+    slow = on_a_disk(125e6)
     for whole in (
         load_model.containerd(slow),
         load_model.containerd_tuned(slow),
@@ -126,6 +130,31 @@ def test_a_slow_disk_bounds_what_is_unpacked_and_not_what_is_read_lazily() -> No
     ):
         assert whole.pull_seconds > UNPACKED / 125e6
     assert load_model.lazy(slow, 4 * MIB, 0).ready_seconds < 2
+
+
+def test_a_slow_disk_bounds_the_spans_that_are_read_which_lie_on_it_unpacked() -> None:
+    slow, scattered = on_a_disk(20e6), on_a_disk(20e6, "scattered")
+    read = UNPACKED * SHARE / 20e6
+    assert load_model.lazy(on_a_disk(0), 4 * MIB, 0).ready_seconds < read
+    lazily = load_model.lazy(slow, 4 * MIB, 0)
+    assert read < lazily.ready_seconds < 2 * read
+    assert read < load_model.lazy(slow, 4 * MIB, 0, slow.reads).prefetch_seconds < 2 * read
+    # Each scattered read has a whole span written.
+    assert load_model.lazy(scattered, 4 * MIB, 0).ready_seconds > 5 * lazily.ready_seconds
+
+
+def test_a_prefetch_has_as_many_connections_as_the_node_has_cores() -> None:
+    capped = work("scattered", "8 MB/s a connection")
+    single = Work(
+        capped.layers[:1],
+        [True],
+        [part for part in capped.reads if not part.layer],
+        Link(1250e6, 8e6),
+        Machine(8),
+    )
+    large = Work(single.layers, single.indexable, single.reads, single.link, Machine(16))
+    few, many = (load_model.lazy(each, MIB // 4, 0, each.reads).prefetch_seconds for each in (single, large))
+    assert many == pytest.approx(few / 2, rel=0.1)
 
 
 def test_no_way_is_faster_than_the_floor() -> None:

@@ -30,8 +30,10 @@ DEFAULT_LAYERS_AT_ONCE = 3  # containerd's and the kubelet's
 # containerd's configuration in docs/performance.md; of the parallel pull the installer's chunk.
 TUNED_CONNECTIONS, TUNED_CHUNK, TUNED_UNPACKS = 20, 8 * MIB, 4
 PARALLEL_CHUNK = 16 * MIB
-PREFETCH_WORKERS = 8  # connections of one layer, as the installer sets the daemon
-PREFETCH_SECONDS = 15.0  # at most: the mount waits for it, and gives up at SOCI's 30 s by default
+LEAST_PREFETCH_WORKERS = 8  # connections of one layer, as the installer sets the daemon
+# At most: the mount waits for it, and gives up at SOCI's 30 s by default. Index and zTOCs are fetched before
+# that time begins, however long they take (fs/fs.go, Mount).
+PREFETCH_SECONDS = 15.0
 SPANS = (4 * MIB, MIB, 256 << 10)
 
 
@@ -61,6 +63,15 @@ class Machine:
 
     cores: int
     disk: float = 0.0
+
+    @property
+    def prefetch_workers(self) -> int:
+        """Connections of one layer's prefetch: SOCI's GOMAXPROCS, as the installer sets it."""
+        return max(LEAST_PREFETCH_WORKERS, self.cores)
+
+    def write_seconds(self, size: int) -> float:
+        """How long the disk takes for so many bytes; 0 where it is not the limit."""
+        return size / self.disk if self.disk else 0.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ def lazy(work: Work, span_bytes: int, min_layer_bytes: int, prefetch: Iterable[L
 
     A layer below the minimum is pulled whole. A reader waits for one span after the other: each is asked
     for, fetched over one connection and unpacked. All spans of a prefetch are fetched before the mount, over
-    several connections for each layer.
+    several connections for each layer. Spans lie unpacked on the disk.
     """
     link, machine = work.link, work.machine
     is_lazy = [
@@ -122,10 +133,11 @@ def lazy(work: Work, span_bytes: int, min_layer_bytes: int, prefetch: Iterable[L
     )
     whole = [layer for layer, lazily in zip(work.layers, is_lazy, strict=True) if not lazily]
     pulled = _pull(whole, link, machine, DEFAULT_LAYERS_AT_ONCE) if whole else 0.0
-    pull = LAZY_SECONDS + LAZY_ROUND_TRIPS * link.latency + index / link.rate(sum(is_lazy)) + pulled
+    came = max(index / link.rate(sum(is_lazy)), machine.write_seconds(index))
+    pull = LAZY_SECONDS + LAZY_ROUND_TRIPS * link.latency + came + pulled
     fetched = _spans((part for part in prefetch if is_lazy[part.layer]), span_bytes)
     ahead = _prefetch_seconds(work, fetched, span_bytes)
-    seconds, bytes_read = 0.0, 0
+    seconds, bytes_read, written = 0.0, 0, 0
     known = set(fetched)
     moved = sum(_span_bytes(work, span, span_bytes) for span in fetched)
     for part in work.reads:
@@ -137,7 +149,9 @@ def lazy(work: Work, span_bytes: int, min_layer_bytes: int, prefetch: Iterable[L
                 known.add(span)
                 size = _span_bytes(work, span, span_bytes)
                 moved += size
+                written += _unpacked_span_bytes(work, span, span_bytes)
                 seconds += link.latency + size / link.rate(1) + size / ZLIB_INFLATE
+    seconds = max(seconds, machine.write_seconds(written))
     ready = pull + ahead + START_SECONDS + seconds + bytes_read / FUSE_READ
     moved += index + sum(layer.compressed_bytes for layer in whole)
     way = "prefetch" if fetched else "lazy"
@@ -242,15 +256,12 @@ def _chunked(work: Work, chunk: int, connections: int, unpacks: int, *, in_turn:
         begin = max(arrival, heapq.heappop(free))
         ended = max(ended, begin + _unpack_seconds(layer, work.machine))
         heapq.heappush(free, begin + _unpack_seconds(layer, work.machine))
-    if work.machine.disk:
-        written = sum(layer.unpacked_bytes + layer.compressed_bytes for layer in work.layers)
-        ended = max(ended, written / work.machine.disk)
-    return ended
+    written = sum(layer.unpacked_bytes + layer.compressed_bytes for layer in work.layers)
+    return max(ended, work.machine.write_seconds(written))
 
 
 def _unpack_seconds(layer: LayerFiles, machine: Machine) -> float:
-    inflated = layer.compressed_bytes / GO_INFLATE
-    return max(inflated, layer.unpacked_bytes / machine.disk) if machine.disk else inflated
+    return max(layer.compressed_bytes / GO_INFLATE, machine.write_seconds(layer.unpacked_bytes))
 
 
 Span = tuple[int, int]  # layer, number
@@ -271,6 +282,11 @@ def _span_bytes(work: Work, span: Span, span_bytes: int) -> int:
     return work.layers[layer].compressed_between(number * span_bytes, (number + 1) * span_bytes)
 
 
+def _unpacked_span_bytes(work: Work, span: Span, span_bytes: int) -> int:
+    layer, number = span
+    return min(span_bytes, work.layers[layer].unpacked_bytes - number * span_bytes)
+
+
 def _prefetch_seconds(work: Work, spans: Sequence[Span], span_bytes: int) -> float:
     """How long the mounts wait: the link is shared by all layers, each has so many connections of its own."""
     if not spans:
@@ -278,11 +294,15 @@ def _prefetch_seconds(work: Work, spans: Sequence[Span], span_bytes: int) -> flo
     link, of_layer = work.link, {}
     for span in spans:
         of_layer.setdefault(span[0], []).append(_span_bytes(work, span, span_bytes))
-    connections = sum(min(PREFETCH_WORKERS, len(sizes)) for sizes in of_layer.values())
+    most = work.machine.prefetch_workers
+    connections = sum(min(most, len(sizes)) for sizes in of_layer.values())
     total = sum(map(sum, of_layer.values()))
     seconds = [total / link.rate(connections), total / (work.machine.cores * ZLIB_INFLATE)]
+    seconds.append(
+        work.machine.write_seconds(sum(_unpacked_span_bytes(work, span, span_bytes) for span in spans))
+    )
     for sizes in of_layer.values():
-        workers = min(PREFETCH_WORKERS, len(sizes))
+        workers = min(most, len(sizes))
         rounds = math.ceil(len(sizes) / workers)
         seconds.append(rounds * link.latency + sum(sizes) / link.rate(workers))
     return max(seconds)
