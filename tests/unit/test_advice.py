@@ -10,7 +10,7 @@ from typing import Any
 
 import lab_bench
 import pytest
-from agent import tuning
+from agent import soci_config, tuning
 from soci_index import advise, load_model
 from soci_index.advice import Advice, choose, prefetch_list, work_of
 from soci_index.advice import advise as find
@@ -176,6 +176,8 @@ def test_pulls_are_computed_with_what_the_installer_sets(cores: int) -> None:
     assert advise.parallel_pull(cores) == (chosen.downloads, chosen.unpacks)
     assert chosen.chunk == f"{load_model.PARALLEL_CHUNK >> 20}mb"
     assert Machine(cores).prefetch_workers == chosen.prefetch_workers
+    assert Machine(cores).fetch_period * 1000 == chosen.fetch_milliseconds
+    assert load_model.FETCH_SILENCE_SECONDS * 1000 == soci_config.SILENCE_MILLISECONDS
 
 
 def test_a_tuned_containerd_is_the_same_one_everywhere() -> None:
@@ -219,6 +221,20 @@ def test_the_page_has_every_way_and_what_to_do() -> None:
     assert lines[-1] == "Assumed: 4 cores (--cores)."
 
 
+def test_the_page_says_when_all_of_it_is_on_the_node() -> None:
+    best = Prediction("lazy", 1.0, 2.0, 1, span_bytes=MIB // 4, local_seconds=219.3, spans=2145)
+    lines = list(
+        advise.page("r.example/a:1", Advice("lazy", best, (), 0, (), 0.5, 0.5), FAST, Machine(2), [])
+    )
+    [then] = [line for line in lines if line.startswith("Then:")]
+    assert then.endswith("all of it on the node after 219 s (2145 spans, one begun each 100 ms).")
+    whole = Prediction("parallel", 1.0, 2.0, 1, local_seconds=1.0)
+    lines = list(
+        advise.page("r.example/a:1", Advice("parallel", whole, (), 0, (), 0.5, 0.5), FAST, Machine(2), [])
+    )
+    assert "background fetch" not in "\n".join(lines)
+
+
 def test_what_was_neither_said_nor_seen_is_told() -> None:
     unseen = Recording((), 3.0, "ready")
     asked = ["r.example/a:1", "--reads", "file"]
@@ -240,6 +256,8 @@ def test_programs_read_the_same() -> None:
     content = json.loads(json.dumps(advise.to_json("r.example/a:1", found, SLOW, Machine(2), [])))
     assert content["mode"] == "lazy"
     assert content["spanBytes"] == found.best.span_bytes
+    assert content["localSeconds"] == round(found.best.local_seconds, 3) > 4
+    assert all(entry["localSeconds"] >= entry["pullSeconds"] for entry in content["expected"])
     assert content["prefetch"] == list(found.prefetch)
     seconds = [entry["readySeconds"] for entry in content["expected"]]
     assert seconds == sorted(seconds)

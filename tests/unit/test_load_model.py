@@ -157,6 +157,37 @@ def test_a_prefetch_has_as_many_connections_as_the_node_has_cores() -> None:
     assert many == pytest.approx(few / 2, rel=0.1)
 
 
+@pytest.mark.parametrize(("cores", "measured"), [(2, 16.6), (1, 20.8)])
+def test_the_background_fetch_has_the_image_after_its_silence_and_the_links_or_its_own_time(
+    cores: int, measured: float
+) -> None:
+    """The lab's image, which does not compress; at the pace of a single core it was tried once."""
+    size = 50_000_000
+    image = [LayerFiles(f"l{number}", size, size, {}, (), ((0, 0),)) for number in range(6)]
+    sample = Work(image, [True] * 6, [], LINKS["200 Mbit/s"], Machine(cores))
+    assert load_model.lazy(sample, 4 * MIB, 0).local_seconds == pytest.approx(measured, rel=0.1)
+
+
+def test_with_small_spans_the_nodes_pace_bounds_the_background_fetch() -> None:
+    small, spans = lazy("nothing", MIB // 4), LAYERS * -(-(UNPACKED // LAYERS) // (MIB // 4))
+    assert small.spans == spans
+    assert small.local_seconds == pytest.approx(small.pull_seconds + 4 + spans * 0.1)
+    many_cores = Work(layers(), [True] * LAYERS, [], Link(1250e6), Machine(96))
+    assert load_model.lazy(many_cores, MIB // 4, 0).local_seconds < 20
+
+
+def test_the_background_fetch_has_one_connection_for_each_layer() -> None:
+    one = Work(layers()[:1], [True], [], LINKS["8 MB/s a connection"], Machine(16))
+    assert load_model.lazy(one, 4 * MIB, 0).local_seconds > COMPRESSED / LAYERS / 8e6
+
+
+def test_what_is_pulled_whole_is_on_the_node_with_its_pull() -> None:
+    whole = load_model.containerd(work("nothing"))
+    assert whole.local_seconds == whole.pull_seconds
+    found = load_model.lazy(work("nothing"), 4 * MIB, COMPRESSED)
+    assert (found.local_seconds, found.spans) == (found.pull_seconds, 0)
+
+
 def test_no_way_is_faster_than_the_floor() -> None:
     for link in LINKS:
         for reads in ("nothing", "in order", "scattered", "all"):

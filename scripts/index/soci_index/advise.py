@@ -242,12 +242,14 @@ def to_json(image: str, found: Advice, link: Link, machine: Machine, assumed: Se
         "prefetch": list(found.prefetch),
         "readShare": round(found.read_share, 4),
         "floorSeconds": round(found.floor_seconds, 3),
+        "localSeconds": round(found.best.local_seconds, 3),
         "expected": [
             {
                 "way": prediction.way,
                 "spanBytes": prediction.span_bytes,
                 "pullSeconds": round(prediction.pull_seconds, 3),
                 "readySeconds": round(prediction.ready_seconds, 3),
+                "localSeconds": round(prediction.local_seconds, 3),
                 "movedBytes": prediction.moved_bytes,
                 "indexBytes": prediction.index_bytes,
             }
@@ -282,6 +284,8 @@ def page(image: str, found: Advice, link: Link, machine: Machine, assumed: Seque
     yield f"Do:  {_to_do(found)}."
     if found.way == "containerd-tuned":
         yield from (f"     {line}" for line in TUNED.splitlines())
+    if found.best.span_bytes:
+        yield f"Then: {_afterwards(found.best, machine)}."
     if assumed:
         yield f"Assumed: {', '.join(assumed)}."
 
@@ -314,6 +318,11 @@ def _to_do(found: Advice) -> str:
     if found.prefetch:
         ahead, chosen = f", {len(found.prefetch)} files fetched ahead", f"{chosen} and soci:prefetch true"
     return f"--write gives it an index with {sizes}{ahead}; {chosen} for the nodes that run it"
+
+
+def _afterwards(best: Prediction, machine: Machine) -> str:
+    pace = f"{best.spans} spans, one begun each {machine.fetch_period * 1000:.0f} ms"
+    return f"the background fetch has all of it on the node after {best.local_seconds:.0f} s ({pace})"
 
 
 def _recording(parsed: argparse.Namespace, image: str) -> Recording:

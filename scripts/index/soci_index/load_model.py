@@ -34,6 +34,10 @@ LEAST_PREFETCH_WORKERS = 8  # connections of one layer, as the installer sets th
 # At most: the mount waits for it, and gives up at SOCI's 30 s by default. Index and zTOCs are fetched before
 # that time begins, however long they take (fs/fs.go, Mount).
 PREFETCH_SECONDS = 15.0
+# The background fetch, as the installer sets it: it begins so long after the last mount, with a span of the
+# node in each period.
+FETCH_SILENCE_SECONDS = 4.0
+CORE_FETCH_MILLISECONDS, LEAST_FETCH_MILLISECONDS = 200, 5
 SPANS = (4 * MIB, MIB, 256 << 10)
 
 
@@ -68,6 +72,11 @@ class Machine:
     def prefetch_workers(self) -> int:
         """Connections of one layer's prefetch: SOCI's GOMAXPROCS, as the installer sets it."""
         return max(LEAST_PREFETCH_WORKERS, self.cores)
+
+    @property
+    def fetch_period(self) -> float:
+        """Seconds from one span of the background fetch to the next, as the installer sets it."""
+        return max(LEAST_FETCH_MILLISECONDS, CORE_FETCH_MILLISECONDS // self.cores) / 1000
 
     def write_seconds(self, size: int) -> float:
         """How long the disk takes for so many bytes; 0 where it is not the limit."""
@@ -105,6 +114,8 @@ class Prediction:
         index_bytes: of the zTOCs.
         span_bytes: of the index; 0 for a way without.
         prefetch_seconds: of the pull, for the prefetch.
+        local_seconds: until all of the image is on the node.
+        spans: of all layers that are loaded lazily.
     """
 
     way: str
@@ -114,6 +125,8 @@ class Prediction:
     index_bytes: int = 0
     span_bytes: int = 0
     prefetch_seconds: float = 0.0
+    local_seconds: float = 0.0
+    spans: int = 0
 
 
 def lazy(work: Work, span_bytes: int, min_layer_bytes: int, prefetch: Iterable[LayerRead] = ()) -> Prediction:
@@ -155,7 +168,27 @@ def lazy(work: Work, span_bytes: int, min_layer_bytes: int, prefetch: Iterable[L
     ready = pull + ahead + START_SECONDS + seconds + bytes_read / FUSE_READ
     moved += index + sum(layer.compressed_bytes for layer in whole)
     way = "prefetch" if fetched else "lazy"
-    return Prediction(way, pull + ahead, ready, moved, index, span_bytes, ahead)
+    layers = [layer for layer, lazily in zip(work.layers, is_lazy, strict=True) if lazily]
+    local = pull + ahead + background_seconds(layers, span_bytes, link, machine)
+    spans = sum(_span_count(layer, span_bytes) for layer in layers)
+    return Prediction(way, pull + ahead, ready, moved, index, span_bytes, ahead, local, spans)
+
+
+def background_seconds(layers: Sequence[LayerFiles], span_bytes: int, link: Link, machine: Machine) -> float:
+    """From the last mount until the background fetch has these layers: it takes turns with them, a span in
+    each period of the node, and one at a time of each layer."""
+    if not layers:
+        return 0.0
+    counts = [_span_count(layer, span_bytes) for layer in layers]
+    seconds = [
+        sum(counts) * machine.fetch_period,
+        sum(layer.compressed_bytes for layer in layers) / link.rate(len(layers)),
+        *(
+            count * link.latency + layer.compressed_bytes / link.rate(1)
+            for count, layer in zip(counts, layers, strict=True)
+        ),
+    ]
+    return FETCH_SILENCE_SECONDS + max(seconds)
 
 
 def containerd(work: Work) -> Prediction:
@@ -184,8 +217,8 @@ def parallel(work: Work, connections: int, unpacks: int) -> Prediction:
 
 def index_bytes(layer: LayerFiles, span_bytes: int) -> int:
     """About the size of a layer's zTOC."""
-    spans = math.ceil(layer.unpacked_bytes / span_bytes)
-    return LAYER_INDEX_BYTES + spans * SPAN_INDEX_BYTES + len(layer.files) * FILE_INDEX_BYTES
+    spans = _span_count(layer, span_bytes) * SPAN_INDEX_BYTES
+    return LAYER_INDEX_BYTES + spans + len(layer.files) * FILE_INDEX_BYTES
 
 
 def floor_seconds(work: Work) -> float:
@@ -204,7 +237,7 @@ def read_share(work: Work) -> float:
 
 def _whole(way: str, work: Work, seconds: float) -> Prediction:
     moved = sum(layer.compressed_bytes for layer in work.layers)
-    return Prediction(way, seconds, seconds + START_SECONDS, moved)
+    return Prediction(way, seconds, seconds + START_SECONDS, moved, local_seconds=seconds)
 
 
 def _pull(layers: Sequence[LayerFiles], link: Link, machine: Machine, at_once: int) -> float:
@@ -275,6 +308,10 @@ def _spans(parts: Iterable[LayerRead], span_bytes: int) -> list[Span]:
             for number in range(part.begin // span_bytes, (part.end - 1) // span_bytes + 1):
                 found[(part.layer, number)] = None
     return list(found)
+
+
+def _span_count(layer: LayerFiles, span_bytes: int) -> int:
+    return math.ceil(layer.unpacked_bytes / span_bytes)
 
 
 def _span_bytes(work: Work, span: Span, span_bytes: int) -> int:
