@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from soci_index import advise, recorded_reads
+from soci_index import advise, node_recording, recorded_reads
 from soci_index.errors import SociIndexError
 from soci_index.node_recording import Cluster, Wanted, record
 
@@ -36,6 +36,13 @@ with (here / "asked").open("a") as asked:
 if words[:2] == ["get", "pods"]:
     print((here / "pods.json").read_text())
 elif words[:2] == ["get", "pod"]:
+    states = here / "states.json"
+    if states.exists():
+        first, *rest = json.loads(states.read_text())
+        if rest:
+            states.write_text(json.dumps(rest))
+        print(json.dumps({"status": first}))
+        sys.exit()
     once = here / "once"
     if once.exists():
         text = once.read_text()
@@ -85,6 +92,10 @@ class FakeCluster:
     def say(self, *lines: dict[str, Any] | str) -> None:
         text = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         (self.folder / "says").write_text("\n".join(text) + "\n")
+
+    def be_in(self, *states: dict[str, Any]) -> None:
+        """What the pod is in, for one question each, and in the last one from then on."""
+        self.put("states.json", states)
 
     def asked(self) -> list[list[str]]:
         return [json.loads(line) for line in (self.folder / "asked").read_text().splitlines()]
@@ -206,6 +217,77 @@ def test_a_pod_is_made_once_the_node_looks_and_deleted_whatever_happens(fake: Fa
     assert made["spec"]["containers"] == [{"name": "image", "image": IMAGE}]
     assert [words[0] for words in fake.asked()] == ["get", "exec", "create", "delete"]
     assert made["metadata"]["name"] in fake.asked()[-1]
+
+
+def waits(reason: str, message: str = "") -> dict[str, Any]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"phase": "Pending", "containerStatuses": [{"name": "image", "state": state}]}
+
+
+def refused(fake: FakeCluster, *states: dict[str, Any]) -> str:
+    """What is said of a pod that is in these states, and never starts."""
+    fake.say({"waits": IMAGE}, "wait for the end of standard input")
+    fake.be_in(*states)
+    with pytest.raises(SociIndexError) as found:
+        record(fake.cluster, Wanted(IMAGE, "node1", 1, wait=2, run=True))
+    assert [words[0] for words in fake.asked()][-1] == "delete"
+    return str(found.value)
+
+
+NOT_FOUND = 'failed to resolve reference "registry.example/team/train:1": not found'
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (
+            [waits("InvalidImageName", "couldn't parse image name")],
+            "InvalidImageName: couldn't parse image name. Remedy: see to the image's name",
+        ),
+        (
+            [
+                waits("ContainerCreating"),
+                waits("CreateContainerConfigError", "runAsNonRoot and image runs as root"),
+            ],
+            "ConfigError: runAsNonRoot and image runs as root. Remedy: see to the image's user",
+        ),
+        (
+            [waits("ErrImagePull", "timeout"), waits("ImagePullBackOff"), waits("ErrImagePull", NOT_FOUND)],
+            f"ErrImagePull: {NOT_FOUND}. Remedy: see to the image's name; a private one needs "
+            "--image-pull-secret, a secret of ml",
+        ),
+        (
+            [{"phase": "Failed", "reason": "OutOfpods", "message": "Node didn't have enough resource: pods"}],
+            "the kubelet refuses the pod: OutOfpods: Node didn't have enough resource: pods. Remedy",
+        ),
+    ],
+)
+def test_a_pod_that_will_not_start_ends_the_wait_with_the_kubelets_words(
+    fake: FakeCluster, states: list[dict[str, Any]], said: str
+) -> None:
+    assert said in refused(fake, *states)
+
+
+def test_what_the_kubelet_tries_again_may_still_come() -> None:
+    slow = waits("CreateContainerError", "context deadline exceeded")
+    assert node_recording.why_stuck(slow, ["CreateContainerError"], "ml") is None
+    failed = waits("ErrImagePull", "timeout")
+    assert node_recording.why_stuck(failed, ["ContainerCreating", "ErrImagePull"], "ml") is None
+    again = waits("ImagePullBackOff", "Back-off pulling image")
+    assert node_recording.why_stuck(again, ["ErrImagePull", "ImagePullBackOff"], "ml") is None
+
+
+def test_the_pod_has_the_pull_secrets_that_are_given(
+    fake: FakeCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secrets = ("--image-pull-secret", "one", "--image-pull-secret", "two")
+    rest = ("--cache", str(tmp_path / "cache"), "--oras", "/nowhere/oras")
+    advise.main(arguments(fake, IMAGE, "--run", *secrets, *rest))
+    spec = json.loads((fake.folder / "created").read_text())["spec"]
+    assert spec["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
+    with pytest.raises(SystemExit):
+        advise.parse(arguments(fake, IMAGE, *secrets))
+    assert "--image-pull-secret is for the pod of --run" in capsys.readouterr().err
 
 
 def test_a_node_without_the_installer_is_named(fake: FakeCluster) -> None:

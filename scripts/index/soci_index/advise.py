@@ -74,6 +74,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="start a pod of the image on the node, and delete it; what follows -- is its command",
     )
     reads.add_argument(
+        "--image-pull-secret",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="for the pod of --run, a secret of its namespace; can be given again",
+    )
+    reads.add_argument(
         "--until", default="", metavar="REGEX", help="a line of its output; default: the pod is ready"
     )
     reads.add_argument("--seconds", type=float, default=120.0, help="at most; default: %(default)g")
@@ -107,6 +114,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parsed.command = words
     if parsed.run and not parsed.node:
         parser.error("--run is for --node")
+    if parsed.image_pull_secret and not parsed.run:
+        parser.error("--image-pull-secret is for the pod of --run")
     if has_command and not (parsed.run and words):
         parser.error("a command is for the pod of --run: --node NODE --run -- COMMAND")
     if (parsed.to_tag or parsed.replace or parsed.unsigned) and not parsed.write:
@@ -332,7 +341,13 @@ def _recording(parsed: argparse.Namespace, image: str) -> Recording:
     kubectl = (*shlex.split(parsed.kubectl), *context)
     cluster = node_recording.Cluster(kubectl, parsed.installer_namespace, parsed.namespace)
     wanted = node_recording.Wanted(
-        image, parsed.node, parsed.seconds, parsed.until, run=parsed.run, command=tuple(parsed.command)
+        image,
+        parsed.node,
+        parsed.seconds,
+        parsed.until,
+        run=parsed.run,
+        command=tuple(parsed.command),
+        pull_secrets=tuple(parsed.image_pull_secret),
     )
     content = node_recording.record(cluster, wanted, _say)
     recording = recorded_reads.parse(content)

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,16 @@ INSTALLER = "app.kubernetes.io/name=soci-installer"
 KUBECTL_SECONDS = 60
 READY_POLL_SECONDS = 0.5
 EXEC_FAILED = "command terminated with exit code"  # kubectl, after what the command itself said
+IMAGE_CONTAINER = "image"  # of a pod of ours
+# The kubelet's words for a container that will not start by itself, and what is to be done.
+WILL_NOT_START = {
+    "InvalidImageName": "see to the image's name",
+    "ErrImageNeverPull": "see to the cluster's admission, which keeps the image from being pulled",
+    "CreateContainerConfigError": "see to the image's user, and to what admission adds to the pod",
+    "CreateContainerError": "see to the image's command, or name one after --",
+}
+MISHAPS = ("context deadline exceeded", "is reserved for")  # of a busy node, which tries again
+PULL_FAILED, PULL_WAITS = ("ErrImagePull", "RegistryUnavailable"), "ImagePullBackOff"
 GRACE_SECONDS = 30  # for the node to say what it has, beyond what it was asked to take
 # An installer from before this command would take the word for a new start, and install.
 RECORD = """test -e agent/reads.py || { echo 'this installer is older. Remedy: pulumi up' >&2; exit 1; }
@@ -41,6 +51,7 @@ class Wanted:
         wait: seconds until it starts, at most.
         run: whether a pod of the image is made for it.
         command: of that pod's container; empty for the image's own.
+        pull_secrets: of that pod, names of secrets in its namespace.
     """
 
     image: str
@@ -50,6 +61,7 @@ class Wanted:
     wait: float = 600.0
     run: bool = False
     command: tuple[str, ...] = ()
+    pull_secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +91,16 @@ class Cluster:
             raise SociIndexError(f"kubectl {arguments[0]}: {said}", remedy)
         return done.stdout
 
+    def status_of(self, namespace: str, pod: str) -> Json | None:
+        """The status of a pod; None when it is gone.
+
+        Raises:
+            SociIndexError: kubectl does not say.
+        """
+        where = ("--namespace", namespace, "--ignore-not-found", "--output", "json")
+        text = self.ask("get", "pod", pod, *where)
+        return json.loads(text).get("status", {}) if text.strip() else None
+
     def installer_on(self, node: str) -> str:
         """The installer's pod on a node.
 
@@ -93,6 +115,14 @@ class Cluster:
                 return str(pod["metadata"]["name"])
         cause = f"no installer's pod of namespace {self.installer_namespace} is on node {node}"
         raise SociIndexError(cause, "see kubectl get nodes, soci:nodeSelector, and --installer-namespace")
+
+
+class Start:
+    """The start of a pod of ours: that it has been, or why there will be none."""
+
+    def __init__(self) -> None:
+        self.has_been = threading.Event()
+        self.problem: SociIndexError | None = None
 
 
 def record(cluster: Cluster, wanted: Wanted, say: Callable[[str], None] = lambda text: None) -> Json:
@@ -136,6 +166,7 @@ def _follow(
     cluster: Cluster, wanted: Wanted, process: subprocess.Popen[str], say: Callable[[str], None]
 ) -> Json | None:
     made = ""
+    start = Start()
     try:
         for said in _lines(process):
             if "waits" in said:  # it sees every start from here on
@@ -143,14 +174,20 @@ def _follow(
                 if wanted.run:
                     made = f"soci-index-advise-{time.time_ns() // 10**6}"
                     _run(cluster, wanted, made)
+                    rest = (cluster, made, start, process)
+                    threading.Thread(target=_end_when_stuck, args=rest, daemon=True).start()
             if started := said.get("started"):
+                start.has_been.set()
                 _watch(cluster, wanted, process, (str(started["namespace"]), str(started["pod"])), say)
             if "problem" in said:
-                raise _problem(str(said["problem"]))
+                raise start.problem or _problem(str(said["problem"]))
             if "reads" in said:
                 return dict(said["reads"])
+        if start.problem:
+            raise start.problem
         return None
     finally:
+        start.has_been.set()
         if made:
             delete = ("delete", "pod", made, "--namespace", cluster.namespace)
             cluster.ask(*delete, "--wait=false", "--ignore-not-found")
@@ -170,15 +207,63 @@ def _watch(
 
 def _end_when_ready(cluster: Cluster, pod: tuple[str, str], process: subprocess.Popen[str]) -> None:
     """Close the recording's standard input, which ends it, once the pod is ready or has ended."""
-    question = ("get", "pod", pod[1], "--namespace", pod[0], "--ignore-not-found", "--output", "json")
     while process.poll() is None:
         with contextlib.suppress(SociIndexError):
-            text = cluster.ask(*question)
-            if not text.strip() or _is_over(json.loads(text).get("status", {})):
+            status = cluster.status_of(*pod)
+            if status is None or _is_over(status):
                 assert process.stdin is not None
                 process.stdin.close()
                 return
         time.sleep(READY_POLL_SECONDS)
+
+
+def _end_when_stuck(cluster: Cluster, name: str, start: Start, process: subprocess.Popen[str]) -> None:
+    """End the recording once the kubelet has said that the pod's container will not start."""
+    reasons: list[str] = []
+    while not start.has_been.wait(READY_POLL_SECONDS) and process.poll() is None:
+        with contextlib.suppress(SociIndexError):
+            status = cluster.status_of(cluster.namespace, name) or {}
+            reason, _ = waiting(status)
+            if reason and reasons[-1:] != [reason]:
+                reasons.append(reason)
+            start.problem = why_stuck(status, reasons, cluster.namespace)
+        if start.problem:
+            process.kill()
+            return
+
+
+def waiting(status: Json) -> tuple[str, str]:
+    """What the container of a pod of ours waits for, in the kubelet's word and in its message; empty for
+    nothing."""
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") == IMAGE_CONTAINER:
+            found = (container.get("state") or {}).get("waiting") or {}
+            return str(found.get("reason", "")), str(found.get("message", ""))
+    return "", ""
+
+
+def why_stuck(status: Json, reasons: Sequence[str], namespace: str) -> SociIndexError | None:
+    """Why the container of a pod will not start; None while it may.
+
+    A pull that failed is tried again by the kubelet, and a registry's first answer may be a mishap. So a pull
+    counts once it has failed for the second time.
+
+    Args:
+        status: of the pod.
+        reasons: for which its container has waited so far, the last one included, each change of them once.
+        namespace: of the pod.
+    """
+    if status.get("phase") == "Failed" and status.get("reason"):  # before a container was made
+        cause = f"the kubelet refuses the pod: {status['reason']}: {status.get('message', '')}"
+        return SociIndexError(cause, "name another node with --node, or make room on this one")
+    reason, message = waiting(status)
+    cause = f"the kubelet cannot start the pod's container: {reason}: {message}"
+    if reason in WILL_NOT_START and not any(words in message for words in MISHAPS):
+        return SociIndexError(cause, WILL_NOT_START[reason])
+    if reason in PULL_FAILED and PULL_WAITS in reasons:
+        remedy = f"see to the image's name; a private one needs --image-pull-secret, a secret of {namespace}"
+        return SociIndexError(cause, remedy)
+    return None
 
 
 def _is_over(status: Json) -> bool:
@@ -191,9 +276,10 @@ def _is_over(status: Json) -> bool:
 
 def _run(cluster: Cluster, wanted: Wanted, name: str) -> None:
     """Make a pod of the image on the node."""
-    container: Json = {"name": "image", "image": wanted.image}
+    container: Json = {"name": IMAGE_CONTAINER, "image": wanted.image}
     if wanted.command:
         container["command"] = list(wanted.command)
+    secrets = [{"name": secret} for secret in wanted.pull_secrets]
     manifest = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -205,6 +291,7 @@ def _run(cluster: Cluster, wanted: Wanted, name: str) -> None:
             "activeDeadlineSeconds": math.ceil(wanted.wait + wanted.seconds + GRACE_SECONDS),
             "containers": [container],
             "tolerations": [{"operator": "Exists"}],
+            **({"imagePullSecrets": secrets} if secrets else {}),
         },
     }
     cluster.ask("create", "--filename", "-", text=json.dumps(manifest))
