@@ -241,6 +241,8 @@ def test_what_was_neither_said_nor_seen_is_told() -> None:
     assert len(list(advise.assumptions(advise.parse(asked), unseen))) == 4
     seen = dataclasses.replace(unseen, cores=2, architecture="arm64")
     assert len(list(advise.assumptions(advise.parse(asked), seen))) == 2
+    other = advise.parse([*asked, "--platform", "linux/amd64"])
+    assert "that linux/amd64 reads what was read on arm64" in list(advise.assumptions(other, seen))
     said = [*asked, "--bandwidth", "1Gbit", "--cores", "4", "--disk", "125MB", "--platform", "linux/arm64"]
     assert list(advise.assumptions(advise.parse(said), unseen)) == []
 

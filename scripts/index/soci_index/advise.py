@@ -237,6 +237,8 @@ def assumptions(parsed: argparse.Namespace, recording: Recording) -> Iterator[st
         yield "a disk that is never the limit (--disk)"
     if not (parsed.platform or recording.architecture):
         yield f"a node of {ARCHITECTURE} (--platform)"
+    if parsed.platform and recording.architecture not in ("", index.platform(parsed.platform)[1]):
+        yield f"that {parsed.platform} reads what was read on {recording.architecture}"
 
 
 def to_json(image: str, found: Advice, link: Link, machine: Machine, assumed: Sequence[str]) -> Json:
