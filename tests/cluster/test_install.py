@@ -240,7 +240,7 @@ def test_version_change_swaps_the_daemon_and_leaves_containerd_running(api, stac
 
 
 @pytest.mark.failure_mode(35)
-@pytest.mark.parametrize("way", ["reboot", "power-cut"])
+@pytest.mark.parametrize("way", [pytest.param("reboot", marks=pytest.mark.slow), "power-cut"])
 def test_node_comes_back_on_soci(api, deployed, run_pod, way):
     """gpu-operator#1651, #1734: configurations lost by a reboot."""
     files = host_files("node1")

@@ -30,7 +30,12 @@ def early_pod(api, deployed) -> Iterator[str]:
         api.delete_namespaced_pod(EARLY, "default", grace_period_seconds=0)
 
 
-@pytest.fixture(params=["1.7.35", "2.3.7"], ids=["containerd 1.7", "containerd 2.3"])
+@pytest.fixture(
+    params=[
+        pytest.param("1.7.35", id="containerd 1.7", marks=pytest.mark.slow),
+        pytest.param("2.3.7", id="containerd 2.3"),
+    ]
+)
 def joined_node(request, early_pod: str) -> Iterator[str]:
     """A further node with the startup taint, removed from cluster and lab afterwards."""
     lab_client.lab("add-node", "joined", "--containerd", request.param)
