@@ -13,28 +13,38 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts" / "bench")]
 
 import recorded  # noqa: E402 (found through the path above)
 from between import between  # noqa: E402
-from independence import NODES, Measured, draw  # noqa: E402
+from independence_figures import NODES, Measured, draw  # noqa: E402
 
 RESULT = REPOSITORY / "docs" / "independence.json"
 DOCUMENT = REPOSITORY / "docs" / "advice.md"
 
 
-def section(measured: Measured) -> str:
+def measured() -> Measured:
+    """The run that the documents show."""
+    return Measured.from_json(recorded.load(RESULT))
+
+
+def with_section(text: str, run: Measured) -> str:
+    """The document with the part on a run."""
+    return between(text, "independence", section(run))
+
+
+def section(run: Measured) -> str:
     """The part of docs/advice.md on a run."""
-    local, floor = measured.median_local_s, measured.floor_s
+    local, floor = run.median_local_s, run.floor_s
     lines = [
         "![What the background fetch gives and costs](independence.svg)",
         "",
-        f"Over {measured.link}, medians of {len(measured.local_s)} cold starts: the image of",
-        f"{measured.image_bytes / 1e6:.0f} MB is wholly on the node {local:.1f} s after its pod's start,",
+        f"Over {run.link}, medians of {len(run.local_s)} cold starts: the image of",
+        f"{run.image_bytes / 1e6:.0f} MB is wholly on the node {local:.1f} s after its pod's start,",
         f"**{local / floor:.2f} times** the least that the link allows ({floor:.1f} s).",
         "",
         "| who reads | with the fetch | without | loses |",
         "|---|---|---|---|",
     ]
-    for name, taken in measured.readers.items():
+    for name, taken in run.readers.items():
         fetched, without = (statistics.median(taken[kind]) for kind in NODES)
-        lines.append(f"| {name} | {fetched:.2f} s | {without:.2f} s | {_loss(measured.lost(name))} |")
+        lines.append(f"| {name} | {fetched:.2f} s | {without:.2f} s | {_loss(run.lost(name))} |")
     return "\n".join(lines)
 
 
@@ -45,9 +55,9 @@ def _loss(share: float) -> str:
 
 
 def main() -> None:
-    measured = Measured.from_json(recorded.take(RESULT))
-    draw(measured, RESULT.parent)
-    recorded.rewrite(DOCUMENT, lambda text: between(text, "independence", section(measured)))
+    run = Measured.from_json(recorded.take(RESULT))
+    draw(run, RESULT.parent)
+    recorded.rewrite(DOCUMENT, lambda text: with_section(text, run))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import independence
+import independence_figures
 import independence_result
 import workloads
-from independence import Measured
+from independence_figures import Measured
 
 READERS = {"6 %": {"fetched": [1.2, 9.0, 1.1], "not fetched": [1.0, 1.0, 0.5]}}
 MEASURED = Measured(200, 250_000_000, 25_000_000.0, 0.5, [15.0, 12.6], READERS)
@@ -25,7 +26,7 @@ def test_a_run_that_was_written_is_shown_and_drawn_as_it_was_measured(tmp_path: 
     shown = independence_result.section(Measured.from_json(content))
     assert "wholly on the node 13.8 s after its pod's start,\n**1.31 times** the least" in shown
     assert "| 6 % | 1.20 s | 1.00 s | 20% |" in shown
-    drawing = independence.draw(Measured.from_json(content), tmp_path)[1].read_text()
+    drawing = independence_figures.draw(Measured.from_json(content), tmp_path)[1].read_text()
     assert "wholly local" in drawing
     assert "with the background fetch" in drawing
 
