@@ -2,6 +2,8 @@
 PYTHON_FILES = __main__.py components examples scripts tests
 SHELL_FILES = scripts/setup scripts/stages .ci/run scripts/installer/docker-credential-soci-cluster \
 	scripts/lab/node/ecr-credential-provider
+# A context's name may have any letters: the shell reads it, and make does not.
+export KUBECONTEXT
 PYTEST = .venv/bin/python -m pytest -q
 
 .PHONY: help setup build up down doctor bench test slow lint types unit installer index engine cluster faults life registries generate format
@@ -15,13 +17,13 @@ build: setup ## what the lab and the tests need, from source, into ~/.cache/soci
 	@scripts/lab/lab build
 
 up: setup ## a real cluster here, SOCI on its nodes by `pulumi up`, pod start measured (KUBECONTEXT=name: your cluster, as kubectl finds it)
-	@.venv/bin/python scripts/bench/up.py $(if $(KUBECONTEXT),--context "$(KUBECONTEXT)")
+	@.venv/bin/python scripts/bench/up.py $(if $(KUBECONTEXT),--context "$$KUBECONTEXT")
 
 down: setup ## remove what `make up` made (KUBECONTEXT=name: from your cluster)
-	@.venv/bin/python scripts/bench/down.py $(if $(KUBECONTEXT),--context "$(KUBECONTEXT)")
+	@.venv/bin/python scripts/bench/down.py $(if $(KUBECONTEXT),--context "$$KUBECONTEXT")
 
 doctor: setup ## what is wrong with the nodes, with cause and remedy (KUBECONTEXT=name: of your cluster)
-	@.venv/bin/python -m components.doctor $(if $(KUBECONTEXT),--context "$(KUBECONTEXT)",--kubectl "scripts/lab/lab kubectl")
+	@.venv/bin/python -m components.doctor $(if $(KUBECONTEXT),--context "$$KUBECONTEXT",--kubectl "scripts/lab/lab kubectl")
 
 bench: build ## cold pod starts on the lab, each way to load an image side by side (hours; ARGUMENTS="--samples 3 --cells 6-*:200mbit")
 	@.venv/bin/python scripts/bench/lab_bench.py $(ARGUMENTS) || failed=1; \

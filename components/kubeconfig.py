@@ -25,12 +25,6 @@ REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
 # What names a file relative to the kubeconfig's own directory (client-go's GetClusterFileReferences and
 # GetAuthInfoFileReferences), by the list that it stands in.
 _CLUSTER_FILES = ("certificate-authority",)
-_CLUSTER_TLS = (
-    "certificate-authority",
-    "certificate-authority-data",
-    "insecure-skip-tls-verify",
-    "tls-server-name",
-)
 _USER_FILES = ("client-certificate", "client-key", "tokenFile")
 # Tabs after a key, at the end of a line, and before a comment there.
 _TABS = re.compile(r"(?<=:)\t+|\t++(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
@@ -209,30 +203,46 @@ def cluster_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
     return _named(found, "clusters", "cluster").get(of.get("cluster") or "", {})
 
 
-def complete_addresses(cluster: dict[str, Any]) -> None:
-    """Write a cluster's addresses out as kubectl reads them.
+def as_kubectl_means(cluster: dict[str, Any], user: dict[str, Any]) -> None:
+    """Write out what kubectl makes of a cluster and its user.
 
-    A server without a scheme has HTTPS where the entry says anything of certificates (client-go's
-    rest.DefaultServerURL), and a SOCKS proxy resolves names itself (Go's net/http).
+    A server without a scheme has HTTP, over which no credentials are sent (client-go's clientcmd,
+    ClientConfig). A SOCKS proxy resolves names itself (Go's net/http).
     """
     server, proxy = cluster.get("server"), cluster.get("proxy-url")
     if isinstance(server, str) and "://" not in server:
-        cluster["server"] = ("https://" if any(map(cluster.get, _CLUSTER_TLS)) else "http://") + server
+        cluster["server"] = server = f"http://{server}"
+    if isinstance(server, str) and server.lower().startswith("http://"):
+        user.clear()
     if isinstance(proxy, str):
         cluster["proxy-url"] = re.sub(r"^socks5://", "socks5h://", proxy)
 
 
 def impersonation_headers(user: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The headers by which a user acts as another one; some come several times (client-go's
-    transport/round_trippers.go)."""
-    extra = (user.get("as-user-extra") or {}).items()
+    transport/round_trippers.go).
+
+    Raises:
+        RefusedError: it is said in a way that kubectl refuses, or that no header can hold.
+    """
+    groups, extra = user.get("as-groups") or [], user.get("as-user-extra") or {}
+    if not isinstance(groups, list) or not isinstance(extra, dict):
+        raise RefusedError(
+            "the kubeconfig's as-groups or as-user-extra are no list and no object", REMEDY
+        )
     headers = [
         ("Impersonate-User", user.get("as")),
         ("Impersonate-Uid", user.get("as-uid")),
-        *(("Impersonate-Group", group) for group in user.get("as-groups") or []),
-        *((f"Impersonate-Extra-{_in_header(key)}", item) for key, items in extra for item in items or []),
+        *(("Impersonate-Group", group) for group in groups),
+        *((f"Impersonate-Extra-{_in_header(key)}", item) for key, items in extra.items() for item in items),
     ]
-    return [(name, str(value)) for name, value in headers if value]
+    said = [(name, value) for name, value in headers if value]
+    if said and not user.get("as"):
+        raise RefusedError("the kubeconfig has groups, or more, of another user, and no user (as)", REMEDY)
+    if not all(isinstance(value, str) and value.isprintable() for _, value in said):
+        raise RefusedError("the kubeconfig's other user (as) is no plain text", REMEDY)
+    # Python's client sends Latin-1, Go's UTF-8.
+    return [(name, value.encode().decode("latin-1")) for name, value in said]
 
 
 def _in_header(key: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from . import redaction
-from .kubeconfig import cluster_of, complete_addresses, impersonation_headers, parse, take_token, user_of
+from .kubeconfig import as_kubectl_means, cluster_of, impersonation_headers, parse, take_token, user_of
 
 REQUEST_TIMEOUT_SECONDS = 10
 MOST_CHARACTERS = 4 << 20  # of what a command prints
@@ -47,8 +47,10 @@ class LiveCluster:
             found = parse(kubeconfig)
             user = user_of(found, context)
             take_token(user)
-            complete_addresses(cluster_of(found, context))
+            cluster = cluster_of(found, context)
+            as_kubectl_means(cluster, user)
             self._impersonation = impersonation_headers(user)
+            self._has_socks_proxy = str(cluster.get("proxy-url") or "").startswith("socks")
             program = (user.get("exec") or {}).get("command")
             self._connection = config.new_client_from_config_dict(
                 found,
@@ -111,6 +113,8 @@ class LiveCluster:
         """
         if self._impersonation:
             raise UnreadableError("the kubeconfig acts as another user, with whom no command can be run here")
+        if self._has_socks_proxy:
+            raise UnreadableError("no command can be run through the kubeconfig's SOCKS proxy")
         return within(seconds, lambda: self._run(namespace, pod, container, command, seconds))
 
     def _run(self, namespace: str, pod: str, container: str, command: Sequence[str], seconds: float) -> str:

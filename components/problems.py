@@ -170,13 +170,15 @@ def _may_be_secret(key: str, value: Any) -> bool:
 def _is_of_known_shape(path: str, value: Any) -> bool:
     """Whether a value is a plain one of a setting that we declare, or a list of such. What an unknown key, an
     entry of the user's own naming or a command holds may be anything, and so a secret."""
+    value = redaction.decoded(value)
     key, *entries = re.sub(r"\[\d+\]", "", path.removeprefix(_group_of(path))).split(".")
     item = FIELDS.get(key)
     holds_list = item is not None and get_origin(item.type) is tuple
     if item and is_dataclass(item.type) and entries:
         declared = {config_key(each): each for each in fields(item.type)}
         item = declared.get(entries.pop(0))
-    if entries or not item:
+    is_object = item is not None and (get_origin(item.type) is Mapping or is_dataclass(item.type))
+    if entries or not item or is_object:
         return False
     is_list = isinstance(value, list | tuple) and (holds_list or not value)
     return all(map(_is_scalar, value if is_list else [value]))

@@ -68,8 +68,8 @@ def _texts(value: Any) -> Iterable[str]:
 def _parts(value: Any, is_name: bool = False) -> Iterable[tuple[str, bool]]:
     """Every text in a value, and whether it is a key, or in one."""
     if isinstance(value, str):
-        decoded = _decoded(value)
-        yield from [(value.strip(), is_name)] if decoded is None else _parts(decoded, is_name)
+        found = decoded(value)
+        yield from [(value.strip(), is_name)] if found is value else _parts(found, is_name)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from (*_parts(key, True), *_parts(item, is_name))
@@ -80,10 +80,10 @@ def _parts(value: Any, is_name: bool = False) -> Iterable[tuple[str, bool]]:
         yield str(value), is_name
 
 
-def _decoded(text: str) -> Any:
-    """The object or list that a text is in JSON; None when it is none."""
+def decoded(value: Any) -> Any:
+    """The object or list that a text is in JSON; any other value as it is."""
     try:
-        decoded = json.loads(text)
+        found = json.loads(value) if isinstance(value, str) else value
     except ValueError:
-        return None
-    return decoded if isinstance(decoded, dict | list) else None
+        return value
+    return found if isinstance(found, dict | list) else value

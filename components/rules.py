@@ -246,7 +246,7 @@ def taint(text: str) -> tuple[str, str, str]:
         )
     key, word = parts[1], parts[2] or ""
     if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(word):
-        raise RefusedError(f"'{key}={word}' is not a taint's key and value")
+        raise RefusedError(f"'{key}' and its value are no taint's")
     if key.startswith(f"{DOMAIN}/"):
         raise RefusedError(f"'{key}' is a taint of SociCluster's own, which each group has already")
     return key, word, parts[3]

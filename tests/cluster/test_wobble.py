@@ -24,7 +24,7 @@ from tests.waiting import wait_for
 
 NODE, OTHER_NODE = SOCI_NODES
 OF_LAYERS: dict[str, Any] = {"kinds": ("blobs", "store"), "agent": "soci"}
-SLOW = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
+SLOW_LAYERS = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
 SHORT = 1 << 20  # bytes: the first span
 READ_SECONDS = 180
 HASH_ALL = """
@@ -136,22 +136,32 @@ def served(node: str, repository: str) -> dict:
     return next(image for image in report["images"] if image_of(repository) in image["names"])
 
 
-SLOW = pytest.mark.slow
 WOBBLES = [
     pytest.param({"faults": [Fault(404, **OF_LAYERS)]}, "has the layer no more", id="deleted"),
     pytest.param(
         {"faults": [Fault(inverted=True, **OF_LAYERS)]},
         "gives other bytes",
         id="replaced",
-        marks=SLOW,
+        marks=pytest.mark.slow,
     ),
     pytest.param(
-        {"faults": [Fault(length=SHORT, **OF_LAYERS)]}, "gives other bytes", id="truncated", marks=SLOW
+        {"faults": [Fault(length=SHORT, **OF_LAYERS)]},
+        "gives other bytes",
+        id="truncated",
+        marks=pytest.mark.slow,
     ),
-    pytest.param({"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short", marks=SLOW),
-    pytest.param({"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=SLOW),
-    pytest.param({"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=SLOW),
-    pytest.param({"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503", marks=SLOW),
+    pytest.param(
+        {"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        {"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        {"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=pytest.mark.slow
+    ),
+    pytest.param(
+        {"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503", marks=pytest.mark.slow
+    ),
 ]
 
 
@@ -164,7 +174,7 @@ def test_reads_fail_loudly_and_are_named_and_go_on_when_the_registry_is_mended(
     remedy: str,
 ) -> None:
     repository = f"wobble/{request.node.callspec.id}"
-    registry.faults = [SLOW]
+    registry.faults = [SLOW_LAYERS]
     pod = start(repository)
     wait_for(lambda: any(pod.read().right.values()), READ_SECONDS, "a first file is read")
     for habit, value in wobble.items():
@@ -176,12 +186,12 @@ def test_reads_fail_loudly_and_are_named_and_go_on_when_the_registry_is_mended(
     pod.must_read_everything()
 
 
-@SLOW
+@pytest.mark.slow
 def test_redirects_that_begin_while_a_pod_reads_are_followed(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
     repository = "wobble/redirects"
-    registry.faults = [SLOW]
+    registry.faults = [SLOW_LAYERS]
     pod = start(repository)
     wait_for(lambda: any(pod.read().right.values()), READ_SECONDS, "a first file is read")
     registry.redirects = True
@@ -191,16 +201,16 @@ def test_redirects_that_begin_while_a_pod_reads_are_followed(
     assert findings(NODE, repository) == {}
 
 
-@SLOW
+@pytest.mark.slow
 def test_too_many_requests_that_pass_are_no_error(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
     repository = "wobble/429-passes"
-    registry.faults = [SLOW]
+    registry.faults = [SLOW_LAYERS]
     pod = start(repository)
     wait_for(lambda: any(pod.read().right.values()), READ_SECONDS, "a first file is read")
     refused = Fault(429, times=4, **OF_LAYERS)
-    registry.faults = [refused, SLOW]
+    registry.faults = [refused, SLOW_LAYERS]
     wait_for(lambda: refused.times == 0, READ_SECONDS, "the registry has refused")
     registry.behave()
     pod.must_read_everything()
@@ -208,7 +218,7 @@ def test_too_many_requests_that_pass_are_no_error(
     assert findings(NODE, repository) == {}
 
 
-@SLOW
+@pytest.mark.slow
 def test_an_index_that_is_deleted_disturbs_no_pod_that_reads_and_the_next_node_names_it(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -237,7 +247,7 @@ def parts_of_index(repository: str) -> dict[str, str]:
     return {"index": index, "ztoc": manifest(index)["layers"][-1]["digest"]}
 
 
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "damage"),
     [("index", {"inverted": True}), ("ztoc", {"inverted": True}), ("ztoc", {"length": 100})],
@@ -260,7 +270,7 @@ def test_an_index_or_a_ztoc_that_is_damaged_makes_no_read_wrong_and_is_named(
     assert findings(NODE, repository)
 
 
-@SLOW
+@pytest.mark.slow
 def test_an_image_that_is_wholly_local_is_read_without_its_registry(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from pki import API_NAMES, Authority
+from pki import Authority
+
+from tests.fakes.tls import server_context
 
 Json = dict[str, Any]
 NODE = "node1"
@@ -44,8 +46,7 @@ class ApiServer:
         self.start()
 
     def start(self) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.authority.sign("server", "server", "test", API_NAMES))
+        context = server_context(self.authority.directory)
         context.load_verify_locations(self.authority.certificate)
         context.verify_mode = ssl.CERT_OPTIONAL
         self._server = _Server(("127.0.0.1", self.port), _Handler)

@@ -435,6 +435,19 @@ def test_a_damaged_ztoc_in_the_cache_is_made_anew(
     assert repository.get("again").digest == repository.get("1-soci").digest
 
 
+def test_a_cache_that_takes_no_more_keeps_no_image_from_its_index(
+    command: Command, repository: Repository, place: str
+) -> None:
+    """A volume that is full, or whose files are another user's: the zTOCs serve this run alone."""
+    repository.image([layer("base"), layer("app")], tag="1")
+    command.json(f"{place}:1", "--to-tag", "first")
+    shutil.rmtree(command.cache / "ztocs")
+    (command.cache / "ztocs").touch()
+    [found] = command.json(f"{place}:1")
+    assert found["ztocsMade"] == 2
+    assert repository.get("1-soci").digest == repository.get("first").digest
+
+
 def test_a_layer_larger_than_the_disk_it_may_take_is_named(
     command: Command, repository: Repository, place: str
 ) -> None:

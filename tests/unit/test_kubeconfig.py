@@ -1,12 +1,14 @@
 """A kubeconfig as people have it: what kubectl accepts is accepted and means the same; no piece of it is
 told."""
 
+import contextlib
 import http.server
 import json
 import os
+import ssl
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +21,7 @@ from components.configuration import from_arguments, from_config, kubeconfig_con
 from components.kubeconfig import cluster_server, current_context, parse, read_kubeconfig
 from components.live_cluster import LiveCluster, UnreachableError, UnreadableError
 from components.problems import SociConfigError
+from tests.fakes.tls import server_context
 from tests.unit.mocks import Recorder
 
 SERVER = "https://10.0.0.9:6443"
@@ -399,18 +402,27 @@ class Asked(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def server() -> Iterator[str]:
+@contextlib.contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Generator[str]:
+    """An API server's `host:port`, over HTTPS where a context is given."""
     Asked.headers_seen.clear()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Asked) as served:
+        if context:
+            served.socket = context.wrap_socket(served.socket, server_side=True)
         threading.Thread(target=served.serve_forever, args=(0.05,), daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}"
+        yield f"127.0.0.1:{served.server_port}"
         served.shutdown()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with serving(server_context(tmp_path / "pki")) as address:
+        yield f"https://{address}"
 
 
 def asking(server: str, **user: Any) -> LiveCluster:
     """The cluster at an address, as this user."""
-    clusters = [{"name": "c", "cluster": {"server": server}}]
+    clusters = [{"name": "c", "cluster": {"server": server, "insecure-skip-tls-verify": True}}]
     content = kubeconfig(clusters=clusters, users=[{"name": "u", "user": user}])
     return LiveCluster(json.dumps(content))
 
@@ -422,6 +434,31 @@ def test_a_token_file_is_read_without_its_line_break_and_before_a_token(server: 
     (tmp_path / "empty").write_text("\n")
     asking(server, tokenFile=str(tmp_path / "empty"), token="another").get("/api")
     assert Asked.headers_seen == [f"Bearer {SECRET}", "Bearer another", "Bearer another"]
+
+
+@pytest.mark.parametrize("scheme", ["http://", "HTTP://", ""])
+def test_over_http_no_credentials_are_sent(scheme: str) -> None:
+    """kubectl sends none either, nor does it act as another user then; without a scheme it is HTTP."""
+    with serving() as address:
+        asking(f"{scheme}{address}", token=SECRET, **{"as": "admin"}).get("/api")
+    assert Asked.headers_seen == [None]
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"as": {"name": SECRET}},
+        {"as": f"{SECRET}\n x"},
+        {"as": "admin", "as-groups": SECRET},
+        {"as-groups": [SECRET]},
+        {"as": "admin", "as-user-extra": [SECRET]},
+    ],
+)
+def test_another_user_that_no_header_can_name_is_refused_and_not_told(server: str, user: dict) -> None:
+    with pytest.raises(UnreadableError, match="the kubeconfig") as raised:
+        asking(server, token="t", **user)
+    assert "eyJ" not in str(raised.value)
+    assert Asked.headers_seen == []
 
 
 def test_a_token_that_cannot_be_sent_is_not_told(server: str) -> None:

@@ -5,14 +5,16 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components import live_cluster
+from tests.fakes.tls import server_context
 
 
-def kubeconfig(server: str, user: dict[str, Any] | None = None, **cluster: str) -> str:
+def kubeconfig(server: str, user: dict[str, Any] | None = None, **cluster: object) -> str:
     content = {
         "current-context": "here",
         "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
@@ -22,23 +24,23 @@ def kubeconfig(server: str, user: dict[str, Any] | None = None, **cluster: str) 
     return json.dumps(content)
 
 
-def asked(kubeconfig_at: Callable[[str], str], before: Callable[[socket.socket], None] | None = None) -> str:
+def asked(
+    kubeconfig_at: Callable[[str], str], before: Callable[[socket.socket], socket.socket] | None = None
+) -> str:
     """The request that reaches a server of one answer, by a kubeconfig made for its `host:port`.
 
-    `before` is what the server does with the connection before it takes the request.
+    `before` is what the server does with the connection before it takes the request, on what it returns.
     """
     requests = []
 
     def serve() -> None:
         connection, _ = server.accept()
-        with connection:
-            if before:
-                before(connection)
+        with before(connection) if before else connection as stream:
             request = b""
             while not request.endswith(b"\r\n\r\n"):
-                request += connection.recv(4096)
+                request += stream.recv(4096)
             requests.append(request.decode())
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         serving = threading.Thread(target=serve, daemon=True)
@@ -49,17 +51,21 @@ def asked(kubeconfig_at: Callable[[str], str], before: Callable[[socket.socket],
     return requests[0]
 
 
-def test_who_acts_as_another_user_is_read_as_that_user() -> None:
+def test_who_acts_as_another_user_is_read_as_that_user(tmp_path: Path) -> None:
     user = {
-        "as": "system:admin",
+        "as": "zoë",
         "as-uid": "7",
         "as-groups": ["one", "two"],
         "as-user-extra": {"example.com/reason": ["night shift"]},
     }
-    request = asked(lambda address: kubeconfig(f"http://{address}", user))
+    context = server_context(tmp_path)
+    request = asked(
+        lambda address: kubeconfig(f"https://{address}", user, **{"insecure-skip-tls-verify": True}),
+        lambda connection: context.wrap_socket(connection, server_side=True),
+    )
     headers = [line for line in request.splitlines() if line.startswith("Impersonate-")]
     assert headers == [
-        "Impersonate-User: system:admin",
+        "Impersonate-User: zoë",
         "Impersonate-Uid: 7",
         "Impersonate-Group: one",
         "Impersonate-Group: two",
@@ -67,46 +73,37 @@ def test_who_acts_as_another_user_is_read_as_that_user() -> None:
     ]
 
 
-def test_as_another_user_no_command_is_run() -> None:
-    """The client's WebSocket sends no such headers: it would be run as the wrong user."""
-    cluster = live_cluster.LiveCluster(kubeconfig("http://127.0.0.1:1", {"as": "system:admin"}))
-    with pytest.raises(live_cluster.UnreadableError, match="acts as another user"):
-        cluster.run("a", "b", "c", ["true"], 1)
+@pytest.mark.parametrize(
+    ("user", "cluster", "cause"),
+    [
+        ({"as": "system:admin"}, {}, "acts as another user"),
+        ({}, {"proxy-url": "socks5://127.0.0.1:1"}, "SOCKS proxy"),
+    ],
+)
+def test_what_the_clients_websocket_does_not_know_runs_no_command(
+    user: dict[str, str], cluster: dict[str, str], cause: str
+) -> None:
+    """It would be run as the wrong user, or asked of the proxy in the wrong words."""
+    found = live_cluster.LiveCluster(kubeconfig("https://127.0.0.1:1", user, **cluster))
+    with pytest.raises(live_cluster.UnreadableError, match=cause):
+        found.run("a", "b", "c", ["true"], 1)
 
 
 def test_a_server_without_a_scheme_is_asked_as_kubectl_asks_it() -> None:
     assert asked(kubeconfig).startswith("GET /api/v1/nodes ")
 
 
-def test_a_server_without_a_scheme_and_with_certificates_is_asked_in_tls() -> None:
-    """A TLS greeting, as its first byte tells, and no plain request."""
-    first = []
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            connection, _ = server.accept()
-            with connection:
-                first.append(connection.recv(1))
-
-        serving = threading.Thread(target=serve, daemon=True)
-        serving.start()
-        text = kubeconfig(f"127.0.0.1:{server.getsockname()[1]}", **{"tls-server-name": "kubernetes"})
-        with pytest.raises(live_cluster.UnreadableError):
-            live_cluster.LiveCluster(text).get("/api/v1/nodes")
-        serving.join(10)
-    assert first == [b"\x16"]
-
-
 def test_a_socks_proxy_is_used_and_resolves_the_name_itself() -> None:
     """As with `ssh -D`: the name may be known on the other side only."""
     destinations = []
 
-    def greet(connection: socket.socket) -> None:
+    def greet(connection: socket.socket) -> socket.socket:
         connection.recv(16)
         connection.sendall(b"\x05\x00")  # no credentials are needed
         request = connection.recv(256)
         destinations.append((request[3], request[5:-2].decode()))
         connection.sendall(b"\x05\x00\x00\x01" + bytes(6))
+        return connection
 
     request = asked(
         lambda address: kubeconfig("http://cluster.internal", **{"proxy-url": f"socks5://{address}"}), greet

@@ -143,6 +143,11 @@ def test_a_slow_disk_bounds_the_spans_that_are_read_which_lie_on_it_unpacked() -
     assert load_model.lazy(scattered, 4 * MIB, 0).ready_seconds > 5 * lazily.ready_seconds
 
 
+def test_a_slow_disk_bounds_the_background_fetch() -> None:
+    lazily = load_model.lazy(on_a_disk(20e6), 4 * MIB, 0)
+    assert lazily.local_seconds > UNPACKED / 20e6
+
+
 def test_a_prefetch_has_as_many_connections_as_the_node_has_cores() -> None:
     capped = work("scattered", "8 MB/s a connection")
     single = Work(

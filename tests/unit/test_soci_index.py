@@ -397,6 +397,17 @@ def test_ztocs_of_other_spans_media_types_and_releases_are_others(tmp_path: Path
     assert cache.get(layer | {"mediaType": "application/vnd.oci.image.layer.v1.tar"}) is None
 
 
+def test_a_cache_whose_entry_is_no_object_has_nothing(tmp_path: Path) -> None:
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST}
+    cache = ztocs.Cache(tmp_path, "0.16.1", 4 << 20)
+    for damaged in (b"[]", b"null"):
+        place = cache.place(layer)
+        place.mkdir(parents=True)
+        (place / "ztoc").touch()
+        (place / "index.json").write_bytes(damaged)
+        assert cache.get(layer) is None
+
+
 # The command line
 
 

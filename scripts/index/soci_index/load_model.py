@@ -182,6 +182,7 @@ def background_seconds(layers: Sequence[LayerFiles], span_bytes: int, link: Link
     counts = [_span_count(layer, span_bytes) for layer in layers]
     seconds = [
         sum(counts) * machine.fetch_period,
+        machine.write_seconds(sum(layer.unpacked_bytes for layer in layers)),
         sum(layer.compressed_bytes for layer in layers) / link.rate(len(layers)),
         *(
             count * link.latency + layer.compressed_bytes / link.rate(1)

@@ -227,7 +227,7 @@ def _end_when_stuck(cluster: Cluster, name: str, start: Start, process: subproce
             if reason and reasons[-1:] != [reason]:
                 reasons.append(reason)
             start.problem = why_stuck(status, reasons, cluster.namespace)
-        if start.problem:
+        if start.problem and not start.has_been.is_set():
             process.kill()
             return
 

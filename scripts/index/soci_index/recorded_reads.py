@@ -81,10 +81,10 @@ def parse(found: Json) -> Recording:
             str(found["endedBy"]),
             bool(found["isComplete"]),
             int(found["lazyLayers"]),
-            int(found.get("cores", 0)),
+            max(0, int(found.get("cores", 0))),
             str(found.get("architecture", "")),
             tuple(int(part) for part in str(found.get("containerd", "")).split(".") if part),
-            found.get("discardsUnpackedLayers"),
+            discards if isinstance(discards := found.get("discardsUnpackedLayers"), bool) else None,
         )
     except (LookupError, TypeError, ValueError) as error:
         cause = f"this is no recording of reads ({error!r})"

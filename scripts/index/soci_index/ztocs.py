@@ -84,19 +84,23 @@ class Cache:
                 with contextlib.suppress(OSError):
                     os.utime(place)  # used, for `prune`
                 return made
-        except (OSError, ValueError, LookupError):
+        except (OSError, ValueError, LookupError, TypeError):
             pass
         shutil.rmtree(place, ignore_errors=True)
         return None
 
     def put(self, layer: Json, index: bytes, ztoc: Path) -> Made:
-        """Keep a zTOC, whose file is moved, in one step; another run may do the same."""
+        """Keep a zTOC, whose file is moved, in one step; another run may do the same.
+
+        Raises:
+            OSError: there is no room for it, or no right; its file is where it was.
+        """
         place = self.place(layer)
         place.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
         try:
-            shutil.move(ztoc, unfinished / "ztoc")
             (unfinished / "index.json").write_bytes(index)
+            shutil.move(ztoc, unfinished / "ztoc")
             with contextlib.suppress(OSError):  # another run was faster
                 unfinished.rename(place)
         finally:
@@ -192,7 +196,12 @@ class Maker:
             index, ztoc = _index_of(blobs)
             if not ztoc:
                 raise SociIndexError(f"{name}: soci made no index of it", "--soci with another version")
-            return self.cache.put(layer, index, ztoc)
+            try:
+                return self.cache.put(layer, index, ztoc)
+            except OSError:  # the next run has to make it again
+                kept = Path(tempfile.mkdtemp(dir=self.work)) / "ztoc"
+                shutil.move(ztoc, kept)
+                return Made(kept, json.loads(index))
 
     def _convert(
         self, content: IO[bytes], layer: Json, scratch: Path, moved: Callable[[int], None]

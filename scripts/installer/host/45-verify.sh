@@ -52,7 +52,8 @@ check_snapshotter() {
     die "another tool changed containerd's configuration: its snapshotter is ${found:-overlayfs}, not $1"
 }
 
-check_connection() { await_connection "$1"; }
+# A daemon of the system, which had chosen SOCI itself, is the system's: an uninstall starts it and warns.
+check_connection() { is_soci_original || await_connection "$1"; }
 
 check_canary() { run_canary "$1"; }
 

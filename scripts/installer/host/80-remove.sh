@@ -189,7 +189,7 @@ check_removable() {
 }
 
 # The node's own configuration has the snapshotter of our slot: containers, images and snapshots stay as they are.
-is_soci_original() { [ "$PREVIOUS" = "$PLAN_slot" ]; }
+is_soci_original() { [ "${PREVIOUS-}" = "$PLAN_slot" ]; }
 
 check_not_drifted() {
   ! has_role generated || return 0
