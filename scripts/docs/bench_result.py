@@ -30,7 +30,8 @@ def section(content: dict) -> str:
     lines = [*report.ready_times(rows), "", *report.soonest(rows), ""]
     lines += [*report.lazily(rows), *report.verdicts(rows)]
     counts = sorted({count for cell in content["cells"] for count in cell["samples"].values()})
-    taken = f"Medians of {counts[0]} to {counts[-1]} cold starts" if counts[-1] > 1 else "One cold start"
+    several = f"{counts[0]} to {counts[-1]}" if counts[1:] else f"{counts[0]}"
+    taken = f"Medians of {several} cold starts" if counts[-1] > 1 else "One cold start"
     loads = [sample["load"] for sample in content["samples"]]
     processors = next(iter(content["environment"]["nodes"].values()), {}).get("processors")
     links = "; ".join(

@@ -20,6 +20,7 @@ if __name__ == "__main__":
 import bench_result  # noqa: E402 (found through the path above)
 import doctor_table  # noqa: E402
 import eks_checks_table  # noqa: E402
+import independence_result  # noqa: E402
 import life_table  # noqa: E402
 import managed_files_table  # noqa: E402
 import nodes_table  # noqa: E402
@@ -61,6 +62,7 @@ GENERATED: list[tuple[str, Generator]] = [
     ("docs/nodes.md", lambda text: between(text, "nodes", nodes_table.table())),
     ("docs/security.md", lambda text: between(text, "managed-files", managed_files_table.table())),
     ("docs/reliability.md", lambda text: life_table.with_section(text, life_table.measured())),
+    ("docs/advice.md", lambda text: independence_result.with_section(text, independence_result.measured())),
     ("docs/performance.md", lambda text: bench_result.with_section(text, bench_result.measured())),
     ("README.md", lambda text: result_picture.with_section(text, _measured())),
     ("docs/pod-start.svg", lambda _: result_picture.picture(_measured())),
