@@ -227,9 +227,7 @@ def impersonation_headers(user: Mapping[str, Any]) -> list[tuple[str, str]]:
     """
     groups, extra = user.get("as-groups") or [], user.get("as-user-extra") or {}
     if not isinstance(groups, list) or not isinstance(extra, dict):
-        raise RefusedError(
-            "the kubeconfig's as-groups or as-user-extra are no list and no object", REMEDY
-        )
+        raise RefusedError("the kubeconfig's as-groups or as-user-extra are no list and no object", REMEDY)
     headers = [
         ("Impersonate-User", user.get("as")),
         ("Impersonate-Uid", user.get("as-uid")),
