@@ -33,7 +33,7 @@ bench: build ## cold pod starts on the lab, each way to load an image side by si
 test: setup ## everything below, with the time of each stage (a quarter of an hour)
 	@scripts/stages lint types unit build installer index engine cluster
 
-slow: setup ## the tests of these stages that take long, which `make test` leaves out; CI runs both (half an hour and more)
+slow: setup ## the tests of these stages that take long, which `make test` leaves out; CI runs both (three quarters of an hour)
 	@PYTEST_ADDOPTS=--slow scripts/stages installer engine cluster
 
 lint: setup ## ruff (lint and format) and shellcheck

@@ -13,6 +13,7 @@ from tests.engine.conftest import Account, EksStack, default_subnets
 from tests.engine.fake_cluster import FakeNodes
 from tests.engine.project_stack import Stack
 
+pytestmark = pytest.mark.slow
 ABSENT = "subnet-0123456789abcdef0"
 # Of us-east-1; EKS makes no control plane in the last one, use1-az3.
 ZONES = ("us-east-1a", "us-east-1b", "us-east-1e")

@@ -25,6 +25,7 @@ from components import ec2_node_class, node_pool, pool_labels
 from tests.engine.fake_cluster import ControlPlane, condition
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.slow
 PATIENCE_S = 60
 KARPENTER = "/apis/karpenter.sh/v1"
 AWS = "/apis/karpenter.k8s.aws/v1"
