@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--stride",
         type=int,
         metavar="N",
-        help="every N-th fault point; default: every 241st, with --slow every 61st, with --full every one",
+        help="every N-th fault point; default: every 481st, with --slow every 61st, with --full every one",
     )
     parser.addoption(
         "--rewrite-golden", action="store_true", help="write the resource graphs of the examples anew"

@@ -387,12 +387,13 @@ CASES = [
         user="ann",
     ),
 ]
-QUICK = (
+QUICK = ("imagePullSecret, bearer",)
+SLOW = (
     "provider plugin, anonymous pod",
-    "imagePullSecret, bearer",
     "the CA is in hosts.toml",
+    "a client certificate in hosts.toml",
+    "plugin: rubbish",
 )
-SLOW = ("a client certificate in hosts.toml", "plugin: rubbish")
 
 
 @dataclass

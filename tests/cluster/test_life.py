@@ -23,8 +23,8 @@ from tests.levels import marks_of
 
 RESULTS = lab_client.LAB_DIRECTORY / "life.json"
 OTHER = "life/other"
-QUICK = [("daemon killed", "a running pod")]
 SLOW = [
+    ("daemon killed", "a running pod"),
     ("daemon killed, registry away", "a completed pod"),
     ("reboot, registry away", "a crashing pod"),
     ("containerd's configuration rewritten, and restarted", "nobody"),
@@ -68,7 +68,7 @@ def stage(api) -> Iterator[Stage]:
 @pytest.mark.parametrize(
     ("event", "holder"),
     [
-        pytest.param(*cell, marks=marks_of(cell, QUICK, SLOW), id=f"{cell[0]} - {cell[1]}".replace("'", ""))
+        pytest.param(*cell, marks=marks_of(cell, (), SLOW), id=f"{cell[0]} - {cell[1]}".replace("'", ""))
         for cell in life.CELLS
     ],
 )

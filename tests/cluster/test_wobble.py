@@ -24,6 +24,7 @@ from tests.waiting import wait_for
 
 NODE, OTHER_NODE = SOCI_NODES
 OF_LAYERS: dict[str, Any] = {"kinds": ("blobs", "store"), "agent": "soci"}
+pytestmark = pytest.mark.slow
 SLOW_LAYERS = Fault(bytes_per_second=SLOW_BYTES_PER_SECOND, agent="soci", kinds=("blobs", "store"))
 SHORT = 1 << 20  # bytes: the first span
 READ_SECONDS = 180
@@ -142,26 +143,16 @@ WOBBLES = [
         {"faults": [Fault(inverted=True, **OF_LAYERS)]},
         "gives other bytes",
         id="replaced",
-        marks=pytest.mark.slow,
     ),
     pytest.param(
         {"faults": [Fault(length=SHORT, **OF_LAYERS)]},
         "gives other bytes",
         id="truncated",
-        marks=pytest.mark.slow,
     ),
-    pytest.param(
-        {"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short", marks=pytest.mark.slow
-    ),
-    pytest.param(
-        {"ranges": False, "faults": []}, "gives other bytes", id="without-ranges", marks=pytest.mark.slow
-    ),
-    pytest.param(
-        {"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429", marks=pytest.mark.slow
-    ),
-    pytest.param(
-        {"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503", marks=pytest.mark.slow
-    ),
+    pytest.param({"faults": [Fault(cut_after=50_000, **OF_LAYERS)]}, "is away", id="cut-short"),
+    pytest.param({"ranges": False, "faults": []}, "gives other bytes", id="without-ranges"),
+    pytest.param({"faults": [Fault(429, **OF_LAYERS)]}, "too many requests", id="429"),
+    pytest.param({"faults": [Fault(503, **OF_LAYERS)]}, "too many requests", id="503"),
 ]
 
 
@@ -186,7 +177,6 @@ def test_reads_fail_loudly_and_are_named_and_go_on_when_the_registry_is_mended(
     pod.must_read_everything()
 
 
-@pytest.mark.slow
 def test_redirects_that_begin_while_a_pod_reads_are_followed(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -201,7 +191,6 @@ def test_redirects_that_begin_while_a_pod_reads_are_followed(
     assert findings(NODE, repository) == {}
 
 
-@pytest.mark.slow
 def test_too_many_requests_that_pass_are_no_error(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -218,7 +207,6 @@ def test_too_many_requests_that_pass_are_no_error(
     assert findings(NODE, repository) == {}
 
 
-@pytest.mark.slow
 def test_an_index_that_is_deleted_disturbs_no_pod_that_reads_and_the_next_node_names_it(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:
@@ -247,7 +235,6 @@ def parts_of_index(repository: str) -> dict[str, str]:
     return {"index": index, "ztoc": manifest(index)["layers"][-1]["digest"]}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("part", "damage"),
     [("index", {"inverted": True}), ("ztoc", {"inverted": True}), ("ztoc", {"length": 100})],
@@ -270,7 +257,6 @@ def test_an_index_or_a_ztoc_that_is_damaged_makes_no_read_wrong_and_is_named(
     assert findings(NODE, repository)
 
 
-@pytest.mark.slow
 def test_an_image_that_is_wholly_local_is_read_without_its_registry(
     registry: AwkwardRegistry, start: Callable[..., Pod]
 ) -> None:

@@ -13,7 +13,7 @@ from tests import fault_report
 from tests.fakes.fixtures import node  # noqa: F401
 from tests.faults import harness
 
-QUICK_STRIDE, SLOW_STRIDE = 241, 61
+QUICK_STRIDE, SLOW_STRIDE = 481, 61
 
 
 @pytest.fixture(scope="session")
