@@ -157,11 +157,8 @@ def _in_group(remedy: str, path: str, settings: Settings | None = None) -> str:
 
 
 def _may_be_secret(key: str, value: Any) -> bool:
-    """Whether a value may hold credentials: that of a setting made for them, also where its name is misspelt,
-    and what looks like a kubeconfig in the wrong place."""
-    item = FIELDS.get(key) or FIELDS.get(_closest(key, FIELDS))
-    if (not item or item.type is str) and not _is_scalar(value):
-        return True
+    """Whether a value is that of a setting made for credentials, and no path."""
+    item = FIELDS.get(key)
     if not item or not declaration(item).is_secret or not value:
         return False
     return item.type is not str or not kubeconfig.is_path(str(value))
