@@ -1,6 +1,7 @@
 """What node this is, and whether SOCI can be installed on it: facts first, then pure judgement."""
 
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,6 +87,20 @@ def is_plain(command: tuple[str, ...]) -> bool:
     return (
         bool(command) and Path(command[0]).name == "containerd" and not any("$" in word for word in command)
     )
+
+
+def effective_configuration(
+    host: Host, program: str, path: str, seconds: float
+) -> dict[containerd_config.Path, object]:
+    """What a containerd makes of a configuration file.
+
+    Raises:
+        ValueError: it does not say in so many seconds, or what it says is no TOML.
+    """
+    result = host.run(program, "--config", path, "config", "dump", timeout=seconds)
+    if result.code != 0:
+        raise ValueError(result.last_error)
+    return containerd_config.flatten(tomllib.loads(result.output))
 
 
 def config_path(command: tuple[str, ...]) -> str:

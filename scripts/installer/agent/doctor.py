@@ -12,6 +12,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,7 +96,8 @@ class _Examination:
         # What was recorded at the install; before one, the usual places.
         program = plan.get("containerd_program", "containerd")
         root_file = plan.get("containerd_config", containerd_config.DEFAULT_FILE)
-        effective = self._try("containerd's configuration", lambda: self._effective(program, root_file)) or {}
+        ask = partial(detect.effective_configuration, self.host, program, root_file, SECONDS)
+        effective = self._try("containerd's configuration", ask) or {}
         recorded = slots.in_use(plan.get("slot"))
         snapshotter = containerd_config.snapshotter(effective)
         slot = slots.in_use(snapshotter) if snapshotter in (recorded.name, recorded.other.name) else recorded
@@ -197,12 +199,6 @@ class _Examination:
             return None, error.cause
 
     # Configurations
-
-    def _effective(self, program: str, path: str) -> dict[containerd_config.Path, object]:
-        result = self.host.run(program, "--config", path, "config", "dump", timeout=SECONDS)
-        if result.code != 0:
-            raise ValueError(result.last_error)
-        return containerd_config.flatten(tomllib.loads(result.output))
 
     def _toml(self, path: str) -> dict[containerd_config.Path, object]:
         return containerd_config.flatten(tomllib.loads(self.host.read_text(path)))

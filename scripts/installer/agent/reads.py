@@ -17,7 +17,6 @@ import resource
 import select
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -242,17 +241,16 @@ def node(host: Host) -> Json:
         "architecture": detect.ARCHITECTURES.get(machine, machine),
         "containerd": ".".join(map(str, version)),
         "discardsUnpackedLayers": discards_unpacked_layers(
-            host, program, plan.get("containerd_config", detect.config_path(()))
+            host, program, plan.get("containerd_config", containerd_config.DEFAULT_FILE)
         ),
     }
 
 
 def discards_unpacked_layers(host: Host, program: str, path: str) -> bool | None:
     """Whether containerd's effective configuration has it; None when it cannot be had."""
-    dump = host.run(program, "--config", path, "config", "dump", timeout=CONTAINERD_SECONDS)
     try:
-        effective = containerd_config.flatten(tomllib.loads(dump.output)) if dump.code == 0 else {}
-    except tomllib.TOMLDecodeError:
+        effective = detect.effective_configuration(host, program, path, CONTAINERD_SECONDS)
+    except ValueError:
         return None
     if not effective:
         return None
