@@ -23,6 +23,7 @@ import eks_checks_table  # noqa: E402
 import independence_result  # noqa: E402
 import life_table  # noqa: E402
 import managed_files_table  # noqa: E402
+import node_checks_table  # noqa: E402
 import nodes_table  # noqa: E402
 import pass_through_table  # noqa: E402
 import recorded  # noqa: E402
@@ -60,6 +61,7 @@ GENERATED: list[tuple[str, Generator]] = [
     ("docs/doctor.md", lambda text: between(text, "doctor", doctor_table.table())),
     ("docs/eks-checks.md", lambda text: between(text, "eks-checks", eks_checks_table.table())),
     ("docs/nodes.md", lambda text: between(text, "nodes", nodes_table.table())),
+    ("docs/operations.md", lambda text: between(text, "node-checks", node_checks_table.table())),
     ("docs/security.md", lambda text: between(text, "managed-files", managed_files_table.table())),
     ("docs/reliability.md", lambda text: life_table.with_section(text, life_table.measured())),
     ("docs/advice.md", lambda text: independence_result.with_section(text, independence_result.measured())),

@@ -16,7 +16,7 @@ from tests.fakes.sourced_script import call
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
 SCRIPT = transaction.host_script(INSTALLER).decode()
-CHECKS = dict(re.findall(r"^([a-z]+):(reads|runs)$", SCRIPT, re.MULTILINE))
+CHECKS = dict(re.findall(r"^([a-z]+) +(reads|runs) +\S", SCRIPT, re.MULTILINE))
 
 
 @pytest.mark.parametrize("slot", [FIRST, SECOND])

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import generate
+import node_checks_table
 import pytest
 import result_picture
 from between import between
@@ -37,6 +38,16 @@ def test_a_document_without_the_markers_is_named_with_them(
         generate.main()
 
 
+def test_a_check_of_the_node_without_words_for_the_document_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "45-verify.sh"
+    script.write_text("CHECKS='\ncri reads it did not load\ncanary runs\n'\n")
+    monkeypatch.setattr(node_checks_table, "SCRIPT", script)
+    with pytest.raises(ValueError, match=r"45-verify\.sh: not a row of CHECKS: canary runs"):
+        node_checks_table.table()
+
+
 def test_every_test_that_a_document_names_exists() -> None:
     sources = "".join(path.read_text() for path in (generate.REPOSITORY / "tests").rglob("test_*.py"))
     documents = "".join(path.read_text() for path in (generate.REPOSITORY / "docs").glob("*.md"))
@@ -60,17 +71,6 @@ def test_programs_and_commands_to_copy_install_the_default_version() -> None:
         assert any(found.values()), pattern
         others = {file.relative_to(root): names - {Settings().version} for file, names in found.items()}
         assert {file: names for file, names in others.items() if names} == {}
-
-
-def test_every_check_of_the_node_is_in_the_documents() -> None:
-    script = (generate.REPOSITORY / "scripts/installer/host/45-verify.sh").read_text()
-    checks = re.findall(r"^([a-z]+):(?:reads|runs)$", script, re.MULTILINE)
-    assert checks
-    [line] = re.findall(
-        r"^\| verify-.*", (generate.REPOSITORY / "docs/operations.md").read_text(), re.MULTILINE
-    )
-    named = re.findall(r"[a-z]+", line.split("|")[1])
-    assert not set(checks) - {*named}, "docs/operations.md: the line of the steps that begins with verify-"
 
 
 def test_every_setting_of_the_nodes_is_used_there() -> None:

@@ -1,24 +1,25 @@
 # --- checks of the node -----------------------------------------------------------------------------------------------
 
-# One row a check: its name, without a `-`, and whether it only reads or runs something. Its function, check_<name>
-# SNAPSHOTTER, dies with the reason; paths in it begin with $ROOT. An install and an uninstall make all of them, for the
-# snapshotter that has to be in effect from then on: at an uninstall that is the node's own, so a check of what only SOCI
-# needs begins with `is_slot "$1" || return 0`. A run that finds nothing to change makes those that read.
+# One row a check: its name, whether it only reads or runs something, and what it finds wrong, for the documents. Its
+# function, check_<name> SNAPSHOTTER, dies with the reason; paths in it begin with $ROOT. An install and an uninstall
+# make all of them, for the snapshotter that has to be in effect from then on: at an uninstall that is the node's own, so
+# a check of what only SOCI needs begins with `is_slot "$1" || return 0`. A run that finds nothing to change makes those
+# that read.
 CHECKS='
-cri:reads
-plugins:reads
-snapshotter:reads
-connection:reads
-canary:runs
+cri         reads  containerd runs without its CRI plugin
+plugins     reads  containerd runs on another configuration than that of its file
+snapshotter reads  another tool changed the snapshotter in the configuration of containerd
+connection  reads  the daemon does not answer containerd
+canary      runs   a container of the sandbox image does not start
 '
 
 # verify_node SNAPSHOTTER reads|runs
 verify_node() {
-  local check
-  for check in $CHECKS; do
-    [ "${check#*:}" = "$2" ] || continue
-    enter "verify-${check%:*}"
-    "check_${check%:*}" "$1"
+  local checks check
+  checks=$(say "$CHECKS" | awk -v does="$2" '$2 == does { print $1 }') || die "the list of checks cannot be read"
+  for check in $checks; do
+    enter "verify-$check"
+    "check_$check" "$1"
   done
 }
 
