@@ -13,7 +13,7 @@ NO_INSTALL = "none"  # of an uninstall alone, never written
 
 FUNCTION = re.compile(r"^(\w+)\(\) ([{(])\n(.*?)^[})]", re.MULTILINE | re.DOTALL)
 ASSIGNED = re.compile(
-    r"(?:^|[;&|({]|\bthen|\bdo|\belse)[ \t]*([a-z_]\w*)=|\bfor ([a-z_]\w*) in\b|\bread -r ([a-z_ ]+)",
+    r"(?:^|[;&|({]|\b(?:then|do|else)\b)[ \t]*([a-z_]\w*)=|\bfor ([a-z_]\w*) in\b|\bread -r ([a-z_ ]+)",
     re.MULTILINE,
 )
 

@@ -12,10 +12,14 @@
 #   soci-host.sh heal [--again]   after a start of a daemon: forget images that did not survive it, name what is broken
 #   soci-host.sh verify           make the checks that only read, and print what came of them
 #   soci-host.sh remove [--force] uninstall: the node's own files back byte for byte, everything of ours gone
-#   soci-host.sh removable [--force]  whether `remove` would be refused, and why; changes nothing that runs
+#   soci-host.sh removable [--force]  whether `remove` would be refused, and why; as `remove`, it first rolls back a
+#                                 transaction that was cut short, and changes nothing else
 #   soci-host.sh status           what is installed and what is running
 #   soci-host.sh mounts [SLOT [all]]  of containers that the slot's daemon serves lazily; or of all its containers
 #   soci-host.sh retire SLOT      remove the daemon that the other slot's replaced, once no container needs it
+#
+# What units and the agent call, and people need not: remove-now, in the uninstall's unit; heal-later and mend-daemon, by a
+# daemon's unit; clear-cut-pulls and clear-copies, by the agent, after a pull or an install that was cut short.
 #
 # A slot is one of the two places for a daemon: `soci` and `soci-b`, see agent/slots.py.
 #
@@ -38,13 +42,15 @@
 #   restarting   as armed, and containerd runs, or   apply -> committed; rollback or boot -> rolled-back
 #                may run, the new configuration
 #   committed    the node is installed               apply -> armed; remove -> removing
-#   rolled-back  the node is as it was before that   apply -> armed; remove -> removing
-#                transaction
-#   removing     containers, images and snapshots    remove-now (also after a kill or a boot) -> restoring; when it
-#                of ours are removed                 fails, no file was changed -> committed
-#   restoring    the node's own files come back,     remove-now, boot -> cleaning; when containerd does not run on
-#                containerd is restarted             them -> committed
-#   cleaning     directories and records go          remove-now, boot -> (none)
+#   rolled-back  the node is as it was before that   apply -> armed; remove -> removing, or (none) at once where no
+#                transaction                         transaction was ever committed
+#   removing     containers, images and snapshots    remove-now -> restoring; when it fails, no file was changed
+#                of ours are removed                 -> committed
+#   restoring    the node's own files come back,     remove-now -> cleaning; when containerd does not run on them, or
+#                containerd is restarted             a check of the node fails -> committed
+#   cleaning     directories and records go          remove-now -> (none)
+# An uninstall that was cut short is taken up by its unit after a kill, by the next call, and by boot, which puts the node's
+# own files back, should it have come that far, and starts remove-now.
 #
 # Functions have their own variables as `local`. CAPITALS are what all of them share: constants, the selected slot, the
 # plan, the journal as it was read or written last, what containerd was seen to have, the manifest's current line (FILE_*), and the step at work.
@@ -59,11 +65,10 @@ HEAL_UNIT=soci-cluster-heal
 COLLECTING=soci-cluster-collecting # a lease of containerd, see collect_garbage
 ASKING=soci-cluster # a namespace of containerd in which a registry is asked whether it answers
 HELD_SECONDS='20 300' # the first and the longest pause between two restarts of a daemon for images that are held
-# Of agent/pull_secret_files.py: in memory a file for each registry's host, and when all were read after a boot, in
-# hundredths of a second since it; on the disk the hosts' names.
-SECRETS=$ROOT/run/soci-cluster/pull-secrets
-SECRETS_READ=$SECRETS.read
-SECRET_HOSTS=$STATE/pull-secret-hosts
+# As in agent/pull_secret_files.py.
+SECRETS=$ROOT/run/soci-cluster/pull-secrets # in memory: a file for each registry's host
+SECRETS_READ=$SECRETS.read # when all of them were read, in hundredths of a second since the boot
+SECRET_HOSTS=$STATE/pull-secret-hosts # on the disk: the hosts' names
 STARTED=$ROOT/run/soci-cluster/started # a file for each invocation of a daemon that has come up
 SECRETS_SECONDS=45 # for which a heal waits for them after a boot
 SLOTS='soci soci-b'
