@@ -47,10 +47,8 @@ def identify(kubeconfig: str, context: str, component: pulumi.Resource) -> Ident
         except UnreadableError:  # who may only look at a cluster may not read its ClusterRoles
             return replace(of_cluster(kube_system, None), keeps_recorded=True)
     except UnreadableError as error:
-        remedy = (
-            "check the network, and soci:kubeconfig and soci:context"
-            if isinstance(error, UnreachableError)
-            else "let the user of soci:kubeconfig `get` the namespace kube-system and the ClusterRole "
+        remedy = error.remedy or (
+            "let the user of soci:kubeconfig `get` the namespace kube-system and the ClusterRole "
             "soci-installer"
         )
         pulumi.log.warn(

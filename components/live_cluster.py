@@ -14,17 +14,30 @@ from .kubeconfig import as_kubectl_means, cluster_of, impersonation_headers, par
 
 REQUEST_TIMEOUT_SECONDS = 10
 MOST_CHARACTERS = 4 << 20  # of what a command prints
+CERTIFICATES = "check the certificates, server and tls-server-name in soci:kubeconfig"
+CREDENTIALS = "check the credentials in soci:kubeconfig, and whether they have expired"
 
 Object = Mapping[str, Any]
 T = TypeVar("T")
 
 
 class UnreadableError(Exception):
-    """The cluster cannot be read: credentials, rights, or a certificate that is not trusted."""
+    """The cluster cannot be read: credentials, rights, or a certificate that is not trusted.
+
+    ``remedy`` is what ends that, for the user of a kubeconfig; empty where rights are missing, which only who
+    asks can name.
+    """
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(cause)
+        self.remedy = remedy
 
 
 class UnreachableError(UnreadableError):
     """Nothing answers at the API server's address."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause, "check the network, and soci:kubeconfig and soci:context")
 
 
 class LiveCluster:
@@ -67,8 +80,9 @@ class LiveCluster:
 
     def get(self, path: str, **query: str) -> Object | None:
         """The object, or the list, at an API path; None when there is none."""
+        from kubernetes.client import ApiException
         from urllib3 import HTTPHeaderDict
-        from urllib3.exceptions import HTTPError, ProxyError, SSLError
+        from urllib3.exceptions import HTTPError, ProxyError
 
         if self._unreachable:
             raise self._unreachable
@@ -79,9 +93,11 @@ class LiveCluster:
         request = method, address, HTTPHeaderDict([*headers.items(), *self._impersonation]), *content
         try:
             answer = self._connection.call_api(*request, _request_timeout=REQUEST_TIMEOUT_SECONDS)
-            content = json.loads(answer.read() or b"{}")
-        except (ProxyError, SSLError) as error:
-            raise UnreadableError(first_line(error)) from error
+            text = answer.read()
+        except ProxyError as error:
+            raise UnreadableError(first_line(error), "check proxy-url in soci:kubeconfig") from error
+        except ApiException as error:  # what the client makes of an error of TLS: its kind, then its words
+            raise UnreadableError(f"{error.reason}".splitlines()[-1], CERTIFICATES) from error
         except HTTPError as error:
             address = self._connection.configuration.host
             server = "the API server" if redaction.credentials_in(address) else address
@@ -95,11 +111,7 @@ class LiveCluster:
             raise UnreadableError("a credential of the kubeconfig has a line break in it") from None
         except Exception as error:
             raise UnreadableError(first_line(error)) from error
-        if answer.status == 404:
-            return None
-        if answer.status >= 400:
-            raise UnreadableError(content.get("message") or f"HTTP status {answer.status}")
-        return content
+        return object_of(answer.status, text)
 
     def items(self, path: str, **query: str) -> Sequence[Object]:
         """The objects of a kind at an API path."""
@@ -151,6 +163,30 @@ class LiveCluster:
             lines = [line for line in errors.splitlines() if line.strip()]
             raise UnreadableError((lines or [f"it ended with status {status}"])[-1])
         return output
+
+
+def object_of(status: int, text: bytes) -> Object | None:
+    """What an answer with this HTTP status says; None where the API server has no such object.
+
+    Raises:
+        UnreadableError: the API server refuses, or it is none: a proxy's page, or that of a login.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    # Objects, lists and refusals have their kind: https://kubernetes.io/docs/reference/using-api/api-concepts
+    if not isinstance(content, dict) or "kind" not in content or 300 <= status < 400:
+        raise UnreadableError(
+            f"HTTP status {status} with an answer that is none of an API server",
+            "check the server's address in soci:kubeconfig, and what answers in its place",
+        )
+    if status == 404:
+        return None
+    if status < 400:
+        return content
+    cause = str(content.get("message") or f"HTTP status {status}")
+    raise UnreadableError(cause, CREDENTIALS if status == 401 else "")
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:

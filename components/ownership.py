@@ -133,13 +133,13 @@ class Ownership:
             return None
         # With another content the engine would have to replace it, which it refuses for what is imported.
         is_same = "data" not in args.props or await _value_of(args.props["data"]) == live.get("data")
-        if self._can_import and owner and owner_of(live) == owner and is_same:
+        if self._can_import and is_same and is_importable(live, owner):
             # In a state that knows the object this changes nothing, but the engine refuses to replace it.
             # Else the engine imports it and then updates it, since the server's defaults are a difference.
             # Only the update waits for the nodes.
             args.opts.import_ = f"{namespace}/{name}" if namespace else name
             return pulumi.ResourceTransformResult(args.props, args.opts)
-        if pulumi.runtime.is_dry_run() and is_foreign(live, owner, self._maker) and not self._has_warned:
+        if pulumi.runtime.is_dry_run() and is_in_the_way(live, owner, self._maker) and not self._has_warned:
             self._has_warned = True
             await self._warn(owner, live)
         return None
@@ -147,7 +147,7 @@ class Ownership:
     async def _warn(self, owner: str, first: Object) -> None:
         """Say of all objects that are somebody else's what an `up` will come to; one of them is at hand."""
         others = await asyncio.gather(*(self._live(kind, name) for kind, name in self._objects))
-        foreign = [live for live in others if live and is_foreign(live, owner, self._maker)]
+        foreign = [live for live in others if live and is_in_the_way(live, owner, self._maker)]
         if title(first) not in map(title, foreign):  # it went meanwhile, or is called otherwise by now
             foreign.insert(0, first)
         refused = (
@@ -212,6 +212,21 @@ def is_refused_creation(args: pulumi.ErrorHookArgs) -> bool:
     return args.failed_operation == "create" and any("already exists" in error for error in args.errors[:1])
 
 
+def is_importable(live: Object, owner: str) -> bool:
+    """Whether the state may take an object in: it is this owner's, and it stays."""
+    return bool(owner) and owner_of(live) == owner and not is_being_deleted(live)
+
+
+def is_in_the_way(live: Object, owner: str, maker: Maker = OF_INSTALLER) -> bool:
+    """Whether a live object keeps this owner from making its own, unless the state has it."""
+    return is_being_deleted(live) or is_foreign(live, owner, maker)
+
+
+def is_being_deleted(live: Object) -> bool:
+    """Whether an object is on its way out: it will go when its finalizers, or what it holds, have gone."""
+    return bool(live["metadata"].get("deletionTimestamp"))
+
+
 def is_foreign(live: Object, owner: str, maker: Maker = OF_INSTALLER) -> bool:
     """Whether a live object cannot be this owner's.
 
@@ -258,6 +273,8 @@ def title(live: Object) -> str:
 
 def remedy(live: Object, owner: str, maker: Maker = OF_INSTALLER) -> str:
     """What to do about a live object that is not in this stack's state."""
+    if is_being_deleted(live):
+        return "it is being deleted: wait until it is gone, then pulumi up"
     if live.get("kind") == "Secret" and owner_of(live) == owner:  # with other content it cannot be imported
         metadata = live["metadata"]
         return f"kubectl -n {metadata['namespace']} delete secret {metadata['name']}, then pulumi up"

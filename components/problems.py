@@ -27,6 +27,8 @@ from .settings import (
 from .values import RefusedError
 
 PROXIES = ("httpProxy", "httpsProxy")
+WITH_COLONS = re.compile(r"(?:^|\.)\w*(?:[iI]mages?|[tT]aints)(?:[.\[]|$)")
+"""Paths of values with a colon that are no user and password."""
 
 
 class SociConfigError(pulumi.RunError):
@@ -58,7 +60,7 @@ def line(path: str, value: Any, reason: str, remedy: str) -> str:
     # What a setting of ours is called says nothing of its value.
     names = path.removeprefix(_group_of(path))
     names = names.partition(".")[2] if names.partition(".")[0] in FIELDS else names
-    if redaction.may_hold_secret(names, value) or (top in PROXIES and redaction.is_pair(value)):
+    if redaction.may_hold_secret(names, value) or _is_pair(path, value):
         return f"soci:{path} [not shown]: {redaction.without_secret(told, value)}"
     if not _is_of_known_shape(path, value):
         return f"soci:{path} [not shown]: {told}"
@@ -104,7 +106,9 @@ def remedy_for(item: "Field[Any]") -> str:
     default = default_of(item)
     if remedy := declaration(item).remedy:
         return f"pulumi config {remedy}"
-    return f"pulumi config set soci:{config_key(item)} {default}" if default else removal(config_key(item))
+    if not default:
+        return removal(config_key(item))
+    return f"pulumi config set soci:{config_key(item)} {'true' if default is True else default}"
 
 
 def removal(path: str) -> str:
@@ -154,6 +158,13 @@ def _in_group(remedy: str, path: str, settings: Settings | None = None) -> str:
 
     pattern = r"config (set|rm) (?:--path )?('?)soci:(\w+)((?:\[\d+\])?)"
     return re.sub(pattern, turned, remedy) if group else remedy
+
+
+def _is_pair(path: str, value: Any) -> bool:
+    """Whether a value is a user and a password, in the place of what belongs at this path."""
+    if path.partition(".")[0] in PROXIES:
+        return redaction.is_pair(value)
+    return not WITH_COLONS.search(path) and redaction.is_pair_of_no_host(value)
 
 
 def _may_be_secret(key: str, value: Any) -> bool:

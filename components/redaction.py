@@ -1,5 +1,6 @@
 """How values are shown in refusals, and how secret ones are kept out of them."""
 
+import base64
 import json
 import os
 import re
@@ -14,6 +15,13 @@ _CREDENTIALS = re.compile(r":\S*@(?!sha256:)|://\S*[?#]|\?\S*=|:\s")
 # Names of what people keep secrets in; a user and a password, in the place of an address.
 _SECRET_NAME = re.compile(r"passw|token|secret|credential|user_?data|private_?key|api_?key", re.IGNORECASE)
 _PAIR = re.compile(r"(?:\w+://)?(?!\w+://)[^\s:/@]+:(?!\d+/?$)[^\s@]+$")
+# What begins or names a secret wherever it is written: a header's value, a word and its value, tokens of
+# Kubernetes and OIDC (JWT), GitHub and AWS.
+_SECRET = re.compile(
+    r"^(?:Bearer|Basic)\s|(?i:passw\w*|token|secret|pwd|(?:api|access|private)[_-]?key)\w*=|\beyJ[\w-]+\."
+    r"|\bgh[a-z]_\w|\b(?:AKIA|ASIA)[A-Z0-9]{8}"
+)
+_HOST = re.compile(r"[^\s:/@]+:\d+(?:/|$)")
 
 
 def is_config_secret(key: str) -> bool:
@@ -32,7 +40,11 @@ def shortened(value: Any) -> str:
 
 def credentials_in(value: Any) -> list[str]:
     """The texts in a value that may hold credentials, wherever it was written: none of them may be shown."""
-    return [text for text in _texts(value) if _CREDENTIALS.search(text)]
+    return [
+        text
+        for text in _texts(value)
+        if _CREDENTIALS.search(text) or _SECRET.search(text) or _is_encoded(text)
+    ]
 
 
 def may_hold_secret(path: str, value: Any) -> bool:
@@ -44,6 +56,21 @@ def may_hold_secret(path: str, value: Any) -> bool:
 def is_pair(value: Any) -> bool:
     """Whether a value is a user and a password rather than an address."""
     return any(map(_PAIR.match, _texts(value)))
+
+
+def is_pair_of_no_host(value: Any) -> bool:
+    """Whether a value is a user and a password where addresses of hosts and of AWS (ARN) stand, too."""
+    texts = (text for text in _texts(value) if not text.startswith("arn:"))
+    return any(_PAIR.match(text) and not _HOST.match(text.partition("://")[2] or text) for text in texts)
+
+
+def _is_encoded(text: str) -> bool:
+    """Whether a text is a user and a password in Base64, as a Docker configuration has them."""
+    try:
+        decoded_text = base64.b64decode(text, validate=True).decode("ascii")
+    except ValueError:
+        return False
+    return decoded_text.isprintable() and bool(re.fullmatch(r"[^\s:]+:\S+", decoded_text))
 
 
 def without_secret(message: str, secret: Any) -> str:

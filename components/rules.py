@@ -75,9 +75,14 @@ def between(low: int, high: int, unit: str) -> Callable[[Any], int]:
 
 def version(value: Any) -> str:
     """A SOCI release, X.Y.Z; the `v` of a release's tag is taken off."""
-    found = re.sub("^[vV]", "", values.text(value))
+    written = values.text(value)
+    found = re.sub("^[vV]", "", written)
     if not re.fullmatch(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)", found):
-        raise RefusedError("not a version of the form X.Y.Z (quote it in YAML, which reads 0.10 as 0.1)")
+        meant = re.search(r"[/-]v?(\d+\.\d+\.\d+)/?$", written)
+        raise RefusedError(
+            "not a version of the form X.Y.Z (quote it in YAML, which reads 0.10 as 0.1)",
+            f"pulumi config set soci:version {meant[1]}" if meant else "",
+        )
     number = tuple(map(int, found.split(".")))
     if number < OLDEST_VERSION:
         raise RefusedError("lazy loading with SOCI index v2 needs 0.10.0 or newer")
@@ -164,7 +169,13 @@ def release_url(value: Any) -> str:
     """Where releases are: a plain address, or a repository of an OCI registry."""
     address = values.text(value)
     if not is_oci(address):
-        return url(address, "an http://, https:// or oci:// address")
+        found = url(address, "an http://, https:// or oci:// address")
+        if whole := re.search(r"/v\d+\.\d+\.\d+(?:/[^/]*)?$", found):
+            raise RefusedError(
+                "must be what comes before the version: /vX.Y.Z and the archive's name are added to it",
+                f"pulumi config set soci:releaseUrl {found[: whole.start()]}",
+            )
+        return found
     if not _OCI_REPOSITORY.fullmatch(address.rstrip("/")):
         raise RefusedError(
             "must be oci://REGISTRY/REPOSITORY in lower-case letters, without credentials, tag or digest "

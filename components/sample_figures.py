@@ -72,9 +72,9 @@ def _start(pod: Object) -> str:
         ended = (status.get("state") or {}).get("terminated") or {}
         if status.get("name") == CONTAINER and ended.get("startedAt"):
             created = pod["metadata"]["creationTimestamp"]
-            done = _seconds(created, ended["finishedAt"]) if ended.get("finishedAt") else 0
             said = f"started {_seconds(created, ended['startedAt']):.0f} s after its creation"
-            return f"{said}, done after {done:.0f} s" if done else said
+            finished = ended.get("finishedAt")
+            return f"{said}, done after {_seconds(created, finished):.0f} s" if finished else said
     return ""
 
 

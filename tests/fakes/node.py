@@ -154,14 +154,13 @@ class FakeNode(FakeHost):
 
     def _commit(self, command: Sequence[str], text: str) -> Result:
         directory = self.path(command[-1])
-        for line in (directory / "files").read_text().splitlines():
-            _, path, *_, new, name = line.split("\t")
-            target = self.path(path)
+        for line in transaction.manifest_lines((directory / "files").read_text()):
+            target = self.path(line["path"])
             target.parent.mkdir(parents=True, exist_ok=True)
-            if new == "absent":
+            if line["new"] == "absent":
                 target.unlink(missing_ok=True)
             else:
-                shutil.copyfile(directory / "new" / name, target)
+                shutil.copyfile(directory / "new" / line["name"], target)
         state = self.path(transaction.STATE)
         (state / "journal").write_text(f"state=committed\ntransaction={directory.name}\n")
         (state / "current").unlink(missing_ok=True)

@@ -35,6 +35,11 @@ def test_roles_are_the_same_in_the_same_order() -> None:
     assert call('say "$BEFORE_RESTART $AFTER_DAEMON"').split() == list(transaction.Role)
 
 
+def test_the_columns_of_a_manifest_are_the_same() -> None:
+    (read,) = re.findall(r"read -r (FILE_ROLE .*); do$", SCRIPT, re.MULTILINE)
+    assert read.lower().replace("file_", "").split() == list(transaction.MANIFEST)
+
+
 def test_every_journal_state_that_the_agent_knows_is_one_that_the_script_writes() -> None:
     commands = re.sub(r'(^|\s)#.*|"[^"\n]*"', " ", SCRIPT, flags=re.MULTILINE)
     written = set(re.findall(r"\bjournal ([a-z][a-z-]+)", commands))

@@ -1,5 +1,6 @@
 """Every refusal at plan time, in full, and what is accepted."""
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -205,6 +206,29 @@ def test_a_bad_value_is_refused_with_its_reason_and_remedy(key: str, value: str,
     listed = json.dumps(json.loads(value)) if value.startswith("[") else value
     shown = "[not shown]" if value.startswith("{") or key == "verson" else f"'{listed}'"
     assert refusal(**{key: value}) == f"soci:{key} {shown}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("soci-snapshotter-v0.15.0", "0.15.0"),
+        ("https://github.com/awslabs/soci-snapshotter/releases/tag/v0.15.0", "0.15.0"),
+        ("newest", "0.16.1"),
+    ],
+)
+def test_the_remedy_for_a_version_is_the_one_that_was_pasted(written: str, meant: str) -> None:
+    assert refusal(version=written).endswith(f"Remedy: pulumi config set soci:version {meant}")
+
+
+@pytest.mark.parametrize("rest", ["/v0.16.1", "/v0.16.1/", "/v0.16.1/soci-snapshotter-0.16.1.tar.gz"])
+def test_an_address_of_one_release_is_not_where_releases_are(rest: str) -> None:
+    """With soci:sha256 it failed on the nodes only."""
+    base = "https://mirror.example/soci/releases/download"
+    assert refusal(releaseUrl=base + rest).endswith(f"Remedy: pulumi config set soci:releaseUrl {base}")
+
+
+def test_a_remedy_is_written_as_pulumi_wants_it() -> None:
+    assert refusal(requireNodes="perhaps").endswith("pulumi config set soci:requireNodes true")
 
 
 def test_all_problems_are_reported_at_once_each_on_its_line() -> None:
@@ -568,12 +592,37 @@ def test_what_may_hold_credentials_is_not_told(key: str, value: str) -> None:
     assert "hunter2" not in refusal(**{key: value})
 
 
+TOKENS = [
+    f"Bearer {SECRET}",
+    f"Basic {SECRET}",
+    f"PASSWORD={SECRET}",
+    f"registry.example/;token={SECRET}",
+    f"me:{SECRET}",
+    base64.b64encode(f"me:{SECRET}".encode()).decode(),
+    "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl",
+    "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+    "AKIAIOSFODNN7EXAMPLE/secret",
+]
+
+
+@pytest.mark.parametrize("key", ["version", "releaseUrl", "namespace", "vpcId", "mode", "maxUnavailable"])
+@pytest.mark.parametrize("value", TOKENS)
+def test_what_is_a_secret_by_its_look_is_not_told_wherever_it_was_pasted(key: str, value: str) -> None:
+    told = refusal(**{key: value})
+    assert f"soci:{key} [not shown]: " in told
+    assert value not in told
+    assert "hunter2" not in told
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("installerImage", f"Registry.example:5000/python@sha256:{'a' * 64}"),
         ("indexVersions", '["v2", "v3"]'),
         ("httpProxy", "proxy.example:3128"),
+        ("releaseUrl", "mirror.example:8080/soci"),
+        ("nodeTaints", '["a:Never"]'),
+        ("version", "bm9uZQ=="),
     ],
 )
 def test_what_holds_no_credentials_is_told(key: str, value: str) -> None:

@@ -91,6 +91,8 @@ def image(name: str, served: str = "lazy") -> dict[str, Any]:
         "lazyBytes": 287 << 20 if is_lazy else 0,
         "localBytes": 100 << 20 if is_lazy else 0,
         "wholeBytes": 1 << 20 if is_lazy else 288 << 20,
+        "movedBytes": 101 << 20 if is_lazy else 288 << 20,
+        "inBackground": is_lazy,
         "why": "" if is_lazy else "no-index",
     }
 
@@ -117,7 +119,12 @@ def report(node: str, *findings: dict[str, str]) -> dict[str, Any]:
             "uptimeSeconds": 7200,
             "backgroundFetch": "on, progress not known",
         },
-        "hardware": {"inWords": "2 cores, 4.0 GiB of memory", "chosen": "parallel pulls: as it must"},
+        "hardware": {
+            "cores": 2,
+            "memoryBytes": 4 << 30,
+            "inWords": "2 cores, 4.0 GiB of memory",
+            "chosen": "parallel pulls: as it must",
+        },
         "mounts": {"lazyLayers": 6, "containers": 2, "dead": 0},
         "images": [image("registry.example/sample:1"), image("docker.io/library/nginx:latest", "whole")],
         "credentials": CREDENTIALS,

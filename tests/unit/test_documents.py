@@ -110,7 +110,11 @@ def test_the_rooms_list_names_every_room() -> None:
     packages = {path.parent for path in (generate.REPOSITORY / "components").glob("*/__init__.py")}
     components |= {f"{path.name}/" for path in packages}
     folders = {f"{path.name}/" for path in (generate.REPOSITORY / "scripts").iterdir() if path.is_dir()}
-    assert {room for room in components | folders if f"  {room} " not in rooms} == set()
-    for package in (*packages, generate.REPOSITORY / "scripts" / "installer" / "agent"):
-        listed = set(re.findall(r"[a-z_]+", (package / "__init__.py").read_text()))
-        assert {path.stem for path in package.glob("*.py")} - {"__init__"} - listed == set()
+    assert {room for room in components | folders if f"\n  {room} " not in rooms} == set()
+    top = {"components/", "docs/", "examples/", "scripts/", "stacks/", "tests/", "Makefile", "Pulumi.yaml"}
+    assert {room for room in top if f"\n{room}" not in rooms} == set()
+    scripts = generate.REPOSITORY / "scripts"
+    for package in (*packages, scripts / "installer" / "agent", scripts / "index" / "soci_index"):
+        text = (package / "__init__.py").read_text()
+        listed = {line or quoted for line, quoted in re.findall(r"(?m)^ {4}(\w+) |`(\w+)`", text)}
+        assert {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"} - listed == set()

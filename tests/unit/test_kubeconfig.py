@@ -396,7 +396,7 @@ class Asked(http.server.BaseHTTPRequestHandler):
         self.headers_seen.append(self.headers["Authorization"])
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"{}")
+        self.wfile.write(b'{"kind": "NodeList", "items": []}')
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the library's name)
         """Say nothing."""

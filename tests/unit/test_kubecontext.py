@@ -160,7 +160,10 @@ class Cluster(http.server.BaseHTTPRequestHandler):
     """An API server that knows its namespace kube-system."""
 
     def do_GET(self) -> None:
-        body = json.dumps({"metadata": {"uid": UID}} if self.path == KUBE_SYSTEM else {}).encode()
+        found = (
+            {"kind": "Namespace", "metadata": {"uid": UID}} if self.path == KUBE_SYSTEM else {"kind": "List"}
+        )
+        body = json.dumps(found).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -13,6 +13,8 @@ import pytest
 from components import live_cluster
 from tests.fakes.tls import server_context
 
+LIST = {"kind": "NodeList", "items": []}
+
 
 def kubeconfig(server: str, user: dict[str, Any] | None = None, **cluster: object) -> str:
     content = {
@@ -40,13 +42,14 @@ def asked(
             while not request.endswith(b"\r\n\r\n"):
                 request += stream.recv(4096)
             requests.append(request.decode())
-            stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            answer = json.dumps(LIST).encode()
+            stream.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n".encode() + answer)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         serving = threading.Thread(target=serve, daemon=True)
         serving.start()
         text = kubeconfig_at(f"127.0.0.1:{server.getsockname()[1]}")
-        assert live_cluster.LiveCluster(text).get("/api/v1/nodes") == {}
+        assert live_cluster.LiveCluster(text).get("/api/v1/nodes") == LIST
         serving.join(10)
     return requests[0]
 
@@ -110,6 +113,53 @@ def test_a_socks_proxy_is_used_and_resolves_the_name_itself() -> None:
     )
     assert destinations == [(3, "cluster.internal")]  # 3: a name, no address
     assert request.startswith("GET /api/v1/nodes ")
+
+
+def test_a_certificate_that_is_not_trusted_is_told_in_words(tmp_path: Path) -> None:
+    """The client says "(0)" on its first line, and what is wrong on its last."""
+    context = server_context(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                context.wrap_socket(server.accept()[0], server_side=True)
+
+        threading.Thread(target=serve, daemon=True).start()
+        cluster = live_cluster.LiveCluster(kubeconfig(f"https://127.0.0.1:{server.getsockname()[1]}"))
+        with pytest.raises(live_cluster.UnreadableError, match="CERTIFICATE_VERIFY_FAILED") as raised:
+            cluster.get("/api/v1/nodes")
+    assert raised.value.remedy == live_cluster.CERTIFICATES
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (200, b"<html>log in</html>"),
+        (200, b'{"status": "ok"}'),
+        (200, b"[]"),
+        (200, b""),
+        (301, b""),
+        (404, b"default backend - 404"),
+        (500, b'"x"'),
+        (502, b"<html>Bad Gateway</html>"),
+    ],
+)
+def test_an_answer_of_something_else_in_the_servers_place_is_none(status: int, text: bytes) -> None:
+    """A proxy's 404 was no object, a 301 an empty one, and the others ended the program."""
+    with pytest.raises(live_cluster.UnreadableError, match=f"HTTP status {status} with an answer") as raised:
+        live_cluster.object_of(status, text)
+    assert "what answers in its place" in raised.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"), [(401, live_cluster.CREDENTIALS), (403, ""), (500, "")], ids=str
+)
+def test_what_the_api_server_refuses_is_told_in_its_words(status: int, remedy: str) -> None:
+    refusal = json.dumps({"kind": "Status", "message": "because"}).encode()
+    with pytest.raises(live_cluster.UnreadableError, match=r"^because$") as raised:
+        live_cluster.object_of(status, refusal)
+    assert raised.value.remedy == remedy
+    assert live_cluster.object_of(404, refusal) is None
 
 
 def test_an_address_where_nothing_answers_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,18 @@ def test_a_secret_is_deleted_only_where_it_is_this_owners() -> None:
     assert "delete" not in ownership.remedy(secret, f"{URN} 22222222"), "another stack reads it"
 
 
+def test_what_is_being_deleted_is_waited_for_whoever_made_it() -> None:
+    """A first `up` was killed, and somebody deleted the namespace: in the state it would stay for good."""
+    own, others = live("Namespace", owner=OWNER), live("Namespace")
+    assert ownership.is_importable(own, OWNER)
+    assert not ownership.is_in_the_way(own, OWNER)
+    for going in (own, others):
+        going["metadata"]["deletionTimestamp"] = "2026-11-28T10:00:00Z"
+        assert not ownership.is_importable(going, OWNER)
+        assert ownership.is_in_the_way(going, OWNER)
+        assert ownership.remedy(going, OWNER) == "it is being deleted: wait until it is gone, then pulumi up"
+
+
 def test_an_annotation_that_is_no_owner_is_told_as_somebody_elses() -> None:
     """Anybody may write it."""
     assert ownership.describe([live(owner="x")], "dev", "soci") == (
@@ -196,6 +208,14 @@ def test_who_may_not_read_the_system_namespace_does_not_change_the_cluster(
         "forbidden. Remedy: let the user of soci:kubeconfig `get` the namespace kube-system and the "
         "ClusterRole soci-installer"
     ]
+
+
+def test_where_the_cause_is_known_its_own_remedy_is_told(
+    monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    """Of a certificate or a password that ended, a role was asked for."""
+    identify(monkeypatch, **{"kube-system": UnreadableError("Unauthorized", "log in anew")})
+    assert told[0].endswith(": Unauthorized. Remedy: log in anew")
 
 
 def test_who_may_not_read_the_cluster_role_alone_keeps_the_identity_without_a_word(

@@ -95,6 +95,14 @@ def test_the_line_says_when_the_program_was_done() -> None:
     assert sample_figures.in_words(ran, [], "") == words
 
 
+def test_a_program_that_is_done_within_a_second_is_done_all_the_same() -> None:
+    """The API's times have whole seconds: on a quick node nothing was said of the end."""
+    ran = pod(CREATED)
+    ran["status"]["containerStatuses"][1]["state"]["terminated"]["finishedAt"] = CREATED
+    words = "started 0 s after its creation, done after 0 s"
+    assert sample_figures.in_words(ran, [], "") == words
+
+
 def test_a_node_whose_clock_is_behind_starts_no_pod_before_its_creation() -> None:
     assert sample_figures.in_words(pod("2026-11-27T09:59:58Z"), [], "") == "started 0 s after its creation"
 

@@ -157,8 +157,8 @@ class Agent:
         started = time.monotonic()
         if self._take_off(wanted.force_uninstall):
             self.teller.uninstalled(time.monotonic() - started)
-        # Again, or for the first time: a node that joins has the taint, and an earlier container of this pod
-        # may have been ended by its own uninstall.
+        # Also when there was nothing to take off: a node that joins has the taint, and the uninstall may have
+        # ended an earlier container of this pod before it came here.
         try:
             retry(self.marks.remove, REPORT_SECONDS)
         except ApiError as error:

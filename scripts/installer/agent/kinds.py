@@ -1,7 +1,8 @@
 """The kinds of nodes: a row each, and the first that matches is the node's.
 
 What differs between operating systems and distributions stands here and nowhere else: who the node is, why it
-is refused, the units of containerd and the kubelet, and who else writes containerd's configuration.
+is refused, the units of containerd and the kubelet, and who else writes containerd's configuration. What
+version 0.1 of the installer did not write down on a node, host/10-files.sh knows by the names of that day.
 """
 
 from collections.abc import Callable

@@ -24,6 +24,7 @@ POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
 FORGET_FAILURE_SECONDS = 600
 RESERVED_BYTES = 128 << 10
 TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
+MANIFEST = ("role", "path", "mode", "owner", "old", "new", "name")  # its columns, as host/00-head.sh has them
 BUSY = "busy: "  # begins the cause when lazily loaded containers run; their mount points follow
 
 
@@ -138,8 +139,13 @@ def installed_plan(host: Host) -> dict[str, str]:
 
 def recorded_files(host: Host) -> dict[str, str]:
     """The digest of each managed file as it was installed last; empty when nothing is installed."""
-    lines = (line.split("\t") for line in host.read_text(f"{STATE}/current/files").splitlines())
-    return {fields[1]: fields[5] for fields in lines if len(fields) > 6}
+    return {line["path"]: line["new"] for line in manifest_lines(host.read_text(f"{STATE}/current/files"))}
+
+
+def manifest_lines(manifest: str) -> list[dict[str, str]]:
+    """The lines of a manifest, each by its columns; one that was cut short is no line."""
+    lines = (line.split("\t") for line in manifest.splitlines())
+    return [dict(zip(MANIFEST, fields, strict=True)) for fields in lines if len(fields) == len(MANIFEST)]
 
 
 def new_id() -> str:

@@ -20,8 +20,8 @@ import time
 
 PERIOD_SECONDS = 1.0
 PATIENCE_SECONDS = 10.0
-# Blocked from before one program becomes the next until that one handles it: the first process of a container
-# ignores what it does not handle, and the pod's end would go unnoticed.
+# It stays blocked across exec until the new program handles it: the first process of a container ignores a
+# signal that it does not handle, so the end of the pod would be lost.
 END_SIGNAL = signal.SIGTERM
 INSTALLER = [sys.executable, "-B", "-m", "agent"]
 

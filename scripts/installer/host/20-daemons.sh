@@ -11,7 +11,7 @@ snapshots_of() {
   ctr --namespace k8s.io snapshots --snapshotter "$snapshotter" "$@"
 }
 
-# The program that the unit starts, whatever it was at the install; where that is a wrapper, the one of the install.
+# The program that containerd's unit starts now; if that is a wrapper, the program that was recorded at the install.
 containerd_of_unit() {
   local program
   program=$(systemctl show "$PLAN_containerd_unit" --property=ExecStart | sed -n 's/.*path=\([^ ;]*\).*/\1/p')
@@ -73,6 +73,7 @@ root_in_dump() {
 
 # with_proxies COMMAND ARGUMENT...: through the proxies that containerd runs with, wherever it has them from.
 with_proxies() (
+  local process name value
   process=$(systemctl show "$PLAN_containerd_unit" --property=MainPID --value) || process=0
   for name in HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy; do
     value=$(tr '\0' '\n' 2>/dev/null <"/proc/$process/environ" | sed -n "s/^$name=//p") || value=''

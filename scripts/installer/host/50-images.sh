@@ -82,8 +82,8 @@ clear_copies_left() {
   in_each_slot clear_copies
 }
 
-# Images whose content is not on the node, neither in containerd's store nor, therefore, to be unpacked by another
-# snapshotter: their layers were loaded lazily, or discarded once they were unpacked.
+# Images whose content is not in containerd's store: their layers were loaded lazily, or discarded once they were
+# unpacked. No other snapshotter can unpack them.
 incomplete_images() {
   ctr --namespace k8s.io images check 2>/dev/null | awk '$4 == "incomplete" { print $1 }'
 }

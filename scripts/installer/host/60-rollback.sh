@@ -30,25 +30,25 @@ rollback() {
 # rollback_now: the node's old files and daemons back. Called with journal and plan read, and the lock held.
 # When a file cannot be put back, the journal goes on to say so, and the timer, a boot or the next install tries again.
 rollback_now() {
-  local is_forgotten left
+  local is_unreferenced left
   free_reserved "$DIRECTORY"
   # Records of snapshots whose directory is gone would stay in containerd for good, and in the way of the next install.
-  is_forgotten=0
-  if [ "$JOURNAL" = armed ] || [ -z "$(ls "$ROOT$DATA/snapshotter/snapshots" 2>/dev/null)" ]; then is_forgotten=1; fi
+  is_unreferenced=0
+  if [ "$JOURNAL" = armed ] || [ -z "$(ls "$ROOT$DATA/snapshotter/snapshots" 2>/dev/null)" ]; then is_unreferenced=1; fi
   # Once containerd does not know the snapshotter any more, or its daemon is stopped again, it cannot delete what was
   # created under it meanwhile.
   if [ "$JOURNAL" = restarting ] && containerd_answers && daemon_answers &&
     { [ "$PLAN_slot_is_new" = 1 ] || { [ "$PLAN_is_switch" = 1 ] && [ "$SNAPSHOTTER_WAS" != active ]; }; }; then
     remove_containers
     remove_snapshots
-    left=$(list_snapshots) && [ -z "$left" ] && is_forgotten=1
+    left=$(list_snapshots) && [ -z "$left" ] && is_unreferenced=1
   fi
   restore_files "$DIRECTORY" || return 1
   systemctl daemon-reload || :
   if [ "$JOURNAL" = restarting ]; then restart_containerd; fi
   restore_daemon
   # A directory that was not there before this first install.
-  if [ "$SNAPSHOTTER_WAS" != active ] && [ "$is_forgotten" = 1 ] && [ ! -e "$STATE/current" ] &&
+  if [ "$SNAPSHOTTER_WAS" != active ] && [ "$is_unreferenced" = 1 ] && [ ! -e "$STATE/current" ] &&
     grep -qxF "$DATA" "$STATE/originals/folders" 2>/dev/null; then
     (remove_data) || :
   fi

@@ -34,7 +34,6 @@ start_removal() {
 }
 
 remove_now() {
-  local name
   check_recorded
   if [ ! -d "$STATE" ]; then
     leave_nothing
@@ -75,7 +74,7 @@ remove_now() {
     (
       trap 'name_failed_check $?' EXIT
       restart_containerd && check_old_in_effect
-    ) || put_back
+    ) || reinstate
     forget_containers
     journal cleaning
   fi
@@ -301,8 +300,9 @@ name_failed_check() {
   case $STEP in verify-*) say "$STEP: $CAUSE" >&2 ;; esac
 }
 
-# put_back: containerd does not run on the node's own configuration, so what was installed comes back. Ends in failure.
-put_back() {
+# reinstate: containerd does not run on the node's own configuration, or a check failed, so what was installed comes
+# back. Ends in failure.
+reinstate() {
   local cause
   cause=$(tail -n 1 "$STATE/removal.log")
   each_file "$STATE/current" put_installed
