@@ -13,6 +13,7 @@ from .names import STARTUP_TAINT
 from .operating_systems import DEFAULT, OPERATING_SYSTEMS, SERVED
 from .own_nodes import STARTUP, Taint, pool_labels
 from .problems import SociConfigError
+from .settings import Settings
 
 Manifest = dict[str, Any]
 """An object of Kubernetes, with `apiVersion`, `kind`, `metadata` and `spec`, as YAML would hold it."""
@@ -79,10 +80,10 @@ def ec2_node_class(
     name: str,
     spec: Mapping[str, Any],
     *,
-    volume_gib: int = 100,
+    volume_gib: int = Settings.volume_gib,
     volume_iops: int = 3000,
-    volume_throughput: int = 600,
-    hop_limit: int = 1,
+    volume_throughput: int = Settings.volume_throughput,
+    hop_limit: int = Settings.metadata_hop_limit,
     instance_store: bool = False,
 ) -> Manifest:
     """An EC2NodeClass of AL2023 nodes with a disk that suits the loading of images.

@@ -14,14 +14,19 @@ def call(code: str) -> str:
     """What shell code prints that has the script's functions and constants.
 
     Raises:
-        subprocess.CalledProcessError: the code failed.
+        subprocess.CalledProcessError: the code failed; what it said is a note of the error.
     """
     done = subprocess.run(
         ["sh", "-s"],
         input=f"{SCRIPT}\n{code}\n",
         env={**os.environ, "SOCI_HOST_MAIN": "noop", "ROOT": ""},
-        check=True,
+        check=False,
         capture_output=True,
         text=True,
     )
+    try:
+        done.check_returncode()
+    except subprocess.CalledProcessError as error:
+        error.add_note(done.stderr)
+        raise
     return done.stdout

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import node_checks_table
 import pytest
 from agent import transaction
 from agent.slots import FIRST, SECOND
@@ -16,7 +17,7 @@ from tests.fakes.sourced_script import call
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the script gives files to root")
 
 SCRIPT = transaction.host_script(INSTALLER).decode()
-CHECKS = dict(re.findall(r"^([a-z]+) +(reads|runs) +\S", SCRIPT, re.MULTILINE))
+CHECKS = {name: does for name, does, _ in node_checks_table.checks()}
 
 
 @pytest.mark.parametrize("slot", [FIRST, SECOND])

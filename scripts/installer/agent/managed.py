@@ -60,9 +60,10 @@ class Target(Place):
 @dataclass(frozen=True, kw_only=True)
 class Managed:
     """One file. ``what`` is for people; ``when`` says on which nodes there is such a file, and a ``text`` of
-    None that there is none now. ``role`` says what is restarted when it changes: with RECOVERY, which also
-    fits what no daemon reads, nothing. ``mode`` is octal; an empty one stands for that of the file that is
-    there, 0644 for a new one."""
+    None that there is none now. A text is made here, or lies in scripts/installer (`_payload`, `_template`).
+    ``role`` says what is restarted when it changes: with RECOVERY, which also fits what no daemon reads,
+    nothing; then a change of it is in effect from the next boot on. ``mode`` is octal; an empty one stands
+    for that of the file that is there, 0644 for a new one."""
 
     path: Callable[[Place], str]
     text: Callable[[Target], str | None]

@@ -43,7 +43,8 @@ def render(
 
     ``discard_unpacked_layers`` is containerd's own setting of that name, which the mode parallel follows.
 
-    A release that does not know a key takes no notice of it (config.go of 0.10 to 0.16).
+    A release that does not know a key takes no notice of it (config.go of 0.10 to 0.16). A setting writes no
+    line where it has SOCI's own default: each line more restarts the daemon on every node.
     """
     lazy = settings.mode != "parallel"
     parallel = settings.mode != "lazy" and registries.allows_parallel

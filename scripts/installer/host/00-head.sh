@@ -29,7 +29,8 @@
 # Manifest: one line a file, tab separated: role path mode owner old-sha256 new-sha256 name; "absent" for no file.
 # Every managed file is listed, also an unchanged one: the committed manifest is the whole desired state.
 # The role says when a file is written, what a change of it restarts, and when it is restored:
-#   recovery   finishes or rolls back at a boot what was cut short: written first, restored last, removed last of all
+#   recovery   finishes or rolls back at a boot what was cut short: written first, restored last, removed last of all.
+#              Also what no daemon reads, since a change of it restarts nothing
 #   daemon     read by the snapshotter's daemon
 #   generator  read by a tool that writes containerd's configuration
 #   shared     containerd's configuration, which others write, too: swapped once the daemon answers, then a restart
