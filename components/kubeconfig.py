@@ -2,14 +2,15 @@
 
 What kubectl accepts is accepted and means the same; client-go (tools/clientcmd: loader.go, client_config.go,
 api/v1/conversion.go) is the model. A kubeconfig may hold credentials, so no text here shows a piece of it
-except names of contexts and clusters; errors of the YAML reader quote what they read and are never passed on.
+except names of contexts, clusters and users; errors of the YAML reader quote what they read and are never
+passed on.
 """
 
 import contextlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,44 @@ import pulumi
 import yaml
 
 from . import redaction
-from .values import RefusedError
+from .values import RefusedError, kind_in_words
 
 REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
 # What names a file relative to the kubeconfig's own directory (client-go's GetClusterFileReferences and
 # GetAuthInfoFileReferences), by the list that it stands in.
 _CLUSTER_FILES = ("certificate-authority",)
 _USER_FILES = ("client-certificate", "client-key", "tokenFile")
+# What kubectl reads, by an example of each type (client-go's tools/clientcmd/api/v1/types.go); "" is any key.
+_PROGRAM = {"apiVersion": "", "command": "", "args": [""], "env": [{"name": "", "value": ""}]}
+_SHAPE = {
+    "current-context": "",
+    "clusters": [
+        {
+            "name": "",
+            "cluster": {
+                **dict.fromkeys(("server", "proxy-url", "tls-server-name"), ""),
+                **dict.fromkeys(("certificate-authority", "certificate-authority-data"), ""),
+                **dict.fromkeys(("insecure-skip-tls-verify", "disable-compression"), False),
+            },
+        }
+    ],
+    "contexts": [{"name": "", "context": {"cluster": "", "user": "", "namespace": ""}}],
+    "users": [
+        {
+            "name": "",
+            "user": {
+                **dict.fromkeys(("token", "tokenFile", "username", "password", "as", "as-uid"), ""),
+                **dict.fromkeys(("client-certificate", "client-certificate-data"), ""),
+                **dict.fromkeys(("client-key", "client-key-data"), ""),
+                "as-groups": [""],
+                "as-user-extra": {"": [""]},
+                "auth-provider": {"name": ""},
+                "exec": _PROGRAM | {"interactiveMode": "", "provideClusterInfo": False},
+            },
+        }
+    ],
+}
+_PROGRAM_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 # Tabs after a key, at the end of a line, and before a comment there.
 _TABS = re.compile(r"(?<=:)\t+|\t++(?=[ \t]*(?:#.*)?$)", re.MULTILINE)
 
@@ -35,7 +67,7 @@ class NoContextError(RefusedError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: dates and 12:30 are text."""
+    """YAML as Kubernetes reads it: dates and 12:30 are text, y and n are true and false."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -44,11 +76,17 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.bool_values = yaml.SafeLoader.bool_values | {"y": True, "n": False}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]*|0b[01][01_]*|0o?[0-7][0-7_]*|0x[0-9a-fA-F][0-9a-fA-F_]*)$"),
+    list("-+0123456789"),
 )
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+\.[0-9]*([eE][-+]?[0-9]+)?$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]|[0-9][0-9_]*\.?)[0-9_]*([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
 )
 _Loader.add_constructor(
     "tag:yaml.org,2002:binary", lambda loader, node: loader.construct_yaml_binary(node).decode()
@@ -131,14 +169,32 @@ def parse(content: str) -> dict[str, Any]:
     """The object that a kubeconfig's content holds; of several YAML documents, the first.
 
     Raises:
-        RefusedError: it is not one of contexts and clusters.
+        RefusedError: it is not one of contexts and clusters, or a value is of a type that kubectl refuses.
     """
     found = _load(content)
     if not isinstance(found, dict) or found.get("kind") not in (None, "", "Config"):
         raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
-    if not isinstance(found.get("current-context") or "", str):
-        raise RefusedError("its current-context is no text", REMEDY)
+    _require_shape(found, _SHAPE, "")
     return found
+
+
+def _require_shape(value: Any, shape: Any, path: str) -> None:
+    """Refuse what is not of the type of an example. Null is the same as nothing, and a key without an example
+    is none that kubectl reads."""
+    if value is None or shape is None:
+        return
+    if not isinstance(value, type(shape)):
+        wanted = kind_in_words(shape)
+        raise RefusedError(
+            f"its {path} is {kind_in_words(value)}, which kubectl refuses",
+            f"write {wanted} there{', in quotes' if isinstance(shape, str) else ''}",
+        )
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _require_shape(item, shape.get(key, shape.get("")), f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _require_shape(item, shape[0], f"{path}[{number}]")
 
 
 def current_context(content: str) -> str:
@@ -151,10 +207,21 @@ def cluster_server(content: str, context: str) -> str:
 
     Raises:
         NoContextError: there is no such context, or none is chosen.
-        RefusedError: no kubeconfig, or a context that leads nowhere.
+        RefusedError: no kubeconfig, a context that leads nowhere, or one that kubectl refuses.
     """
-    found = parse(content)
+    return cluster_and_user(parse(content), context)[0]["server"]
+
+
+def cluster_and_user(found: Mapping[str, Any], context: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cluster and the user of a context, of the current one when it is empty. The user is empty where
+    the context names none.
+
+    Raises:
+        NoContextError: there is no such context, or none is chosen.
+        RefusedError: the context leads nowhere, or kubectl refuses it.
+    """
     contexts, clusters = _named(found, "contexts", "context"), _named(found, "clusters", "cluster")
+    users = _named(found, "users", "user")
     if not contexts or not clusters:
         raise RefusedError("this is not a kubeconfig with contexts and clusters", REMEDY)
     name = context or found.get("current-context") or ""
@@ -168,18 +235,21 @@ def cluster_server(content: str, context: str) -> str:
             else f"the kubeconfig has no current-context, so one must be chosen (there are: {known})"
         )
         raise NoContextError(reason, f"pulumi config set soci:context {min(contexts)}")
-    for key in ("cluster", "user"):
-        if not isinstance(contexts[name].get(key) or "", str):
-            raise RefusedError(f"its context {name} names its {key} by something else than text", REMEDY)
-    cluster_name = contexts[name].get("cluster") or ""
+    cluster_name, user_name = contexts[name].get("cluster") or "", contexts[name].get("user") or ""
     if cluster_name not in clusters:
         raise RefusedError(
             f"its context {name} leads to the cluster {cluster_name}, which it does not hold", REMEDY
         )
-    cluster, user = clusters[cluster_name], user_of(found, name)
-    server = cluster.get("server")
-    if not server or not isinstance(server, str):
+    cluster, user = clusters[cluster_name], users.get(user_name, {})
+    if not cluster.get("server"):
         raise RefusedError(f"its cluster {cluster_name} has no server", REMEDY)
+    if user_name and user_name not in users and _sends_credentials(cluster):
+        raise RefusedError(
+            f"its context {name} has the user {user_name}, which it does not hold",
+            f"kubectl config set-context {name} --user=USER, with one that it holds",
+        )
+    for reason, remedy in _refusals(cluster, user):
+        raise RefusedError(f"its context {name} has {reason}, which kubectl refuses", remedy)
     for entry, keys in ((cluster, _CLUSTER_FILES), (user, _USER_FILES)):
         for key in keys:
             if key == "tokenFile" and entry.get("token"):
@@ -188,34 +258,90 @@ def cluster_server(content: str, context: str) -> str:
                 raise RefusedError(
                     f"its context {name} needs the file of {key}, which cannot be read", REMEDY
                 )
-    return server
+    return cluster, user
 
 
-def user_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
-    """The user of a context, of the current one when it is empty; empty where there is none."""
-    of = _named(found, "contexts", "context").get(context or found.get("current-context") or "", {})
-    return _named(found, "users", "user").get(of.get("user") or "", {})
+def _sends_credentials(cluster: Mapping[str, Any]) -> bool:
+    """Whether kubectl sends credentials to a cluster; over HTTP, and without a scheme, it sends none
+    (client-go's clientcmd, ClientConfig)."""
+    return cluster["server"].lower().startswith("https://")
 
 
-def cluster_of(found: Mapping[str, Any], context: str) -> dict[str, Any]:
-    """The cluster of a context, of the current one when it is empty; empty where there is none."""
-    of = _named(found, "contexts", "context").get(context or found.get("current-context") or "", {})
-    return _named(found, "clusters", "cluster").get(of.get("cluster") or "", {})
+def _refusals(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What kubectl refuses in a cluster and its user, each with the remedy (client-go's clientcmd,
+    validation.go; the rest, only where credentials are sent, its rest and transport)."""
+    one, anew = "remove one of the two", "have the cluster's own tool write the kubeconfig anew"
+    for entry, key in (
+        (cluster, "certificate-authority"),
+        (user, "client-certificate"),
+        (user, "client-key"),
+    ):
+        if entry.get(key) and entry.get(f"{key}-data"):
+            yield f"both {key} and {key}-data", one
+    if (user.get("token") or user.get("tokenFile")) and (user.get("username") or user.get("password")):
+        yield "both a token and a username or password", one
+    if _has(user, "client-certificate") and not _has(user, "client-key"):
+        yield "a client-certificate without a client-key", anew
+    program, provider = user.get("exec"), user.get("auth-provider")
+    if program is not None:
+        version, mode = program.get("apiVersion"), program.get("interactiveMode")
+        if not program.get("command"):
+            yield "an exec without a command", anew
+        if version not in _PROGRAM_VERSIONS:
+            yield "an exec of an apiVersion other than v1 or v1beta1", anew
+        if mode not in ("Never", "IfAvailable", "Always") and (mode or version == _PROGRAM_VERSIONS[0]):
+            yield "an exec without a known interactiveMode", "add interactiveMode: IfAvailable to it"
+    if not _sends_credentials(cluster):
+        return
+    if cluster.get("insecure-skip-tls-verify") and _has(cluster, "certificate-authority"):
+        yield "both insecure-skip-tls-verify and a certificate-authority", one
+    if provider is not None and (program is not None or provider.get("name") != "oidc"):
+        yield "an auth-provider other than oidc or beside an exec", anew
 
 
-def as_kubectl_means(cluster: dict[str, Any], user: dict[str, Any]) -> None:
-    """Write out what kubectl makes of a cluster and its user.
+def _has(entry: Mapping[str, Any], key: str) -> bool:
+    """Whether there is a certificate, or a key, as a file or itself."""
+    return bool(entry.get(key) or entry.get(f"{key}-data"))
 
-    A server without a scheme has HTTP, over which no credentials are sent (client-go's clientcmd,
-    ClientConfig). A SOCKS proxy resolves names itself (Go's net/http).
+
+def as_kubectl_means(
+    cluster: Mapping[str, Any], user: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A cluster and its user with what kubectl makes of them written out.
+
+    A server without a scheme has HTTP. A SOCKS proxy resolves names itself (Go's net/http).
     """
-    server, proxy = cluster.get("server"), cluster.get("proxy-url")
-    if isinstance(server, str) and "://" not in server:
-        cluster["server"] = server = f"http://{server}"
-    if isinstance(server, str) and server.lower().startswith("http://"):
-        user.clear()
-    if isinstance(proxy, str):
-        cluster["proxy-url"] = re.sub(r"^socks5://", "socks5h://", proxy)
+    is_trusted = _sends_credentials(cluster)
+    # To Go an empty value is none.
+    cluster = {key: value for key, value in cluster.items() if value}
+    user = {key: value for key, value in user.items() if value and is_trusted}
+    server = cluster["server"]
+    scheme, _, rest = (server if "://" in server else f"http://{server}").partition("://")
+    cluster["server"] = f"{scheme.lower()}://{rest}"
+    if "proxy-url" in cluster:
+        cluster["proxy-url"] = re.sub(r"(?i)^socks5://", "socks5h://", cluster["proxy-url"])
+    if "username" in user:
+        user.setdefault("password", "")
+    # A program is not asked where there are other credentials (client-go's plugin/pkg/client/auth/exec).
+    if user.keys() & {"token", "tokenFile", "username"} or _has(user, "client-certificate"):
+        user.pop("exec", None)
+    user |= {key: _as_sent(user[key]) for key in ("username", "password", "token") if key in user}
+    return cluster, user
+
+
+def of_one(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    """A kubeconfig that holds nothing else."""
+    return {
+        "current-context": "x",
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": cluster}],
+        "users": [{"name": "x", "user": user}],
+    }
+
+
+def _as_sent(text: str) -> str:
+    """A text of a header so that Python's client, which sends Latin-1, sends the UTF-8 that Go's does."""
+    return text.encode().decode("latin-1")
 
 
 def impersonation_headers(user: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -226,21 +352,22 @@ def impersonation_headers(user: Mapping[str, Any]) -> list[tuple[str, str]]:
         RefusedError: it is said in a way that kubectl refuses, or that no header can hold.
     """
     groups, extra = user.get("as-groups") or [], user.get("as-user-extra") or {}
-    if not isinstance(groups, list) or not isinstance(extra, dict):
-        raise RefusedError("the kubeconfig's as-groups or as-user-extra are no list and no object", REMEDY)
     headers = [
         ("Impersonate-User", user.get("as")),
         ("Impersonate-Uid", user.get("as-uid")),
         *(("Impersonate-Group", group) for group in groups),
-        *((f"Impersonate-Extra-{_in_header(key)}", item) for key, items in extra.items() for item in items),
+        *(
+            (f"Impersonate-Extra-{_in_header(key)}", item)
+            for key, items in extra.items()
+            for item in items or []
+        ),
     ]
     said = [(name, value) for name, value in headers if value]
     if said and not user.get("as"):
         raise RefusedError("the kubeconfig has groups, or more, of another user, and no user (as)", REMEDY)
-    if not all(isinstance(value, str) and value.isprintable() for _, value in said):
+    if not all(value.isprintable() for _, value in said):
         raise RefusedError("the kubeconfig's other user (as) is no plain text", REMEDY)
-    # Python's client sends Latin-1, Go's UTF-8.
-    return [(name, value.encode().decode("latin-1")) for name, value in said]
+    return [(name, _as_sent(value)) for name, value in said]
 
 
 def _in_header(key: str) -> str:
@@ -257,10 +384,10 @@ def take_token(user: dict[str, Any]) -> None:
             del user["tokenFile"]
 
 
-def _is_readable(file: Any) -> bool:
-    """Whether an entry is the path of a file that can be read."""
+def _is_readable(file: str) -> bool:
+    """Whether there is a file that can be read."""
     try:
-        return isinstance(file, str) and os.access(file, os.R_OK)
+        return os.access(file, os.R_OK)
     except ValueError:  # a null byte
         return False
 
@@ -303,20 +430,11 @@ def _named(found: Mapping[str, Any], key: str, inner: str) -> dict[str, dict[str
     """One list of a kubeconfig as a mapping from its names."""
     entries = found.get(key) or []
     named: dict[str, dict[str, Any]] = {}
-    if not isinstance(entries, list):
-        raise RefusedError(f"its {key} are no list", REMEDY)
-    for entry in entries:
-        if entry is None:
-            continue
-        name = (entry.get("name") or "") if isinstance(entry, dict) else None
-        content = (entry.get(inner) or {}) if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not isinstance(content, dict):
-            raise RefusedError(
-                f"its {key} hold an entry without a name in text or without its {inner}", REMEDY
-            )
+    for entry in filter(None, entries):
+        name = entry.get("name") or ""
         if name in named:
             raise RefusedError(f"its {key} hold {name} twice, which kubectl refuses", REMEDY)
-        named[name] = content
+        named[name] = entry.get(inner) or {}
     return named
 
 
@@ -327,19 +445,15 @@ def _with_absolute_paths(content: str, base: Path) -> str:
     for key, inner, names in (("clusters", "cluster", _CLUSTER_FILES), ("users", "user", _USER_FILES)):
         for entry in _named(found, key, inner).values():
             changed |= _make_absolute(entry, names, base)
-            command = entry.get("exec") or {}
+            program = entry.get("exec") or {}
             # A command without a slash is looked for in PATH.
-            if isinstance(command, dict) and os.sep in str(command.get("command")):
-                changed |= _make_absolute(command, ("command",), base)
+            if os.sep in (program.get("command") or ""):
+                changed |= _make_absolute(program, ("command",), base)
     return json.dumps(found) if changed else content
 
 
 def _make_absolute(entry: dict[str, Any], keys: tuple[str, ...], base: Path) -> bool:
-    relative = [
-        key
-        for key in keys
-        if isinstance(entry.get(key), str) and entry[key] and not os.path.isabs(entry[key])
-    ]
+    relative = [key for key in keys if entry.get(key) and not os.path.isabs(entry[key])]
     for key in relative:
         entry[key] = os.path.normpath(base / entry[key])
     return bool(relative)

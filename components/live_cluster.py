@@ -1,16 +1,26 @@
 """The cluster as it is: what the program reads from its API server, before a plan and after a failure."""
 
+import contextlib
 import functools
 import json
+import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 from . import redaction
-from .kubeconfig import as_kubectl_means, cluster_of, impersonation_headers, parse, take_token, user_of
+from .kubeconfig import (
+    as_kubectl_means,
+    cluster_and_user,
+    impersonation_headers,
+    of_one,
+    parse,
+    take_token,
+)
+from .values import RefusedError
 
 REQUEST_TIMEOUT_SECONDS = 10
 MOST_CHARACTERS = 4 << 20  # of what a command prints
@@ -52,30 +62,32 @@ class LiveCluster:
 
     def __init__(self, kubeconfig: str, context: str = "") -> None:
         # Heavy, and of no use to a program that reads no cluster.
+        import urllib3
         from kubernetes import client, config
 
+        # Who skips the verification says so himself; a warning at each request tells nobody more.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         # One try: who waits for an answer here is a person.
         settings = client.Configuration(retries=False)
         try:
-            found = parse(kubeconfig)
-            user = user_of(found, context)
+            cluster, user = cluster_and_user(parse(kubeconfig), context)
             take_token(user)
-            cluster = cluster_of(found, context)
-            as_kubectl_means(cluster, user)
+            cluster, user = as_kubectl_means(cluster, user)
             self._impersonation = impersonation_headers(user)
             self._has_socks_proxy = str(cluster.get("proxy-url") or "").startswith("socks")
             program = (user.get("exec") or {}).get("command")
-            self._connection = config.new_client_from_config_dict(
-                found,
-                context=context or None,
-                persist_config=False,
-                client_configuration=settings,
-            )
+            with _said_by_the_loader() as said:
+                self._connection = config.new_client_from_config_dict(
+                    of_one(cluster, user), persist_config=False, client_configuration=settings
+                )
+        except RefusedError as refused:
+            raise UnreadableError(f"the kubeconfig is refused: {refused.reason}") from refused
         except Exception as error:  # a credential program that fails raises whatever it likes
             raise UnreadableError(first_line(error)) from error
         # The client goes on without credentials, and what it may not do would be told as a lack of rights.
         if program and not (settings.api_key or settings.cert_file):
-            raise UnreadableError(f"{program}, which the kubeconfig names, gave no credentials")
+            cause = "".join(f": {line}" for line in said[:1])
+            raise UnreadableError(f"{program}, which the kubeconfig names, gave no credentials{cause}")
         self._unreachable: UnreachableError | None = None
 
     def get(self, path: str, **query: str) -> Object | None:
@@ -222,6 +234,26 @@ def connect(kubeconfig: str, context: str) -> LiveCluster:
     return LiveCluster(kubeconfig, context)
 
 
-def first_line(error: Exception) -> str:
+@contextlib.contextmanager
+def _said_by_the_loader() -> Generator[list[str]]:
+    """What the client's reader of kubeconfigs logs, which is why a program gave no credentials; its first
+    lines, instead of standard error."""
+    said: list[str] = []
+
+    def is_of_another(record: logging.LogRecord) -> bool:
+        if record.module != "kube_config":
+            return True
+        said.append(first_line(record.getMessage()))
+        return False
+
+    logger = logging.getLogger()
+    logger.addFilter(is_of_another)
+    try:
+        yield said
+    finally:
+        logger.removeFilter(is_of_another)
+
+
+def first_line(error: Exception | str) -> str:
     """The first line of an error's text; its kind when it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -60,7 +60,7 @@ def text(value: Any) -> str:
         return str(value)
     if isinstance(value, float):
         raise RefusedError(f"must be text, and this is a number (YAML reads 0.10 as 0.1): {_QUOTE}")
-    raise RefusedError(f"must be text, not {_kind_in_words(value)}")
+    raise RefusedError(f"must be text, not {kind_in_words(value)}")
 
 
 def boolean(value: Any) -> bool:
@@ -108,7 +108,7 @@ def items(value: Any) -> tuple[Any, ...]:
     """
     found = _structure(value)
     if not isinstance(found, list | tuple):
-        raise RefusedError(f"must be a list, not {_kind_in_words(found)}")
+        raise RefusedError(f"must be a list, not {kind_in_words(found)}")
     return tuple(found)
 
 
@@ -134,7 +134,7 @@ def entries(value: Any) -> dict[str, Any]:
 def _object(value: Any, wanted: str) -> Mapping[Any, Any]:
     found = _structure(value)
     if not isinstance(found, Mapping):
-        raise RefusedError(f"must be {wanted}, not {_kind_in_words(found)}")
+        raise RefusedError(f"must be {wanted}, not {kind_in_words(found)}")
     return found
 
 
@@ -158,7 +158,7 @@ def _structure(value: Any) -> Any:
         return value
 
 
-def _kind_in_words(value: Any) -> str:
+def kind_in_words(value: Any) -> str:
     """What a value is, in the words of YAML, without showing it."""
     if value is None:
         return "null"

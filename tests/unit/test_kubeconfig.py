@@ -1,6 +1,7 @@
 """A kubeconfig as people have it: what kubectl accepts is accepted and means the same; no piece of it is
 told."""
 
+import base64
 import contextlib
 import http.server
 import json
@@ -26,6 +27,8 @@ from tests.unit.mocks import Recorder
 
 SERVER = "https://10.0.0.9:6443"
 SECRET = "eyJ-very-secret"
+V1 = "client.authentication.k8s.io/v1"
+PROGRAM = {"apiVersion": V1, "command": "/bin/false", "interactiveMode": "Never"}
 
 
 def kubeconfig(**changes: Any) -> dict[str, Any]:
@@ -81,7 +84,7 @@ CONTENTS = {
         {key: value for key, value in kubeconfig().items() if key not in ("apiVersion", "kind")}
     ),
     "anchors": BLOCK.replace("server: ", "server: &server "),
-    "no users": yaml.safe_dump(kubeconfig(users=None)),
+    "no users": yaml.safe_dump(kubeconfig(users=None, contexts=[{"name": "x", "context": {"cluster": "c"}}])),
     "a context without a user": yaml.safe_dump(
         kubeconfig(contexts=[{"name": "x", "context": {"cluster": "c"}}])
     ),
@@ -170,7 +173,7 @@ def test_files_beside_the_kubeconfig_are_found_from_everywhere(tmp_path: Path) -
             {
                 "name": "u",
                 "user": {"client-certificate": "./client-certificate", "client-key": "sub/../client-key"}
-                | {"tokenFile": "tokenFile", "exec": {"command": "bin/get-token", "args": ["a/b"]}},
+                | {"tokenFile": "tokenFile", "exec": PROGRAM | {"command": "bin/get-token", "args": ["a/b"]}},
             },
             {"name": "v", "user": {"client-key": absolute, "exec": {"command": "aws"}}},
         ],
@@ -180,7 +183,7 @@ def test_files_beside_the_kubeconfig_are_found_from_everywhere(tmp_path: Path) -
     assert used["clusters"][0]["cluster"]["certificate-authority"] == str(tmp_path / FILES[0])
     user, other = (entry["user"] for entry in used["users"])
     assert [user[name] for name in FILES[1:]] == [str(tmp_path / name) for name in FILES[1:]]
-    assert user["exec"] == {"command": str(tmp_path / "bin/get-token"), "args": ["a/b"]}
+    assert user["exec"] == PROGRAM | {"command": str(tmp_path / "bin/get-token"), "args": ["a/b"]}
     assert other == {"client-key": absolute, "exec": {"command": "aws"}}
 
 
@@ -189,6 +192,8 @@ def test_a_file_that_is_not_there_is_told(name: str, tmp_path: Path) -> None:
     content = kubeconfig()
     entry = content["clusters"][0]["cluster"] if name == FILES[0] else content["users"][0]["user"]
     entry[name] = "gone"
+    if name == "client-certificate":
+        entry["client-key"] = "/dev/null"
     if name == "tokenFile":
         del entry["token"]  # beside one, kubectl does without the file
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(content))
@@ -236,23 +241,36 @@ def test_a_path_may_be_an_object_of_pythons_pathlib(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"current-context": ["x"]}, "its current-context is no text"),
-        ({"current-context": 5}, "its current-context is no text"),
+        ({"current-context": ["x"]}, "its current-context is a list, which kubectl refuses"),
+        ({"current-context": False}, "its current-context is true or false, which kubectl refuses"),
         (
             {"contexts": [{"name": "x", "context": {"cluster": ["c"]}}]},
-            "its context x names its cluster by something else than text",
+            "its contexts[0].context.cluster is a list",
         ),
         (
             {"contexts": [{"name": "x", "context": {"cluster": "c", "user": {"u": SECRET}}}]},
-            "its context x names its user by something else than text",
+            "its contexts[0].context.user is an object",
         ),
         (
             {"clusters": [{"name": "c", "cluster": {"server": SERVER, "certificate-authority": 5}}]},
-            "its context x needs the file of certificate-authority, which cannot be read",
+            "its clusters[0].cluster.certificate-authority is a number, which kubectl refuses. "
+            "Remedy: write a text there, in quotes",
         ),
         (
-            {"users": [{"name": "u", "user": {"client-key": [SECRET]}}]},
-            "its context x needs the file of client-key, which cannot be read",
+            {"clusters": [{"name": "c", "cluster": {"server": SERVER, "insecure-skip-tls-verify": "no"}}]},
+            "its clusters[0].cluster.insecure-skip-tls-verify is a text, which kubectl refuses. "
+            "Remedy: write true or false there",
+        ),
+        ({"users": [{"name": "u", "user": {"client-key": [SECRET]}}]}, "its users[0].user.client-key is a"),
+        ({"users": [{"name": "u", "user": {"as-groups": SECRET}}]}, "its users[0].user.as-groups is a text"),
+        (
+            {"users": [{"name": "u", "user": {"as-user-extra": {"a": SECRET}}}]},
+            "its users[0].user.as-user-extra.a is a text",
+        ),
+        (
+            {"contexts": [{"name": "x", "context": {"cluster": "c", "user": "gone"}}]},
+            "its context x has the user gone, which it does not hold. "
+            "Remedy: kubectl config set-context x --user=USER",
         ),
         (
             {"contexts": None},
@@ -263,15 +281,15 @@ def test_a_path_may_be_an_object_of_pythons_pathlib(tmp_path: Path) -> None:
             "soci:kubeconfig [not shown]: this is not a kubeconfig with contexts and clusters",
         ),
         ({"kind": "Secret"}, "this is not a kubeconfig"),
-        ({"contexts": {"x": "c"}}, "its contexts are no list"),
-        ({"contexts": ["x"]}, "its contexts hold an entry without a name"),
-        ({"contexts": [{"name": 1, "context": {}}]}, "its contexts hold an entry without a name in text"),
+        ({"contexts": {"x": "c"}}, "its contexts is an object"),
+        ({"contexts": ["x"]}, "its contexts[0] is a text"),
+        ({"contexts": [{"name": 1, "context": {}}]}, "its contexts[0].name is a number"),
         (
             {"contexts": [{"name": "x", "context": None}]},
             "its context x leads to the cluster , which it does not",
         ),
         ({"clusters": [{"name": "c", "cluster": {}}]}, "its cluster c has no server"),
-        ({"clusters": [{"name": "c", "cluster": {"server": 1}}]}, "its cluster c has no server"),
+        ({"clusters": [{"name": "c", "cluster": {"server": 1}}]}, "its clusters[0].cluster.server is a num"),
         (
             {"clusters": 2 * [{"name": "c", "cluster": {"server": SERVER}}]},
             "its clusters hold c twice, which kubectl refuses",
@@ -294,6 +312,93 @@ def test_a_path_may_be_an_object_of_pythons_pathlib(tmp_path: Path) -> None:
 )
 def test_what_leads_nowhere_is_refused_in_words(changes: dict[str, Any], expected: str) -> None:
     assert expected in refused(kubeconfig(**changes))
+
+
+# Each was tried with kubectl: what Go's YAML takes for a number, and what it leaves as text.
+NUMBERS = ("123", "0123", "089", "0x1F", "1_000", "0o17", "0b11", "+1", "1e5", ".5", "5.", "-0x1f", "6.8e+5")
+TEXTS = ("12:30", "2026-01-02", "1.2.3", "'123'", "123abc", "1e", "0x", "0b2", "0o9", "_1", ".e5")
+
+
+@pytest.mark.parametrize("password", [*NUMBERS, "true", "y", "N", "[a]", "{a: b}"])
+def test_a_credential_that_is_no_text_to_kubectl_is_refused(password: str) -> None:
+    assert "its users[0].user.token is " in refused(BLOCK.replace(SECRET, password))
+
+
+@pytest.mark.parametrize("password", TEXTS)
+def test_what_looks_like_a_number_and_is_none_is_text(password: str) -> None:
+    assert parse(BLOCK.replace(SECRET, password))["users"][0]["user"]["token"] == password.strip("'")
+
+
+@pytest.mark.parametrize(
+    ("written", "means"), [("y", True), ("Y", True), ("n", False), ("N", False), ("no", False), ("ON", True)]
+)
+def test_y_and_n_are_true_and_false(written: str, means: bool) -> None:
+    content = BLOCK.replace("server:", f"insecure-skip-tls-verify: {written}\n    server:")
+    assert parse(content)["clusters"][0]["cluster"]["insecure-skip-tls-verify"] is means
+
+
+FILE_AND_DATA = {"client-certificate": "/dev/null", "client-key": "/dev/null"}
+SKIP = {"insecure-skip-tls-verify": True}
+
+
+@pytest.mark.parametrize(
+    ("user", "cluster", "expected"),
+    [
+        ({"token": SECRET, "username": "a"}, {}, "both a token and a username or password"),
+        ({"token": SECRET, "password": SECRET}, {}, "both a token and a username or password"),
+        (
+            FILE_AND_DATA | {"client-certificate-data": SECRET},
+            {},
+            "both client-certificate and client-certificate-data",
+        ),
+        (FILE_AND_DATA | {"client-key-data": SECRET}, {}, "both client-key and client-key-data"),
+        ({"client-certificate-data": SECRET}, {}, "a client-certificate without a client-key"),
+        (
+            {},
+            {"certificate-authority": "/dev/null", "certificate-authority-data": "eyJ"},
+            "both certificate-authority and certificate-authority-data",
+        ),
+        (
+            {},
+            SKIP | {"certificate-authority-data": "eyJ"},
+            "both insecure-skip-tls-verify and a certificate-authority",
+        ),
+        ({"auth-provider": {"name": "gcp"}}, {}, "an auth-provider other than oidc"),
+        ({"auth-provider": {}}, {}, "an auth-provider other than oidc"),
+        ({"exec": {}}, {}, "an exec without a command"),
+        ({"exec": PROGRAM | {"command": ""}}, {}, "an exec without a command"),
+        ({"exec": PROGRAM | {"interactiveMode": None}}, {}, "an exec without a known interactiveMode"),
+        ({"exec": PROGRAM | {"interactiveMode": "never"}}, {}, "an exec without a known interactiveMode"),
+        ({"exec": PROGRAM | {"apiVersion": f"{V1}alpha1"}}, {}, "an exec of an apiVersion other than v1"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_as_kubectl_does(
+    user: dict[str, Any], cluster: dict[str, Any], expected: str
+) -> None:
+    clusters = [{"name": "c", "cluster": {"server": SERVER} | cluster}]
+    told = refused(kubeconfig(clusters=clusters, users=[{"name": "u", "user": user}]))
+    assert f"its context x has {expected}" in told
+    assert "which kubectl refuses. Remedy: " in told
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"exec": {"apiVersion": f"{V1}beta1", "command": "/bin/false"}},
+        {"exec": PROGRAM},
+        {"exec": None, "auth-provider": None},
+        {"auth-provider": {"name": "oidc"}},
+        {"token": SECRET, "username": "", "password": ""},
+    ],
+)
+def test_what_kubectl_accepts_of_a_user_is_accepted(user: dict[str, Any]) -> None:
+    assert accepted(kubeconfig(users=[{"name": "u", "user": user}]))
+
+
+def test_over_http_nothing_is_asked_of_credentials_that_are_not_sent() -> None:
+    cluster = {"server": "http://10.0.0.9", "certificate-authority-data": "eyJ"} | SKIP
+    contexts = [{"name": "x", "context": {"cluster": "c", "user": "gone"}}]
+    assert accepted(kubeconfig(clusters=[{"name": "c", "cluster": cluster}], contexts=contexts))
 
 
 def test_a_context_that_is_missing_is_the_contexts_problem_not_the_kubeconfigs() -> None:
@@ -455,7 +560,7 @@ def test_over_http_no_credentials_are_sent(scheme: str) -> None:
     ],
 )
 def test_another_user_that_no_header_can_name_is_refused_and_not_told(server: str, user: dict) -> None:
-    with pytest.raises(UnreadableError, match="the kubeconfig") as raised:
+    with pytest.raises(UnreadableError, match=r"^the kubeconfig is refused: ") as raised:
         asking(server, token="t", **user)
     assert "eyJ" not in str(raised.value)
     assert Asked.headers_seen == []
@@ -469,12 +574,81 @@ def test_a_token_that_cannot_be_sent_is_not_told(server: str) -> None:
 
 def test_nobody_is_asked_without_the_credentials_that_a_program_did_not_give(server: str) -> None:
     """A lack of rights would be told, with a remedy for that."""
-    program = {"apiVersion": "client.authentication.k8s.io/v1", "command": "/bin/false"}
     with pytest.raises(
         UnreadableError, match=r"^/bin/false, which the kubeconfig names, gave no credentials"
     ):
-        asking(server, exec=program)
+        asking(server, exec=PROGRAM)
     assert Asked.headers_seen == []
+
+
+def test_why_a_program_gave_no_credentials_is_in_the_error_and_not_on_standard_error(
+    server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\necho the session has expired >&2\necho log in >&2\nexit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(
+        UnreadableError, match=r"gave no credentials: .*returned 3\. the session has expired$"
+    ):
+        asking(server, exec=PROGRAM | {"command": str(program)})
+    assert capfd.readouterr().err == ""
+    assert caplog.records == []
+
+
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("user", "sent"),
+    [
+        ({"username": "a"}, basic("a:")),
+        ({"username": "zoë", "password": "grün€"}, basic("zoë:grün€")),
+        ({"username": "a", "password": "b", "exec": PROGRAM}, basic("a:b")),
+        ({"token": "grün", "username": None}, "Bearer grün".encode().decode("latin-1")),
+        ({"token": "t", "exec": PROGRAM}, "Bearer t"),
+    ],
+)
+def test_who_has_credentials_sends_them_as_kubectl_does(server: str, user: dict, sent: str) -> None:
+    asking(server, **user).get("/api")
+    assert Asked.headers_seen == [sent]
+
+
+def test_a_program_is_not_asked_beside_a_client_certificate(server: str, tmp_path: Path) -> None:
+    pki = tmp_path / "pki"
+    certificate = {"client-certificate": str(pki / "server.crt"), "client-key": str(pki / "server.key")}
+    asking(server, **certificate, exec=PROGRAM).get("/api")
+    assert Asked.headers_seen == [None]
+
+
+@pytest.mark.parametrize("scheme", ["https://", "HTTPS://"])
+def test_the_authority_is_used_however_the_scheme_is_written(
+    server: str, scheme: str, tmp_path: Path
+) -> None:
+    cluster = {
+        "server": server.replace("https://", scheme),
+        "certificate-authority": str(tmp_path / "pki/ca.crt"),
+        "certificate-authority-data": "",
+        "insecure-skip-tls-verify": None,
+        "proxy-url": None,
+    }
+    LiveCluster(json.dumps(kubeconfig(clusters=[{"name": "c", "cluster": cluster}]))).get("/api")
+    assert Asked.headers_seen == [f"Bearer {SECRET}"]
+
+
+@pytest.mark.parametrize("written", ["n", "no", "null"])
+def test_an_unverified_server_gets_no_token_where_it_is_to_be_verified(server: str, written: str) -> None:
+    content = BLOCK.replace(SERVER, f"{server}\n    insecure-skip-tls-verify: {written}")
+    with pytest.raises(UnreadableError):
+        LiveCluster(content).get("/api")
+    assert Asked.headers_seen == []
+
+
+def test_an_unverified_server_is_no_warning_at_each_request(
+    server: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    asking(server, token=SECRET).get("/api")
+    assert not recwarn.list
 
 
 def test_reading_again_what_was_read_changes_nothing(tmp_path: Path) -> None:
