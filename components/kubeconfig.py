@@ -28,7 +28,6 @@ REMEDY = "pulumi config set soci:kubeconfig PATH, the file that kubectl uses"
 _CLUSTER_FILES = ("certificate-authority",)
 _USER_FILES = ("client-certificate", "client-key", "tokenFile")
 # What kubectl reads, by an example of each type (client-go's tools/clientcmd/api/v1/types.go); "" is any key.
-_PROGRAM = {"apiVersion": "", "command": "", "args": [""], "env": [{"name": "", "value": ""}]}
 _SHAPE = {
     "current-context": "",
     "clusters": [
@@ -52,7 +51,12 @@ _SHAPE = {
                 "as-groups": [""],
                 "as-user-extra": {"": [""]},
                 "auth-provider": {"name": ""},
-                "exec": _PROGRAM | {"interactiveMode": "", "provideClusterInfo": False},
+                "exec": {
+                    **dict.fromkeys(("apiVersion", "command", "interactiveMode"), ""),
+                    "args": [""],
+                    "env": [{"name": "", "value": ""}],
+                    "provideClusterInfo": False,
+                },
             },
         }
     ],

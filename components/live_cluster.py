@@ -74,8 +74,8 @@ class LiveCluster:
             take_token(user)
             cluster, user = as_kubectl_means(cluster, user)
             self._impersonation = impersonation_headers(user)
-            self._has_socks_proxy = str(cluster.get("proxy-url") or "").startswith("socks")
-            program = (user.get("exec") or {}).get("command")
+            self._has_socks_proxy = cluster.get("proxy-url", "").startswith("socks")
+            program = user.get("exec", {}).get("command")
             with _said_by_the_loader() as said:
                 self._connection = config.new_client_from_config_dict(
                     of_one(cluster, user), persist_config=False, client_configuration=settings

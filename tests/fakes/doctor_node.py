@@ -1,10 +1,12 @@
 """A node on which SOCI serves, as the doctor reads it; a test then makes it worse."""
 
+import contextlib
 import hashlib
 import json
 import socket
+import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -227,3 +229,13 @@ class DoctorNode(FakeHost):
         return (
             Result(0, self.sources, "") if credential_helper.SOURCES in command else self.ctr(command, text)
         )
+
+
+@contextlib.contextmanager
+def doctor_node(payload: Path) -> Generator[DoctorNode]:
+    """Such a node for as long as the block runs."""
+    # The name of a socket has 107 characters at most.
+    with tempfile.TemporaryDirectory() as root:
+        node = DoctorNode(Path(root), payload)
+        yield node
+        node.listener.close()

@@ -155,12 +155,12 @@ class FakeNode(FakeHost):
     def _commit(self, command: Sequence[str], text: str) -> Result:
         directory = self.path(command[-1])
         for line in transaction.manifest_lines((directory / "files").read_text()):
-            target = self.path(line["path"])
+            target = self.path(line.path)
             target.parent.mkdir(parents=True, exist_ok=True)
-            if line["new"] == "absent":
+            if line.new == "absent":
                 target.unlink(missing_ok=True)
             else:
-                shutil.copyfile(directory / "new" / line["name"], target)
+                shutil.copyfile(directory / "new" / line.name, target)
         state = self.path(transaction.STATE)
         (state / "journal").write_text(f"state=committed\ntransaction={directory.name}\n")
         (state / "current").unlink(missing_ok=True)

@@ -16,17 +16,16 @@ def call(code: str) -> str:
     Raises:
         subprocess.CalledProcessError: the code failed; what it said is a note of the error.
     """
-    done = subprocess.run(
-        ["sh", "-s"],
-        input=f"{SCRIPT}\n{code}\n",
-        env={**os.environ, "SOCI_HOST_MAIN": "noop", "ROOT": ""},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
     try:
-        done.check_returncode()
+        done = subprocess.run(
+            ["sh", "-s"],
+            input=f"{SCRIPT}\n{code}\n",
+            env={**os.environ, "SOCI_HOST_MAIN": "noop", "ROOT": ""},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
     except subprocess.CalledProcessError as error:
-        error.add_note(done.stderr)
+        error.add_note(error.stderr)
         raise
     return done.stdout

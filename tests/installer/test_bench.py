@@ -2,7 +2,6 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from agent.bench import Meter, Node, default_interfaces, is_watched, ready_times
 from agent.errors import InstallError
 from agent.host import Result
 
-from tests.fakes.doctor_node import DAEMON_PID, SAMPLE, DoctorNode
+from tests.fakes.doctor_node import DAEMON_PID, SAMPLE, DoctorNode, doctor_node
 
 DEV = """Inter-|   Receive                            |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes
@@ -35,10 +34,8 @@ LOG = """2026-11-27T05:00:01.250000000Z stdout F starting
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Iterator[DoctorNode]:
-    with tempfile.TemporaryDirectory() as root:
-        found = DoctorNode(Path(root), tmp_path)
+    with doctor_node(tmp_path) as found:
         yield found
-        found.listener.close()
 
 
 # Pure

@@ -5,7 +5,6 @@ import os
 import re
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +35,7 @@ from tests.fakes.doctor_node import (
     ZSTD,
     DoctorNode,
     digest,
+    doctor_node,
 )
 from tests.fakes.node import FakeHost, tree
 
@@ -45,11 +45,8 @@ SOCI_FILE = slots.FIRST.config
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[DoctorNode]:
-    # The name of a socket has 107 characters at most.
-    with tempfile.TemporaryDirectory() as root:
-        node = DoctorNode(Path(root), tmp_path)
+    with doctor_node(tmp_path) as node:
         yield node
-        node.listener.close()
 
 
 def edit(node: DoctorNode, path: str, old: str, new: str) -> None:

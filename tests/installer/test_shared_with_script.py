@@ -37,7 +37,7 @@ def test_roles_are_the_same_in_the_same_order() -> None:
 
 def test_the_columns_of_a_manifest_are_the_same() -> None:
     (read,) = re.findall(r"read -r (FILE_ROLE .*); do$", SCRIPT, re.MULTILINE)
-    assert read.lower().replace("file_", "").split() == list(transaction.MANIFEST)
+    assert read.lower().replace("file_", "").split() == list(transaction.ManifestLine._fields)
 
 
 def test_every_journal_state_that_the_agent_knows_is_one_that_the_script_writes() -> None:

@@ -6,7 +6,6 @@ Each side's own tests have answers written by hand; here the agent's own code ma
 import contextlib
 import io
 import json
-import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from components.bench.arms import OVERLAYFS, Arm
 from components.bench.measurement import Bench, Cell, Plan, Result
 from components.bench.pod_watch import CONTAINER, PodNews
 from components.bench.samples import Workload
-from tests.fakes.doctor_node import SAMPLE, DoctorNode
+from tests.fakes.doctor_node import SAMPLE, DoctorNode, doctor_node
 from tests.unit import test_doctor
 
 LOG = f"/var/log/pods/default_pod_u/{CONTAINER}/0.log"
@@ -35,11 +34,8 @@ ROUTE = (
 
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[DoctorNode]:
-    # The name of a socket has 107 characters at most.
-    with tempfile.TemporaryDirectory() as root:
-        found = DoctorNode(Path(root), tmp_path)
+    with doctor_node(tmp_path) as found:
         yield found
-        found.listener.close()
 
 
 class Asked(dict[str, Any]):

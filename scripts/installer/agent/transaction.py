@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import InstallError
 from .host import Host, Result
@@ -24,7 +25,6 @@ POLLS_PER_LOOK = 20  # at the unit itself, which may have been killed
 FORGET_FAILURE_SECONDS = 600
 RESERVED_BYTES = 128 << 10
 TAKING_LONGER_SECONDS = 30  # beyond the dead man's timer
-MANIFEST = ("role", "path", "mode", "owner", "old", "new", "name")  # its columns, as host/00-head.sh has them
 BUSY = "busy: "  # begins the cause when lazily loaded containers run; their mount points follow
 
 
@@ -47,6 +47,18 @@ class Role(StrEnum):
         return self in (Role.SHARED, Role.GENERATED)
 
 
+class ManifestLine(NamedTuple):
+    """A managed file in the manifest, by its columns in their order; host/00-head.sh tells of them."""
+
+    role: str
+    path: str
+    mode: str
+    owner: str
+    old: str  # digests, as `sha256` writes them
+    new: str
+    name: str
+
+
 @dataclass(frozen=True)
 class File:
     """One managed file: its content now and then; None for no file."""
@@ -67,8 +79,9 @@ class File:
         return self.old != self.new
 
     def manifest_line(self) -> str:
-        fields = (self.role, self.path, self.mode, self.owner, sha256(self.old), sha256(self.new), self.name)
-        return "\t".join(fields) + "\n"
+        digests = sha256(self.old), sha256(self.new)
+        line = ManifestLine(self.role, self.path, self.mode, self.owner, *digests, self.name)
+        return "\t".join(line) + "\n"
 
 
 @dataclass(frozen=True)
@@ -139,13 +152,13 @@ def installed_plan(host: Host) -> dict[str, str]:
 
 def recorded_files(host: Host) -> dict[str, str]:
     """The digest of each managed file as it was installed last; empty when nothing is installed."""
-    return {line["path"]: line["new"] for line in manifest_lines(host.read_text(f"{STATE}/current/files"))}
+    return {line.path: line.new for line in manifest_lines(host.read_text(f"{STATE}/current/files"))}
 
 
-def manifest_lines(manifest: str) -> list[dict[str, str]]:
-    """The lines of a manifest, each by its columns; one that was cut short is no line."""
+def manifest_lines(manifest: str) -> list[ManifestLine]:
+    """The lines of a manifest; one that was cut short is no line."""
     lines = (line.split("\t") for line in manifest.splitlines())
-    return [dict(zip(MANIFEST, fields, strict=True)) for fields in lines if len(fields) == len(MANIFEST)]
+    return [ManifestLine(*fields) for fields in lines if len(fields) == len(ManifestLine._fields)]
 
 
 def new_id() -> str:
