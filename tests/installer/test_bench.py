@@ -11,7 +11,7 @@ from agent.bench import Meter, Node, default_interfaces, is_watched, ready_times
 from agent.errors import InstallError
 from agent.host import Result
 
-from tests.fakes.doctor_node import DAEMON_PID, SAMPLE, DoctorNode, doctor_node
+from tests.fakes.doctor_node import DAEMON_PID, SAMPLE, DoctorNode, digest, doctor_node
 
 DEV = """Inter-|   Receive                            |  Transmit
  face |bytes    packets errs drop fifo frame compressed multicast|bytes
@@ -153,6 +153,29 @@ def test_an_image_in_use_is_not_forgotten_and_its_pod_is_named(installed, monkey
     with pytest.raises(InstallError, match="default/reader uses the image that is measured"):
         Node(installed, installed.payload).forget([SAMPLE])
     assert not any("rm" in command for command in installed.commands if "images" in command)
+
+
+def test_what_an_image_was_before_it_got_an_index_is_forgotten_with_it(installed):
+    """It has the same layers: the next start was no cold one."""
+    bare = "registry.example/sample:0"
+    installed.ctr.add(bare, "complete", digest=digest("bare manifest"))
+    config = {"containerd.io/gc.ref.content.config": digest(f"{SAMPLE} config")}
+    installed.ctr.labels[digest("bare manifest")] = config
+    installed.ctr.containers.clear()
+    removed: list[str] = []
+    ctr = installed.answers["env"]
+
+    def noted(command, text):
+        if "rm" in command:
+            removed.append(command[-1])
+            return Result(0, "", "")
+        return ctr(command, text)
+
+    installed.answers["env"] = noted
+    node = Node(installed, installed.payload)
+    node.has_soci = False  # its daemon is not the question here
+    node.forget([SAMPLE])
+    assert {SAMPLE, bare} <= set(removed)
 
 
 def test_the_daemon_is_not_restarted_under_lazily_loaded_pods(installed):

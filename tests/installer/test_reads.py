@@ -20,7 +20,19 @@ from tests.fakes.overlay import Overlay, overlay
 IMAGE = "registry.example/team/train:1"
 DIGEST = "sha256:" + "a" * 64
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts an overlay")
-NAMES = f"REF TYPE DIGEST\n{IMAGE} t {DIGEST}\nregistry.example/team/train@{DIGEST} t {DIGEST}\n"
+BARE, BARE_DIGEST = "registry.example/team/train:0", "sha256:" + "b" * 64  # without the index of its own
+NAMES = f"""REF TYPE DIGEST
+{IMAGE} t {DIGEST}
+registry.example/team/train@{DIGEST} t {DIGEST}
+{BARE} t {BARE_DIGEST}
+registry.example/other:1 t sha256:{"d" * 64}
+"""
+CONTENT = f"""DIGEST\tSIZE\tAGE\tLABELS
+{DIGEST}\t1\t1\tcontainerd.io/gc.ref.content.m.0=sha256:{"e" * 64}
+sha256:{"e" * 64}\t1\t1\tcontainerd.io/gc.ref.content.config=sha256:{"c" * 64}
+{BARE_DIGEST}\t1\t1\tcontainerd.io/gc.ref.content.config=sha256:{"c" * 64}
+sha256:{"c" * 64}\t1\t1\t-
+"""
 
 
 DISCARDS = "[plugins.'io.containerd.cri.v1.images']\ndiscard_unpacked_layers = true\n"
@@ -44,18 +56,25 @@ def labels(container: str = "main") -> dict[str, str]:
 
 
 class Node(Host):
-    """This machine, with a containerd that knows some containers, by what a script does when it is asked."""
+    """This machine, with a containerd that knows some containers; it does not answer the first ``failures``
+    questions."""
 
-    def __init__(self, containers: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, containers: dict[str, dict[str, Any]], failures: int = 0) -> None:
         super().__init__(Path("/"), self._answer)
         self.containers = containers
+        self.failures = failures
 
     def _answer(self, command: Sequence[str], *rest: object) -> Result:
         if "k8s.io" not in command:
             return containerd("2.3.7", DISCARDS)(command)
+        if self.failures:
+            self.failures -= 1
+            return Result(124, "", "ctr did not end in 60 s")
         words = command[command.index("k8s.io") + 1 :]
         if words[:2] == ("images", "ls"):
             return Result(0, NAMES, "")
+        if words[:2] == ("content", "ls"):
+            return Result(0, CONTENT, "")
         return Result(0, json.dumps(self.containers.get(words[2], {})), "")
 
 
@@ -85,9 +104,10 @@ def record(node: Node, until: Until, *containers: Overlay) -> list[dict[str, Any
 
 
 @AS_ROOT
-@pytest.mark.parametrize("name", [IMAGE, f"registry.example/team/train@{DIGEST}"])
+@pytest.mark.parametrize("name", [IMAGE, f"registry.example/team/train@{DIGEST}", BARE])
 def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
-    """Its pod's sandbox and other containers have such mounts, too; containerd may call it by its digest."""
+    """Its pod's sandbox and other containers have such mounts, too. containerd may call it by its digest, or
+    by the name that the image had before it got an index: the recording waited for ever."""
     node = Node(
         {
             "sandbox": {"Image": "pause:3", "Labels": labels("")},
@@ -103,6 +123,38 @@ def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
     assert found["endedBy"] == "input"
     assert [(file["path"], file["size"]) for file in found["files"]] == [("/model.bin", 5000)]
     assert (found["containerd"], found["discardsUnpackedLayers"]) == ("2.3.7", True)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("failures", [1, 3])
+def test_a_container_of_which_containerd_could_not_tell_at_once_is_followed_nevertheless(
+    failures: int,
+) -> None:
+    """What fails is the first question, or all three: for the container, the images' names, their content."""
+    name = f"registry.example/team/train@{DIGEST}"
+    node = Node({"mine": {"Image": name, "Labels": labels()}}, failures)
+    with overlay({"model.bin": b"x" * 5000}, "mine") as mine:
+        said = record(node, Until(60), mine)
+    assert [file["path"] for file in said[2]["reads"]["files"]] == ["/model.bin"]
+
+
+@AS_ROOT
+def test_a_mount_that_could_not_be_followed_at_once_is_followed_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    follows = [OSError("no memory for a mark")]
+
+    class Short(reads.FileReads):
+        def __init__(self, mount_point: str, path: str) -> None:
+            if follows:
+                raise follows.pop()
+            super().__init__(mount_point, path)
+
+    monkeypatch.setattr(reads, "FileReads", Short)
+    node = Node({"mine": {"Image": IMAGE, "Labels": labels()}})
+    with overlay({"model.bin": b"x" * 5000}, "mine") as mine:
+        said = record(node, Until(60), mine)
+    assert [file["path"] for file in said[2]["reads"]["files"]] == ["/model.bin"]
 
 
 OLDER = '[plugins."io.containerd.grpc.v1.cri".containerd]\ndiscard_unpacked_layers = true\n'

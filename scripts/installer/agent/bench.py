@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 from . import detect, doctor, lazy, slots, transaction, tuning, units
 from .ctr import Ctr
-from .doctor_images import labels, manifest_of, names_by_digest, read_json
+from .doctor_images import labels, manifest_of, names_by_digest, names_of_one_image, read_json
 from .errors import InstallError
 from .host import Host, in_network_of
 
@@ -198,7 +198,9 @@ class Node:
     def _names(self, images: Collection[str]) -> list[str]:
         """Every name in containerd of these images: one that stays keeps the layers."""
         by_digest = names_by_digest(self.ctr.ask("images", "ls"))
-        return [name for names in by_digest.values() if not set(images).isdisjoint(names) for name in names]
+        content = labels(self.ctr.ask("content", "ls"))
+        same = [names for names in names_of_one_image(by_digest, content) if not names.isdisjoint(images)]
+        return sorted(set().union(*same))
 
     def _soci_indexes(self) -> list[str]:
         """The digests of SOCI's indexes and zTOCs in containerd's content. A daemon that was told to use that

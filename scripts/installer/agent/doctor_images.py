@@ -189,6 +189,25 @@ def _manifests(
             yield from _manifests(value, content, seen)
 
 
+def names_of_one_image(
+    names: Mapping[str, Sequence[str]], content: Mapping[str, Mapping[str, str]]
+) -> list[set[str]]:
+    """The names that are one image to the kubelet: those of one configuration, as an image and the same with
+    an index of its own. Of a container containerd tells the first of them, whichever its pod has (containerd,
+    internal/cri, toContainerdImage and Store.Update).
+
+    Args:
+        names: the names of each digest of an image.
+        content: the labels of each blob in containerd's content store.
+    """
+    found: dict[str, set[str]] = {}
+    for digest, of_digest in names.items():
+        configurations = [config for _, config in _manifests(digest, content, set())]
+        for key in configurations or [digest]:
+            found.setdefault(key, set()).update(of_digest)
+    return list(found.values())
+
+
 def described(
     image: Image, why: str, local_layers: Collection[str] | None, fetched: Fetched
 ) -> dict[str, object]:

@@ -10,6 +10,7 @@ is started, by the kernel's word that the node's mounts have changed (proc(5), m
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import resource
 import select
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -33,7 +34,7 @@ POD = "io.kubernetes.pod"
 CONTAINER = "io.kubernetes.container.name"
 TICK_SECONDS = 0.2
 LOG_BYTES = 1 << 16  # of a container's output that is looked at in one tick
-MOST_AT_ONCE = 20  # containers whose image is not known yet
+MOST_AT_ONCE = 20  # mounts whose container is not known yet
 CONTAINERD_SECONDS = 5  # for an answer of its program
 
 Json = dict[str, Any]
@@ -83,6 +84,7 @@ class Recording:
         self._until = until
         self._say = say
         self._known = set(root_file_systems(self._mounts()))
+        self._followed: dict[str, FileReads] = {}  # mounts of which containerd has yet to say whose they are
 
     def run(self, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the container and record; whether there was one. ``is_over`` ends it early.
@@ -91,48 +93,59 @@ class Recording:
             InstallError: the kernel does not tell of reads.
         """
         self._say({"waits": self._image})
-        with self._host.path("/proc/1/mountinfo").open() as changes:
-            poll = select.poll()
-            poll.register(changes, select.POLLPRI | select.POLLERR)
-            deadline = time.monotonic() + self._until.wait
-            while time.monotonic() < deadline and not is_over():
-                poll.poll(TICK_SECONDS * 1000)
-                found = self._new_container()
-                if found:
-                    try:
-                        self._follow(*found, is_over)
-                    finally:
-                        found[1].close()
-                    return True
+        try:
+            with self._host.path("/proc/1/mountinfo").open() as changes:
+                poll = select.poll()
+                poll.register(changes, select.POLLPRI | select.POLLERR)
+                deadline = time.monotonic() + self._until.wait
+                while time.monotonic() < deadline and not is_over():
+                    poll.poll(TICK_SECONDS * 1000)
+                    self._follow_new_mounts()
+                    found = self._new_container()
+                    if found:
+                        self._forget(self._followed.keys() - {found[1]})
+                        self._record(*found, is_over)
+                        return True
+        finally:
+            self._forget(self._followed.keys())
         return False
 
     def _mounts(self) -> str:
         return self._host.read_text("/proc/1/mountinfo")
 
-    def _new_container(self) -> tuple[Container, FileReads, str] | None:
-        """A new container of the image, whose files are followed already, and where they are mounted."""
+    def _follow_new_mounts(self) -> None:
+        """First of all, for their processes are about to start."""
         present = root_file_systems(self._mounts())
-        new = [point for point in present if point not in self._known]
-        self._known = set(present)
-        followed: dict[str, FileReads] = {}
-        try:
-            for point in new[:MOST_AT_ONCE]:  # first of all: their processes are about to start
-                try:
-                    followed[point] = FileReads(point, str(self._host.path(point)))
-                except OSError:  # it has gone again
-                    continue
-            for point in list(followed):
+        self._known.intersection_update(present)
+        self._forget(self._followed.keys() - set(present))
+        new = [point for point in present if point not in self._known and point not in self._followed]
+        for point in new[: MOST_AT_ONCE - len(self._followed)]:
+            with contextlib.suppress(OSError):  # it has gone again, or the next look follows it
+                self._followed[point] = FileReads(point, str(self._host.path(point)))
+
+    def _new_container(self) -> tuple[Container, str] | None:
+        """A new container of the image, and where its files are mounted. A busy containerd may not answer: it
+        is asked again at the next look."""
+        for point in list(self._followed):
+            with contextlib.suppress(InstallError):
                 container = self._container(PurePosixPath(point).parent.name)
                 if container:
-                    return container, followed.pop(point), point
-        finally:
-            for reads in followed.values():
-                reads.close()
+                    return container, point
+                self._known.add(point)
+                self._forget({point})
         return None
 
+    def _forget(self, points: Set[str]) -> None:
+        for point in list(points):
+            self._followed.pop(point).close()
+
     def _container(self, name: str) -> Container | None:
-        """The container by its identifier, if it is one of the image and not a pod's sandbox."""
-        info = doctor_images.read_json(self._ctr.run("containers", "info", name).encode())
+        """The container by its identifier, if it is one of the image and not a pod's sandbox.
+
+        Raises:
+            InstallError: containerd does not answer.
+        """
+        info = doctor_images.read_json(self._ctr.ask("containers", "info", name).encode())
         labels = info.get("Labels") or {}
         if CONTAINER not in labels or not self._is_of_image(str(info.get("Image", ""))):
             return None
@@ -142,12 +155,12 @@ class Recording:
     def _is_of_image(self, name: str) -> bool:
         if name == self._image:
             return True
-        names = doctor_images.names_by_digest(self._ctr.run("images", "ls"))
-        return any(name in of_digest and self._image in of_digest for of_digest in names.values())
+        names = doctor_images.names_by_digest(self._ctr.ask("images", "ls"))
+        content = doctor_images.labels(self._ctr.ask("content", "ls"))
+        return any({name, self._image} <= same for same in doctor_images.names_of_one_image(names, content))
 
-    def _follow(
-        self, container: Container, reads: FileReads, mount_point: str, is_over: Callable[[], bool]
-    ) -> None:
+    def _record(self, container: Container, mount_point: str, is_over: Callable[[], bool]) -> None:
+        reads = self._followed[mount_point]
         self._say({"started": {"namespace": container.namespace, "pod": container.pod}})
         ended = ""
         poll = select.poll()
