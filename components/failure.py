@@ -137,12 +137,12 @@ def _count(rollout: Rollout, found: Found, done: int, waiting: int, is_held_up: 
 
 
 def _is_dead(node: Object) -> bool:
-    ready = _find(node.get("status", {}).get("conditions"), "Ready")
+    ready = find_condition(node.get("status", {}).get("conditions"), "Ready")
     return bool(ready) and ready.get("status") != "True"
 
 
 def _explain_node(node: Object) -> str:
-    ready = _find(node["status"]["conditions"], "Ready")
+    ready = find_condition(node["status"]["conditions"], "Ready")
     since = ready.get("lastTransitionTime", "an unknown time")
     reason = " ".join(f"{ready.get('reason', '')}: {ready.get('message', '')}".split()).strip(": ")
     return (
@@ -164,7 +164,7 @@ def _explain_pod(pod: Object, nodes: dict[str, Object]) -> str:
     name = pod["metadata"]["name"]
     if not node:
         return f"pod {name}: on no node yet: {_unscheduled(pod)}"
-    condition = _find(nodes.get(node, {}).get("status", {}).get("conditions"), CONDITION)
+    condition = find_condition(nodes.get(node, {}).get("status", {}).get("conditions"), CONDITION)
     # Of an installer that waits, an earlier failure is past.
     waits = condition.get("reason") in ("WaitingForIdle", "Draining")
     said = "" if waits else _termination_message(pod)
@@ -181,15 +181,17 @@ def _explain_pod(pod: Object, nodes: dict[str, Object]) -> str:
 
 
 def _is_ready(pod: Object) -> bool:
-    return _find(pod.get("status", {}).get("conditions"), "Ready").get("status") == "True"
+    return find_condition(pod.get("status", {}).get("conditions"), "Ready").get("status") == "True"
 
 
-def _find(conditions: Sequence[Object] | None, kind: str) -> Object:
+def find_condition(conditions: Sequence[Object] | None, kind: str) -> Object:
     return next((entry for entry in conditions or () if entry["type"] == kind), {})
 
 
 def _unscheduled(pod: Object) -> str:
-    return _find(pod.get("status", {}).get("conditions"), "PodScheduled").get("message", "not scheduled")
+    return find_condition(pod.get("status", {}).get("conditions"), "PodScheduled").get(
+        "message", "not scheduled"
+    )
 
 
 def _containers(pod: Object) -> Sequence[Object]:

@@ -1,4 +1,4 @@
-"""The cluster as it is: what the program reads from its API server, before a plan and after a failure."""
+"""The cluster as it is: what the program asks its API server, before a plan and after a failure."""
 
 import contextlib
 import functools
@@ -51,7 +51,8 @@ class UnreachableError(UnreadableError):
 
 
 class LiveCluster:
-    """One cluster, read with its kubeconfig. No object is ever written. Safe to use from several threads.
+    """One cluster, read with its kubeconfig. Nothing is ever written; a pod may be deleted. Safe to use from
+    several threads.
 
     Where nothing answered once, nothing is asked again: each attempt would take the whole time limit.
 
@@ -92,6 +93,13 @@ class LiveCluster:
 
     def get(self, path: str, **query: str) -> Object | None:
         """The object, or the list, at an API path; None when there is none."""
+        return self._ask("GET", path, query)
+
+    def delete_pod(self, namespace: str, name: str) -> None:
+        """Delete the object of a pod at once, without its node's word; nothing when it has gone already."""
+        self._ask("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", {"gracePeriodSeconds": "0"})
+
+    def _ask(self, verb: str, path: str, query: Mapping[str, str]) -> Object | None:
         from kubernetes.client import ApiException
         from urllib3 import HTTPHeaderDict
         from urllib3.exceptions import HTTPError, ProxyError
@@ -100,7 +108,7 @@ class LiveCluster:
             raise self._unreachable
         url = f"{path}?{urlencode(query)}" if query else path
         method, address, headers, *content = self._connection.param_serialize(
-            "GET", url, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+            verb, url, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
         )
         request = method, address, HTTPHeaderDict([*headers.items(), *self._impersonation]), *content
         try:

@@ -261,6 +261,18 @@ def test_a_sample_that_cannot_start_ends_the_up_at_its_own_limit(stack: Stack, n
     assert "soci:sampleWorkload.image" in words
 
 
+def test_a_sample_whose_node_falls_silent_ends_the_up_after_its_limit(stack: Stack, nodes: FakeNodes) -> None:
+    """Its pod cannot end, so Kubernetes does not say that the Job has failed, and `up` waited for ever."""
+    nodes.dead |= set(NODES)  # the API does not know yet
+    stack.set(rolloutTimeoutSeconds=30, sampleWorkload={"image": "registry.invalid/sample:4"})
+    words = final(stack.try_up())
+    assert re.search(r"warning: pod default/soci-sample-job-\S+ on node node-\d does not end", words)
+    assert "[DeadlineExceeded]" in words
+    assert "the sample, Job default/soci-sample-job-" in words
+    nodes.dead.clear()
+    stack.up()
+
+
 # --- a rollout that is held up ---
 
 
