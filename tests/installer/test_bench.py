@@ -148,6 +148,25 @@ def test_a_layer_that_an_image_has_twice_is_counted_once(installed, monkeypatch)
 # Forgetting
 
 
+def removed_as_it_forgets(installed: DoctorNode, *images: str) -> list[str]:
+    """What containerd is told to remove where no container runs; the daemon is not the question."""
+    installed.ctr.containers.clear()
+    removed: list[str] = []
+    ctr = installed.answers["env"]
+
+    def noted(command, text):
+        if "rm" in command:
+            removed.append(command[-1])
+            return Result(0, "", "")
+        return ctr(command, text)
+
+    installed.answers["env"] = noted
+    node = Node(installed, installed.payload)
+    node.has_soci = False
+    node.forget(images)
+    return removed
+
+
 def test_an_image_in_use_is_not_forgotten_and_its_pod_is_named(installed, monkeypatch):
     monkeypatch.setattr(bench, "CONTAINERS_SECONDS", 0.0)
     with pytest.raises(InstallError, match="default/reader uses the image that is measured"):
@@ -161,21 +180,7 @@ def test_what_an_image_was_before_it_got_an_index_is_forgotten_with_it(installed
     installed.ctr.add(bare, "complete", digest=digest("bare manifest"))
     config = {"containerd.io/gc.ref.content.config": digest(f"{SAMPLE} config")}
     installed.ctr.labels[digest("bare manifest")] = config
-    installed.ctr.containers.clear()
-    removed: list[str] = []
-    ctr = installed.answers["env"]
-
-    def noted(command, text):
-        if "rm" in command:
-            removed.append(command[-1])
-            return Result(0, "", "")
-        return ctr(command, text)
-
-    installed.answers["env"] = noted
-    node = Node(installed, installed.payload)
-    node.has_soci = False  # its daemon is not the question here
-    node.forget([SAMPLE])
-    assert {SAMPLE, bare} <= set(removed)
+    assert {SAMPLE, bare} <= set(removed_as_it_forgets(installed, SAMPLE))
 
 
 def test_the_daemon_is_not_restarted_under_lazily_loaded_pods(installed):
@@ -228,27 +233,13 @@ def test_a_daemon_whose_caches_cannot_be_removed_is_started_again(installed, mon
 
 def test_indexes_that_the_daemon_keeps_in_containerds_store_are_no_warm_start(installed):
     """Where it pulls in parallel it keeps them there by a label of its own, and they outlive their image."""
-    installed.ctr.containers.clear()
     root = {"containerd.io/gc.root": "2026-11-28"}
     installed.ctr.labels |= {
         "sha256:index": root | {f"{bench.ZTOC}0": "sha256:ztoc", f"{bench.ZTOC}1": "sha256:collected"},
         "sha256:ztoc": {},
         "sha256:other": root,
     }
-    removed: list[str] = []
-    ctr = installed.answers["env"]
-
-    def noted(command, text):
-        if tuple(command[-3:-1]) == ("content", "rm"):
-            removed.append(command[-1])
-            return Result(0, "", "")
-        return ctr(command, text)
-
-    installed.answers["env"] = noted
-    node = Node(installed, installed.payload)
-    node.has_soci = False  # its daemon is not the question here
-    node.forget([])
-    assert removed == ["sha256:index", "sha256:ztoc"]
+    assert removed_as_it_forgets(installed) == ["sha256:index", "sha256:ztoc"]
 
 
 # The log
