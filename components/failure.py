@@ -24,6 +24,7 @@ CONDITION = "SociReady"
 TEMPLATE_ANNOTATION = "deprecated.daemonset.template.generation"
 TEMPLATE_LABEL = "pod-template-generation"
 JOB_LABEL = "job-name"  # the one with a prefix begins with Kubernetes 1.27
+NO_END = "the node's kubelet is away, or the pod's program is in a read that does not return"
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
 
 Access = pulumi.Output[Any]  # [content of the kubeconfig, context]; both may be empty
@@ -78,12 +79,14 @@ IMAGE_INDEX = JobKind(
 
 @dataclass(frozen=True)
 class Job:
-    """A Job that runs once, and its time limit."""
+    """A Job that runs once, and its time limit; ``deleted_pods`` are those that had not ended after it, and
+    that the program has deleted."""
 
     kind: JobKind
     namespace: str
     name: str
     limit_seconds: int
+    deleted_pods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,10 @@ def explain_job(job: Job, pods: Sequence[Object], events: Sequence[Object]) -> s
     remedy = job.kind.mend
     late = f"did not end within {job.limit_seconds} s"
     failed = f"{job.kind.title}, Job {job.namespace}/{job.name}, failed"
-    if ended:
+    if job.deleted_pods:
+        reason = f"{'; '.join(job.deleted_pods)} {late}, nor when it was told to: {NO_END}"
+        remedy = "repair the node or delete it, then pulumi up"
+    elif ended:
         last = max(ended, key=lambda pod: pod["metadata"].get("creationTimestamp") or "")
         where = f"{job.namespace}/{last['metadata']['name']} on node {last['spec'].get('nodeName')}"
         said = _termination_message(last)
@@ -348,22 +354,10 @@ def rollout_hook(name: str, access: Access, rollout: Rollout, resource: pulumi.R
         rollout: what it was to reach.
         resource: the resource under which the lines are shown.
     """
-    return _hook(name, access, resource, lambda _, *access: report_rollout(rollout, *access))
+    return error_hook(name, access, resource, lambda _, *access: report_rollout(rollout, *access))
 
 
-def job_hook(
-    name: str, kind: JobKind, access: Access, limit_seconds: int, resource: pulumi.Resource
-) -> pulumi.ErrorHook:
-    """A hook for a Job that logs why it failed; arguments as for `rollout_hook`."""
-
-    def report(metadata: Object, kubeconfig: str, context: str) -> list[str]:
-        job = Job(kind, metadata["namespace"], metadata["name"], limit_seconds)
-        return report_job(job, kubeconfig, context)
-
-    return _hook(name, access, resource, report)
-
-
-def _hook(
+def error_hook(
     name: str, access: Access, resource: pulumi.Resource, report: Callable[[Object, str, str], list[str]]
 ) -> pulumi.ErrorHook:
     """A hook that logs what a report on the object's metadata, with kubeconfig and context, says."""

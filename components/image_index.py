@@ -22,7 +22,7 @@ from . import (
 from .arguments import ImageIndexArgs
 from .cluster_access import access_of
 from .installer import labels
-from .job_limit import job_limit_hook
+from .job_hooks import JobHooks
 from .names import DOMAIN, IMAGE_INDEX
 
 PROGRAM_PATH = "/opt/soci-index"
@@ -155,7 +155,7 @@ class ImageIndex(pulumi.ComponentResource):
 
     def _job(self) -> k8s.batch.v1.Job:
         limit = self._index.timeout_seconds
-        rest = failure.IMAGE_INDEX, self._access, limit, self
+        hooks = JobHooks(self._name, failure.IMAGE_INDEX, self._access, limit, self)
         return k8s.batch.v1.Job(
             f"{self._name}-job",
             # One that failed is made anew by the next `pulumi up`.
@@ -163,10 +163,7 @@ class ImageIndex(pulumi.ComponentResource):
             spec=self._job_spec(),
             # The provider's own limit is for its clock alone: the Job has the true one.
             opts=self._child(
-                hooks=pulumi.ResourceHookBinding(
-                    before_create=[job_limit_hook(f"{self._name}-limit", *rest)],
-                    on_error=[failure.job_hook(f"{self._name}-failure", *rest)],
-                ),
+                hooks=hooks.binding(),
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{limit + 60}s"),
             ),
         )

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class UnreadableError(Exception):
-    """The cluster cannot be read: credentials, rights, or a certificate that is not trusted.
+    """The cluster cannot be asked: credentials, rights, or a certificate that is not trusted.
 
     ``remedy`` is what ends that, for the user of a kubeconfig; empty where rights are missing, which only who
     asks can name.
@@ -51,8 +51,7 @@ class UnreachableError(UnreadableError):
 
 
 class LiveCluster:
-    """One cluster, read with its kubeconfig. Nothing is ever written; a pod may be deleted. Safe to use from
-    several threads.
+    """One cluster, by its kubeconfig. Only `delete_pod` changes it. Safe to use from several threads.
 
     Where nothing answered once, nothing is asked again: each attempt would take the whole time limit.
 

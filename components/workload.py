@@ -8,7 +8,7 @@ from . import configuration, failure, image_pull_secrets, settings
 from .arguments import SampleWorkloadArgs
 from .cluster_access import access_of
 from .installer import labels
-from .job_limit import job_limit_hook
+from .job_hooks import JobHooks
 from .names import VERSION_LABEL
 from .sample_figures import CONTAINER, SampleFigures
 
@@ -77,11 +77,7 @@ class SampleWorkload(pulumi.ComponentResource):
                 parent=self,
                 # The provider's own limit is for its clock alone: the Job has the true one.
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{limit + 60}s"),
-                hooks=pulumi.ResourceHookBinding(
-                    before_create=[job_limit_hook(f"{name}-limit", failure.SAMPLE, access, limit, self)],
-                    after_create=[figures.hook],
-                    on_error=[failure.job_hook(f"{name}-failure", failure.SAMPLE, access, limit, self)],
-                ),
+                hooks=JobHooks(name, failure.SAMPLE, access, limit, self).binding([figures.hook]),
             ),
         )
         self.pod = pulumi.Output.format("{0}/{1}", job.metadata["namespace"], job.metadata["name"])

@@ -261,15 +261,31 @@ def test_a_sample_that_cannot_start_ends_the_up_at_its_own_limit(stack: Stack, n
     assert "soci:sampleWorkload.image" in words
 
 
-def test_a_sample_whose_node_falls_silent_ends_the_up_after_its_limit(stack: Stack, nodes: FakeNodes) -> None:
+@pytest.mark.parametrize(
+    ("change", "title", "pod"),
+    [
+        (
+            {"rolloutTimeoutSeconds": 30, "sampleWorkload": {"image": "registry.invalid/sample:4"}},
+            "the sample",
+            "soci-sample-job-",
+        ),
+        ({"index": {"images": ["registry.invalid/x:1"], "timeoutSeconds": 60}}, "the image index", "soci-"),
+    ],
+    ids=["sample", "image index"],
+)
+def test_a_job_whose_node_falls_silent_ends_the_up_after_its_limit(
+    stack: Stack, nodes: FakeNodes, change: dict[str, Any], title: str, pod: str
+) -> None:
     """Its pod cannot end, so Kubernetes does not say that the Job has failed, and `up` waited for ever."""
     nodes.dead |= set(NODES)  # the API does not know yet
-    stack.set(rolloutTimeoutSeconds=30, sampleWorkload={"image": "registry.invalid/sample:4"})
+    stack.set(**change)
     words = final(stack.try_up())
-    assert re.search(r"warning: pod default/soci-sample-job-\S+ on node node-\d does not end", words)
+    assert re.search(rf"warning: pod [a-z-]+/{pod}\S+ on node node-\d does not end", words)
     assert "[DeadlineExceeded]" in words
-    assert "the sample, Job default/soci-sample-job-" in words
+    assert re.search(rf"{title}, Job \S+, failed: pod \S+ on node node-\d did not end", words)
+    assert "Remedy: repair the node or delete it" in words
     nodes.dead.clear()
+    stack.set(index=None)
     stack.up()
 
 

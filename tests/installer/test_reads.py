@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from agent import reads
 from agent.ctr import Ctr
+from agent.errors import InstallError
 from agent.host import Host, Result
 from agent.reads import Output, Recording, Until, lazy_layers, root_file_systems
 
@@ -57,25 +58,28 @@ def labels(container: str = "main") -> dict[str, str]:
 
 class Node(Host):
     """This machine, with a containerd that knows some containers; it does not answer the first ``failures``
-    questions."""
+    questions. ``asked`` counts them."""
 
     def __init__(self, containers: dict[str, dict[str, Any]], failures: int = 0) -> None:
         super().__init__(Path("/"), self._answer)
         self.containers = containers
         self.failures = failures
+        self.asked = 0
 
     def _answer(self, command: Sequence[str], *rest: object) -> Result:
         if "k8s.io" not in command:
             return containerd("2.3.7", DISCARDS)(command)
-        if self.failures:
-            self.failures -= 1
+        self.asked += 1
+        if self.asked <= self.failures:
             return Result(124, "", "ctr did not end in 60 s")
         words = command[command.index("k8s.io") + 1 :]
         if words[:2] == ("images", "ls"):
             return Result(0, NAMES, "")
         if words[:2] == ("content", "ls"):
             return Result(0, CONTENT, "")
-        return Result(0, json.dumps(self.containers.get(words[2], {})), "")
+        if words[2] not in self.containers:
+            return Result(1, "", f'ctr: container "{words[2]}" in namespace "k8s.io": not found')
+        return Result(0, json.dumps(self.containers[words[2]]), "")
 
 
 def record(node: Node, until: Until, *containers: Overlay) -> list[dict[str, Any]]:
@@ -103,6 +107,19 @@ def record(node: Node, until: Until, *containers: Overlay) -> list[dict[str, Any
     return said
 
 
+def waiting(
+    node: Node, until: Until, *containers: Overlay, is_over: Callable[[], bool] = lambda: False
+) -> None:
+    """A recording that waits for a container of the image, while these are mounted."""
+
+    def mount(words: dict[str, Any]) -> None:
+        assert "waits" in words
+        for container in containers:
+            container.mount()
+
+    assert not Recording(node, Ctr(node, "/x.sock", "/bin"), IMAGE, until, mount).run(is_over)
+
+
 @AS_ROOT
 @pytest.mark.parametrize("name", [IMAGE, f"registry.example/team/train@{DIGEST}", BARE])
 def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
@@ -123,6 +140,15 @@ def test_the_container_of_the_image_is_followed_and_no_other(name: str) -> None:
     assert found["endedBy"] == "input"
     assert [(file["path"], file["size"]) for file in found["files"]] == [("/model.bin", 5000)]
     assert (found["containerd"], found["discardsUnpackedLayers"]) == ("2.3.7", True)
+
+
+@AS_ROOT
+def test_the_name_that_the_pod_has_is_the_images_too_where_containerd_tells_it() -> None:
+    spec = {"annotations": {"io.kubernetes.cri.image-name": IMAGE}}
+    node = Node({"mine": {"Image": "registry.example/other:1", "Labels": labels(), "Spec": spec}})
+    with overlay({"model.bin": b"x" * 5000}, "mine") as mine:
+        said = record(node, Until(60), mine)
+    assert [file["path"] for file in said[2]["reads"]["files"]] == ["/model.bin"]
 
 
 @AS_ROOT
@@ -155,6 +181,36 @@ def test_a_mount_that_could_not_be_followed_at_once_is_followed_at_the_next_look
     with overlay({"model.bin": b"x" * 5000}, "mine") as mine:
         said = record(node, Until(60), mine)
     assert [file["path"] for file in said[2]["reads"]["files"]] == ["/model.bin"]
+    assert not said[2]["reads"]["isComplete"], "its process may have been there before"
+
+
+@AS_ROOT
+def test_files_that_can_never_be_followed_are_no_container_that_did_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(mount_point: str, path: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reads, "FileReads", refuse)
+    with overlay({}, "mine") as mine, pytest.raises(InstallError, match="No space left on device"):
+        waiting(Node({}), Until(60, wait=1), mine)
+
+
+@AS_ROOT
+def test_a_container_that_is_gone_is_asked_for_once() -> None:
+    node = Node({})
+    with overlay({}, "left") as left:
+        waiting(node, Until(60, wait=1), left)
+    assert node.asked == 1
+
+
+@AS_ROOT
+def test_a_containerd_that_does_not_answer_keeps_the_recording_from_no_end() -> None:
+    """Each question may take seconds: all of them, one after another, took longer than who waits for them."""
+    node = Node({}, failures=1000)
+    with overlay({}, "one") as one, overlay({}, "two") as two:
+        waiting(node, Until(60), one, two, is_over=lambda: node.asked > 0)
+    assert node.asked == 1
 
 
 OLDER = '[plugins."io.containerd.grpc.v1.cri".containerd]\ndiscard_unpacked_layers = true\n'

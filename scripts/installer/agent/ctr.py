@@ -29,13 +29,13 @@ class Ctr:
         result = self._run(*arguments, timeout=timeout)
         return result.output if result.code == 0 else ""
 
-    def ask(self, *arguments: str) -> str:
+    def ask(self, *arguments: str, timeout: float = 60) -> str:
         """The output of ctr in the kubelet's namespace.
 
         Raises:
             InstallError: it failed, which is no answer.
         """
-        result = self._run(*arguments)
+        result = self._run(*arguments, timeout=timeout)
         if result.code != 0:
             raise InstallError(
                 "preflight", f"ctr {' '.join(arguments[:2])}: {result.last_error}", "repair containerd"

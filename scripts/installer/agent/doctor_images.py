@@ -193,8 +193,8 @@ def names_of_one_image(
     names: Mapping[str, Sequence[str]], content: Mapping[str, Mapping[str, str]]
 ) -> list[set[str]]:
     """The names that are one image to the kubelet: those of one configuration, as an image and the same with
-    an index of its own. Of a container containerd tells the first of them, whichever its pod has (containerd,
-    internal/cri, toContainerdImage and Store.Update).
+    an index of its own. containerd calls the image of a container by the first of them in its own order
+    (internal/cri: toContainerdImage, and the image store's update).
 
     Args:
         names: the names of each digest of an image.

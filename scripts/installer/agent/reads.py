@@ -10,7 +10,6 @@ is started, by the kernel's word that the node's mounts have changed (proc(5), m
 """
 
 import argparse
-import contextlib
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from .host import Host
 
 POD = "io.kubernetes.pod"
 CONTAINER = "io.kubernetes.container.name"
+IMAGE_NAME = "io.kubernetes.cri.image-name"
 TICK_SECONDS = 0.2
 LOG_BYTES = 1 << 16  # of a container's output that is looked at in one tick
 MOST_AT_ONCE = 20  # mounts whose container is not known yet
@@ -85,12 +85,14 @@ class Recording:
         self._say = say
         self._known = set(root_file_systems(self._mounts()))
         self._followed: dict[str, FileReads] = {}  # mounts of which containerd has yet to say whose they are
+        self._late: set[str] = set()  # mounts that were seen and are not followed yet
+        self._trouble = "there are too many at once"
 
     def run(self, is_over: Callable[[], bool] = lambda: False) -> bool:
         """Wait for the container and record; whether there was one. ``is_over`` ends it early.
 
         Raises:
-            InstallError: the kernel does not tell of reads.
+            InstallError: the kernel does not tell of reads, of a container's or at all.
         """
         self._say({"waits": self._image})
         try:
@@ -108,31 +110,46 @@ class Recording:
                         return True
         finally:
             self._forget(self._followed.keys())
+        if self._late:
+            raise InstallError(
+                "reads", f"the files of a container could not be followed: {self._trouble}", "try again"
+            )
         return False
 
     def _mounts(self) -> str:
         return self._host.read_text("/proc/1/mountinfo")
 
     def _follow_new_mounts(self) -> None:
-        """First of all, for their processes are about to start."""
+        """Follow the reads of new mounts, before their processes start."""
         present = root_file_systems(self._mounts())
         self._known.intersection_update(present)
+        self._late.intersection_update(present)
         self._forget(self._followed.keys() - set(present))
         new = [point for point in present if point not in self._known and point not in self._followed]
         for point in new[: MOST_AT_ONCE - len(self._followed)]:
-            with contextlib.suppress(OSError):  # it has gone again, or the next look follows it
+            try:
                 self._followed[point] = FileReads(point, str(self._host.path(point)))
+            except OSError as error:  # it has gone again, or the next look follows it
+                self._trouble = error.strerror or str(error)
+                continue
+            # The process of one that was passed over may have opened files already.
+            self._followed[point].is_complete = point not in self._late
+        self._late.update(point for point in new if point not in self._followed)
+        self._late.difference_update(self._followed)
 
     def _new_container(self) -> tuple[Container, str] | None:
-        """A new container of the image, and where its files are mounted. A busy containerd may not answer: it
-        is asked again at the next look."""
+        """A new container of the image, and where its files are mounted. Where containerd does not answer, as
+        when it is busy, the next look asks again, for another one first."""
         for point in list(self._followed):
-            with contextlib.suppress(InstallError):
+            try:
                 container = self._container(PurePosixPath(point).parent.name)
-                if container:
-                    return container, point
-                self._known.add(point)
-                self._forget({point})
+            except InstallError:
+                self._followed[point] = self._followed.pop(point)
+                return None
+            if container:
+                return container, point
+            self._known.add(point)
+            self._forget({point})
         return None
 
     def _forget(self, points: Set[str]) -> None:
@@ -145,18 +162,31 @@ class Recording:
         Raises:
             InstallError: containerd does not answer.
         """
-        info = doctor_images.read_json(self._ctr.ask("containers", "info", name).encode())
+        try:
+            text = self._ctr.ask("containers", "info", name, timeout=CONTAINERD_SECONDS)
+        except InstallError as error:
+            if error.cause.endswith("not found"):
+                return None
+            raise
+        info = doctor_images.read_json(text.encode())
         labels = info.get("Labels") or {}
-        if CONTAINER not in labels or not self._is_of_image(str(info.get("Image", ""))):
+        if CONTAINER not in labels or not self._is_of_image(info):
             return None
         words = (str(labels.get(f"{POD}.{word}", "")) for word in ("namespace", "name", "uid"))
         return Container(name, *words, str(labels[CONTAINER]))
 
-    def _is_of_image(self, name: str) -> bool:
-        if name == self._image:
+    def _is_of_image(self, info: Json) -> bool:
+        """Whether a container is of the image, by what containerd has of it.
+
+        Its image has the first of its names there, in containerd's order; the pod's own name is in an
+        annotation, since containerd 2.0 (containerd#10747).
+        """
+        name = str(info.get("Image", ""))
+        annotations = (info.get("Spec") or {}).get("annotations") or {}
+        if self._image in (name, annotations.get(IMAGE_NAME)):
             return True
-        names = doctor_images.names_by_digest(self._ctr.ask("images", "ls"))
-        content = doctor_images.labels(self._ctr.ask("content", "ls"))
+        names = doctor_images.names_by_digest(self._ctr.ask("images", "ls", timeout=CONTAINERD_SECONDS))
+        content = doctor_images.labels(self._ctr.ask("content", "ls", timeout=CONTAINERD_SECONDS))
         return any({name, self._image} <= same for same in doctor_images.names_of_one_image(names, content))
 
     def _record(self, container: Container, mount_point: str, is_over: Callable[[], bool]) -> None:
