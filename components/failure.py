@@ -140,12 +140,12 @@ def _count(rollout: Rollout, found: Found, done: int, waiting: int, is_held_up: 
 
 
 def _is_dead(node: Object) -> bool:
-    ready = find_condition(node.get("status", {}).get("conditions"), "Ready")
+    ready = find_condition(node, "Ready")
     return bool(ready) and ready.get("status") != "True"
 
 
 def _explain_node(node: Object) -> str:
-    ready = find_condition(node["status"]["conditions"], "Ready")
+    ready = find_condition(node, "Ready")
     since = ready.get("lastTransitionTime", "an unknown time")
     reason = " ".join(f"{ready.get('reason', '')}: {ready.get('message', '')}".split()).strip(": ")
     return (
@@ -167,7 +167,7 @@ def _explain_pod(pod: Object, nodes: dict[str, Object]) -> str:
     name = pod["metadata"]["name"]
     if not node:
         return f"pod {name}: on no node yet: {_unscheduled(pod)}"
-    condition = find_condition(nodes.get(node, {}).get("status", {}).get("conditions"), CONDITION)
+    condition = find_condition(nodes.get(node, {}), CONDITION)
     # Of an installer that waits, an earlier failure is past.
     waits = condition.get("reason") in ("WaitingForIdle", "Draining")
     said = "" if waits else _termination_message(pod)
@@ -184,17 +184,22 @@ def _explain_pod(pod: Object, nodes: dict[str, Object]) -> str:
 
 
 def _is_ready(pod: Object) -> bool:
-    return find_condition(pod.get("status", {}).get("conditions"), "Ready").get("status") == "True"
+    return has_condition(pod, "Ready")
 
 
-def find_condition(conditions: Sequence[Object] | None, kind: str) -> Object:
-    return next((entry for entry in conditions or () if entry["type"] == kind), {})
+def has_condition(item: Object, kind: str) -> bool:
+    """Whether an object of the API has a condition, and it is true."""
+    return find_condition(item, kind).get("status") == "True"
+
+
+def find_condition(item: Object, kind: str) -> Object:
+    """A condition of an object of the API; empty when it has none of that kind."""
+    conditions = item.get("status", {}).get("conditions") or ()
+    return next((entry for entry in conditions if entry["type"] == kind), {})
 
 
 def _unscheduled(pod: Object) -> str:
-    return find_condition(pod.get("status", {}).get("conditions"), "PodScheduled").get(
-        "message", "not scheduled"
-    )
+    return find_condition(pod, "PodScheduled").get("message", "not scheduled")
 
 
 def _containers(pod: Object) -> Sequence[Object]:

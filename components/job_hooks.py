@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import pulumi
 
-from .failure import JOB_LABEL, NO_END, Access, Job, JobKind, error_hook, find_condition, report_job
+from .failure import JOB_LABEL, NO_END, Access, Job, JobKind, error_hook, has_condition, report_job
 from .live_cluster import LiveCluster, Object, UnreadableError, first_line
 
 LOOK_SECONDS = 10.0
@@ -60,8 +60,7 @@ class JobHooks:
 
     async def _before_create(self, args: pulumi.ResourceHookArgs) -> None:
         kubeconfig, context = await self._access.future(with_unknowns=True) or ("", "")
-        metadata = (args.new_inputs or {})["metadata"]
-        job = Job(self._kind, metadata["namespace"], metadata["name"], self._limit)
+        job = self._job((args.new_inputs or {})["metadata"])
         loop = asyncio.get_running_loop()
 
         def connect() -> LiveCluster:
@@ -86,8 +85,10 @@ class JobHooks:
     def _report(self, metadata: Object, kubeconfig: str, context: str) -> list[str]:
         self._is_told.set()
         deleted = tuple(self._watch.deleted) if self._watch else ()
-        job = Job(self._kind, metadata["namespace"], metadata["name"], self._limit, deleted)
-        return report_job(job, kubeconfig, context)
+        return report_job(self._job(metadata, deleted), kubeconfig, context)
+
+    def _job(self, metadata: Object, deleted_pods: tuple[str, ...] = ()) -> Job:
+        return Job(self._kind, metadata["namespace"], metadata["name"], self._limit, deleted_pods)
 
 
 class JobWatch:
@@ -144,11 +145,11 @@ class JobWatch:
                 self._say("gone", _gone(job))
             return not self._is_seen
         self._is_seen = True
-        if any(_has(found, kind) for kind in IS_OVER):
+        if any(has_condition(found, kind) for kind in IS_OVER):
             return False
         if found["spec"].get("suspend"):
             self._say("suspended", _suspended(job))
-        if _has(found, FAILS):
+        if has_condition(found, FAILS):
             of_job = f"{JOB_LABEL}={job.name}"
             for pod in cluster.items(f"/api/v1/namespaces/{job.namespace}/pods", labelSelector=of_job):
                 if _is_of(pod, found) and pod["metadata"].get("deletionTimestamp"):
@@ -210,7 +211,3 @@ def _untended(job: Job, error: Exception) -> str:
 def _is_of(pod: Object, job: Object) -> bool:
     owners = pod["metadata"].get("ownerReferences") or ()
     return any(owner.get("uid") == job["metadata"]["uid"] for owner in owners)
-
-
-def _has(job: Object, kind: str) -> bool:
-    return find_condition(job.get("status", {}).get("conditions"), kind).get("status") == "True"

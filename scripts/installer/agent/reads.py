@@ -123,7 +123,6 @@ class Recording:
         """Follow the reads of new mounts, before their processes start."""
         present = root_file_systems(self._mounts())
         self._known.intersection_update(present)
-        self._late.intersection_update(present)
         self._forget(self._followed.keys() - set(present))
         new = [point for point in present if point not in self._known and point not in self._followed]
         for point in new[: MOST_AT_ONCE - len(self._followed)]:
@@ -134,8 +133,7 @@ class Recording:
                 continue
             # The process of one that was passed over may have opened files already.
             self._followed[point].is_complete = point not in self._late
-        self._late.update(point for point in new if point not in self._followed)
-        self._late.difference_update(self._followed)
+        self._late = {point for point in new if point not in self._followed}
 
     def _new_container(self) -> tuple[Container, str] | None:
         """A new container of the image, and where its files are mounted. Where containerd does not answer, as
